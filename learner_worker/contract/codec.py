@@ -1,0 +1,110 @@
+"""Bytes to messages and back: size first, then the registry's frame, then strict JSON."""
+
+import msgspec
+from pydantic import TypeAdapter, ValidationError
+
+from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
+from learner_worker.contract.fields import MAX_RECORD_BYTES, AgentId, AgentIdField
+from learner_worker.contract.suggestions import (
+    INVALID_REQUEST,
+    AgentMetricsRecord,
+    SuggestBidError,
+    SuggestBidReply,
+    SuggestBidRequest,
+)
+from learner_worker.contract.topics import EventKind
+from learner_worker.errors import RecordError, RequestError
+
+_FRAME_BYTES = 5
+_MAX_PROBLEMS = 5
+_MODELS: dict[EventKind, type[Event]] = {
+    "bid-placed": BidPlaced,
+    "auction-closed": AuctionClosed,
+    "task-finished": TaskFinished,
+}
+_identifier = TypeAdapter(AgentIdField)
+
+
+def decode_event(kind: EventKind, value: bytes | None) -> Event:
+    """The event in a record's value.
+
+    Raises:
+        RecordError: it breaks the contract; the reason is one of `empty`, `too-large`, `not-json`, `invalid`.
+    """
+    try:
+        return _MODELS[kind].model_validate_json(_payload(value))
+    except ValidationError as error:
+        raise RecordError(_reason(error), _describe(error)) from error
+
+
+def decode_request(value: bytes | None) -> SuggestBidRequest:
+    """The request in a record's value.
+
+    Raises:
+        RequestError: it breaks the contract; the message names the fields.
+    """
+    try:
+        return SuggestBidRequest.model_validate_json(_payload(value))
+    except ValidationError as error:
+        raise RequestError(INVALID_REQUEST, _describe(error)) from error
+    except RecordError as error:
+        raise RequestError(INVALID_REQUEST, str(error)) from error
+
+
+def readable_ids(value: bytes | None) -> tuple[str | None, AgentId | None]:
+    """The request_id and agent_id of a request that is otherwise broken, where they can be read."""
+    try:
+        body = msgspec.json.decode(_payload(value))
+    except (RecordError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None, None
+    if not isinstance(body, dict):
+        return None, None
+    return _readable(body.get("request_id")), _readable(body.get("agent_id"))
+
+
+def _readable(value: object) -> AgentId | None:
+    try:
+        return _identifier.validate_python(value, strict=True)
+    except ValidationError:
+        return None
+
+
+def encode_message(
+    message: Event | SuggestBidRequest | SuggestBidReply | SuggestBidError | AgentMetricsRecord,
+) -> bytes:
+    """A message as JSON; fields that were never set are left out."""
+    return message.__pydantic_serializer__.to_json(message, exclude_unset=True)
+
+
+def _payload(value: bytes | None) -> bytes:
+    if not value:
+        raise RecordError("empty", "the record has no value; send the message as JSON")
+    if len(value) > MAX_RECORD_BYTES:
+        raise RecordError("too-large", f"{len(value)} bytes; at most {MAX_RECORD_BYTES} are read")
+    payload = value[_FRAME_BYTES:] if value[0] == 0 else value
+    if b"NaN" in payload or b"Infinity" in payload:
+        _refuse_bare_constants(payload)
+    return payload
+
+
+def _refuse_bare_constants(payload: bytes) -> None:
+    """JSON has no NaN and no Infinity, also where a field is ignored; pydantic's parser takes them there."""
+    try:
+        msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError("not-json", f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise RecordError("not-json", "not JSON: nested too deeply") from error
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return "not-json" if first["type"] == "json_invalid" else "invalid"
+
+
+def _describe(error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" if problem["loc"] else problem["msg"]
+        for problem in problems[:_MAX_PROBLEMS]
+    )

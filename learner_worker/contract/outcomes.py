@@ -1,0 +1,115 @@
+"""Facts: the records of `learner-outcomes`, the durable record of every outcome.
+
+A fact is immutable and says what is known of one agent in one task: a close, the bid that counts under it,
+a result. Its key names the version of every part it carries, so equal keys have equal content and
+compaction never deletes information.
+"""
+
+import hashlib
+from typing import Final
+
+import msgspec
+
+from learner_worker.contract.fields import AgentId, TaskId
+from learner_worker.contract.times import Micros
+from learner_worker.errors import RecordError, UpgradeRequiredError
+
+FACT_VERSION: Final = 1
+
+
+class Close(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """How an auction ended. `description` travels only where no bid brings one."""
+
+    closed_at: Micros
+    winner: AgentId | None = None
+    winning_bid_sats: int | None = None
+    description_digest: str | None = None
+    description: str | None = None
+
+
+class Bid(msgspec.Struct, frozen=True, gc=False):
+    """A bid that counts, or may come to count."""
+
+    placed_at: Micros
+    bid_sats: int
+    description: str
+
+
+class Result(msgspec.Struct, frozen=True, gc=False):
+    """How a won task ended."""
+
+    finished_at: Micros
+    succeeded: bool
+
+
+class Fact(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What one record of `learner-outcomes` says of an agent in a task."""
+
+    task_id: TaskId
+    agent_id: AgentId
+    close: Close | None = None
+    bid: Bid | None = None
+    result: Result | None = None
+    v: int = FACT_VERSION
+
+
+class _Versioned(msgspec.Struct, gc=False):
+    v: int = FACT_VERSION
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Fact)
+_version_decoder = msgspec.json.Decoder(_Versioned)
+
+
+def description_digest(description: str) -> str:
+    """A short name for a text: equal digests mean equal texts."""
+    return hashlib.sha256(description.encode()).hexdigest()
+
+
+def encode_fact(fact: Fact) -> tuple[bytes, bytes]:
+    """The record's key and value: JSON, both."""
+    return _encoder.encode(_version_of(fact)), _encoder.encode(fact)
+
+
+def _version_of(fact: Fact) -> tuple[object, ...]:
+    close, bid, result = fact.close, fact.bid, fact.result
+    return (
+        fact.task_id,
+        fact.agent_id,
+        close and (close.closed_at, close.winner, close.winning_bid_sats, close.description_digest),
+        # A close without a bid also carries its own text, so the two never share a key.
+        bid and (bid.placed_at, bid.bid_sats, description_digest(bid.description)[:32]),
+        result and (result.finished_at, result.succeeded),
+    )
+
+
+def decode_fact(value: bytes) -> Fact:
+    """The fact in a record's value.
+
+    Raises:
+        UpgradeRequiredError: a newer learner wrote it.
+        RecordError: it is no fact.
+    """
+    try:
+        fact = _decoder.decode(value)
+    except msgspec.ValidationError as error:
+        _require_known_version(value)
+        raise RecordError("invalid-fact", f"not a fact of the learner: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError("not-json", f"not JSON: {error}") from error
+    if fact.v > FACT_VERSION:
+        _require_known_version(value)
+    return fact
+
+
+def _require_known_version(value: bytes) -> None:
+    try:
+        version = _version_decoder.decode(value).v
+    except msgspec.ValidationError:
+        return
+    if version > FACT_VERSION:
+        raise UpgradeRequiredError(
+            f"learner-outcomes holds records of format {version}, this worker reads up to {FACT_VERSION}: "
+            "upgrade this worker"
+        )

@@ -1,0 +1,112 @@
+"""What a bidding agent asks, and what it is answered."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from learner_worker.contract.fields import AgentId, AgentIdField, Description, Message, Sats, Time
+
+RequestIdField = Annotated[AgentIdField, Field(description="Echoed in the reply.")]
+
+INVALID_REQUEST = "INVALID_REQUEST"
+RESTORING = "RESTORING"
+OVERLOADED = "OVERLOADED"
+INTERNAL = "INTERNAL"
+
+Rule = Literal[
+    "win_rate_high",
+    "win_rate_low",
+    "success_rate_low",
+    "success_rate_high",
+    "keywords_proven",
+    "keywords_weak",
+]
+
+
+class SuggestBidRequest(Message):
+    """An agent asks how to adjust its bid for a task."""
+
+    agent_id: AgentIdField
+    base_bid_sats: Annotated[Sats, Field(description="What the agent would bid without advice.")]
+    description: Annotated[Description, Field(description="The task's text.")]
+    request_id: RequestIdField | None = None
+    deadline: Annotated[Time | None, Field(description="After it nobody waits for the reply.")] = None
+    include: list[Literal["learned_keywords"]] | None = None
+
+
+class _Answer(BaseModel):
+    """A message of the learner's own making: trusted, immutable; unset fields are not sent."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Adjustment(_Answer):
+    """One rule that changed the factor, with its reason in words."""
+
+    rule: Rule
+    multiplier: float
+    reason: str
+
+
+class AgentMetrics(_Answer):
+    """How an agent has done so far. Rates are 0.0 where there is nothing to divide by."""
+
+    total_bids: Annotated[int, Field(description="Outcomes: one an auction the agent bid in.")]
+    auctions_won: int
+    tasks_completed: int
+    tasks_failed: int
+    win_rate: Annotated[float, Field(description="auctions_won / total_bids")]
+    success_rate: Annotated[float, Field(description="tasks_completed / (tasks_completed + tasks_failed)")]
+    avg_winning_bid_sats: float
+
+
+class LearnedKeyword(_Answer):
+    """How a word of won tasks' descriptions has turned out."""
+
+    keyword: str
+    wins: int
+    failures: int
+    net: Annotated[int, Field(description="wins - failures")]
+
+
+class SuggestBidReply(_Answer):
+    """The advice, and what it was made from."""
+
+    request_id: RequestIdField | None = None
+    agent_id: AgentIdField
+    base_bid_sats: Sats
+    suggested_bid_sats: Sats
+    strategy: str
+    factor: float
+    adjustments: list[Adjustment]
+    metrics: AgentMetrics
+    learned_keywords: Annotated[
+        list[LearnedKeyword], Field(description="The 50 strongest; only when the request includes them.")
+    ] = []
+    as_of: Annotated[str | None, Field(description="When the agent's metrics last changed (RFC 3339).")]
+    stale: Annotated[bool, Field(description="True: answered from a shard that is still restoring.")]
+
+
+class ReplyError(_Answer):
+    """Why there is no advice."""
+
+    code: Annotated[str, Field(description="INVALID_REQUEST, RESTORING, OVERLOADED or INTERNAL.")]
+    message: str
+    retry_after_ms: int | None = None
+
+
+class SuggestBidError(_Answer):
+    """The reply to a request that could not be answered."""
+
+    request_id: RequestIdField | None = None
+    agent_id: AgentIdField | None = None
+    error: ReplyError
+
+
+class AgentMetricsRecord(AgentMetrics):
+    """The current record of an agent in the compacted metrics topic, for anyone to read."""
+
+    agent_id: AgentId
+    learned_keywords: Annotated[list[LearnedKeyword], Field(description="The 50 strongest.")]
+    as_of: str | None
+    outcome_offset: Annotated[int, Field(description="Offset in learner-outcomes that this covers.")]

@@ -1,0 +1,66 @@
+"""Times of the contract: RFC 3339 text outside, whole microseconds since 1970 (UTC) inside."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import NewType
+
+Micros = NewType("Micros", int)
+"""Microseconds since 1970-01-01T00:00:00Z."""
+
+_RFC3339 = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9]|60)(?:\.([0-9]+))?"
+    r"(?:[Zz]|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))",
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_ORDINAL = _EPOCH.toordinal()
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998
+_LEAP_SECOND = 60
+_SECOND = 1_000_000
+_MINUTE = 60 * _SECOND
+_DAY = 24 * 60 * _MINUTE
+LAST_MICROS = Micros((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1) - 1)
+
+
+def parse_time(text: str) -> Micros:
+    """The microseconds an RFC 3339 text names; a finer fraction is cut off.
+
+    Accepts RFC 3339's grammar exactly (section 5.6): a `T` or `t`, seconds, an offset; the years 1970 to
+    9998; a leap second only at 23:59:60 UTC, counted as the second that follows it.
+
+    Raises:
+        ValueError: the text is no such time.
+    """
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise ValueError("not an RFC 3339 time with T, seconds and an offset, as 2026-01-31T12:00:00Z")
+    year, month, day, hour, minute, second = map(int, match.group(1, 2, 3, 4, 5, 6))
+    fraction, sign, offset_hour, offset_minute = match.group(7, 8, 9, 10)
+    if not _FIRST_YEAR <= year <= _LAST_YEAR:
+        raise ValueError(f"the year must be from {_FIRST_YEAR} to {_LAST_YEAR}")
+    try:
+        days = datetime(year, month, day, tzinfo=UTC).toordinal() - _EPOCH_ORDINAL
+    except ValueError as error:
+        raise ValueError("no such day") from error
+    minutes = hour * 60 + minute - _offset_minutes(sign, offset_hour, offset_minute)
+    if second == _LEAP_SECOND and minutes % (24 * 60) != 24 * 60 - 1:
+        raise ValueError("a leap second only exists at 23:59:60 UTC")
+    micros = int((fraction or "0")[:6].ljust(6, "0"))
+    return Micros(days * _DAY + minutes * _MINUTE + second * _SECOND + micros)
+
+
+def _offset_minutes(sign: str | None, hour: str | None, minute: str | None) -> int:
+    if sign is None or hour is None or minute is None:
+        return 0
+    minutes = int(hour) * 60 + int(minute)
+    return minutes if sign == "+" else -minutes
+
+
+def format_time(micros: Micros) -> str:
+    """The time as RFC 3339 text in UTC with six decimals, as `2026-01-31T12:00:00.000000Z`."""
+    moment = _EPOCH + timedelta(microseconds=micros)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond:06d}Z"
+
+
+def record_micros(timestamp_ms: int) -> Micros:
+    """A Kafka record's own time, brought into the contract's range of years."""
+    return Micros(min(max(timestamp_ms, 0) * 1000, LAST_MICROS))

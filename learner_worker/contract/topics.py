@@ -1,0 +1,133 @@
+"""The topics: their names, their keys and how each is kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, NewType
+
+TopicName = NewType("TopicName", str)
+EventKind = Literal["bid-placed", "auction-closed", "task-finished"]
+
+HOP_HEADER = "learner-hop"
+"""Marks a record the learner has moved once; its value names the event's kind."""
+HOUR_MS = 60 * 60 * 1000
+ROOMY_RECORD_BYTES = 2 * 1024 * 1024
+"""A moved record or a dead letter carries a whole original of up to 1 MiB, and headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names of all topics, without their prefix."""
+
+    prefix: str = ""
+    bid_placed: str = "bid-placed"
+    auction_closed: str = "auction-closed"
+    task_finished: str = "task-finished"
+    requests: str = "suggest-bid-requests"
+    replies: str = "suggest-bid-replies"
+    outcomes: str = "learner-outcomes"
+    metrics: str = "learner-agent-metrics"
+    rerouted: str = "learner-rerouted"
+    dead_letters: str = "learner-dead-letters"
+
+    def named(self) -> "TopicNames":
+        """The full names, prefix and all."""
+        return TopicNames(
+            **{
+                field.name: TopicName(self.prefix + getattr(self, field.name))
+                for field in fields(self)
+                if field.name != "prefix"
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNames:
+    """The full names of all topics."""
+
+    bid_placed: TopicName
+    auction_closed: TopicName
+    task_finished: TopicName
+    requests: TopicName
+    replies: TopicName
+    outcomes: TopicName
+    metrics: TopicName
+    rerouted: TopicName
+    dead_letters: TopicName
+
+    @property
+    def sharded(self) -> tuple[TopicName, ...]:
+        """The topics whose partition i belongs to shard i; their partition counts are equal."""
+        return (*self.subscribed, self.requests)
+
+    @property
+    def subscribed(self) -> tuple[TopicName, ...]:
+        """What the worker's group subscribes to: requests have a lane of their own."""
+        return (
+            self.bid_placed,
+            self.auction_closed,
+            self.task_finished,
+            self.rerouted,
+            self.outcomes,
+            self.metrics,
+        )
+
+    @property
+    def all(self) -> tuple[TopicName, ...]:
+        """Every topic."""
+        return (*self.sharded, self.replies, self.dead_letters)
+
+    @property
+    def reply_patterns(self) -> tuple[str, ...]:
+        """The reply topics that may be written by default; a trailing `*` stands for any ending."""
+        return (
+            self.replies,
+            f"{self.replies}.*",
+            f"{self.requests}.reply",
+            f"{self.requests}-replies",
+        )
+
+    def event_kind(self, topic: str) -> EventKind | None:
+        """Which event a source topic carries; None for any other topic."""
+        if topic == self.bid_placed:
+            return "bid-placed"
+        if topic == self.auction_closed:
+            return "auction-closed"
+        if topic == self.task_finished:
+            return "task-finished"
+        return None
+
+    def configuration(self, topic: TopicName) -> dict[str, str]:
+        """The topic's settings in Kafka, as `topics create` writes them."""
+        compacted = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(HOUR_MS)}
+        if topic == self.outcomes:
+            return compacted
+        if topic == self.metrics:
+            return {"cleanup.policy": "compact"}
+        if topic == self.requests:
+            return {
+                "message.timestamp.type": "LogAppendTime",
+                "retention.ms": str(HOUR_MS),
+                "max.message.bytes": str(ROOMY_RECORD_BYTES),
+            }
+        if topic == self.replies:
+            return {"retention.ms": str(HOUR_MS)}
+        if topic in {self.rerouted, self.dead_letters}:
+            return {"max.message.bytes": str(ROOMY_RECORD_BYTES)}
+        return {}
+
+
+class ReplyTopics:
+    """The allow-list: replies go to no other topic, whatever a request names."""
+
+    def __init__(self, patterns: Sequence[str], forbidden: Sequence[str]) -> None:
+        self._exact = frozenset(pattern for pattern in patterns if not pattern.endswith("*"))
+        self._prefixes = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
+        self._forbidden = frozenset(forbidden)
+
+    def allows(self, topic: str) -> bool:
+        """Whether a reply may be written there."""
+        if topic in self._forbidden:
+            return False
+        return topic in self._exact or any(
+            topic.startswith(prefix) and len(topic) > len(prefix) for prefix in self._prefixes
+        )

@@ -1,0 +1,51 @@
+"""The one tree of errors. Each class says who is told, and what they can do about it."""
+
+
+class LearnerError(Exception):
+    """The root: everything the learner raises on purpose."""
+
+
+class ConfigurationError(LearnerError):
+    """The settings, the topics or the state folder do not allow a start: exit code 2."""
+
+
+class BrokerError(LearnerError):
+    """Kafka could not be reached or started: exit code 1."""
+
+
+class StateError(LearnerError):
+    """A shard's file cannot be read or written: the shard stops, the process exits with code 1."""
+
+
+class UpgradeRequiredError(LearnerError):
+    """A record was written by a newer version: upgrade this worker."""
+
+
+class RecordError(LearnerError):
+    """A record breaks the contract: it becomes a dead letter, and the worker goes on."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RequestError(LearnerError):
+    """A request that gets an error reply: `code` is one of the contract's codes."""
+
+    def __init__(self, code: str, message: str, *, retry_after_ms: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after_ms = retry_after_ms
+
+
+class SendError(LearnerError):
+    """Kafka did not acknowledge a record: the shard goes back to its last checkpoint."""
+
+
+class SuggestionError(LearnerError):
+    """The learner answered an agent with an error reply, or did not answer in time."""
+
+    def __init__(self, code: str, message: str, *, retry_after_ms: int | None = None) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.retry_after_ms = retry_after_ms
