@@ -1,0 +1,107 @@
+"""An auction: joins a task's bids and closes, in whatever order they come, into facts.
+
+What it remembers is the protocol's fourth rule: the best close; every agent that a counted bid or any
+close named; and bids: before a close all of them, after it those above its cutoff, because a corrected
+close may still admit them.
+"""
+
+from collections.abc import Iterator
+
+from learner_worker.contract.fields import AgentId, TaskId
+from learner_worker.contract.outcomes import Bid, Close, Fact
+from learner_worker.contract.times import Micros
+from learner_worker.domain.outcomes import greater_bid, supersedes
+
+
+class Auction:
+    """One task's auction.
+
+    Attributes:
+        told: the agents that every newer close must be sent to.
+        waiting: bids that no close has admitted yet, by agent; at most one a time of placing.
+    """
+
+    __slots__ = ("standing", "task_id", "told", "waiting")
+
+    def __init__(
+        self,
+        task_id: TaskId,
+        standing: Close | None = None,
+        told: set[AgentId] | None = None,
+        waiting: dict[AgentId, list[Bid]] | None = None,
+    ) -> None:
+        self.task_id = task_id
+        self.standing = standing
+        self.told = set() if told is None else told
+        self.waiting = {} if waiting is None else waiting
+
+    def copy(self) -> "Auction":
+        """An auction that changes on its own."""
+        waiting = {agent_id: list(bids) for agent_id, bids in self.waiting.items()}
+        return Auction(self.task_id, self.standing, set(self.told), waiting)
+
+    def place(self, agent_id: AgentId, bid: Bid, tolerance_micros: int) -> list[Fact]:
+        """Takes a bid in; it is settled at once when the standing close admits it."""
+        if self.standing is not None and _admits(self.standing, bid, tolerance_micros):
+            self.told.add(agent_id)
+            return [self._fact(agent_id, bid)]
+        self._keep(agent_id, bid)
+        return []
+
+    def close(self, close: Close, tolerance_micros: int) -> list[Fact]:
+        """Takes a close in: a newer one is sent to everybody, an older one's winner gets the standing one."""
+        if supersedes(close, self.standing):
+            self.standing = close
+            return list(self._settle(close, tolerance_micros))
+        if close.winner is None or close.winner in self.told:
+            return []
+        self.told.add(close.winner)
+        return [self._fact(close.winner, None)]
+
+    def _settle(self, close: Close, tolerance_micros: int) -> Iterator[Fact]:
+        if close.winner is not None:
+            self.told.add(close.winner)
+        admitted = self._admit(close, tolerance_micros)
+        self.told.update(admitted)
+        for agent_id in sorted(self.told):
+            yield self._fact(agent_id, admitted.get(agent_id))
+
+    def _admit(self, close: Close, tolerance_micros: int) -> dict[AgentId, Bid]:
+        """The bids that count under a close, one an agent; the later ones keep waiting."""
+        admitted: dict[AgentId, Bid] = {}
+        waiting: dict[AgentId, list[Bid]] = {}
+        for agent_id, bids in self.waiting.items():
+            for bid in bids:
+                if not _admits(close, bid, tolerance_micros):
+                    waiting.setdefault(agent_id, []).append(bid)
+                elif greater_bid(admitted.get(agent_id), bid) is bid:
+                    admitted[agent_id] = bid
+        self.waiting = waiting
+        return admitted
+
+    def _keep(self, agent_id: AgentId, bid: Bid) -> None:
+        bids = self.waiting.setdefault(agent_id, [])
+        for index, other in enumerate(bids):
+            if other.placed_at == bid.placed_at:
+                bids[index] = greater_bid(other, bid) or bid
+                return
+        bids.append(bid)
+
+    def _fact(self, agent_id: AgentId, bid: Bid | None) -> Fact:
+        close = self.standing
+        if (
+            close is not None
+            and close.description is not None
+            and (bid is not None or close.winner != agent_id)
+        ):
+            close = _without_text(close)
+        return Fact(self.task_id, agent_id, close, bid)
+
+
+def _admits(close: Close, bid: Bid, tolerance_micros: int) -> bool:
+    return bid.placed_at <= close.closed_at + tolerance_micros
+
+
+def _without_text(close: Close) -> Close:
+    """The close as it travels where its text is not needed: its digest still tells versions apart."""
+    return Close(Micros(close.closed_at), close.winner, close.winning_bid_sats, close.description_digest)

@@ -1,0 +1,49 @@
+"""The words of a description that the learner remembers."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+STOP_WORDS = frozenset(
+    re.findall(
+        "[a-z]+",
+        "a an the and or but in on at to for of with by from is it this that be as are was were been do does "
+        "did will would can could should may might me my i we you your please task need want make get",
+    )
+)
+STRONGEST = 50
+_WORD = re.compile("[a-z]{3,}")
+
+
+class Tally(NamedTuple):
+    """How often a keyword stood on won auctions that succeeded, and that failed."""
+
+    wins: int = 0
+    failures: int = 0
+
+    @property
+    def net(self) -> int:
+        """wins - failures"""
+        return self.wins - self.failures
+
+
+def keywords_of(text: str) -> list[str]:
+    """Every keyword of a text, each occurrence, in order."""
+    return [word for word in _WORD.findall(text.lower()) if word not in STOP_WORDS]
+
+
+def in_order(tallies: Iterable[tuple[str, Tally]]) -> list[tuple[str, Tally]]:
+    """Learned keywords by net descending, then wins descending, then keyword."""
+    return sorted(tallies, key=lambda item: (-item[1].net, -item[1].wins, item[0]))
+
+
+def strongest(tallies: Mapping[str, Tally], count: int = STRONGEST) -> list[tuple[str, Tally]]:
+    """The keywords of greatest absolute net, in the order of learned keywords.
+
+    Where the last place is tied, the order of learned keywords decides.
+    """
+    ordered = in_order(tallies.items())
+    if len(ordered) <= count:
+        return ordered
+    kept = sorted(ordered, key=lambda item: -abs(item[1].net))[:count]
+    return in_order(kept)

@@ -1,0 +1,101 @@
+"""How facts about an agent in a task are joined: part by part, the greatest stands, absent is least.
+
+The join is commutative, associative and idempotent, so neither order, nor duplication, nor redelivery of
+facts matters.
+"""
+
+from typing import NamedTuple
+
+from learner_worker.contract.fields import AgentId, TaskId
+from learner_worker.contract.outcomes import Bid, Close, Fact, Result
+
+
+class Outcome(NamedTuple):
+    """What is known of one agent in one task; it counts once `counts` says so."""
+
+    task_id: TaskId
+    agent_id: AgentId
+    close: Close | None = None
+    bid: Bid | None = None
+    result: Result | None = None
+
+    @property
+    def won(self) -> bool:
+        """Whether the standing close names this agent."""
+        return self.close is not None and self.close.winner == self.agent_id
+
+    @property
+    def counts(self) -> bool:
+        """A row counts when it has a close and either a bid or the win."""
+        return self.close is not None and (self.bid is not None or self.won)
+
+    @property
+    def bid_sats(self) -> int | None:
+        """What the agent bid: for a winner the close's word goes first; None if nobody said."""
+        if self.won and self.close is not None and self.close.winning_bid_sats is not None:
+            return self.close.winning_bid_sats
+        return None if self.bid is None else self.bid.bid_sats
+
+    @property
+    def description(self) -> str:
+        """The bid's text; without a bid the close's; else empty."""
+        if self.bid is not None:
+            return self.bid.description
+        return (self.close and self.close.description) or ""
+
+
+def join(outcome: Outcome, fact: Fact) -> Outcome:
+    """The outcome with a fact joined in; the same object when the fact says nothing new."""
+    close = greater_close(outcome.close, fact.close)
+    bid = greater_bid(outcome.bid, fact.bid)
+    result = greater_result(outcome.result, fact.result)
+    if close is outcome.close and bid is outcome.bid and result is outcome.result:
+        return outcome
+    return Outcome(outcome.task_id, outcome.agent_id, close, bid, result)
+
+
+def greater_close(one: Close | None, other: Close | None) -> Close | None:
+    """The later close; at equal times the smaller winner, null first, then the smaller winning bid."""
+    if one is None or other is None:
+        return other if one is None else one
+    if one.closed_at != other.closed_at:
+        return one if one.closed_at > other.closed_at else other
+    if _close_order(one) == _close_order(other):
+        return other if one.description is None and other.description is not None else one
+    return min(one, other, key=_close_order)
+
+
+def supersedes(close: Close, standing: Close | None) -> bool:
+    """Whether a close is newer than the standing one, not merely a copy of it."""
+    if standing is None:
+        return True
+    return _close_order(close) != _close_order(standing) and greater_close(standing, close) is close
+
+
+def _close_order(close: Close) -> tuple[object, ...]:
+    return (
+        -close.closed_at,
+        close.winner is not None,
+        close.winner or "",
+        close.winning_bid_sats is not None,
+        close.winning_bid_sats or 0,
+        close.description_digest or "",
+    )
+
+
+def greater_bid(one: Bid | None, other: Bid | None) -> Bid | None:
+    """The later bid; at equal times the lower one, then the smaller description."""
+    if one is None or other is None:
+        return other if one is None else one
+    if one.placed_at != other.placed_at:
+        return one if one.placed_at > other.placed_at else other
+    return other if (other.bid_sats, other.description) < (one.bid_sats, one.description) else one
+
+
+def greater_result(one: Result | None, other: Result | None) -> Result | None:
+    """The later result; at equal times failed stands."""
+    if one is None or other is None:
+        return other if one is None else one
+    if one.finished_at != other.finished_at:
+        return one if one.finished_at > other.finished_at else other
+    return other if one.succeeded and not other.succeeded else one

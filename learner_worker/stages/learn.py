@@ -1,0 +1,208 @@
+"""learn: joins facts into outcomes and keeps every agent's metrics by differences.
+
+learner-outcomes -> the shard's file, the metrics cache, learner-agent-metrics
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from learner_worker.contract.fields import AgentId
+from learner_worker.contract.outcomes import Fact
+from learner_worker.contract.suggestions import AgentMetrics, AgentMetricsRecord, LearnedKeyword
+from learner_worker.contract.times import format_time, record_micros
+from learner_worker.domain.keywords import Tally, strongest
+from learner_worker.domain.metrics import Change, Metrics, change, plus
+from learner_worker.domain.outcomes import Outcome, join
+from learner_worker.store.statements import AgentRow, OutcomeKey
+
+_NO_TALLY = Tally()
+
+
+class Rows(Protocol):
+    """Where learn reads what it does not have in memory."""
+
+    async def load_outcomes(self, keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
+        """The rows of the given (task, agent) pairs."""
+        ...
+
+    async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
+        """The metrics and keywords of the given agents."""
+        ...
+
+
+class FactRecord(NamedTuple):
+    """A fact as read: with its offset and record time (ms) in learner-outcomes."""
+
+    offset: int
+    timestamp_ms: int
+    fact: Fact
+
+
+class Agent:
+    """One agent's metrics and keywords, as cached."""
+
+    __slots__ = ("agent_id", "row", "tallies")
+
+    def __init__(self, agent_id: AgentId, row: AgentRow, tallies: dict[str, Tally]) -> None:
+        self.agent_id = agent_id
+        self.row = row
+        self.tallies = tallies
+
+    @property
+    def metrics(self) -> Metrics:
+        """The agent's counts."""
+        return self.row.metrics
+
+    @property
+    def as_of(self) -> str | None:
+        """When the metrics last changed, or None if they never did."""
+        return format_time(record_micros(self.row.as_of_ms)) if self.row.outcome_offset >= 0 else None
+
+    def record(self) -> AgentMetricsRecord:
+        """What learner-agent-metrics carries of the agent."""
+        return AgentMetricsRecord(
+            agent_id=self.agent_id,
+            **dict(agent_metrics(self.metrics)),
+            learned_keywords=learned_keywords(self.tallies),
+            as_of=self.as_of,
+            outcome_offset=self.row.outcome_offset,
+        )
+
+
+class LearnChanges(NamedTuple):
+    """The rows that changed since the last cut."""
+
+    outcomes: Mapping[OutcomeKey, Outcome]
+    agents: Mapping[AgentId, AgentRow]
+    keywords: Mapping[tuple[AgentId, str], Tally]
+
+
+_NO_CHANGES = LearnChanges({}, {}, {})
+
+
+class Learn:
+    """The outcomes and agents of one shard: a file below, the changes since the last checkpoint above it.
+
+    Args:
+        rows: the shard's file.
+        cached_agents: how many agents stay in memory; changed ones always do.
+    """
+
+    def __init__(self, rows: Rows, *, cached_agents: int) -> None:
+        self._rows = rows
+        self._cached_agents = cached_agents
+        self._agents: OrderedDict[AgentId, Agent] = OrderedDict()
+        self._loading = asyncio.Lock()
+        self._outcomes: dict[OutcomeKey, Outcome] = {}
+        self._agent_rows: dict[AgentId, AgentRow] = {}
+        self._tallies: dict[tuple[AgentId, str], Tally] = {}
+        self._writing = _NO_CHANGES
+        self.unpublished: set[AgentId] = set()
+
+    async def load(self, records: Sequence[FactRecord]) -> dict[OutcomeKey, Outcome]:
+        """Fetches what `apply` needs of the file: the outcomes' rows (returned) and the agents (cached)."""
+        keys = {(record.fact.task_id, record.fact.agent_id) for record in records}
+        held = {key: row for key in keys if (row := self._in_memory(key)) is not None}
+        missing = [key for key in keys if key not in held]
+        if missing:
+            held.update(await self._rows.load_outcomes(missing))
+        await self.agents({agent_id for _, agent_id in keys})
+        return held
+
+    def apply(self, records: Iterable[FactRecord], rows: dict[OutcomeKey, Outcome]) -> int:
+        """Joins loaded facts in; how many changed something. Without an await: a cut sees all or nothing."""
+        return sum(self._join(record, rows) for record in records)
+
+    async def agents(self, ids: Iterable[AgentId]) -> dict[AgentId, Agent]:
+        """The given agents, from the cache or the file; an unknown agent is a new one."""
+        async with self._loading:
+            missing = [agent_id for agent_id in ids if agent_id not in self._agents]
+            found = await self._rows.load_agents(missing) if missing else {}
+            for agent_id in missing:
+                row, tallies = found.get(agent_id, (AgentRow(), {}))
+                self._agents[agent_id] = Agent(agent_id, row, tallies)
+            return {agent_id: self._agents[agent_id] for agent_id in ids}
+
+    def cached(self, agent_id: AgentId) -> Agent | None:
+        """The agent, if it is in the cache."""
+        agent = self._agents.get(agent_id)
+        if agent is not None:
+            self._agents.move_to_end(agent_id)
+        return agent
+
+    def cut(self) -> LearnChanges:
+        """Freezes what changed since the last cut; it stays readable until `written`."""
+        self._writing = LearnChanges(self._outcomes, self._agent_rows, self._tallies)
+        self._outcomes, self._agent_rows, self._tallies = {}, {}, {}
+        return self._writing
+
+    def written(self) -> None:
+        """The frozen changes are in the file: memory may let go of them."""
+        self._writing = _NO_CHANGES
+        self._trim()
+
+    def _in_memory(self, key: OutcomeKey) -> Outcome | None:
+        return self._outcomes.get(key) or self._writing.outcomes.get(key)
+
+    def _join(self, record: FactRecord, rows: dict[OutcomeKey, Outcome]) -> bool:
+        fact = record.fact
+        key = (fact.task_id, fact.agent_id)
+        before = rows.get(key)
+        after = join(before or Outcome(*key), fact)
+        if after is before:
+            return False
+        rows[key] = self._outcomes[key] = after
+        difference = change(before, after)
+        if difference:
+            self._change(self._agents[fact.agent_id], difference, record)
+        return True
+
+    def _change(self, agent: Agent, difference: Change, record: FactRecord) -> None:
+        as_of_ms = max(agent.row.as_of_ms, record.timestamp_ms)
+        agent.row = AgentRow(plus(agent.metrics, difference.metrics), as_of_ms, record.offset)
+        self._agent_rows[agent.agent_id] = agent.row
+        for keyword in {*difference.wins, *difference.failures}:
+            old = agent.tallies.get(keyword, _NO_TALLY)
+            tally = Tally(
+                old.wins + difference.wins.get(keyword, 0),
+                old.failures + difference.failures.get(keyword, 0),
+            )
+            self._tallies[agent.agent_id, keyword] = tally
+            if any(tally):
+                agent.tallies[keyword] = tally
+            else:
+                agent.tallies.pop(keyword, None)
+        self.unpublished.add(agent.agent_id)
+
+    def _trim(self) -> None:
+        """Lets go of the agents asked for least recently, never of one with changes not yet written."""
+        excess = len(self._agents) - self._cached_agents
+        for agent_id in list(self._agents) if excess > 0 else ():
+            if excess <= 0:
+                return
+            if agent_id not in self._agent_rows and agent_id not in self.unpublished:
+                del self._agents[agent_id]
+                excess -= 1
+
+
+def agent_metrics(metrics: Metrics) -> AgentMetrics:
+    """The metrics as messages carry them."""
+    return AgentMetrics(
+        total_bids=metrics.total_bids,
+        auctions_won=metrics.auctions_won,
+        tasks_completed=metrics.tasks_completed,
+        tasks_failed=metrics.tasks_failed,
+        win_rate=metrics.win_rate,
+        success_rate=metrics.success_rate,
+        avg_winning_bid_sats=metrics.avg_winning_bid_sats,
+    )
+
+
+def learned_keywords(tallies: Mapping[str, Tally]) -> list[LearnedKeyword]:
+    """The strongest keywords as messages carry them."""
+    return [
+        LearnedKeyword(keyword=keyword, wins=tally.wins, failures=tally.failures, net=tally.net)
+        for keyword, tally in strongest(tallies)
+    ]

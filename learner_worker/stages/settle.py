@@ -1,0 +1,160 @@
+"""settle: joins a task's bids and closes into facts, and remembers each task as long as it must.
+
+bid-placed, auction-closed, task-finished -> learner-outcomes
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from learner_worker.contract.events import AuctionClosed, BidPlaced, TaskFinished
+from learner_worker.contract.fields import TaskId
+from learner_worker.contract.outcomes import Bid, Close, Fact, Result, description_digest
+from learner_worker.contract.times import Micros
+from learner_worker.domain.auctions import Auction
+from learner_worker.store.statements import AuctionState
+
+
+class Place(NamedTuple):
+    """Where an event stood: its topic, offset and record time (microseconds)."""
+
+    topic: str
+    offset: int
+    micros: Micros
+
+
+@dataclass(slots=True)
+class _Task:
+    """A remembered task. `cut` numbers the checkpoint that may still read this object."""
+
+    auction: Auction
+    first_micros: Micros
+    first_offsets: dict[str, int]
+    cut: int
+
+
+class Forgotten(NamedTuple):
+    """How many tasks were forgotten, and how many of them had never closed."""
+
+    tasks: int
+    never_closed: int
+
+
+class Settle:
+    """The auctions of one shard.
+
+    Args:
+        tolerance_micros: how late after its close a bid may be placed and still count.
+        horizon_micros: how far apart the events of one auction may arrive.
+    """
+
+    def __init__(self, *, tolerance_micros: int, horizon_micros: int) -> None:
+        self._tolerance = tolerance_micros
+        self._horizon = horizon_micros
+        self._tasks: dict[TaskId, _Task] = {}
+        self._by_age: list[tuple[Micros, TaskId]] = []
+        self._by_offset: dict[str, deque[tuple[int, TaskId]]] = {}
+        self._changed: dict[TaskId, _Task | None] = {}
+        self._cut = 0
+
+    @property
+    def remembered(self) -> int:
+        """How many tasks are remembered, open and closed."""
+        return len(self._tasks)
+
+    def restore(self, states: Mapping[TaskId, AuctionState]) -> None:
+        """Takes over what an earlier run remembered."""
+        for task_id, state in states.items():
+            auction = Auction(task_id, state.standing, set(state.told), state.waiting)
+            task = _Task(auction, Micros(state.first_micros), state.first_offsets, self._cut)
+            self._tasks[task_id] = task
+            self._by_age.append((task.first_micros, task_id))
+            for topic, offset in task.first_offsets.items():
+                self._by_offset.setdefault(topic, deque()).append((offset, task_id))
+        heapq.heapify(self._by_age)
+        self._by_offset = {topic: deque(sorted(queue)) for topic, queue in self._by_offset.items()}
+
+    def bid(self, event: BidPlaced, place: Place) -> list[Fact]:
+        """A bid: kept until a close, or settled at once under the standing one."""
+        placed_at = place.micros if event.placed_at is None else event.placed_at
+        bid = Bid(placed_at, event.bid_sats, event.description)
+        return self._changing(event.task_id, place).place(event.agent_id, bid, self._tolerance)
+
+    def close(self, event: AuctionClosed, place: Place) -> list[Fact]:
+        """A close: the first, a newer or a superseded one."""
+        close = Close(
+            place.micros if event.closed_at is None else event.closed_at,
+            event.winner_agent_id,
+            event.winning_bid_sats,
+            None if event.description is None else description_digest(event.description),
+            event.description,
+        )
+        return self._changing(event.task_id, place).close(close, self._tolerance)
+
+    @staticmethod
+    def result(event: TaskFinished, place: Place) -> list[Fact]:
+        """A result is forwarded at once: learn keeps it until a close makes the agent the winner."""
+        finished_at = place.micros if event.finished_at is None else event.finished_at
+        return [Fact(event.task_id, event.agent_id, result=Result(finished_at, event.succeeded))]
+
+    def forget(self, watermark: Micros) -> Forgotten:
+        """Forgets the tasks whose first event is more than the horizon before the watermark."""
+        tasks = never_closed = 0
+        while self._by_age and self._by_age[0][0] + self._horizon < watermark:
+            _, task_id = heapq.heappop(self._by_age)
+            task = self._tasks.pop(task_id)
+            self._changed[task_id] = None
+            tasks += 1
+            never_closed += task.auction.standing is None
+        return Forgotten(tasks, never_closed)
+
+    def rewind_offset(self, topic: str, position: int) -> int:
+        """The smallest offset of a remembered task's events in a topic; the position if there is none."""
+        queue = self._by_offset.get(topic)
+        while queue:
+            offset, task_id = queue[0]
+            task = self._tasks.get(task_id)
+            if task is not None and task.first_offsets.get(topic) == offset:
+                return min(offset, position)
+            queue.popleft()
+        return position
+
+    def cut(self) -> Callable[[], dict[TaskId, AuctionState | None]]:
+        """The tasks changed since the last cut, frozen now and turned into rows when called."""
+        changed, self._changed = self._changed, {}
+        self._cut += 1
+        return lambda: {task_id: task and _state_of(task) for task_id, task in changed.items()}
+
+    def _changing(self, task_id: TaskId, place: Place) -> Auction:
+        task = self._tasks.get(task_id)
+        if task is None:
+            task = _Task(Auction(task_id), place.micros, {}, self._cut)
+            self._tasks[task_id] = task
+            heapq.heappush(self._by_age, (place.micros, task_id))
+        elif task.cut != self._cut:
+            task = _Task(task.auction.copy(), task.first_micros, dict(task.first_offsets), self._cut)
+            self._tasks[task_id] = task
+        self._note_offset(task, task_id, place)
+        self._changed[task_id] = task
+        return task.auction
+
+    def _note_offset(self, task: _Task, task_id: TaskId, place: Place) -> None:
+        if place.topic not in task.first_offsets:
+            task.first_offsets[place.topic] = place.offset
+            self._by_offset.setdefault(place.topic, deque()).append((place.offset, task_id))
+
+
+def _state_of(task: _Task) -> AuctionState:
+    auction = task.auction
+    return AuctionState(
+        task.first_micros, task.first_offsets, auction.standing, sorted(auction.told), auction.waiting
+    )
+
+
+def watermark_of(sources: Iterable[Micros | None]) -> Micros | None:
+    """The shard's watermark: the smallest of its sources', unknown while one of them is unknown."""
+    known = list(sources)
+    times = [micros for micros in known if micros is not None]
+    return min(times) if times and len(times) == len(known) else None

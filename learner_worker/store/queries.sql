@@ -1,0 +1,87 @@
+-- Every statement the store runs, each named and described.
+
+-- name: load_identity
+-- Whose file this is.
+SELECT name, value FROM identity;
+
+-- name: save_identity
+-- Written once, when the file is made.
+INSERT INTO identity (name, value) VALUES (?, ?);
+
+-- name: load_positions
+-- The next offset of every topic's partition.
+SELECT topic, next_offset FROM positions;
+
+-- name: save_position
+-- Part of a checkpoint.
+INSERT INTO positions (topic, next_offset) VALUES (?, ?)
+ON CONFLICT (topic) DO UPDATE SET next_offset = excluded.next_offset;
+
+-- name: load_auctions
+-- Everything settle remembered at the last checkpoint.
+SELECT task_id, state FROM auctions;
+
+-- name: save_auction
+-- Part of a checkpoint.
+INSERT INTO auctions (task_id, state) VALUES (?, ?)
+ON CONFLICT (task_id) DO UPDATE SET state = excluded.state;
+
+-- name: delete_auction
+-- Part of a checkpoint: a task that settle forgot.
+DELETE FROM auctions WHERE task_id = ?;
+
+-- name: delete_auctions
+-- A rewind: the auctions are read anew from their sources.
+DELETE FROM auctions;
+
+-- name: load_outcomes
+-- The rows of a batch of (task, agent) pairs, given as a JSON array of arrays.
+SELECT o.task_id, o.agent_id, o.closed_at, o.winner_agent_id, o.winning_bid_sats, o.close_digest,
+       o.close_description, o.placed_at, o.bid_sats, o.description, o.finished_at, o.succeeded
+FROM json_each(?) AS pair
+JOIN outcomes AS o ON o.task_id = pair.value ->> 0 AND o.agent_id = pair.value ->> 1;
+
+-- name: save_outcome
+-- Part of a checkpoint.
+INSERT INTO outcomes (task_id, agent_id, closed_at, winner_agent_id, winning_bid_sats, close_digest,
+                      close_description, placed_at, bid_sats, description, finished_at, succeeded)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (task_id, agent_id) DO UPDATE SET
+    closed_at = excluded.closed_at, winner_agent_id = excluded.winner_agent_id,
+    winning_bid_sats = excluded.winning_bid_sats, close_digest = excluded.close_digest,
+    close_description = excluded.close_description, placed_at = excluded.placed_at,
+    bid_sats = excluded.bid_sats, description = excluded.description,
+    finished_at = excluded.finished_at, succeeded = excluded.succeeded;
+
+-- name: load_agents
+-- The metrics of a batch of agents, given as a JSON array.
+SELECT a.agent_id, a.total_bids, a.auctions_won, a.tasks_completed, a.tasks_failed, a.priced_wins,
+       a.priced_sats, a.as_of, a.outcome_offset
+FROM json_each(?) AS wanted
+JOIN agents AS a ON a.agent_id = wanted.value;
+
+-- name: load_keywords
+-- The keywords of a batch of agents, given as a JSON array.
+SELECT k.agent_id, k.keyword, k.wins, k.failures
+FROM json_each(?) AS wanted
+JOIN keywords AS k ON k.agent_id = wanted.value;
+
+-- name: save_agent
+-- Part of a checkpoint.
+INSERT INTO agents (agent_id, total_bids, auctions_won, tasks_completed, tasks_failed, priced_wins,
+                    priced_sats, as_of, outcome_offset)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (agent_id) DO UPDATE SET
+    total_bids = excluded.total_bids, auctions_won = excluded.auctions_won,
+    tasks_completed = excluded.tasks_completed, tasks_failed = excluded.tasks_failed,
+    priced_wins = excluded.priced_wins, priced_sats = excluded.priced_sats,
+    as_of = excluded.as_of, outcome_offset = excluded.outcome_offset;
+
+-- name: save_keyword
+-- Part of a checkpoint.
+INSERT INTO keywords (agent_id, keyword, wins, failures) VALUES (?, ?, ?, ?)
+ON CONFLICT (agent_id, keyword) DO UPDATE SET wins = excluded.wins, failures = excluded.failures;
+
+-- name: delete_keyword
+-- Part of a checkpoint: a keyword that no result counts for any more.
+DELETE FROM keywords WHERE agent_id = ? AND keyword = ?;

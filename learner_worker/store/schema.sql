@@ -1,0 +1,60 @@
+-- One file a shard. Format 1; PRAGMA user_version says which format a file has.
+
+-- Whose file this is: cluster_id, topic_prefix, partitions, shard. A mismatch refuses the start.
+CREATE TABLE identity (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- The next offset to read of every topic's partition; written with the rows it accounts for.
+CREATE TABLE positions (
+    topic       TEXT PRIMARY KEY,
+    next_offset INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Auctions that settle still remembers, as JSON.
+CREATE TABLE auctions (
+    task_id TEXT PRIMARY KEY,
+    state   BLOB NOT NULL
+) WITHOUT ROWID;
+
+-- What is known of every agent in every task: a close, a bid, a result; any of them may be missing.
+-- Times are microseconds since 1970. The key begins with the task: tasks come almost in order.
+CREATE TABLE outcomes (
+    task_id           TEXT NOT NULL,
+    agent_id          TEXT NOT NULL,
+    closed_at         INTEGER,
+    winner_agent_id   TEXT,
+    winning_bid_sats  INTEGER,
+    close_digest      TEXT,
+    close_description TEXT,
+    placed_at         INTEGER,
+    bid_sats          INTEGER,
+    description       TEXT,
+    finished_at       INTEGER,
+    succeeded         INTEGER,
+    PRIMARY KEY (task_id, agent_id)
+) WITHOUT ROWID;
+
+-- An agent's metrics. priced_sats is a sum of sats that may pass 2^63, hence text.
+-- as_of is the record time (ms) of the last change; outcome_offset the last changelog record counted.
+CREATE TABLE agents (
+    agent_id        TEXT PRIMARY KEY,
+    total_bids      INTEGER NOT NULL,
+    auctions_won    INTEGER NOT NULL,
+    tasks_completed INTEGER NOT NULL,
+    tasks_failed    INTEGER NOT NULL,
+    priced_wins     INTEGER NOT NULL,
+    priced_sats     TEXT NOT NULL,
+    as_of           INTEGER NOT NULL,
+    outcome_offset  INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- How often each keyword of an agent's won tasks met success and failure.
+CREATE TABLE keywords (
+    agent_id TEXT NOT NULL,
+    keyword  TEXT NOT NULL,
+    wins     INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    PRIMARY KEY (agent_id, keyword)
+) WITHOUT ROWID;

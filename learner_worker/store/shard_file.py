@@ -1,0 +1,216 @@
+"""A shard's SQLite file: opened, migrated, read in batches, written one checkpoint at a time."""
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Final, Self
+
+import aiosqlite
+import structlog
+
+from learner_worker.contract.fields import AgentId, Shard, TaskId
+from learner_worker.domain.keywords import Tally
+from learner_worker.domain.outcomes import Outcome
+from learner_worker.errors import ConfigurationError, StateError
+from learner_worker.store.statements import (
+    AgentRow,
+    AuctionState,
+    Checkpoint,
+    OutcomeKey,
+    SqlRow,
+    agent_of,
+    auction_of,
+    ids_parameter,
+    keyword_of,
+    outcome_of,
+    pairs_parameter,
+    statement,
+    writes_of,
+)
+
+FORMAT: Final = 1
+_BATCH = 500
+_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    # Kafka holds every fact: a power cut may cost the last checkpoints, and then the shard reads them again.
+    "PRAGMA synchronous = NORMAL",
+    "PRAGMA cache_size = -8000",
+)
+_log = structlog.get_logger("learner_worker.store")
+
+
+def shard_path(state_dir: Path, shard: Shard) -> Path:
+    """Where a shard's file lies."""
+    return state_dir / f"shard-{shard:05d}.sqlite3"
+
+
+class ShardFile:
+    """An open file. One task writes checkpoints; reads have a connection of their own and never wait."""
+
+    def __init__(self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+        self.path = path
+        self._writer = writer
+        self._reader = reader
+        self._transaction = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, path: Path, identity: dict[str, str]) -> Self:
+        """Opens or makes the file; a damaged one, or one of a newer format, is set aside.
+
+        Raises:
+            ConfigurationError: the file belongs to another cluster, prefix or partition count.
+            StateError: it cannot be read or written.
+        """
+        try:
+            writer = await _open_or_set_aside(path)
+            reader = await aiosqlite.connect(path, isolation_level=None)
+        except (sqlite3.Error, OSError) as error:
+            raise StateError(
+                f"cannot open {path}: {error}; check the state folder's disk and rights"
+            ) from error
+        file = cls(path, writer, reader)
+        try:
+            await file._claim(identity)
+        except BaseException:
+            await file.close()
+            raise
+        return file
+
+    async def close(self) -> None:
+        """Closes both connections."""
+        await self._reader.close()
+        await self._writer.close()
+
+    async def load_positions(self) -> dict[str, int]:
+        """The next offset by topic; empty for a new file."""
+        rows = await self._read("load_positions")
+        return {str(topic): int(str(offset)) for topic, offset in rows}
+
+    async def load_auctions(self) -> dict[TaskId, AuctionState]:
+        """Everything settle remembered."""
+        return dict(map(auction_of, await self._read("load_auctions")))
+
+    async def load_outcomes(self, keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
+        """The rows of the given (task, agent) pairs; missing ones are left out."""
+        found: dict[OutcomeKey, Outcome] = {}
+        for start in range(0, len(keys), _BATCH):
+            rows = await self._read("load_outcomes", pairs_parameter(keys[start : start + _BATCH]))
+            found.update(((row.task_id, row.agent_id), row) for row in map(outcome_of, rows))
+        return found
+
+    async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
+        """The metrics and keywords of the given agents; unknown ones are left out."""
+        parameter = ids_parameter(ids)
+        found: dict[AgentId, tuple[AgentRow, dict[str, Tally]]] = {
+            agent_id: (row, {}) for agent_id, row in map(agent_of, await self._read("load_agents", parameter))
+        }
+        for row in map(keyword_of, await self._read("load_keywords", parameter)):
+            if row.agent_id in found:
+                found[row.agent_id][1][row.keyword] = Tally(row.wins, row.failures)
+        return found
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        """Writes a checkpoint's rows and positions in one transaction.
+
+        Raises:
+            StateError: SQLite refused; nothing of the checkpoint is in the file.
+        """
+        await self._in_transaction([(name, list(rows)) for name, rows in writes_of(checkpoint)])
+
+    async def delete_auctions(self) -> None:
+        """Drops what settle remembered: a rewind reads it anew."""
+        await self._in_transaction([("delete_auctions", [()])])
+
+    async def _read(self, name: str, parameter: str | None = None) -> list[SqlRow]:
+        parameters = () if parameter is None else (parameter,)
+        try:
+            return [tuple(row) for row in await self._reader.execute_fetchall(statement(name), parameters)]
+        except sqlite3.Error as error:
+            raise StateError(f"cannot read {self.path}: {error}") from error
+
+    async def _in_transaction(self, writes: list[tuple[str, list[SqlRow]]]) -> None:
+        async with self._transaction:
+            try:
+                await self._writer.execute("BEGIN IMMEDIATE")
+                try:
+                    for name, rows in writes:
+                        if rows:
+                            await self._writer.executemany(statement(name), rows)
+                    await self._writer.execute("COMMIT")
+                except BaseException:
+                    await self._writer.rollback()
+                    raise
+            except sqlite3.Error as error:
+                raise StateError(
+                    f"cannot write {self.path}: {error}; free disk space or mend the disk, then restart"
+                ) from error
+
+    async def _claim(self, identity: dict[str, str]) -> None:
+        found = {str(name): str(value) for name, value in await self._read("load_identity")}
+        if not found:
+            await self._in_transaction([("save_identity", list(identity.items()))])
+            return
+        for name, expected in identity.items():
+            if found.get(name) != expected:
+                raise ConfigurationError(
+                    f"{self.path} belongs to {name} {found.get(name)!r}, this worker to {expected!r}: "
+                    "give the worker another --state-dir, or move that file away (it is rebuilt from Kafka)"
+                )
+
+
+async def _open_or_set_aside(path: Path) -> aiosqlite.Connection:
+    try:
+        connection = await _open(path)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            raise
+        _set_aside(path, "damaged", str(error))
+        return await _open(path)
+    version = await _version(connection)
+    if version > FORMAT:
+        await connection.close()
+        _set_aside(path, "newer", f"format {version}, this worker writes {FORMAT}")
+        return await _open(path)
+    return connection
+
+
+async def _open(path: Path) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(path, isolation_level=None)
+    try:
+        for pragma in _PRAGMAS:
+            await connection.execute(pragma)
+        await _migrate(connection)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def _version(connection: aiosqlite.Connection) -> int:
+    ((version,),) = await connection.execute_fetchall("PRAGMA user_version")
+    return int(version)
+
+
+async def _migrate(connection: aiosqlite.Connection) -> None:
+    """Brings a file to this format: each step is one transaction that also writes the version."""
+    version = await _version(connection)
+    if version == 0:
+        await _run_script(connection, "schema.sql", FORMAT)
+    for step in range(max(version, 1) + 1, FORMAT + 1):
+        if version:
+            await _run_script(connection, f"migrations/{step:04d}.sql", step)
+
+
+async def _run_script(connection: aiosqlite.Connection, name: str, version: int) -> None:
+    script = resources.files(__package__).joinpath(name).read_text("utf-8")
+    await connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {version};\nCOMMIT;")
+
+
+def _set_aside(path: Path, why: str, detail: str) -> None:
+    kept = path.with_suffix(f".{why}")
+    path.replace(kept)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    _log.warning("store.file_set_aside", path=str(path), kept_as=str(kept), why=why, detail=detail)

@@ -1,0 +1,208 @@
+"""The store's statements and the rows they take and give, apart from how they are run."""
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import NamedTuple
+
+import msgspec
+
+from learner_worker.contract.fields import AgentId, TaskId
+from learner_worker.contract.outcomes import Bid, Close, Result
+from learner_worker.contract.times import Micros
+from learner_worker.domain.keywords import Tally
+from learner_worker.domain.metrics import Metrics
+from learner_worker.domain.outcomes import Outcome
+
+OutcomeKey = tuple[TaskId, AgentId]
+SqlRow = tuple[object, ...]
+_MARK = "-- name: "
+
+
+class AgentRow(NamedTuple):
+    """An agent's metrics as stored.
+
+    Attributes:
+        as_of_ms: the record time of the last change.
+        outcome_offset: the last changelog record that changed them.
+    """
+
+    metrics: Metrics = Metrics()
+    as_of_ms: int = 0
+    outcome_offset: int = -1
+
+
+class AuctionState(msgspec.Struct, frozen=True, gc=False):
+    """What settle remembers of a task, as stored.
+
+    Attributes:
+        first_micros: record time of the event that opened it.
+        first_offsets: the smallest offset of one of its events, by topic.
+    """
+
+    first_micros: int
+    first_offsets: dict[str, int]
+    standing: Close | None
+    told: list[AgentId]
+    waiting: dict[AgentId, list[Bid]]
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """A consistent cut of a shard: the positions, and every row that changed since the last one.
+
+    A None stands for a row to delete.
+    """
+
+    positions: Mapping[str, int]
+    auctions: Mapping[TaskId, AuctionState | None] = field(default_factory=dict)
+    outcomes: Mapping[OutcomeKey, Outcome] = field(default_factory=dict)
+    agents: Mapping[AgentId, AgentRow] = field(default_factory=dict)
+    keywords: Mapping[tuple[AgentId, str], Tally] = field(default_factory=dict)
+
+
+@functools.cache
+def statement(name: str) -> str:
+    """The SQL of a named statement in queries.sql."""
+    return _statements()[name]
+
+
+@functools.cache
+def _statements() -> dict[str, str]:
+    text = resources.files(__package__).joinpath("queries.sql").read_text("utf-8")
+    parts = (part.split("\n", 1) for part in text.split(_MARK)[1:])
+    return {name.strip(): sql.strip() for name, sql in parts}
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_auction = msgspec.json.Decoder(AuctionState).decode
+
+
+def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
+    """A checkpoint as (statement, rows), in the order they are run within one transaction."""
+    yield "save_outcome", map(_outcome_row, checkpoint.outcomes.values())
+    yield "save_agent", (_agent_row(agent_id, row) for agent_id, row in checkpoint.agents.items())
+    kept = {key: tally for key, tally in checkpoint.keywords.items() if any(tally)}
+    yield "save_keyword", ((*key, *tally) for key, tally in kept.items())
+    yield "delete_keyword", (key for key in checkpoint.keywords if key not in kept)
+    held = ((task_id, state) for task_id, state in checkpoint.auctions.items() if state is not None)
+    yield "save_auction", ((task_id, _encode(state)) for task_id, state in held)
+    yield "delete_auction", ((task_id,) for task_id, state in checkpoint.auctions.items() if state is None)
+    yield "save_position", checkpoint.positions.items()
+
+
+def pairs_parameter(keys: Sequence[OutcomeKey]) -> str:
+    """The parameter of `load_outcomes`."""
+    return _encode(keys).decode()
+
+
+def ids_parameter(ids: Sequence[AgentId]) -> str:
+    """The parameter of `load_agents` and `load_keywords`."""
+    return _encode(ids).decode()
+
+
+def auction_of(row: Sequence[object]) -> tuple[TaskId, AuctionState]:
+    """A row of `load_auctions`."""
+    task_id, state = row
+    return msgspec.convert(task_id, TaskId), _decode_auction(msgspec.convert(state, bytes))
+
+
+def _outcome_row(outcome: Outcome) -> SqlRow:
+    close, bid, result = outcome.close, outcome.bid, outcome.result
+    return (
+        outcome.task_id,
+        outcome.agent_id,
+        *(
+            (None, None, None, None, None)
+            if close is None
+            else (
+                close.closed_at,
+                close.winner,
+                close.winning_bid_sats,
+                close.description_digest,
+                close.description,
+            )
+        ),
+        *((None, None, None) if bid is None else (bid.placed_at, bid.bid_sats, bid.description)),
+        *((None, None) if result is None else (result.finished_at, result.succeeded)),
+    )
+
+
+class _OutcomeColumns(NamedTuple):
+    task_id: TaskId
+    agent_id: AgentId
+    closed_at: int | None
+    winner: AgentId | None
+    winning_bid_sats: int | None
+    close_digest: str | None
+    close_description: str | None
+    placed_at: int | None
+    bid_sats: int | None
+    description: str | None
+    finished_at: int | None
+    succeeded: int | None
+
+
+def outcome_of(row: Sequence[object]) -> Outcome:
+    """A row of `load_outcomes`."""
+    columns = msgspec.convert(row, _OutcomeColumns)
+    close = bid = result = None
+    if columns.closed_at is not None:
+        close = Close(
+            Micros(columns.closed_at),
+            columns.winner,
+            columns.winning_bid_sats,
+            columns.close_digest,
+            columns.close_description,
+        )
+    if columns.placed_at is not None and columns.bid_sats is not None:
+        bid = Bid(Micros(columns.placed_at), columns.bid_sats, columns.description or "")
+    if columns.finished_at is not None:
+        result = Result(Micros(columns.finished_at), bool(columns.succeeded))
+    return Outcome(columns.task_id, columns.agent_id, close, bid, result)
+
+
+def _agent_row(agent_id: AgentId, row: AgentRow) -> SqlRow:
+    *counts, priced_sats = row.metrics
+    return (agent_id, *counts, str(priced_sats), row.as_of_ms, row.outcome_offset)
+
+
+class _AgentColumns(NamedTuple):
+    agent_id: AgentId
+    total_bids: int
+    auctions_won: int
+    tasks_completed: int
+    tasks_failed: int
+    priced_wins: int
+    priced_sats: str
+    as_of_ms: int
+    outcome_offset: int
+
+
+def agent_of(row: Sequence[object]) -> tuple[AgentId, AgentRow]:
+    """A row of `load_agents`."""
+    columns = msgspec.convert(row, _AgentColumns)
+    metrics = Metrics(
+        total_bids=columns.total_bids,
+        auctions_won=columns.auctions_won,
+        tasks_completed=columns.tasks_completed,
+        tasks_failed=columns.tasks_failed,
+        priced_wins=columns.priced_wins,
+        priced_sats=int(columns.priced_sats),
+    )
+    return columns.agent_id, AgentRow(metrics, columns.as_of_ms, columns.outcome_offset)
+
+
+class KeywordRow(NamedTuple):
+    """A row of `load_keywords`."""
+
+    agent_id: AgentId
+    keyword: str
+    wins: int
+    failures: int
+
+
+def keyword_of(row: Sequence[object]) -> KeywordRow:
+    """A row of `load_keywords`."""
+    return msgspec.convert(row, KeywordRow)
