@@ -38,6 +38,18 @@ class RequestError(LearnerError):
         self.retry_after_ms = retry_after_ms
 
 
+class RefusedReplyError(LearnerError):
+    """A request's headers name a reply address that is never written: refused, counted and logged."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class InvalidEventError(LearnerError, ValueError):
+    """An event handed to the publisher breaks the contract: correct it; nothing was sent."""
+
+
 class SendError(LearnerError):
     """Kafka did not acknowledge a record: the shard goes back to its last checkpoint."""
 

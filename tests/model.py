@@ -1,8 +1,8 @@
-"""The oracle: the contract of docs/design, folded naively from scratch.
+"""The oracle: the contract, folded naively from scratch.
 
-It imports nothing of the program it judges, keeps every event and computes everything anew. Times are integer
-microseconds since the Unix epoch, already resolved (a missing time was replaced by its record's own), money is in
-sats. The auction horizon is not modelled: every event given here is taken to have arrived in time.
+It imports nothing of the program it judges, keeps every event and computes everything anew. Times are
+integer microseconds since the Unix epoch, already resolved (a missing time was replaced by its record's own).
+The auction horizon is not modelled: every event given here is taken to have arrived in time.
 """
 
 import hashlib
@@ -18,12 +18,17 @@ from typing import TypeAlias
 MAX_SATS = 2**53 - 1
 STRONGEST_KEYWORDS = 50
 STOP_WORDS = frozenset(
-    "a an the and or but in on at to for of with by from is it this that be as are was were been do does did will "
-    "would can could should may might me my i we you your please task need want make get".split()
+    re.findall(
+        "[a-z]+",
+        """
+        a an the and or but in on at to for of with by from is it this that be as are was were been do does
+        did will would can could should may might me my i we you your please task need want make get
+        """,
+    )
 )
 
 
-# --- events ---------------------------------------------------------------------------------------------------
+# --- events ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class BidPlaced:
 
 @dataclass(frozen=True)
 class AuctionClosed:
-    """How an auction closed; no winner when `winner_agent_id` is None. A `description` of None is left out."""
+    """How an auction closed: `winner_agent_id` None is nobody, `description` None is left out."""
 
     task_id: str
     winner_agent_id: str | None
@@ -107,15 +112,15 @@ def _json(fields: Mapping[str, object]) -> bytes:
     return json.dumps(fields, ensure_ascii=False).encode()
 
 
-# --- outcomes -------------------------------------------------------------------------------------------------
+# --- outcomes -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How one agent's bid for one task ended.
 
-    `bid_sats` is the effective bid: for the winner the winning bid if the close gives it; None when unknown.
-    `succeeded` and `finished_at` are None without a result that counts, `placed_at` without a bid that counts.
+    `bid_sats` is the effective bid: the close's winning bid for its winner, if given; None when unknown.
+    `succeeded` and `finished_at` are None without a result that counts, `placed_at` without such a bid.
     """
 
     won: bool
@@ -128,7 +133,7 @@ class Outcome:
 
 
 def outcomes(events: Iterable[Event], tolerance_us: int = 1_000_000) -> dict[tuple[str, str], Outcome]:
-    """Every outcome by (task, agent); a bid placed more than `tolerance_us` after the close does not count."""
+    """Every outcome by (task, agent); bids placed after the close + `tolerance_us` are not counted."""
     by_task: defaultdict[str, list[Event]] = defaultdict(list)
     for event in events:
         by_task[event.task_id].append(event)
@@ -176,7 +181,7 @@ def _effective_bid_sats(won: bool, close: AuctionClosed, bid: BidPlaced | None) 
 
 
 def _standing_close(closes: list[AuctionClosed]) -> AuctionClosed | None:
-    """The latest; at equal times the smallest winner, winning bid and description digest, absent first in each."""
+    """The latest; at equal times the smaller winner, winning bid, description digest (absent first)."""
     return min(
         closes,
         key=lambda close: (
@@ -203,7 +208,7 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-# --- metrics --------------------------------------------------------------------------------------------------
+# --- metrics --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -263,7 +268,7 @@ def keywords(text: str) -> list[str]:
     return [word for word in re.findall(r"[a-z]{3,}", text.lower()) if word not in STOP_WORDS]
 
 
-# --- learned keywords -----------------------------------------------------------------------------------------
+# --- learned keywords -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -287,7 +292,7 @@ def learned_keywords(of_agent: Metrics) -> list[LearnedKeyword]:
 
 
 def strongest_keywords(of_agent: Metrics, limit: int = STRONGEST_KEYWORDS) -> list[LearnedKeyword]:
-    """The `limit` keywords of greatest absolute net, in the contract's order, which also decides ties at the cut."""
+    """The `limit` keywords of greatest absolute net, in the contract's order; it decides ties at the cut."""
     by_strength = sorted(
         learned_keywords(of_agent), key=lambda learned: (-abs(learned.net), _contract_order(learned))
     )
@@ -302,7 +307,7 @@ def _contract_order(learned: LearnedKeyword) -> tuple[int, int, str]:
     return (-learned.net, -learned.wins, learned.keyword)
 
 
-# --- the classic strategy -------------------------------------------------------------------------------------
+# --- the classic strategy -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

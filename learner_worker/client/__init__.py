@@ -1,0 +1,8 @@
+"""What swarm services and bidding agents import."""
+
+from learner_worker.client.advice import BidAdvice
+from learner_worker.client.learner import TIMEOUT, LearnerClient
+from learner_worker.client.line import UNAVAILABLE
+from learner_worker.client.publisher import EventPublisher
+
+__all__ = ["TIMEOUT", "UNAVAILABLE", "BidAdvice", "EventPublisher", "LearnerClient"]

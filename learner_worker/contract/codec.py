@@ -76,6 +76,23 @@ def encode_message(
     return message.__pydantic_serializer__.to_json(message, exclude_unset=True)
 
 
+class _Covered(msgspec.Struct):
+    agent_id: AgentId
+    outcome_offset: int
+
+
+_covered = msgspec.json.Decoder(_Covered)
+
+
+def covered_offset(value: bytes) -> tuple[AgentId, int] | None:
+    """The agent and the changelog offset that a metrics record covers; None if it is no such record."""
+    try:
+        found = _covered.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return found.agent_id, found.outcome_offset
+
+
 def _payload(value: bytes | None) -> bytes:
     if not value:
         raise RecordError("empty", "the record has no value; send the message as JSON")

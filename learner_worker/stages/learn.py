@@ -99,16 +99,18 @@ class Learn:
         self._agent_rows: dict[AgentId, AgentRow] = {}
         self._tallies: dict[tuple[AgentId, str], Tally] = {}
         self._writing = _NO_CHANGES
+        self._pinned: set[AgentId] = set()
         self.unpublished: set[AgentId] = set()
 
     async def load(self, records: Sequence[FactRecord]) -> dict[OutcomeKey, Outcome]:
         """Fetches what `apply` needs of the file: the outcomes' rows (returned) and the agents (cached)."""
+        self._pinned = {record.fact.agent_id for record in records}
         keys = {(record.fact.task_id, record.fact.agent_id) for record in records}
         held = {key: row for key in keys if (row := self._in_memory(key)) is not None}
         missing = [key for key in keys if key not in held]
         if missing:
             held.update(await self._rows.load_outcomes(missing))
-        await self.agents({agent_id for _, agent_id in keys})
+        await self.agents(self._pinned)
         return held
 
     def apply(self, records: Iterable[FactRecord], rows: dict[OutcomeKey, Outcome]) -> int:
@@ -177,12 +179,13 @@ class Learn:
         self.unpublished.add(agent.agent_id)
 
     def _trim(self) -> None:
-        """Lets go of the agents asked for least recently, never of one with changes not yet written."""
+        """Lets go of the agents asked for least recently, never of one about to change or be written."""
+        needed = self._pinned.union(self._agent_rows, self.unpublished)
         excess = len(self._agents) - self._cached_agents
         for agent_id in list(self._agents) if excess > 0 else ():
             if excess <= 0:
                 return
-            if agent_id not in self._agent_rows and agent_id not in self.unpublished:
+            if agent_id not in needed:
                 del self._agents[agent_id]
                 excess -= 1
 

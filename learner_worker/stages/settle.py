@@ -125,7 +125,9 @@ class Settle:
         """The tasks changed since the last cut, frozen now and turned into rows when called."""
         changed, self._changed = self._changed, {}
         self._cut += 1
-        return lambda: {task_id: task and _state_of(task) for task_id, task in changed.items()}
+        return lambda: {
+            task_id: None if task is None else _state_of(task) for task_id, task in changed.items()
+        }
 
     def _changing(self, task_id: TaskId, place: Place) -> Auction:
         task = self._tasks.get(task_id)

@@ -11,6 +11,7 @@ import msgspec
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.outcomes import Bid, Close, Result
 from learner_worker.contract.times import Micros
+from learner_worker.contract.topics import TopicName
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Outcome
@@ -55,7 +56,7 @@ class Checkpoint:
     A None stands for a row to delete.
     """
 
-    positions: Mapping[str, int]
+    positions: Mapping[TopicName, int]
     auctions: Mapping[TaskId, AuctionState | None] = field(default_factory=dict)
     outcomes: Mapping[OutcomeKey, Outcome] = field(default_factory=dict)
     agents: Mapping[AgentId, AgentRow] = field(default_factory=dict)

@@ -1,0 +1,29 @@
+"""What a broker of the ladder is: its kind, where it listens, how it is named to a person."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+Log = Callable[[str], None]
+
+
+class BrokerKind(StrEnum):
+    """The rungs of the ladder, in the order the demo tries them."""
+
+    GIVEN = "given"
+    DOCKER = "docker"
+    KAFKA = "kafka"
+    EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A broker that answers. `bootstrap_servers` is host:port, comma separated."""
+
+    kind: BrokerKind
+    bootstrap_servers: str
+    description: str
+
+
+def silent(_sentence: str) -> None:
+    """The log of a caller who wants none."""

@@ -1,0 +1,102 @@
+"""One Apache Kafka node: its folder, its settings file and its Java process."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from learner_worker.errors import BrokerError
+
+FORMAT_SECONDS = 60.0
+STOP_SECONDS = 15.0
+TOLD_LINES = 15
+LOG_SETTINGS = [
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+]
+
+
+@dataclass(slots=True)
+class KafkaNode:
+    """One node. It is started and stopped any number of times on the same folder and ports."""
+
+    node_id: int
+    folder: Path
+    server: str
+    java: str
+    jars: Path
+    properties: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    @property
+    def log_file(self) -> Path:
+        """What the node's process says."""
+        return self.folder / "kafka.log"
+
+    def format(self, cluster_id: str) -> None:
+        """Write the settings; prepare the folder for the cluster, unless an earlier start did.
+
+        Raises `BrokerError` when Kafka refuses the settings or the folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"{name}={value}\n" for name, value in self.properties.items()]
+        self._settings_file.write_text("".join(lines), encoding="utf-8")
+        if not Path(self.properties["log.dirs"], "meta.properties").exists():
+            self._format_storage(cluster_id)
+
+    def start(self) -> None:
+        """Start the process, in a group of its own, and come back at once."""
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self._java("-Xms128m", "-Xmx512m"), "kafka.Kafka", str(self._settings_file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self.folder,
+            )
+
+    def check_alive(self) -> None:
+        """Raises `BrokerError` with the log's last lines when the process has ended."""
+        if self.process is None or self.process.poll() is not None:
+            raise BrokerError(
+                f"Kafka's node {self.node_id} ended at its start; its last words:\n{self.last_words()}"
+            )
+
+    def last_words(self) -> str:
+        """The last lines of the log."""
+        lines = self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-TOLD_LINES:])
+
+    def send(self, signal_number: signal.Signals) -> None:
+        """Send a signal to the process group; nothing if the node is not running."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal_number)
+
+    def wait(self) -> None:
+        """Wait for the end of the process; one that takes too long is killed."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.send(signal.SIGKILL)
+            self.process.wait()
+        self.process = None
+
+    def _format_storage(self, cluster_id: str) -> None:
+        tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "--cluster-id", cluster_id]
+        command = [*self._java("-XX:TieredStopAtLevel=1"), *tool, "--config", str(self._settings_file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=FORMAT_SECONDS, check=False)
+        if done.returncode != 0:
+            raise BrokerError(f"Kafka could not format {self.folder}:\n{(done.stdout + done.stderr).strip()}")
+
+    def _java(self, *options: str) -> list[str]:
+        return [self.java, "-Djava.awt.headless=true", *LOG_SETTINGS, *options, "-cp", f"{self.jars}/*"]
+
+    @property
+    def _settings_file(self) -> Path:
+        return self.folder / "server.properties"

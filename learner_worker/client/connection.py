@@ -1,0 +1,124 @@
+"""Kafka for the client: every wait is bounded, every failure says what to do next.
+
+aiokafka alone waits for ever where Kafka is away: an idempotent producer to start, `send` for metadata,
+`stop` for what is still unsent.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+
+from learner_worker.errors import BrokerError, ConfigurationError
+
+CONNECT_SECONDS = 10.0
+STOP_SECONDS = 2.0
+RETRY_SECONDS = 0.25
+REQUEST_TIMEOUT_MS = 5000
+"""aiokafka's 40 s would leave a half-open connection unnoticed for as long."""
+
+KAFKA_FAILURES = (KafkaError, OSError, TimeoutError)
+"""What aiokafka raises when Kafka is away, refuses or does not answer."""
+
+log = logging.getLogger("learner_worker.client")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How to reach Kafka: `options` go to aiokafka as they are, over the client's own settings."""
+
+    bootstrap_servers: str
+    client_id: str
+    options: Mapping[str, Any]
+
+    async def start_producer(self, **settings: Any) -> Any:
+        """A started `AIOKafkaProducer`; raises one of KAFKA_FAILURES, or ConfigurationError."""
+        return await self._start(AIOKafkaProducer, stop_producer, settings)
+
+    async def start_consumer(self, **settings: Any) -> Any:
+        """A started `AIOKafkaConsumer` without partitions; raises as `start_producer`."""
+        return await self._start(AIOKafkaConsumer, stop_consumer, settings)
+
+    async def _start(self, kind: Any, stop: Callable[[Any], Any], settings: dict[str, Any]) -> Any:
+        client = self._make(kind, settings)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await client.start()
+        except BaseException:
+            await stop(client)
+            raise
+        return client
+
+    def _make(self, kind: Any, settings: dict[str, Any]) -> Any:
+        ours = {"bootstrap_servers": self.bootstrap_servers, "client_id": self.client_id}
+        common = {"request_timeout_ms": REQUEST_TIMEOUT_MS}
+        try:
+            return kind(**{**ours, **common, **settings, **self.options})
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigurationError(f"aiokafka refuses these kafka_options: {error}") from error
+
+    def failure(self, error: BaseException | None) -> BrokerError:
+        """The failure as a sentence that says what to do next."""
+        if isinstance(error, BrokerError):
+            return error
+        if isinstance(error, UnknownTopicOrPartitionError):
+            return BrokerError(
+                f"Kafka at {self.bootstrap_servers} does not have the topic: create the topics with "
+                "`learner-worker topics create`, and check the prefix in `topics`"
+            )
+        if isinstance(error, KafkaError) and not error.retriable:
+            return BrokerError(f"Kafka at {self.bootstrap_servers} refuses: {error!r}")
+        reason = "" if error is None else f" ({error!r})"
+        return BrokerError(
+            f"Kafka at {self.bootstrap_servers} does not answer{reason}: check that it runs and that "
+            "bootstrap_servers and kafka_options name it rightly"
+        )
+
+
+async def stop_producer(producer: Any, *, flush_seconds: float = STOP_SECONDS) -> None:
+    """Send what is still unsent, if that takes no longer than this, and close."""
+    if await _ends_within(flush_seconds, producer.flush()):
+        await _ends_within(STOP_SECONDS, producer.stop())
+    else:
+        await _abandon(producer)
+
+
+async def stop_consumer(consumer: Any) -> None:
+    """Close, within a bound."""
+    await _ends_within(STOP_SECONDS, consumer.stop())
+
+
+async def _abandon(producer: Any) -> None:
+    """Close without `stop()`, which waits for ever for records that cannot be sent, and keeps its tasks."""
+    producer._closed = True
+    await _ends_within(STOP_SECONDS, producer.client.close())
+    sender = producer._sender.sender_task
+    if sender is not None:
+        sender.cancel()
+        await asyncio.wait([sender], timeout=STOP_SECONDS)
+
+
+async def _ends_within(seconds: float, ending: Coroutine[Any, Any, None]) -> bool:
+    """Whether it came to its end, well or not.
+
+    A task of its own, because aiokafka's endings swallow a cancellation, or raise one that nobody asked for
+    (a consumer that is stopped right after its start).
+    """
+    task = asyncio.create_task(ending, name="learner-client-ending")
+    await asyncio.wait([task], timeout=seconds)
+    if not task.done():
+        task.cancel()
+        return False
+    if not task.cancelled() and task.exception() is not None:
+        log.warning("client.stop-failed: %r", task.exception())
+    return True
+
+
+def is_dead(producer: Any) -> bool:
+    """Whether the producer's background task has ended: nothing is ever sent again."""
+    sender = producer._sender.sender_task
+    return sender is None or bool(sender.done())

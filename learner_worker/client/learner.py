@@ -1,0 +1,197 @@
+"""LearnerClient: how a bidding agent asks for advice."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self
+from uuid import uuid4
+
+from learner_worker.client.advice import BidAdvice
+from learner_worker.client.connection import KAFKA_FAILURES, Connection, log
+from learner_worker.client.line import UNAVAILABLE, StandingLine
+from learner_worker.client.messages import Include, suggest_bid_request
+from learner_worker.client.replies import PendingReplies, read_reply
+from learner_worker.contract.codec import encode_message
+from learner_worker.contract.dialects import request_headers
+from learner_worker.contract.suggestions import SuggestBidReply, SuggestBidRequest
+from learner_worker.contract.topics import Topics
+from learner_worker.errors import SuggestionError
+
+TIMEOUT: Final = "TIMEOUT"
+"""No reply in time."""
+
+READY_SECONDS = 10.0
+
+
+class LearnerClient:
+    """Asks the learner how to adjust a bid. One client serves any number of asks at a time.
+
+        async with LearnerClient("kafka:9092") as learner:
+            advice = await learner.suggest_bid_or_base(
+                "agent-7", description="parse invoices", base_bid_sats=1000
+            )
+            place_bid(advice.bid_sats)
+
+    Entering opens the connection and waits for its first attempt, successful or not: an agent starts without
+    Kafka, too, and bids its base until Kafka is there. The client connects again by itself, for as long as it
+    is open. Call `ready()` to insist on a connection.
+
+    Args:
+        bootstrap_servers: Kafka, as `host:port`, several separated by commas.
+        topics: The topics' names; `Topics(prefix="...")` for another prefix.
+        timeout_seconds: How long an ask waits, when it does not say so itself.
+        kafka_options: Passed to aiokafka's producer and consumer as they are, as `{"security_protocol":
+            "SSL", "ssl_context": context}`; they win over the client's own settings.
+        client_id: The name that Kafka's logs show.
+        reply_partition: Read only this partition of the reply topic and have all replies sent to it: less
+            to read where many agents share the topic. None reads all partitions.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        topics: Topics = Topics(),  # noqa: B008 (frozen)
+        timeout_seconds: float = 2.0,
+        kafka_options: Mapping[str, Any] | None = None,
+        client_id: str = "learner-client",
+        reply_partition: int | None = None,
+    ) -> None:
+        self._topics = topics.named()
+        self._timeout_seconds = timeout_seconds
+        self._reply_partition = reply_partition
+        self._pending = PendingReplies()
+        connection = Connection(bootstrap_servers, client_id, dict(kafka_options or {}))
+        self._line = StandingLine(connection, self._topics, reply_partition, self._pending)
+
+    async def __aenter__(self) -> Self:
+        """Open the connection.
+
+        Raises:
+            ConfigurationError: `kafka_options` or `reply_partition` can never work.
+        """
+        await self._line.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection; asks still in flight end with UNAVAILABLE."""
+        await self._line.close()
+
+    @property
+    def pending(self) -> int:
+        """How many asks wait for their reply."""
+        return len(self._pending)
+
+    async def ready(self, timeout_seconds: float = READY_SECONDS) -> None:
+        """Wait until the client is connected and reads replies, so that no reply can be missed.
+
+        Raises:
+            BrokerError: not connected in time; the message says why and what to do.
+            SuggestionError: UNAVAILABLE, the client is not open.
+        """
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._line.line()
+        except TimeoutError as error:
+            raise self._line.failure() from error
+
+    async def suggest_bid(
+        self,
+        agent_id: str,
+        *,
+        description: str,
+        base_bid_sats: int,
+        include: Iterable[Include] = (),
+        timeout_seconds: float | None = None,
+    ) -> SuggestBidReply:
+        """Ask for advice on a bid.
+
+        The request carries a deadline, now + timeout, after which the learner drops it: the clocks of agents
+        and learner should agree to well within the timeout.
+
+        Args:
+            agent_id: Who bids; 1 to 256 characters.
+            description: The task's text, at most 16,384 characters.
+            base_bid_sats: What the agent would bid without advice, in satoshis.
+            include: `["learned_keywords"]` for the agent's strongest keywords, too.
+            timeout_seconds: How long to wait; None for the client's own.
+
+        Raises:
+            SuggestionError: `code` is INVALID_REQUEST (nothing was sent, or the learner refused it), TIMEOUT,
+                UNAVAILABLE, or another code of the learner: RESTORING, OVERLOADED, INTERNAL. Where the
+                learner says when to ask again, it is in `retry_after_ms`.
+        """
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        request_id = uuid4().hex
+        request = suggest_bid_request(
+            agent_id, description, base_bid_sats, include, request_id=request_id, timeout_seconds=seconds
+        )
+        try:
+            async with asyncio.timeout(seconds):
+                record = await self._ask(request, request_id)
+        except TimeoutError as error:
+            raise SuggestionError(TIMEOUT, self._why_late(seconds)) from error
+        except KAFKA_FAILURES as error:
+            raise SuggestionError(UNAVAILABLE, f"the request was not sent: {error!r}") from error
+        return read_reply(record)
+
+    async def suggest_bid_or_base(
+        self,
+        agent_id: str,
+        *,
+        description: str,
+        base_bid_sats: int,
+        include: Iterable[Include] = (),
+        timeout_seconds: float | None = None,
+    ) -> BidAdvice:
+        """Ask for advice on a bid, and bid the base where there is none.
+
+        Arguments as for `suggest_bid`. Never raises (but is cancelled like anything else): `bid_sats` is
+        always a bid to place, `reason` says why it is the base bid.
+        """
+        try:
+            reply = await self.suggest_bid(
+                agent_id,
+                description=description,
+                base_bid_sats=base_bid_sats,
+                include=include,
+                timeout_seconds=timeout_seconds,
+            )
+        except SuggestionError as error:
+            return BidAdvice(base_bid_sats, None, str(error))
+        except Exception as error:  # noqa: BLE001 (a fault here never stands between an agent and its bid)
+            log.exception("client.ask-fault")
+            return BidAdvice(base_bid_sats, None, f"{type(error).__name__}: {error}")
+        return BidAdvice(reply.suggested_bid_sats, reply, None)
+
+    async def _ask(self, request: SuggestBidRequest, correlation_id: str) -> Any:
+        """The record that carries the reply."""
+        line = await self._line.line()
+        with self._pending.expect(correlation_id) as reply:
+            sent = await line.producer.send(
+                self._topics.requests,
+                encode_message(request),
+                key=request.agent_id.encode(),
+                headers=request_headers(correlation_id, self._topics.replies, self._reply_partition),
+            )
+            sent.add_done_callback(partial(_tell_if_unsent, reply))
+            return await reply
+
+    def _why_late(self, seconds: float) -> str:
+        if not self._line.connected:
+            return f"not connected within {seconds} s: {self._line.failure()}"
+        return (
+            f"no reply within {seconds} s: check that a learner-worker answers {self._topics.requests}, "
+            "and that its clock agrees with this one"
+        )
+
+
+def _tell_if_unsent(reply: "asyncio.Future[Any]", sent: "asyncio.Future[Any]") -> None:
+    if sent.cancelled():
+        return
+    error = sent.exception()
+    if error is not None and not reply.done():
+        reply.set_exception(error)

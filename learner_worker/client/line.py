@@ -1,0 +1,128 @@
+"""The line to the learner, kept open: whatever happens to Kafka, the next line follows by itself."""
+
+import asyncio
+from typing import Final
+
+from learner_worker.client.connection import KAFKA_FAILURES, RETRY_SECONDS, Connection, log
+from learner_worker.client.replies import Line, PendingReplies, open_line
+from learner_worker.contract.topics import TopicNames
+from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError
+
+UNAVAILABLE: Final = "UNAVAILABLE"
+"""Kafka refused the request, or the client is not open."""
+
+_NOT_OPEN = "the client is not open: ask inside `async with LearnerClient(...)`"
+
+
+class StandingLine:
+    """Opens a line, reads its replies, and opens the next one when it breaks, until it is closed."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: TopicNames,
+        reply_partition: int | None,
+        pending: PendingReplies,
+    ) -> None:
+        self._connection = connection
+        self._topics = topics
+        self._reply_partition = reply_partition
+        self._pending = pending
+        self._current: asyncio.Future[Line] | None = None
+        self._failure: Exception | None = None
+        self._attempted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether a line is open now."""
+        return self._current is not None and self._current.done()
+
+    def failure(self) -> BrokerError:
+        """Why no line is open, as a sentence that says what to do next."""
+        return self._connection.failure(self._failure)
+
+    async def open(self) -> None:
+        """Make the first attempt, successful or not, and go on trying.
+
+        Raises:
+            ConfigurationError: it can never work.
+        """
+        if self._task is not None:
+            raise ConfigurationError("the client is open already: one `async with` at a time")
+        self._failure = None
+        self._attempted.clear()
+        self._current = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._stay_open(), name="learner-client-line")
+        try:
+            await self._attempted.wait()
+            self._refuse_configuration_error()
+        except BaseException:
+            await self.close()
+            raise
+
+    def _refuse_configuration_error(self) -> None:
+        if isinstance(self._failure, ConfigurationError):
+            raise self._failure
+
+    async def line(self) -> Line:
+        """The open line; waits for it, unbounded.
+
+        Raises:
+            SuggestionError: UNAVAILABLE, the client is not open.
+        """
+        if self._current is None:
+            raise SuggestionError(UNAVAILABLE, _NOT_OPEN)
+        return await asyncio.shield(self._current)
+
+    async def close(self) -> None:
+        """Close the line, and tell who still waits for it or for a reply."""
+        current, self._current = self._current, None
+        task, self._task = self._task, None
+        closed = SuggestionError(UNAVAILABLE, "the client was closed")
+        self._pending.fail(closed)
+        if current is not None and not current.done():
+            current.set_exception(closed)
+            current.exception()  # seen: asyncio need not complain where nobody waited
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _stay_open(self) -> None:
+        try:
+            await self._reopen_for_ever()
+        finally:
+            self._attempted.set()
+
+    async def _reopen_for_ever(self) -> None:
+        while True:
+            try:
+                await self._read_one_line()
+            except (*KAFKA_FAILURES, BrokerError, ConfigurationError) as error:
+                self._lost(error)
+            except Exception as error:  # noqa: BLE001 (a fault of aiokafka's must not end all advice)
+                log.exception("client.line-fault")
+                self._failure = error
+            self._attempted.set()
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _read_one_line(self) -> None:
+        async with open_line(self._connection, self._topics, self._reply_partition) as line:
+            self._opened(line)
+            try:
+                await self._pending.read(line.consumer)
+            finally:  # before the line is closed, so that no ask takes it any more
+                if self._current is not None:
+                    self._current = asyncio.get_running_loop().create_future()
+
+    def _opened(self, line: Line) -> None:
+        if self._current is not None:
+            self._current.set_result(line)
+        self._failure = None
+        self._attempted.set()
+        log.info("client.connected: %s", self._connection.bootstrap_servers)
+
+    def _lost(self, error: Exception) -> None:
+        if repr(error) != repr(self._failure):
+            log.warning("client.not-connected: %s", self._connection.failure(error))
+        self._failure = error

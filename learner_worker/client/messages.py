@@ -1,0 +1,86 @@
+"""Arguments to messages: what breaks the contract is refused here, before anything is sent."""
+
+import math
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from learner_worker.contract.events import AuctionClosed, BidPlaced, TaskFinished
+from learner_worker.contract.suggestions import INVALID_REQUEST, SuggestBidRequest
+from learner_worker.contract.times import LAST_MICROS, Micros, format_time
+from learner_worker.errors import InvalidEventError, SuggestionError
+
+Include = Literal["learned_keywords"]
+EventType = TypeVar("EventType", BidPlaced, AuctionClosed, TaskFinished)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def suggest_bid_request(
+    agent_id: str,
+    description: str,
+    base_bid_sats: int,
+    include: Iterable[Include],
+    *,
+    request_id: str,
+    timeout_seconds: float,
+) -> SuggestBidRequest:
+    """A request whose deadline is the timeout from now.
+
+    Raises:
+        SuggestionError: INVALID_REQUEST; the message names the fields.
+    """
+    if not (timeout_seconds > 0 and math.isfinite(timeout_seconds)):
+        raise SuggestionError(INVALID_REQUEST, f"timeout_seconds: a number above 0, not {timeout_seconds!r}")
+    deadline = min(time.time_ns() // 1000 + int(timeout_seconds * 1_000_000), LAST_MICROS)
+    fields: dict[str, Any] = {
+        "agent_id": agent_id,
+        "base_bid_sats": base_bid_sats,
+        "description": description,
+        "request_id": request_id,
+        "deadline": format_time(Micros(deadline)),
+    }
+    included = list(include)
+    if included:
+        fields["include"] = included
+    try:
+        return SuggestBidRequest.model_validate(fields)
+    except ValidationError as error:
+        raise SuggestionError(INVALID_REQUEST, _problems(error)) from error
+
+
+def event(kind: type[EventType], **fields: Any) -> EventType:
+    """An event of the contract.
+
+    Raises:
+        InvalidEventError: the message names the fields.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidEventError(_problems(error)) from error
+
+
+def wire_time(field: str, moment: datetime | None) -> str:
+    """The moment as the contract writes times; now, if there is none.
+
+    Raises:
+        InvalidEventError: it has no time zone, or its year is not from 1970 to 9998.
+    """
+    moment = datetime.now(UTC) if moment is None else moment
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise InvalidEventError(
+            f"{field}: {moment!r} has no time zone: give an aware datetime, as datetime.now(timezone.utc)"
+        )
+    micros = (moment - _EPOCH) // timedelta(microseconds=1)
+    if not 0 <= micros <= LAST_MICROS:
+        raise InvalidEventError(f"{field}: the year must be from 1970 to 9998, in UTC")
+    return format_time(Micros(micros))
+
+
+def _problems(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in found)

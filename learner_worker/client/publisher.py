@@ -1,0 +1,259 @@
+"""EventPublisher: how a swarm service reports bids, closes and results."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from learner_worker.client.connection import (
+    KAFKA_FAILURES,
+    RETRY_SECONDS,
+    Connection,
+    is_dead,
+    log,
+    stop_producer,
+)
+from learner_worker.client.messages import event, wire_time
+from learner_worker.contract.codec import encode_message
+from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
+from learner_worker.contract.topics import TopicName, Topics
+from learner_worker.errors import BrokerError
+
+_SETTINGS: dict[str, Any] = {"acks": "all", "enable_idempotence": True, "linger_ms": 0}
+_AGAIN = (
+    "The event may have arrived all the same: publish it again with the same time, copies do no harm. "
+    "It said: "
+)
+
+
+class EventPublisher:
+    """Reports what happens in auctions to the learner. One publisher serves any number of tasks at a time.
+
+        async with EventPublisher("kafka:9092") as events:
+            await events.bid_placed("task-1", "agent-7", bid_sats=900, description="parse invoices")
+            await events.auction_closed("task-1", winner_agent_id="agent-7", winning_bid_sats=900)
+            await events.task_finished("task-1", "agent-7", succeeded=True)
+
+    Each method returns when Kafka has acknowledged the event on all its in-sync replicas. With `wait=False`
+    it returns once the event is on its way, with a future of the acknowledgement; `flush()` waits for all of
+    them, and leaving the context flushes.
+
+    Times are aware datetimes; without one, now. An event published again must carry its first time: then
+    copies count once.
+
+    Args:
+        bootstrap_servers: Kafka, as `host:port`, several separated by commas.
+        topics: The topics' names; `Topics(prefix="...")` for another prefix.
+        timeout_seconds: How long an event, or the start, may wait for Kafka before BrokerError. Long enough
+            for a partition to change its leader.
+        kafka_options: Passed to aiokafka's producer as they are, as `{"security_protocol": "SSL",
+            "ssl_context": context, "compression_type": "zstd"}`; they win over the publisher's own settings.
+        client_id: The name that Kafka's logs show.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        topics: Topics = Topics(),  # noqa: B008 (frozen)
+        timeout_seconds: float = 10.0,
+        kafka_options: Mapping[str, Any] | None = None,
+        client_id: str = "learner-events",
+    ) -> None:
+        self._connection = Connection(bootstrap_servers, client_id, dict(kafka_options or {}))
+        self._topics = topics.named()
+        self._timeout_seconds = timeout_seconds
+        self._open = False
+        self._opening = asyncio.Lock()
+        self._producer: Any = None
+        self._acknowledged_at = 0.0
+        self._unacknowledged: set[asyncio.Task[None]] = set()
+        self._not_started: Exception | None = None
+        self._not_acknowledged: BaseException | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            BrokerError: Kafka was not reached in time; the message says what to do.
+            ConfigurationError: `kafka_options` can never work.
+        """
+        self._open = True
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._started_producer()
+        except TimeoutError as error:
+            raise self._connection.failure(self._not_started) from error
+        finally:
+            self._open = self._producer is not None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Flush and close.
+
+        Raises:
+            BrokerError: an event published with `wait=False` was not acknowledged.
+        """
+        try:
+            await self.flush()
+        except BrokerError as unsent:
+            if error is None:
+                raise
+            log.error("events.not-acknowledged: %s", unsent)
+        finally:
+            self._open = False
+            producer, self._producer = self._producer, None
+            if producer is not None:
+                await stop_producer(producer)
+
+    async def bid_placed(
+        self,
+        task_id: str,
+        agent_id: str,
+        *,
+        bid_sats: int,
+        description: str,
+        placed_at: datetime | None = None,
+        wait: bool = True,
+    ) -> "asyncio.Future[None]":
+        """An agent bid for a task; `description` is the task's text as the agent saw it.
+
+        Returns:
+            The acknowledgement: done with `wait`, else a future to await or gather later.
+
+        Raises:
+            InvalidEventError: the event breaks the contract; nothing was sent.
+            BrokerError: Kafka did not take or acknowledge it in time; the message says what to do.
+        """
+        placed = event(
+            BidPlaced,
+            task_id=task_id,
+            agent_id=agent_id,
+            bid_sats=bid_sats,
+            description=description,
+            placed_at=wire_time("placed_at", placed_at),
+        )
+        return await self._publish(self._topics.bid_placed, placed, wait=wait)
+
+    async def auction_closed(
+        self,
+        task_id: str,
+        *,
+        winner_agent_id: str | None,
+        winning_bid_sats: int | None = None,
+        closed_at: datetime | None = None,
+        description: str | None = None,
+        wait: bool = True,
+    ) -> "asyncio.Future[None]":
+        """An auction ended; `winner_agent_id` None: nobody won. A later close corrects an earlier one.
+
+        Returns and raises as `bid_placed`.
+        """
+        closed = event(
+            AuctionClosed,
+            task_id=task_id,
+            winner_agent_id=winner_agent_id,
+            winning_bid_sats=winning_bid_sats,
+            closed_at=wire_time("closed_at", closed_at),
+            **({} if description is None else {"description": description}),
+        )
+        return await self._publish(self._topics.auction_closed, closed, wait=wait)
+
+    async def task_finished(
+        self,
+        task_id: str,
+        agent_id: str,
+        *,
+        succeeded: bool,
+        finished_at: datetime | None = None,
+        wait: bool = True,
+    ) -> "asyncio.Future[None]":
+        """The winner delivered, or failed. The latest `finished_at` stands.
+
+        Returns and raises as `bid_placed`.
+        """
+        finished = event(
+            TaskFinished,
+            task_id=task_id,
+            agent_id=agent_id,
+            succeeded=succeeded,
+            finished_at=wire_time("finished_at", finished_at),
+        )
+        return await self._publish(self._topics.task_finished, finished, wait=wait)
+
+    async def flush(self) -> None:
+        """Wait until every event published so far is acknowledged.
+
+        Raises:
+            BrokerError: an event published with `wait=False` since the last flush was not acknowledged.
+        """
+        if self._unacknowledged:
+            await asyncio.wait(self._unacknowledged)
+        error, self._not_acknowledged = self._not_acknowledged, None
+        if error is not None:
+            raise error
+
+    async def _publish(self, topic: TopicName, message: Event, *, wait: bool) -> "asyncio.Future[None]":
+        until = asyncio.get_running_loop().time() + self._timeout_seconds
+        value = encode_message(message)
+        producer, sent = await self._send(topic, message.task_id.encode(), value, until)
+        acknowledgement = asyncio.create_task(
+            self._acknowledge(producer, sent, value, until), name="learner-events-acknowledgement"
+        )
+        if wait:
+            await acknowledgement
+        else:
+            self._unacknowledged.add(acknowledgement)
+            acknowledgement.add_done_callback(self._settle)
+        return acknowledgement
+
+    async def _send(self, topic: TopicName, key: bytes, value: bytes, until: float) -> tuple[Any, Any]:
+        """Hand the event to the producer: which one, and the future of Kafka's acknowledgement."""
+        producer = None
+        try:
+            async with asyncio.timeout_at(until):
+                producer = await self._started_producer()
+                return producer, await producer.send(topic, value, key=key)
+        except KAFKA_FAILURES as error:
+            await self._replace_if_stuck(producer, error, until)
+            reason = error if producer is not None else self._not_started
+            raise BrokerError(f"The event was not sent. {self._connection.failure(reason)}") from error
+
+    async def _acknowledge(self, producer: Any, sent: Any, value: bytes, until: float) -> None:
+        try:
+            async with asyncio.timeout_at(until):
+                await sent
+        except KAFKA_FAILURES as error:
+            await self._replace_if_stuck(producer, error, until)
+            raise BrokerError(f"{self._connection.failure(error)}. {_AGAIN}{value.decode()}") from error
+        self._acknowledged_at = asyncio.get_running_loop().time()
+
+    async def _started_producer(self) -> Any:
+        if not self._open:
+            raise BrokerError("the publisher is not open: publish inside `async with EventPublisher(...)`")
+        async with self._opening:
+            while self._producer is None:
+                try:
+                    self._producer = await self._connection.start_producer(**_SETTINGS)
+                except KAFKA_FAILURES as error:
+                    self._not_started = error
+                    await asyncio.sleep(RETRY_SECONDS)
+            return self._producer
+
+    async def _replace_if_stuck(self, producer: Any, error: Exception, until: float) -> None:
+        """Give up a producer that has ended, or got nothing through in this event's whole time."""
+        if producer is None or producer is not self._producer:
+            return
+        silent = isinstance(error, TimeoutError) and self._acknowledged_at < until - self._timeout_seconds
+        if silent or is_dead(producer):
+            self._producer = None  # the next event starts another
+            log.warning("events.producer-replaced: %r", error)
+            await stop_producer(producer, flush_seconds=0)
+
+    def _settle(self, acknowledgement: asyncio.Task[None]) -> None:
+        self._unacknowledged.discard(acknowledgement)
+        if not acknowledgement.cancelled():
+            self._not_acknowledged = self._not_acknowledged or acknowledgement.exception()

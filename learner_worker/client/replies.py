@@ -1,0 +1,152 @@
+"""The asking side's line to the learner: one producer, one reply consumer, many asks in flight."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from aiokafka import TopicPartition
+from pydantic import ValidationError
+
+from learner_worker.client.connection import CONNECT_SECONDS, Connection, stop_consumer, stop_producer
+from learner_worker.contract.dialects import CORRELATION_ID, ERROR_HEADER, header
+from learner_worker.contract.suggestions import INTERNAL, SuggestBidError, SuggestBidReply
+from learner_worker.contract.topics import TopicNames
+from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError
+
+FETCH_MAX_WAIT_MS = 50
+READ_MS = 1000
+SILENT_READS = 10
+"""After so many reads without any answer from Kafka (10 s) the line is opened anew."""
+
+_REQUESTS_SETTINGS: dict[str, Any] = {"acks": 1, "linger_ms": 0, "enable_idempotence": False}
+_REPLIES_SETTINGS: dict[str, Any] = {
+    "fetch_max_wait_ms": FETCH_MAX_WAIT_MS,
+    "auto_offset_reset": "latest",
+    "enable_auto_commit": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An open line: requests can be sent, and no reply to them can be missed."""
+
+    producer: Any
+    consumer: Any
+
+
+@asynccontextmanager
+async def open_line(
+    connection: Connection, topics: TopicNames, reply_partition: int | None
+) -> AsyncIterator[Line]:
+    """Open a line, in this order, so that the reply to the very first ask is read.
+
+    1. The producer starts and knows the partitions of requests and replies.
+    2. The consumer takes the reply partitions by hand: there is no group, nothing to rebalance.
+    3. Its position on each of them is known: the end, as of now.
+
+    Raises one of `connection.KAFKA_FAILURES`, or ConfigurationError.
+    """
+    async with AsyncExitStack() as stack:
+        # 1.
+        producer = await connection.start_producer(**_REQUESTS_SETTINGS)
+        stack.push_async_callback(stop_producer, producer)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await producer.partitions_for(topics.requests)
+            existing = await producer.partitions_for(topics.replies)
+        # 2.
+        consumer = await connection.start_consumer(**_REPLIES_SETTINGS)
+        stack.push_async_callback(stop_consumer, consumer)
+        partitions = [
+            TopicPartition(topics.replies, partition)
+            for partition in _partitions_to_read(existing, reply_partition, topics)
+        ]
+        consumer.assign(partitions)
+        # 3.
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await consumer.seek_to_end(*partitions)
+            for partition in partitions:
+                await consumer.position(partition)
+        yield Line(producer, consumer)
+
+
+def _partitions_to_read(existing: Iterable[int], wanted: int | None, topics: TopicNames) -> Iterable[int]:
+    if wanted is None:
+        return sorted(existing)
+    if wanted not in existing:
+        raise ConfigurationError(
+            f"reply_partition {wanted} does not exist: {topics.replies} has {len(set(existing))} partitions"
+        )
+    return [wanted]
+
+
+class PendingReplies:
+    """Who waits for which reply, by correlation id. Nothing stays behind an ask that ended."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[bytes, asyncio.Future[Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @contextmanager
+    def expect(self, correlation_id: str) -> Iterator[asyncio.Future[Any]]:
+        """The reply to come, as the record that carries it; forgotten on the way out, whatever happened."""
+        key = correlation_id.encode()
+        reply = self._waiting[key] = asyncio.get_running_loop().create_future()
+        try:
+            yield reply
+        finally:
+            del self._waiting[key]
+            reply.cancel()
+
+    def fail(self, error: Exception) -> None:
+        """Tell everybody who waits that no reply will come."""
+        for reply in self._waiting.values():
+            if not reply.done():
+                reply.set_exception(error)
+
+    async def read(self, consumer: Any) -> None:
+        """Hand every reply to who waits for it, until Kafka falls silent.
+
+        Raises:
+            BrokerError: no answer from Kafka for SILENT_READS reads in a row.
+        """
+        silent_reads, answered_at = 0, 0
+        while silent_reads < SILENT_READS:
+            batches = await consumer.getmany(timeout_ms=READ_MS)
+            for record in chain.from_iterable(batches.values()):
+                self._deliver(record)
+            # aiokafka may stay stuck after a broker restart. An idle Kafka answers too, a stuck one does not.
+            before, answered_at = answered_at, _answered_at(consumer)
+            silent_reads = 0 if batches or answered_at != before else silent_reads + 1
+        raise BrokerError(f"Kafka has not answered for {SILENT_READS * READ_MS // 1000} s: connecting anew")
+
+    def _deliver(self, record: Any) -> None:
+        reply = self._waiting.get(header(record.headers, CORRELATION_ID) or b"")
+        if reply is not None and not reply.done():
+            reply.set_result(record)
+
+
+def _answered_at(consumer: Any) -> int:
+    """When Kafka last answered a fetch, on whichever partition."""
+    return max(consumer.last_poll_timestamp(partition) or 0 for partition in consumer.assignment())
+
+
+def read_reply(record: Any) -> SuggestBidReply:
+    """The advice in a reply's record.
+
+    Raises:
+        SuggestionError: the learner answered with an error; INTERNAL when the reply cannot be read.
+    """
+    try:
+        if header(record.headers, ERROR_HEADER) is None:
+            return SuggestBidReply.model_validate_json(record.value or b"")
+        error = SuggestBidError.model_validate_json(record.value or b"").error
+    except ValidationError as unreadable:
+        raise SuggestionError(
+            INTERNAL, f"the learner's reply cannot be read, upgrade learner-worker here: {unreadable}"
+        ) from unreadable
+    raise SuggestionError(error.code, error.message, retry_after_ms=error.retry_after_ms)

@@ -1,0 +1,145 @@
+"""Header dialects: how a request names its reply's address, and which headers the reply carries.
+
+| dialect | correlation id | reply topic | reply partition |
+|---|---|---|---|
+| plain | `correlation_id` | `reply_to` | `reply_partition` |
+| Spring, NestJS | `kafka_correlationId` | `kafka_replyTopic` | `kafka_replyPartition` |
+| SmallRye | `REPLY_CORRELATION_ID` | `REPLY_TOPIC` | `REPLY_PARTITION` |
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from learner_worker.contract.suggestions import ReplyError
+from learner_worker.contract.topics import TopicName
+from learner_worker.errors import RefusedReplyError
+
+Headers = Sequence[tuple[str, bytes]]
+Dialect = Literal["plain", "spring", "smallrye"]
+"""NestJS shares Spring's names."""
+
+CORRELATION_ID: Final = "correlation_id"
+REPLY_TO: Final = "reply_to"
+REPLY_PARTITION: Final = "reply_partition"
+ERROR_HEADER: Final = "learner-error"
+"""On every error reply: the code, as text."""
+
+MAX_CORRELATION_ID_BYTES: Final = 1024
+_MAX_PARTITION = 2**31 - 1
+_BINARY_PARTITION_BYTES = 4
+_MAX_PARTITION_DIGITS = 10
+_NEST_DISPOSED = ("kafka_nest-is-disposed", b"\x00")
+_NEST_ERROR = "kafka_nest-err"
+
+_Names = tuple[str, str, str]
+_PLAIN: _Names = (CORRELATION_ID, REPLY_TO, REPLY_PARTITION)
+_SPRING: _Names = ("kafka_correlationId", "kafka_replyTopic", "kafka_replyPartition")
+_SMALLRYE: _Names = ("REPLY_CORRELATION_ID", "REPLY_TOPIC", "REPLY_PARTITION")
+# The first family that is present decides; plain is the last resort.
+_FAMILIES: tuple[tuple[Dialect, _Names], ...] = (
+    ("spring", _SPRING),
+    ("smallrye", _SMALLRYE),
+    ("plain", _PLAIN),
+)
+_CORRELATION_NAMES: dict[Dialect, str] = {dialect: names[0] for dialect, names in _FAMILIES}
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyAddress:
+    """Where a reply goes, and the bytes that tell the asker which request it answers."""
+
+    dialect: Dialect
+    correlation_id: bytes | None
+    topic: TopicName
+    partition: int | None
+
+
+def header(headers: Headers, name: str) -> bytes | None:
+    """The header's value. Of a duplicated header the last counts; a null value is an absent header."""
+    return dict(headers).get(name)
+
+
+def reply_address(headers: Headers, default_topic: TopicName) -> ReplyAddress:
+    """Where the reply to a request with these headers goes; whether it may, the allow-list says.
+
+    Raises:
+        RefusedReplyError: a correlation id over 1 KiB, a reply topic that is no text, or a reply partition
+            that is no number; the reason is `correlation-id`, `reply-topic` or `reply-partition`.
+    """
+    present = dict(headers)
+    for dialect, (correlation_name, topic_name, partition_name) in _FAMILIES:
+        correlation_id = present.get(correlation_name)
+        topic = present.get(topic_name)
+        partition = present.get(partition_name)
+        if correlation_id is not None or topic is not None or partition is not None:
+            return ReplyAddress(
+                dialect,
+                _short(correlation_id),
+                default_topic if topic is None else _topic(topic),
+                None if partition is None else _partition(partition),
+            )
+    return ReplyAddress("plain", None, default_topic, None)
+
+
+def _short(correlation_id: bytes | None) -> bytes | None:
+    if correlation_id is not None and len(correlation_id) > MAX_CORRELATION_ID_BYTES:
+        raise RefusedReplyError(
+            "correlation-id",
+            f"{len(correlation_id)} bytes of correlation id; at most {MAX_CORRELATION_ID_BYTES} are echoed",
+        )
+    return correlation_id
+
+
+def _topic(value: bytes) -> TopicName:
+    if not value:
+        raise RefusedReplyError("reply-topic", "the reply topic's header is empty")
+    try:
+        return TopicName(value.decode())
+    except UnicodeDecodeError as error:
+        raise RefusedReplyError("reply-topic", "the reply topic's header is not UTF-8") from error
+
+
+def _partition(value: bytes) -> int:
+    """All ASCII digits is text, else four bytes is a big-endian int: both within a signed 32-bit int."""
+    if value.isdigit():
+        digits = value.lstrip(b"0")
+        partition = int(digits or b"0") if len(digits) <= _MAX_PARTITION_DIGITS else -1
+    elif len(value) == _BINARY_PARTITION_BYTES:
+        partition = int.from_bytes(value, "big", signed=True)
+    else:
+        partition = -1
+    if not 0 <= partition <= _MAX_PARTITION:
+        raise RefusedReplyError(
+            "reply-partition",
+            f"the reply partition's header {value[:32]!r} is neither digits nor a 4-byte int",
+        )
+    return partition
+
+
+def reply_headers(address: ReplyAddress, *, error: ReplyError | None) -> list[tuple[str, bytes]]:
+    """The headers of a reply in the request's dialect; the correlation id's bytes are echoed as they came."""
+    headers: list[tuple[str, bytes]] = []
+    if address.correlation_id is not None:
+        headers.append((_CORRELATION_NAMES[address.dialect], address.correlation_id))
+    if address.dialect == "spring":
+        headers.append(_NEST_DISPOSED)
+        if error is not None:
+            headers.append((_NEST_ERROR, _text(f"{error.code}: {error.message}")))
+    if error is not None:
+        headers.append((ERROR_HEADER, _text(error.code)))
+    return headers
+
+
+def _text(value: str) -> bytes:
+    return value.encode(errors="replace")
+
+
+def request_headers(
+    correlation_id: str, reply_topic: str, reply_partition: int | None
+) -> list[tuple[str, bytes]]:
+    """The headers of a request in the plain dialect; without a partition the replies' keys decide."""
+    headers = [(CORRELATION_ID, correlation_id.encode()), (REPLY_TO, reply_topic.encode())]
+    if reply_partition is not None:
+        headers.append((REPLY_PARTITION, str(reply_partition).encode()))
+    return headers

@@ -1,0 +1,97 @@
+"""The demo's corner of a Kafka: a broker that runs, topics of its own, nothing of it left afterwards."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient
+
+from learner_worker.brokers import Broker, BrokerKind, running_broker
+from learner_worker.contract.topics import Topics
+from learner_worker.settings import Settings, load_settings
+
+_OURS = ("bootstrap_servers", "client_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where the workers and the swarm meet. `folder` holds the workers' state and logs."""
+
+    broker: Broker
+    prefix: str
+    partitions: int
+    folder: Path
+
+    @property
+    def group_id(self) -> str:
+        """The workers' group."""
+        return f"{self.prefix}learner"
+
+    @property
+    def topics(self) -> Topics:
+        """The topics, under the run's own prefix."""
+        return self._settings.topics() if self._is_given else Topics(prefix=self.prefix)
+
+    @property
+    def kafka_options(self) -> dict[str, Any]:
+        """How to log in to the user's own cluster, as the settings say; nothing for the others."""
+        options = self._settings.connection().options() if self._is_given else {}
+        return {name: value for name, value in options.items() if name not in _OURS}
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """For the workers: the user's settings matter only for the user's own cluster."""
+        if self._is_given:
+            return os.environ
+        return {name: value for name, value in os.environ.items() if not name.startswith("LEARNER_")}
+
+    @property
+    def working_folder(self) -> Path:
+        """Where the workers look for a settings file: beside the user's own cluster only."""
+        return Path.cwd() if self._is_given else self.folder
+
+    @property
+    def _is_given(self) -> bool:
+        return self.broker.kind is BrokerKind.GIVEN
+
+    @property
+    def _settings(self) -> Settings:
+        return load_settings(
+            {"bootstrap_servers": self.broker.bootstrap_servers, "topic_prefix": self.prefix}
+        )
+
+    async def clear(self) -> None:
+        """Delete the run's topics and groups from a cluster that lives on."""
+        if not self._is_given:
+            return
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap_servers, **self.kafka_options)
+        await admin.start()
+        try:
+            await admin.delete_topics(list(self.topics.named().all))
+            await admin.delete_consumer_groups([self.group_id, f"{self.group_id}.requests"])
+        finally:
+            await admin.close()
+
+
+@asynccontextmanager
+async def started_broker(
+    kind: BrokerKind, given: str | None, data_dir: Path, log: Callable[[str], None]
+) -> AsyncIterator[Broker]:
+    """The broker, started in a thread so that Ctrl-C is heard meanwhile; stopped on the way out."""
+    with ExitStack() as stack:
+        starting = asyncio.create_task(
+            asyncio.to_thread(
+                stack.enter_context, running_broker(kind, given=given, data_dir=data_dir, log=log)
+            ),
+            name="start-broker",
+        )
+        try:
+            broker = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait([starting])  # what is half started cannot be stopped
+            raise
+        yield broker

@@ -1,0 +1,109 @@
+"""The swarm at work: an auction's agents ask and bid, the winner delivers or fails, all of it published."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any, Literal, Protocol
+
+from learner_worker.client import BidAdvice
+from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
+from learner_worker.contract.fields import AgentId, TaskId
+from learner_worker.contract.suggestions import SuggestBidReply
+from learner_worker.demo.auctions import Auction, Award, Entry, award
+
+
+class Learner(Protocol):
+    """Whom the asking agents ask: a `LearnerClient`."""
+
+    async def suggest_bid_or_base(
+        self,
+        agent_id: str,
+        *,
+        description: str,
+        base_bid_sats: int,
+        include: Iterable[Literal["learned_keywords"]] = (),
+    ) -> BidAdvice:
+        """The bid to place, and the learner's reply if there was one."""
+
+
+class Publisher(Protocol):
+    """Where the swarm's services report what happened: an `EventPublisher`."""
+
+    async def bid_placed(self, task_id: str, agent_id: str, *, bid_sats: int, description: str) -> Any:
+        """An agent bid."""
+
+    async def auction_closed(
+        self, task_id: str, *, winner_agent_id: str | None, winning_bid_sats: int | None
+    ) -> Any:
+        """An auction ended."""
+
+    async def task_finished(self, task_id: str, agent_id: str, *, succeeded: bool) -> Any:
+        """The winner delivered, or failed."""
+
+
+class Market:
+    """Plays auctions, and keeps what it published: the history that the comparison is made from."""
+
+    def __init__(self, learner: Learner, publisher: Publisher) -> None:
+        self._learner = learner
+        self._publisher = publisher
+        self.history: list[Event] = []
+        self.advice: dict[AgentId, SuggestBidReply] = {}
+        self.answer_seconds: list[float] = []
+        self.unanswered: list[str] = []
+
+    async def play(self, auction: Auction) -> Award:
+        """One auction from the first question to the delivery."""
+        bids_sats = await self._bids_sats(auction)
+        for agent_id in auction.arrival:
+            await self._place(auction, agent_id, bids_sats[agent_id])
+        won = award(auction, bids_sats)
+        await self._close(auction.task_id, won)
+        await self._finish(auction.task_id, won)
+        return won
+
+    async def _bids_sats(self, auction: Auction) -> dict[AgentId, int]:
+        """Every static twin bids its base bid; every asking one asks first, all of them at once."""
+        async with asyncio.TaskGroup() as asking:
+            advised = {
+                entry.persona.asking: asking.create_task(
+                    self._advised_bid_sats(entry, auction.description), name=f"ask-{entry.persona.name}"
+                )
+                for entry in auction.entries
+            }
+        static = {entry.persona.static: entry.base_bid_sats for entry in auction.entries}
+        return static | {agent_id: task.result() for agent_id, task in advised.items()}
+
+    async def _advised_bid_sats(self, entry: Entry, description: str) -> int:
+        asked = time.monotonic()
+        advice = await self._learner.suggest_bid_or_base(
+            entry.persona.asking,
+            description=description,
+            base_bid_sats=entry.base_bid_sats,
+            include=("learned_keywords",),
+        )
+        if advice.reply is None:
+            self.unanswered.append(f"{entry.persona.asking}: {advice.reason}")
+        else:
+            self.answer_seconds.append(time.monotonic() - asked)
+            self.advice[entry.persona.asking] = advice.reply
+        return advice.bid_sats
+
+    async def _place(self, auction: Auction, agent_id: AgentId, bid_sats: int) -> None:
+        task_id, description = auction.task_id, auction.description
+        await self._publisher.bid_placed(task_id, agent_id, bid_sats=bid_sats, description=description)
+        self.history.append(
+            BidPlaced(task_id=task_id, agent_id=agent_id, bid_sats=bid_sats, description=description)
+        )
+
+    async def _close(self, task_id: TaskId, won: Award) -> None:
+        await self._publisher.auction_closed(
+            task_id, winner_agent_id=won.agent_id, winning_bid_sats=won.bid_sats
+        )
+        self.history.append(
+            AuctionClosed(task_id=task_id, winner_agent_id=won.agent_id, winning_bid_sats=won.bid_sats)
+        )
+
+    async def _finish(self, task_id: TaskId, won: Award) -> None:
+        await self._publisher.task_finished(task_id, won.agent_id, succeeded=won.succeeded)
+        self.history.append(TaskFinished(task_id=task_id, agent_id=won.agent_id, succeeded=won.succeeded))

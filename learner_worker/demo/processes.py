@@ -1,0 +1,161 @@
+"""The learner as real processes: its topics created, two replicas started, watched and stopped."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+from learner_worker.demo.cluster import Cluster
+from learner_worker.errors import LearnerError
+
+REPLICAS: Final = 2
+READY_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 0.05
+LAST_LINES: Final = 12
+
+
+class ProcessError(LearnerError):
+    """A process of the demo did not start, did not stay or did not end well: exit code 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A running `learner-worker run`."""
+
+    number: int
+    process: asyncio.subprocess.Process
+    log_file: Path
+
+    def check_alive(self) -> None:
+        """Raises `ProcessError` with the log's last lines when the process has ended."""
+        if self.process.returncode is not None:
+            raise self.error(f"ended with exit code {self.process.returncode}")
+
+    def error(self, what: str) -> ProcessError:
+        """What happened, what the worker said last and where it said more."""
+        text = self.log_file.read_text(encoding="utf-8", errors="replace")
+        last_words = "\n".join(text.splitlines()[-LAST_LINES:]) or "(nothing)"
+        return ProcessError(
+            f"Worker {self.number} {what}. Its last words:\n{last_words}\nAll: {self.log_file}"
+        )
+
+    def url(self) -> str | None:
+        """The address its log names; None until it listens."""
+        for line in self.log_file.read_text(encoding="utf-8", errors="replace").splitlines():
+            entry = _entry(line)
+            if entry.get("event") == "http.listening" and isinstance(url := entry.get("url"), str):
+                return url
+        return None
+
+
+def _entry(line: str) -> dict[str, object]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+async def create_topics(cluster: Cluster) -> None:
+    """Run `topics create`. Raises `ProcessError` with what it said when it fails."""
+    process = await _spawn(
+        cluster, "topics", "create", "--partitions", str(cluster.partitions), output=asyncio.subprocess.PIPE
+    )
+    try:
+        output, _ = await process.communicate()
+    finally:
+        await _end([process])
+    if process.returncode != 0:
+        raise ProcessError(f"The topics could not be created:\n{output.decode(errors='replace').strip()}")
+
+
+@asynccontextmanager
+async def running_replicas(cluster: Cluster) -> AsyncIterator[Sequence[Replica]]:
+    """Replicas that are ready to answer; on the way out they get SIGTERM and are waited for.
+
+    Raises `ProcessError` when one does not get ready, or at the end when one does not exit with 0.
+    """
+    replicas: list[Replica] = []
+    try:
+        for number in range(1, REPLICAS + 1):
+            replicas.append(await _start(cluster, number))  # noqa: PERF401 (a started one must be stopped)
+        await _wait_until_ready(replicas)
+        yield replicas
+    finally:
+        await _end([replica.process for replica in replicas])
+    for replica in replicas:
+        if replica.process.returncode != 0:
+            raise replica.error(f"did not stop with exit code 0 but {replica.process.returncode}")
+
+
+async def _start(cluster: Cluster, number: int) -> Replica:
+    log_file = cluster.folder / f"worker-{number}.log"
+    state_dir = cluster.folder / "state" / str(number)
+    options = ["--state-dir", str(state_dir), "--group-id", cluster.group_id, "--http-port", "0"]
+    with log_file.open("wb") as log:
+        process = await _spawn(cluster, "run", *options, "--log-format", "json", output=log.fileno())
+    return Replica(number, process, log_file)
+
+
+async def _spawn(cluster: Cluster, *arguments: str, output: int) -> asyncio.subprocess.Process:
+    """Start a command in a process group of its own: the terminal's Ctrl-C reaches only the demo."""
+    where = ["--bootstrap-servers", cluster.broker.bootstrap_servers, "--topic-prefix", cluster.prefix]
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "learner_worker", *arguments, *where),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=asyncio.subprocess.STDOUT,
+        env=cluster.environment,
+        cwd=cluster.working_folder,
+        process_group=0,
+    )
+
+
+async def _wait_until_ready(replicas: Sequence[Replica]) -> None:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+        for replica in replicas:
+            try:
+                async with asyncio.timeout(READY_SECONDS):
+                    await _until_ready(replica, session)
+            except TimeoutError as error:
+                raise replica.error(f"was not ready within {READY_SECONDS:.0f} s") from error
+
+
+async def _until_ready(replica: Replica, session: aiohttp.ClientSession) -> None:
+    while not await _is_ready(replica, session):
+        replica.check_alive()
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _is_ready(replica: Replica, session: aiohttp.ClientSession) -> bool:
+    url = replica.url()
+    if url is None:
+        return False
+    try:
+        async with session.get(f"{url}/readyz") as response:
+            return response.status == HTTPStatus.OK
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+async def _end(processes: Sequence[asyncio.subprocess.Process]) -> None:
+    """SIGTERM to all that still run, then SIGKILL to those that take too long."""
+    running = [process for process in processes if process.returncode is None]
+    for process in running:
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await asyncio.gather(*(process.wait() for process in running))
+    except TimeoutError:
+        for process in running:
+            if process.returncode is None:
+                process.kill()
+        await asyncio.gather(*(process.wait() for process in running))

@@ -1,0 +1,93 @@
+"""The demo in words, from the opening to what changed."""
+
+import statistics
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from learner_worker.contract.events import Event
+from learner_worker.demo.cluster import Cluster
+from learner_worker.demo.comparison import compare, finished_auctions
+from learner_worker.demo.market import Market
+from learner_worker.demo.personas import PERSONAS, asks
+from learner_worker.demo.processes import Replica
+from learner_worker.demo.verdict import verdict
+from learner_worker.demo.view import comparison_table
+
+
+class Story:
+    """Tells a person what goes on."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._begun = time.monotonic()
+
+    def tell(self, sentence: str) -> None:
+        """A step on the way."""
+        self._print(sentence, style="dim")
+
+    def opening(self, seed: int, auctions: int, cluster: Cluster, replicas: Sequence[Replica]) -> None:
+        """Who plays, on what."""
+        self._print()
+        self._print("learner-worker demo: does it pay to ask?", style="bold")
+        self._print(
+            f"{len(replicas)} workers share {cluster.partitions} shards on {cluster.broker.description}; "
+            f"ready after {self._seconds()}."
+        )
+        self._print(
+            "Six personas bid for work in reverse auctions, the lowest bid wins: "
+            + ", ".join(f"{persona.name} {persona.trade}" for persona in PERSONAS)
+            + "."
+        )
+        self._print(
+            "Each exists twice, with the same base bids, skill and luck. Before it bids, one twin asks the "
+            "learner, over Kafka; the -static one keeps its base bid. A failed task pays nothing."
+        )
+        self._print(f"{auctions} auctions, seed {seed}.")
+        self._print()
+
+    def answers(self, market: Market) -> None:
+        """How well the learner answered."""
+        asked = len(market.answer_seconds) + len(market.unanswered)
+        times = sorted(market.answer_seconds) or [0.0]
+        self._print(
+            f"The learner answered {len(market.answer_seconds)} of {asked} questions, half of them within "
+            f"{1000 * statistics.median(times):.0f} ms, the slowest after {1000 * times[-1]:.0f} ms."
+        )
+        for reason in market.unanswered[:3]:
+            self._print(f"Unanswered, so the agent bid its base: {reason}")
+
+    def comparison(self, history: Sequence[Event]) -> None:
+        """What asking changed, by the events that were published."""
+        auctions = finished_auctions(history)
+        half = len(auctions) // 2
+        whole = compare(auctions, asks)
+        self._print(f"Its own count of all {2 * len(PERSONAS)} agents agrees with the published events.")
+        self._print()
+        self._print("What asking changed, from the published events:", style="bold")
+        self.console.print(
+            comparison_table(whole, compare(auctions[:half], asks), compare(auctions[half:], asks))
+        )
+        for sentence in verdict(whole):
+            self._print(sentence, style="bold")
+        self._print(
+            "(chance: how far luck alone would bring the groups apart in 19 of 20 runs; halves: asking : static)",
+            style="dim",
+        )
+        self._print()
+
+    def nothing_left(self, cluster: Cluster, *, keep: bool) -> None:
+        """How it ended, and how to go on."""
+        folder = f"kept in {cluster.folder}" if keep else "removed"
+        self._print(
+            f"Both workers stopped in order, nothing is left running; the demo's files are {folder}. "
+            f"It took {self._seconds()}."
+        )
+        self._print("Every seed is another story, try: learner-worker demo --seed 2")
+
+    def _seconds(self) -> str:
+        return f"{time.monotonic() - self._begun:.0f} s"
+
+    def _print(self, text: str = "", *, style: str | None = None) -> None:
+        self.console.print(text, style=style, markup=False, highlight=False)

@@ -1,0 +1,71 @@
+"""The worker's own HTTP: health, readiness and metrics, for probes and Prometheus."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from learner_worker.errors import ConfigurationError
+
+
+class Verdict(NamedTuple):
+    """A probe's answer: good or not, and what an operator wants to know about it."""
+
+    good: bool
+    details: Mapping[str, object]
+
+
+Probe = Callable[[], Verdict]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def serving(
+    *, host: str, port: int, healthy: Probe, ready: Probe, registry: CollectorRegistry
+) -> AsyncIterator[int]:
+    """Serves `/healthz`, `/readyz` and `/metrics`; yields the port.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on.
+    """
+    app = web.Application()
+    app.router.add_get("/healthz", _probe_handler(healthy))
+    app.router.add_get("/readyz", _probe_handler(ready))
+    app.router.add_get("/metrics", _metrics_handler(registry))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        yield await _listen(runner, host, port)
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> int:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port} ({error.strerror}): "
+            "give another --http-port, 0 for any free one, or none for no HTTP"
+        ) from error
+    return int(runner.addresses[0][1])
+
+
+def _probe_handler(probe: Probe) -> Handler:
+    async def handle(_: web.Request) -> web.Response:
+        verdict = probe()
+        return web.json_response(dict(verdict.details), status=200 if verdict.good else 503)
+
+    return handle
+
+
+def _metrics_handler(registry: CollectorRegistry) -> Handler:
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(
+            body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
+        )
+
+    return handle

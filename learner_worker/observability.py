@@ -1,0 +1,101 @@
+"""What an operator sees: structured logs and Prometheus metrics."""
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+LogFormat = Literal["auto", "json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+_ANSWER_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+def configure_logging(log_format: LogFormat = "auto", level: LogLevel = "info") -> None:
+    """Logs go to stderr: JSON lines in production, readable on a terminal; aiokafka's own only at `debug`.
+
+    The worker says itself, once, when Kafka is away; aiokafka would repeat it for every connection.
+    """
+    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+    renderer = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if as_json
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("aiokafka").setLevel(logging.INFO if level == "debug" else logging.CRITICAL + 1)
+
+
+class Instruments:
+    """The worker's Prometheus metrics, on a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.events = Counter(
+            "learner_events",
+            "Events read, by topic and what became of them.",
+            ["topic", "result"],
+            registry=self.registry,
+        )
+        self.facts = Counter("learner_facts", "Facts sent to learner-outcomes.", registry=self.registry)
+        self.outcomes = Counter("learner_outcomes", "Facts that changed an outcome.", registry=self.registry)
+        self.dead_letters = Counter(
+            "learner_dead_letters", "Dead letters, by reason.", ["reason"], registry=self.registry
+        )
+        self.auctions_forgotten = Counter(
+            "learner_auctions_forgotten",
+            "Auctions forgotten after the horizon, by whether they had closed.",
+            ["closed"],
+            registry=self.registry,
+        )
+        self.auctions_remembered = Gauge(
+            "learner_auctions_remembered",
+            "Auctions that settle remembers, open and closed.",
+            ["shard"],
+            registry=self.registry,
+        )
+        self.checkpoints = Counter(
+            "learner_checkpoints", "Checkpoints, by result.", ["result"], registry=self.registry
+        )
+        self.checkpoint_seconds = Histogram(
+            "learner_checkpoint_seconds", "How long a checkpoint took.", registry=self.registry
+        )
+        self.requests = Counter(
+            "learner_requests",
+            "Requests, by what became of them: OK, an error code, EXPIRED, REROUTED or REFUSED.",
+            ["code"],
+            registry=self.registry,
+        )
+        self.answer_seconds = Histogram(
+            "learner_answer_seconds",
+            "From a request's record time to its reply handed to Kafka.",
+            buckets=_ANSWER_BUCKETS,
+            registry=self.registry,
+        )
+        self.shards = Gauge(
+            "learner_shards", "Shards of this replica, by state.", ["state"], registry=self.registry
+        )
+        self.restore_records = Gauge(
+            "learner_restore_records_left",
+            "Changelog records a restoring shard still has to read.",
+            ["shard"],
+            registry=self.registry,
+        )
+        self.lag = Gauge(
+            "learner_lag_records",
+            "Records of a topic not yet processed, over this replica's shards.",
+            ["topic"],
+            registry=self.registry,
+        )

@@ -1,0 +1,404 @@
+"""A shard: one partition number's stages, positions and file, moved as one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from learner_worker.contract.codec import covered_offset, decode_event, encode_message
+from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
+from learner_worker.contract.fields import AgentId, Shard, TaskId
+from learner_worker.contract.outcomes import Fact, decode_fact, encode_fact
+from learner_worker.contract.times import Micros, record_micros
+from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames
+from learner_worker.errors import RecordError
+from learner_worker.observability import Instruments
+from learner_worker.stages.learn import Agent, FactRecord, Learn
+from learner_worker.stages.settle import Place, Settle, watermark_of
+from learner_worker.store.shard_file import ShardFile
+from learner_worker.store.statements import AuctionState, Checkpoint
+from learner_worker.stream.cluster import Committed
+from learner_worker.stream.ingest import Marks
+from learner_worker.stream.records import Outgoing, Record, dead_letter, hop_of, moved
+from learner_worker.stream.writer import Fallback
+
+_CHUNK = 100
+"""Records processed between two yields to the event loop: a few milliseconds."""
+_PUBLISH_CHUNK = 50
+_KINDS: Mapping[bytes, EventKind] = {
+    b"bid-placed": "bid-placed",
+    b"auction-closed": "auction-closed",
+    b"task-finished": "task-finished",
+}
+OWNER_HEADER = "learner-owner"
+_REWIND = "rewind="
+_log = structlog.get_logger("learner_worker.shard")
+
+
+class Outbox(Protocol):
+    """Where a shard's records go; acknowledged before the next checkpoint is written."""
+
+    def append(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
+        """Adds a record to its partition's batch."""
+        ...
+
+    def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
+        """Adds one record of any shape."""
+        ...
+
+    async def send(self) -> None:
+        """Sends what was added."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all shards of a worker share.
+
+    Attributes:
+        partition_of: an id's partition.
+        owner: names this run of this process in the records it writes.
+    """
+
+    topics: TopicNames
+    partition_of: Callable[[str], int]
+    outbox: Outbox
+    instruments: Instruments
+    owner: str
+    tolerance_micros: int
+    horizon_micros: int
+    cached_agents: int
+
+    @property
+    def sources(self) -> tuple[TopicName, TopicName, TopicName]:
+        """The topics whose events settle remembers."""
+        return self.topics.bid_placed, self.topics.auction_closed, self.topics.rerouted
+
+
+class ShardState:
+    """One shard, open: reading moves it on, a cut freezes it, a file keeps it."""
+
+    def __init__(
+        self,
+        number: Shard,
+        around: Surroundings,
+        file: ShardFile,
+        *,
+        positions: dict[TopicName, int],
+        auctions: Mapping[TaskId, AuctionState],
+        restore_until: int,
+    ) -> None:
+        self.number = number
+        self.positions = positions
+        self._around = around
+        self._file = file
+        self._settle = Settle(tolerance_micros=around.tolerance_micros, horizon_micros=around.horizon_micros)
+        self._settle.restore(auctions)
+        self.learn = Learn(file, cached_agents=around.cached_agents)
+        self._restore_until = restore_until
+        self._ends: dict[TopicName, Micros | None] = {}
+        self._last_read: dict[TopicName, Micros] = {}
+        self._metrics_known = False
+        self._note_restore()
+
+    @classmethod
+    async def open(cls, number: Shard, around: Surroundings, file: ShardFile, marks: Marks) -> "ShardState":
+        """Resumes where the file and Kafka's group say: the protocol's eighth rule."""
+        positions, rewound = resume_positions(await file.load_positions(), marks, around.topics)
+        if rewound:
+            await file.delete_auctions()
+        auctions = {} if rewound else await file.load_auctions()
+        shard = cls(
+            number,
+            around,
+            file,
+            positions=positions,
+            auctions=auctions,
+            restore_until=marks.ends[around.topics.outcomes][1],
+        )
+        _log.info(
+            "shard.opened",
+            shard=number,
+            restored=shard.restored,
+            restore_records=shard.restore_left,
+            auctions=len(auctions),
+            rewound=rewound,
+        )
+        return shard
+
+    # --- restore -----------------------------------------------------------------------------------------
+
+    @property
+    def restored(self) -> bool:
+        """Whether the changelog was read as far as it went when the shard came here."""
+        return self.restore_left == 0
+
+    @property
+    def restore_left(self) -> int:
+        """How many changelog records are still to be read before answers are current."""
+        return max(0, self._restore_until - self.positions[self._around.topics.outcomes])
+
+    @property
+    def wanted(self) -> Collection[TopicName]:
+        """The changelog alone during a restore; then everything."""
+        topics = self._around.topics
+        return topics.subscribed if self.restored else (topics.outcomes,)
+
+    def still_valid(self, marks: Marks) -> bool:
+        """Nobody else came further in any topic than this memory."""
+        return all(self.positions[topic] >= committed.offset for topic, committed in marks.committed.items())
+
+    def _note_restore(self) -> None:
+        self._around.instruments.restore_records.labels(self.number).set(self.restore_left)
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    async def process(self, topic: TopicName, records: Sequence[Record]) -> None:
+        """Takes records in, in chunks of a few milliseconds; each moves the position with it."""
+        fresh = [record for record in records if record.offset >= self.positions[topic]]
+        for start in range(0, len(fresh), _CHUNK):
+            chunk = fresh[start : start + _CHUNK]
+            if topic == self._around.topics.outcomes:
+                await self._learn(chunk)
+            elif topic == self._around.topics.metrics:
+                await self._compare(chunk)
+            else:
+                self._settle_chunk(topic, chunk)
+            await asyncio.sleep(0)
+        if fresh:
+            self._last_read[topic] = min(record_micros(record.timestamp) for record in fresh)
+
+    def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
+        """Notes when Kafka last confirmed that a topic is read to its end; None: it is not."""
+        self._ends[topic] = confirmed
+        if topic == self._around.topics.metrics and confirmed is not None and self.restored:
+            self._metrics_known = True
+
+    def _settle_chunk(self, topic: TopicName, chunk: Sequence[Record]) -> None:
+        kind = self._around.topics.event_kind(topic)
+        for record in chunk:
+            result = self._settle_record(record, kind)
+            self._around.instruments.events.labels(topic, result).inc()
+            self.positions[topic] = record.offset + 1
+
+    def _settle_record(self, record: Record, kind: EventKind | None) -> str:
+        try:
+            hop = hop_of(record)
+            event_kind = kind or _moved_kind(hop)
+            event = decode_event(event_kind, record.value)
+            right = self._around.partition_of(event.task_id)
+            if right == self.number:
+                self._send(self._facts(event, record))
+                return "settled"
+            _require_first_move(hop, right)
+        except RecordError as error:
+            self._bury(record, error)
+            return "dead-letter"
+        self._around.outbox.single(
+            moved(record, self._around.topics.rerouted, right, event_kind),
+            lambda: self._dead_letter(record, RecordError("too-large", "too large to be moved")),
+        )
+        return "rerouted"
+
+    def _facts(self, event: Event, record: Record) -> list[Fact]:
+        place = Place(record.topic, record.offset, record_micros(record.timestamp))
+        match event:
+            case BidPlaced():
+                return self._settle.bid(event, place)
+            case AuctionClosed():
+                return self._settle.close(event, place)
+            case TaskFinished():
+                return self._settle.result(event, place)
+
+    def _send(self, facts: Sequence[Fact]) -> None:
+        for fact in facts:
+            key, value = encode_fact(fact)
+            partition = self._around.partition_of(fact.agent_id)
+            self._around.outbox.append(self._around.topics.outcomes, partition, key, value)
+        self._around.instruments.facts.inc(len(facts))
+
+    def _bury(self, record: Record, error: RecordError) -> None:
+        self._around.instruments.dead_letters.labels(error.reason).inc()
+        self._around.outbox.single(
+            self._dead_letter(record, error), lambda: self._dead_letter(record, error, truncate=True)
+        )
+        _log.warning(
+            "record.dead_letter",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            reason=error.reason,
+            error=str(error),
+        )
+
+    def _dead_letter(self, record: Record, error: RecordError, *, truncate: bool = False) -> Outgoing:
+        return dead_letter(record, self._around.topics.dead_letters, error, truncate=truncate)
+
+    # --- learning ----------------------------------------------------------------------------------------
+
+    async def _learn(self, chunk: Sequence[Record]) -> None:
+        facts = list(self._decoded(chunk))
+        rows = await self.learn.load(facts)
+        changed = self.learn.apply(facts, rows)  # from here to the position no await: a cut sees both
+        self.positions[self._around.topics.outcomes] = chunk[-1].offset + 1
+        self._around.instruments.outcomes.inc(changed)
+        self._note_restore()
+
+    def _decoded(self, chunk: Sequence[Record]) -> Iterator[FactRecord]:
+        for record in chunk:
+            if record.value is None:
+                continue
+            try:
+                yield FactRecord(record.offset, record.timestamp, decode_fact(record.value))
+            except RecordError as error:
+                self._bury(record, error)
+
+    async def _compare(self, chunk: Sequence[Record]) -> None:
+        """Reads the metrics topic back: a record older than what this shard knows is written anew."""
+        found = dict(covered for record in chunk if (covered := self._covered(record)) is not None)
+        agents = await self.learn.agents(found)
+        for agent_id, offset in found.items():
+            if offset < agents[agent_id].row.outcome_offset:
+                self.learn.unpublished.add(agent_id)
+            else:
+                self.learn.unpublished.discard(agent_id)
+        self.positions[self._around.topics.metrics] = chunk[-1].offset + 1
+
+    def _covered(self, record: Record) -> tuple[AgentId, int] | None:
+        """The agent and the outcome offset of somebody else's metrics record; None for our own, or junk."""
+        if record.value is None or (OWNER_HEADER, self._around.owner.encode()) in record.headers:
+            return None
+        return covered_offset(record.value)
+
+    # --- checkpoints -------------------------------------------------------------------------------------
+
+    def cut(self) -> "ShardCut":
+        """Freezes positions and changed rows, in one step without an await."""
+        self._forget()
+        positions: dict[TopicName, int] = dict(self.positions)
+        unpublished: set[AgentId] = set()
+        if self._metrics_known:
+            unpublished, self.learn.unpublished = self.learn.unpublished, set()
+        changes, auctions = self.learn.cut(), self._settle.cut()
+        rewinds = {
+            topic: self._settle.rewind_offset(topic, positions[topic]) for topic in self._around.sources
+        }
+        self._around.instruments.auctions_remembered.labels(self.number).set(self._settle.remembered)
+        return ShardCut(
+            self._file,
+            lambda: Checkpoint(positions, auctions(), *changes),
+            lambda: self._publish(unpublished),
+            {
+                topic: Committed(offset, f"{_REWIND}{rewinds.get(topic, offset)}")
+                for topic, offset in positions.items()
+            },
+        )
+
+    def written(self) -> None:
+        """The last cut is in the file."""
+        self.learn.written()
+
+    async def close(self) -> None:
+        """Closes the file, which stays on disk for the shard's return."""
+        self._around.instruments.restore_records.remove(self.number)
+        await self._file.close()
+
+    def _forget(self) -> None:
+        watermark = watermark_of(self._times_of_unread())
+        if watermark is None:
+            return
+        forgotten = self._settle.forget(watermark)
+        count = self._around.instruments.auctions_forgotten
+        count.labels("yes").inc(forgotten.tasks - forgotten.never_closed)
+        count.labels("no").inc(forgotten.never_closed)
+
+    def _times_of_unread(self) -> Iterator[Micros | None]:
+        """At most each source's smallest unread record time: its confirmed end, or its last read."""
+        for topic in self._around.sources:
+            end = self._ends.get(topic)
+            yield self._last_read.get(topic) if end is None else end
+
+    async def _publish(self, agent_ids: set[AgentId]) -> None:
+        """Writes the current metrics records of changed agents."""
+        ordered = sorted(agent_ids)
+        for start in range(0, len(ordered), _PUBLISH_CHUNK):
+            agents = await self.learn.agents(ordered[start : start + _PUBLISH_CHUNK])
+            for agent in agents.values():
+                self._around.outbox.single(self._metrics_record(agent))
+            await self._around.outbox.send()
+
+    def _metrics_record(self, agent: Agent) -> Outgoing:
+        return Outgoing(
+            self._around.topics.metrics,
+            self.number,
+            agent.agent_id.encode(),
+            encode_message(agent.record()),
+            [(OWNER_HEADER, self._around.owner.encode())],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCut:
+    """A frozen shard on its way to disk."""
+
+    file: ShardFile
+    checkpoint: Callable[[], Checkpoint]
+    publishing: Callable[[], Awaitable[None]]
+    commits: Mapping[TopicName, Committed]
+
+    async def publish(self) -> None:
+        """Hands the changed agents' metrics records to the outbox."""
+        await self.publishing()
+
+    async def write(self) -> None:
+        """Writes rows and positions in one transaction."""
+        await self.file.write(self.checkpoint())
+
+
+def _require_first_move(hop: bytes | None, right: int) -> None:
+    if hop is not None:
+        raise RecordError("wrong-partition", f"moved once, and still not on partition {right}")
+
+
+def _moved_kind(hop: bytes | None) -> EventKind:
+    kind = None if hop is None else _KINDS.get(hop)
+    if kind is None:
+        raise RecordError("invalid", f"a moved event names its kind in the header {HOP_HEADER}")
+    return kind
+
+
+def resume_positions(
+    filed: Mapping[str, int], marks: Marks, topics: TopicNames
+) -> tuple[dict[TopicName, int], bool]:
+    """Where to read on from, and whether the file's auctions have to be dropped.
+
+    The file's positions hold if every source's is at or past what the group committed. Otherwise somebody
+    else came further: its rows stay, its auctions go, and the sources are read again from the smallest
+    offset of any task that was remembered at that commit.
+    """
+    sources = (topics.bid_placed, topics.auction_closed, topics.rerouted, topics.task_finished)
+    ahead = all(
+        topic in filed and filed[topic] >= marks.committed[topic].offset
+        for topic in sources
+        if topic in marks.committed
+    )
+    positions: dict[TopicName, int] = {}
+    for topic in topics.subscribed:
+        first, following = marks.ends[topic]
+        wanted = filed.get(topic, first)
+        if topic in sources and not ahead:
+            wanted = _rewound(marks.committed.get(topic), first)
+        if wanted > following:
+            _log.warning("shard.position_beyond_end", topic=topic, position=wanted, end=following)
+            wanted = first
+        positions[topic] = max(first, wanted)
+    return positions, not ahead
+
+
+def _rewound(committed: Committed | None, first: int) -> int:
+    if committed is None:
+        return first
+    text = committed.metadata.removeprefix(_REWIND)
+    return min(int(text), committed.offset) if text.isdecimal() else committed.offset

@@ -1,0 +1,449 @@
+"""Reading the sharded topics: who owns which shard, from where each partition is read, when it is safe.
+
+Only the reading loop moves the consumer (seek, resume), and only between two polls, so no batch in hand
+can be older or newer than the position it is counted against. A rebalance starts a new epoch; a batch
+polled in an earlier one is dropped, and every partition is sought again.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from learner_worker.contract.fields import Shard
+from learner_worker.contract.times import Micros
+from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.errors import LearnerError, SendError
+from learner_worker.stream.cluster import Committed, connected, ends_of
+from learner_worker.stream.connection import Connection
+from learner_worker.stream.records import Record
+from learner_worker.stream.writer import Writer, stop_within
+
+_POLL_MS = 100
+_POLL_RECORDS = 4_000
+_COMMIT_SECONDS = 10.0
+_REVOKE_SECONDS = 30.0
+_ADMIN_PATIENCE_SECONDS = 30.0
+_PREPARE_RETRY_SECONDS = 1.0
+_log = structlog.get_logger("learner_worker.stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What Kafka knows of a shard's partitions when it is taken over.
+
+    Attributes:
+        committed: what the group committed, by topic.
+        ends: the first and the next offset, by topic.
+    """
+
+    committed: Mapping[TopicName, Committed]
+    ends: Mapping[TopicName, tuple[int, int]]
+
+
+class Cut(Protocol):
+    """A shard's consistent cut, on its way to disk."""
+
+    async def publish(self) -> None:
+        """Hands what the cut implies for other topics to the writer."""
+        ...
+
+    async def write(self) -> None:
+        """Writes rows and positions in one transaction."""
+        ...
+
+    @property
+    def commits(self) -> Mapping[TopicName, Committed]:
+        """What to tell Kafka of it afterwards."""
+        ...
+
+
+class StreamShard(Protocol):
+    """What the reading loop needs of a shard."""
+
+    @property
+    def positions(self) -> dict[TopicName, int]:
+        """The next offset of each topic; the loop moves it only over offsets that hold no record."""
+        ...
+
+    @property
+    def wanted(self) -> Collection[TopicName]:
+        """The topics it wants records of now: during a restore only the changelog."""
+        ...
+
+    async def process(self, topic: TopicName, records: Sequence[Record]) -> None:
+        """Takes records in, moving the position with each."""
+        ...
+
+    def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
+        """Says whether a topic was read to its end, and when Kafka last confirmed that."""
+        ...
+
+    def still_valid(self, marks: Marks) -> bool:
+        """Whether its memory may go on after a rebalance: nobody else came further meanwhile."""
+        ...
+
+    def cut(self) -> Cut:
+        """Freezes positions and changed rows, without an await."""
+        ...
+
+    def written(self) -> None:
+        """The last cut is in the file."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go of the file, which stays on disk."""
+        ...
+
+
+ShardT = TypeVar("ShardT", bound=StreamShard)
+
+
+@dataclass(slots=True)
+class Ownership(Generic[ShardT]):
+    """Which shards this replica owns.
+
+    Attributes:
+        epoch: counts rebalances and reloads.
+        assigned: the shards Kafka's group gave this replica; None before the first assignment.
+        shards: those that are open.
+        prepared: those opened in this epoch that the reading loop has not sought yet.
+        active: the partitions whose batches may be taken.
+    """
+
+    epoch: int = 0
+    assigned: frozenset[Shard] | None = None
+    shards: dict[Shard, ShardT] = field(default_factory=dict)
+    prepared: list[Shard] = field(default_factory=list)
+    active: set[TopicPartition] = field(default_factory=set)
+
+
+class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
+    """The reading loop, the checkpoints and the shards' comings and goings."""
+
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        consumer: AIOKafkaConsumer,
+        writer: Writer,
+        topics: TopicNames,
+        group_id: str,
+        open_shard: Callable[[Shard, Marks], Awaitable[ShardT]],
+        on_ownership: Callable[[Mapping[Shard, ShardT]], None],
+    ) -> None:
+        self._connection = connection
+        self._consumer = consumer
+        self._writer = writer
+        self._topics = topics
+        self._group_id = group_id
+        self._open_shard = open_shard
+        self._on_ownership = on_ownership
+        self.ownership: Ownership[ShardT] = Ownership()
+        self.last_poll_seconds = time.monotonic()
+        self._processing = asyncio.Lock()
+        self._checkpointing = asyncio.Lock()
+        self._preparing: asyncio.Task[None] | None = None
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # --- the loops -------------------------------------------------------------------------------------
+
+    async def read(self, stopping: asyncio.Event) -> None:
+        """Polls and processes until told to stop.
+
+        Raises:
+            LearnerError: a shard could not be opened, read or written.
+        """
+        self._consumer.subscribe(topics=list(self._topics.subscribed), listener=self)
+        while not stopping.is_set():
+            self._raise_failure()
+            self._seek_prepared()
+            epoch = self.ownership.epoch
+            batches = await self._poll()
+            async with self._processing:
+                if epoch == self.ownership.epoch:
+                    await self._process(batches, epoch)
+
+    async def _poll(self) -> dict[TopicPartition, list[Record]]:
+        self.last_poll_seconds = time.monotonic()
+        try:
+            batches: dict[TopicPartition, list[Record]] = await self._consumer.getmany(
+                timeout_ms=_POLL_MS, max_records=_POLL_RECORDS
+            )
+        except KafkaError as error:
+            _log.warning("poll.failed", error=repr(error), retry_seconds=_PREPARE_RETRY_SECONDS)
+            await asyncio.sleep(_PREPARE_RETRY_SECONDS)
+            return {}
+        return batches
+
+    async def _process(self, batches: Mapping[TopicPartition, Sequence[Record]], epoch: int) -> None:
+        try:
+            for partition, records in batches.items():
+                if epoch != self.ownership.epoch:
+                    return
+                shard = self.ownership.shards.get(Shard(partition.partition))
+                if shard is not None and partition in self.ownership.active:
+                    await shard.process(TopicName(partition.topic), records)
+            await self._writer.send()
+        except SendError as error:
+            self._reload(error)
+            return
+        await self._note_ends(epoch)
+        self._follow_wishes()
+
+    async def _note_ends(self, epoch: int) -> None:
+        """Tells the shards which partitions are read to their end, and steps over offsets without records."""
+        for partition in list(self.ownership.active):
+            try:
+                position = await self._consumer.position(partition)
+            except KafkaError:
+                return
+            if epoch != self.ownership.epoch:
+                return
+            shard = self.ownership.shards[Shard(partition.partition)]
+            topic = TopicName(partition.topic)
+            shard.positions[topic] = max(position, shard.positions[topic])
+            shard.reached(topic, self._confirmed_end(partition, position))
+
+    def _confirmed_end(self, partition: TopicPartition, position: int) -> Micros | None:
+        highwater = self._consumer.highwater(partition)
+        polled_ms = self._consumer.last_poll_timestamp(partition)
+        if highwater is None or polled_ms is None or position < highwater:
+            return None
+        return Micros(polled_ms * 1000)
+
+    def _follow_wishes(self) -> None:
+        """Starts reading the topics a shard has come to want: its restore is over."""
+        for number, shard in self.ownership.shards.items():
+            if number not in self.ownership.prepared:
+                self._activate(number, shard)
+
+    def _seek_prepared(self) -> None:
+        while self.ownership.prepared:
+            number = self.ownership.prepared.pop()
+            self._activate(number, self.ownership.shards[number])
+            self._on_ownership(self.ownership.shards)
+
+    def _activate(self, number: Shard, shard: StreamShard) -> None:
+        assignment = self._consumer.assignment()
+        for topic in shard.wanted:
+            partition = TopicPartition(topic, number)
+            if partition not in self.ownership.active and partition in assignment:
+                self._consumer.seek(partition, shard.positions[topic])
+                self._consumer.resume(partition)
+                self.ownership.active.add(partition)
+
+    # --- checkpoints -----------------------------------------------------------------------------------
+
+    async def checkpoint(self) -> bool:
+        """Makes everything processed so far durable, in five steps.
+
+        1. cut: positions and changed rows of every shard, in one step without an await
+        2. publish: what the cut implies for other topics goes to the writer
+        3. acknowledge: everything sent so far is awaited
+        4. write: rows and positions, one transaction a shard
+        5. commit: the positions, and where to rewind to, go to Kafka
+
+        Returns:
+            False if Kafka did not acknowledge something: the shards go back to their last checkpoint.
+        """
+        async with self._checkpointing:
+            epoch = self.ownership.epoch
+            shards = dict(self.ownership.shards)
+            cuts = {number: shard.cut() for number, shard in shards.items()}  # 1. cut
+            try:
+                for cut in cuts.values():
+                    await cut.publish()  # 2. publish
+                await self._writer.flush()  # 3. acknowledge
+            except SendError as error:
+                self._reload(error)
+                return False
+            await asyncio.gather(*(cut.write() for cut in cuts.values()))  # 4. write
+            for shard in shards.values():
+                shard.written()
+            await self._commit(cuts, epoch)  # 5. commit
+            return True
+
+    async def _commit(self, cuts: Mapping[Shard, Cut], epoch: int) -> None:
+        assignment = self._consumer.assignment()
+        offsets = {
+            partition: OffsetAndMetadata(committed.offset, committed.metadata)
+            for number, cut in cuts.items()
+            for topic, committed in cut.commits.items()
+            if (partition := TopicPartition(topic, number)) in assignment
+        }
+        if not offsets or epoch != self.ownership.epoch:
+            return
+        try:
+            async with asyncio.timeout(_COMMIT_SECONDS):
+                await self._consumer.commit(offsets)
+        except (KafkaError, TimeoutError) as error:
+            # SQLite is the truth: the next checkpoint commits again.
+            _log.warning("checkpoint.commit_failed", error=repr(error))
+
+    # --- the group gives and takes -----------------------------------------------------------------------
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Makes the work so far durable before the shards may go to another replica."""
+        if not revoked:
+            return
+        self._begin_epoch()
+        try:
+            async with asyncio.timeout(_REVOKE_SECONDS), self._processing:
+                await self.checkpoint()  # Kafka still takes its commit: this member has not rejoined yet
+        except (LearnerError, KafkaError, TimeoutError) as error:
+            _log.warning("revoke.checkpoint_failed", error=repr(error))
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Pauses everything new at once and opens the shards in a task of their own."""
+        self._consumer.pause(*assigned)
+        self._begin_epoch()
+        self.ownership.assigned = self._whole_shards(assigned)
+        _log.info("shards.assigned", shards=sorted(self.ownership.assigned), epoch=self.ownership.epoch)
+        self._prepare_soon()
+
+    def _whole_shards(self, assigned: Collection[TopicPartition]) -> frozenset[Shard]:
+        held: dict[Shard, set[str]] = {}
+        for partition in assigned:
+            held.setdefault(Shard(partition.partition), set()).add(partition.topic)
+        split = [number for number, topics in held.items() if len(topics) < len(self._topics.subscribed)]
+        if split:
+            self._fail(
+                LearnerError(
+                    f"the group gave this replica only some topics of the shards {sorted(split)}: "
+                    f"every member of group {self._group_id} must run this program, "
+                    "on topics of equal partition counts"
+                )
+            )
+        return frozenset(number for number in held if number not in split)
+
+    def _begin_epoch(self) -> None:
+        self.ownership.epoch += 1
+        self.ownership.active.clear()
+        self.ownership.prepared.clear()
+
+    def _reload(self, error: SendError) -> None:
+        """Sends every shard back to its last checkpoint: nothing unacknowledged may count."""
+        _log.warning("shards.reload", reason=str(error))
+        self._consumer.pause(*self._consumer.assignment())
+        self._begin_epoch()
+        self._writer.reset()
+        self._prepare_soon(discard=True)
+
+    def _prepare_soon(self, *, discard: bool = False) -> None:
+        previous, epoch = self._preparing, self.ownership.epoch
+        self._preparing = asyncio.create_task(
+            self._prepare(epoch, previous, discard=discard), name=f"prepare-shards-{epoch}"
+        )
+
+    async def _prepare(self, epoch: int, previous: asyncio.Task[None] | None, *, discard: bool) -> None:
+        if previous is not None:
+            await asyncio.wait([previous])
+        try:
+            async with self._processing, self._checkpointing:
+                if discard:
+                    await self._close(list(self.ownership.shards))
+                await self._close_lost()
+            await self._open_with_patience(epoch)
+        except (LearnerError, OSError) as error:
+            self._fail(error)
+
+    async def _open_with_patience(self, epoch: int) -> None:
+        opened = False
+        while not opened and epoch == self.ownership.epoch:
+            opened = await self._open_assigned(epoch)
+            await asyncio.sleep(0 if opened else _PREPARE_RETRY_SECONDS)
+
+    async def _close_lost(self) -> None:
+        assigned = self.ownership.assigned or frozenset()
+        await self._close([number for number in self.ownership.shards if number not in assigned])
+        self._on_ownership(self.ownership.shards)
+
+    async def _close(self, numbers: Sequence[Shard]) -> None:
+        for number in numbers:
+            await self.ownership.shards.pop(number).close()
+
+    async def _open_assigned(self, epoch: int) -> bool:
+        """Opens, or takes over again, every assigned shard; False to try once more."""
+        try:
+            marks = await self._marks(sorted(self.ownership.assigned or ()))
+        except (LearnerError, KafkaError, TimeoutError) as error:
+            _log.warning("shards.waiting_for_kafka", error=repr(error))
+            return False
+        for number, found in marks.items():
+            if epoch != self.ownership.epoch:
+                return True
+            await self._open(number, found, epoch)
+        return True
+
+    async def _open(self, number: Shard, marks: Marks, epoch: int) -> None:
+        shard = self.ownership.shards.get(number)
+        if shard is not None and not shard.still_valid(marks):
+            async with self._processing, self._checkpointing:
+                await self._close([number])
+            shard = None
+        if shard is None:
+            shard = await self._open_shard(number, marks)
+            if epoch != self.ownership.epoch:
+                await shard.close()
+                return
+            self.ownership.shards[number] = shard
+        self.ownership.prepared.append(number)
+
+    async def _marks(self, numbers: Sequence[Shard]) -> dict[Shard, Marks]:
+        if not numbers:
+            return {}
+        async with connected(self._connection, patience_seconds=_ADMIN_PATIENCE_SECONDS) as cluster:
+            committed = await cluster.committed(self._group_id)
+        partitions = [
+            TopicPartition(topic, number) for topic in self._topics.subscribed for number in numbers
+        ]
+        ends = await ends_of(self._consumer, partitions)
+        return {
+            number: Marks(
+                {
+                    topic: committed[partition]
+                    for topic in self._topics.subscribed
+                    if (partition := TopicPartition(topic, number)) in committed
+                },
+                {topic: ends[TopicPartition(topic, number)] for topic in self._topics.subscribed},
+            )
+            for number in numbers
+        }
+
+    def lag(self) -> dict[TopicName, int]:
+        """Records not yet processed by topic, over the partitions being read."""
+        lags = dict.fromkeys(self._topics.subscribed, 0)
+        for partition in self.ownership.active:
+            shard = self.ownership.shards[Shard(partition.partition)]
+            highwater = self._consumer.highwater(partition)
+            if highwater is not None:
+                topic = TopicName(partition.topic)
+                lags[topic] += max(0, highwater - shard.positions[topic])
+        return lags
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    async def finish(self) -> None:
+        """Makes everything durable, closes the shards and leaves the group."""
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await asyncio.wait([self._preparing])
+        async with self._processing:
+            await self.checkpoint()
+            await self._close(list(self.ownership.shards))
+        await stop_within(self._consumer)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+    def _raise_failure(self) -> None:
+        if self._failure.done():
+            self._failure.result()

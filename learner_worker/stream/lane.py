@@ -1,0 +1,168 @@
+"""The requests' own lane: a consumer assigned by hand; no answer waits behind a backlog of events."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from learner_worker.contract.fields import Shard
+from learner_worker.contract.topics import TopicName
+from learner_worker.stream.records import Record
+
+_POLL_MS = 50
+_COMMIT_EVERY_SECONDS = 1.0
+_KAFKA_SECONDS = 10.0
+_RETRY_SECONDS = 0.5
+_log = structlog.get_logger("learner_worker.lane")
+
+
+class Offsets:
+    """Which requests of one partition are done with; what may be committed is what no open one precedes."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.committed = position
+        self._open: dict[int, None] = {}
+
+    def begin(self, offset: int) -> None:
+        """A request was read."""
+        self._open[offset] = None
+        self.position = offset + 1
+
+    def done(self, offset: int) -> None:
+        """It was answered, and Kafka has the reply; or it needs none."""
+        self._open.pop(offset, None)
+
+    @property
+    def safe(self) -> int:
+        """The next offset to read after a restart."""
+        return next(iter(self._open), self.position)
+
+
+class Answerer(Protocol):
+    """What answers."""
+
+    async def take(self, record: Record, offsets: Offsets) -> None:
+        """Answers a request, now or later, and calls `offsets.done` when Kafka has the reply."""
+        ...
+
+    async def tick(self) -> None:
+        """Looks after the requests that wait."""
+        ...
+
+
+class Lane:
+    """Reads the requests of the owned shards and commits them to a group of their own."""
+
+    def __init__(
+        self,
+        *,
+        consumer: AIOKafkaConsumer,
+        topic: TopicName,
+        ttl_seconds: float,
+        answerer: Answerer,
+    ) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._ttl_seconds = ttl_seconds
+        self._answerer = answerer
+        self._wanted: frozenset[Shard] = frozenset()
+        self._offsets: dict[Shard, Offsets] = {}
+        self._committed_at = time.monotonic()
+        self.last_poll_seconds = time.monotonic()
+
+    def own(self, shards: frozenset[Shard]) -> None:
+        """Says which shards' requests to answer from now on."""
+        self._wanted = shards
+
+    async def read(self, stopping: asyncio.Event) -> None:
+        """Polls and answers until told to stop."""
+        while not stopping.is_set():
+            self.last_poll_seconds = time.monotonic()
+            try:
+                if self._wanted != self._offsets.keys():
+                    await self._take_over()
+                await self._answer_batch()
+                await self._commit_now_and_then()
+            except (KafkaError, TimeoutError) as error:
+                _log.warning("lane.waiting_for_kafka", error=repr(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def finish(self) -> None:
+        """Commits what is answered."""
+        try:
+            await self._commit()
+        except (KafkaError, TimeoutError) as error:
+            _log.warning("lane.commit_failed", error=repr(error))
+
+    async def _answer_batch(self) -> None:
+        if not self._offsets:  # a consumer without an assignment would wait for one, not for a time
+            await asyncio.sleep(_POLL_MS / 1000)
+            return
+        batches = await self._consumer.getmany(timeout_ms=_POLL_MS)
+        for partition, records in batches.items():
+            offsets = self._offsets[Shard(partition.partition)]
+            await self._answer_all(records, offsets)
+        await self._answerer.tick()
+
+    async def _answer_all(self, records: Sequence[Record], offsets: Offsets) -> None:
+        for record in records:
+            offsets.begin(record.offset)
+            await self._answerer.take(record, offsets)
+
+    async def _take_over(self) -> None:
+        """Assigns the wanted partitions: kept ones go on, new ones start where their last owner ended."""
+        wanted = self._wanted
+        new = [self._partition(shard) for shard in sorted(wanted - self._offsets.keys())]
+        async with asyncio.timeout(_KAFKA_SECONDS):
+            starts = await self._starts(new) if new else {}
+        kept = {shard: self._offsets[shard] for shard in wanted if shard in self._offsets}
+        self._offsets = kept | {
+            Shard(partition.partition): Offsets(start) for partition, start in starts.items()
+        }
+        self._consumer.assign([self._partition(shard) for shard in self._offsets])
+        for shard, offsets in self._offsets.items():
+            self._consumer.seek(self._partition(shard), offsets.position)
+        _log.info("lane.owns", shards=sorted(self._offsets))
+
+    async def _starts(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The later of what was committed and the oldest request that somebody may still wait for."""
+        oldest_ms = int((time.time() - self._ttl_seconds) * 1000)
+        found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, oldest_ms))
+        ends = await self._consumer.end_offsets(list(partitions))
+        committed = {partition: await self._consumer.committed(partition) for partition in partitions}
+        return {
+            partition: max(
+                found[partition].offset if found.get(partition) else ends[partition],
+                min(committed[partition] or 0, ends[partition]),
+            )
+            for partition in partitions
+        }
+
+    async def _commit_now_and_then(self) -> None:
+        if time.monotonic() - self._committed_at >= _COMMIT_EVERY_SECONDS:
+            self._committed_at = time.monotonic()
+            await self._commit()
+
+    async def _commit(self) -> None:
+        moved = {
+            shard: offsets.safe
+            for shard, offsets in self._offsets.items()
+            if offsets.safe > offsets.committed
+        }
+        if not moved:
+            return
+        async with asyncio.timeout(_KAFKA_SECONDS):
+            await self._consumer.commit(
+                {self._partition(shard): OffsetAndMetadata(offset, "") for shard, offset in moved.items()}
+            )
+        for shard, offset in moved.items():
+            self._offsets[shard].committed = offset
+
+    def _partition(self, shard: Shard) -> TopicPartition:
+        return TopicPartition(self._topic, shard)

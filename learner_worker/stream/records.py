@@ -1,0 +1,90 @@
+"""A record as it came from Kafka, and what becomes of one that is wrong or lies on a wrong partition."""
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from learner_worker.contract.fields import MAX_RECORD_BYTES
+from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName
+from learner_worker.errors import RecordError
+
+Headers = Sequence[tuple[str, bytes]]
+
+TRUNCATED_BYTES = 64 * 1024
+_TRUNCATED_HEADER = "learner-truncated"
+
+
+class Record(Protocol):
+    """What the learner reads of a consumer's record."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+class Outgoing(NamedTuple):
+    """A record to write. `partition` None leaves the choice to the key; times are milliseconds."""
+
+    topic: str
+    partition: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    timestamp_ms: int | None = None
+
+
+def hop_of(record: Record) -> bytes | None:
+    """The value of the header that marks a record moved once; None if it was not."""
+    for name, value in reversed(record.headers):
+        if name == HOP_HEADER:
+            return value or b""
+    return None
+
+
+def moved(record: Record, topic: TopicName, partition: int, kind: EventKind) -> Outgoing:
+    """The record on its way to its right partition, with its original record time."""
+    headers = [*record.headers, (HOP_HEADER, kind.encode()), ("learner-origin", _origin(record))]
+    return Outgoing(topic, partition, record.key, record.value, headers, max(record.timestamp, 0))
+
+
+def dead_letter(record: Record, topic: TopicName, error: RecordError, *, truncate: bool = False) -> Outgoing:
+    """The dead letter of a record: its key, value and headers, why, and Spring's names for where it lay."""
+    key, value = record.key, record.value
+    headers = [(name, content) for name, content in record.headers if not name.startswith("kafka_dlt-")]
+    if value is not None and (truncate or len(value) > MAX_RECORD_BYTES):
+        headers = headers if sum(map(_header_bytes, headers)) <= TRUNCATED_BYTES else []
+        headers.append((_TRUNCATED_HEADER, str(len(value)).encode()))
+        value = value[:TRUNCATED_BYTES]
+        key = None if key is None else key[:TRUNCATED_BYTES]
+    headers += [
+        ("learner-reason", error.reason.encode()),
+        ("learner-message", str(error).encode()),
+        ("learner-origin", _origin(record)),
+        ("kafka_dlt-original-topic", record.topic.encode()),
+        ("kafka_dlt-original-partition", struct.pack(">i", record.partition)),
+        ("kafka_dlt-original-offset", struct.pack(">q", record.offset)),
+        ("kafka_dlt-original-timestamp", struct.pack(">q", record.timestamp)),
+        ("kafka_dlt-exception-fqcn", f"{type(error).__module__}.{type(error).__qualname__}".encode()),
+        ("kafka_dlt-exception-message", str(error).encode()),
+    ]
+    # A record needs a key or a value; of a tombstone without a key an empty value is left.
+    return Outgoing(topic, None, key, b"" if key is None and value is None else value, headers)
+
+
+def _header_bytes(header: tuple[str, bytes]) -> int:
+    return len(header[0]) + len(header[1] or b"")
+
+
+def _origin(record: Record) -> bytes:
+    return f"{record.topic}/{record.partition}/{record.offset}".encode()

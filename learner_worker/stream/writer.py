@@ -1,0 +1,142 @@
+"""Batched writing: many records cost little each, and nothing counts until Kafka has acknowledged it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+
+from learner_worker.contract.topics import ROOMY_RECORD_BYTES
+from learner_worker.errors import SendError
+from learner_worker.stream.connection import Connection
+from learner_worker.stream.records import Outgoing
+
+_BATCH_BYTES = 64 * 1024
+_MAX_UNACKNOWLEDGED = 256
+_STOP_SECONDS = 5.0
+
+Fallback = Callable[[], Outgoing]
+"""Makes a smaller record, for when Kafka refuses one for its size."""
+
+
+def bulk_producer(connection: Connection, *, request_timeout_ms: int = 30_000) -> AIOKafkaProducer:
+    """A producer for facts and the like: acknowledged by all in-sync replicas.
+
+    Not idempotent: equal facts have equal keys and merge, and an idempotent producer can wedge.
+    """
+    return AIOKafkaProducer(
+        **connection.options(),
+        acks="all",
+        max_batch_size=_BATCH_BYTES,
+        max_request_size=ROOMY_RECORD_BYTES + _BATCH_BYTES,
+        request_timeout_ms=request_timeout_ms,
+    )
+
+
+async def stop_within(client: Any, seconds: float = _STOP_SECONDS) -> None:
+    """Stops a consumer or producer; one that hangs, as it may while Kafka is away, is left behind."""
+    try:
+        async with asyncio.timeout(seconds):
+            await client.stop()
+    except (KafkaError, OSError, TimeoutError):
+        return
+
+
+class Writer:
+    """Collects records into batches a partition, sends them, and knows what is not yet acknowledged."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self._producer = producer
+        self._open: dict[tuple[str, int], Any] = {}
+        self._full: list[tuple[str, int, Any]] = []
+        self._singles: list[tuple[Outgoing, Fallback | None]] = []
+        self._unacknowledged: set[asyncio.Future[object]] = set()
+        self._failure: BaseException | None = None
+
+    def append(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
+        """Adds a record to its partition's batch; sent with the next `send`."""
+        place = (topic, partition)
+        batch = self._open.get(place)
+        if batch is None or batch.append(key=key, value=value, timestamp=None) is None:
+            if batch is not None:
+                self._full.append((topic, partition, batch))
+            batch = self._open[place] = self._producer.create_batch()
+            batch.append(key=key, value=value, timestamp=None)
+
+    def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
+        """Adds one record of any shape; if it is too large for Kafka, its fallback is sent instead."""
+        self._singles.append((record, fallback))
+
+    async def send(self) -> None:
+        """Hands everything collected to the producer; waits only when too much is unacknowledged.
+
+        Raises:
+            SendError: Kafka did not take something.
+        """
+        batches, self._full = self._full, []
+        batches += [(topic, partition, batch) for (topic, partition), batch in self._open.items()]
+        self._open = {}
+        singles, self._singles = self._singles, []
+        try:
+            for topic, partition, batch in batches:
+                self._track(await self._producer.send_batch(batch, topic, partition=partition))
+            for record, fallback in singles:
+                self._track(asyncio.ensure_future(self._send_single(record, fallback)))
+        except (KafkaError, TimeoutError) as error:
+            raise SendError(f"Kafka did not take a batch: {error!r}") from error
+        if len(self._unacknowledged) > _MAX_UNACKNOWLEDGED:
+            await self._acknowledged()
+
+    async def flush(self) -> None:
+        """Sends what is collected and waits until Kafka has acknowledged everything sent so far.
+
+        Raises:
+            SendError: something was not acknowledged.
+        """
+        await self.send()
+        await self._acknowledged()
+
+    def reset(self) -> None:
+        """Forgets what is collected, sent and failed: the shards go back to their last checkpoint."""
+        self._open, self._full, self._singles = {}, [], []
+        self._unacknowledged = set()
+        self._failure = None
+
+    async def _acknowledged(self) -> None:
+        waiting = list(self._unacknowledged)
+        if waiting:
+            await asyncio.wait(waiting)
+        failure = self._failure
+        if failure is not None:
+            raise SendError(f"Kafka did not acknowledge a record: {failure!r}") from failure
+
+    def _track(self, future: "asyncio.Future[object]") -> None:
+        self._unacknowledged.add(future)
+        future.add_done_callback(self._done)
+
+    def _done(self, future: "asyncio.Future[object]") -> None:
+        failure = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if future in self._unacknowledged:
+            self._unacknowledged.discard(future)
+            self._failure = failure or self._failure
+
+    async def _send_single(self, record: Outgoing, fallback: Fallback | None) -> None:
+        try:
+            await send_single(self._producer, record)
+        except MessageSizeTooLargeError:
+            if fallback is None:
+                raise
+            await send_single(self._producer, fallback())
+
+
+async def send_single(producer: AIOKafkaProducer, record: Outgoing) -> None:
+    """Sends one record and waits until Kafka has acknowledged it."""
+    await producer.send_and_wait(
+        record.topic,
+        value=record.value,
+        key=record.key,
+        partition=record.partition,
+        headers=list(record.headers),
+        timestamp_ms=record.timestamp_ms,
+    )

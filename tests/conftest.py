@@ -1,0 +1,134 @@
+"""Which brokers the suite runs on, and one running broker of each kind for the whole session."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import pytest
+
+from learner_worker.brokers import Broker, BrokerKind, available_brokers, description, running_broker, why_not
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What `--brokers` asked for; `absent` says why for every kind that is not here."""
+
+    given: str | None
+    kinds: list[BrokerKind]
+    absent: list[str]
+
+
+@dataclass(slots=True)
+class BrokerPool:
+    """Every broker of the session: started when first asked for, stopped at the end."""
+
+    given: str | None
+    stack: ExitStack
+    running: dict[BrokerKind, Broker] = field(default_factory=dict)
+
+    def broker(self, kind: BrokerKind) -> Broker:
+        if kind not in self.running:
+            self.running[kind] = self.stack.enter_context(running_broker(kind, given=self.given))
+        return self.running[kind]
+
+
+CHOICE = pytest.StashKey[Choice]()
+USED = pytest.StashKey[list[BrokerKind]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--brokers",
+        default=AUTO,
+        metavar="KINDS",
+        help="what the tests run against: auto (embedded, plus Apache Kafka by Java and Maven or by Docker if"
+        " there, plus LEARNER_BOOTSTRAP_SERVERS if set), or some of embedded,kafka,docker,given",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given = os.environ.get("LEARNER_BOOTSTRAP_SERVERS")
+    asked = str(config.getoption("--brokers"))
+    config.stash[CHOICE] = _automatic_choice(given) if asked == AUTO else _named_choice(asked, given)
+    config.stash[USED] = []
+
+
+def _automatic_choice(given: str | None) -> Choice:
+    available = available_brokers(given)
+    kafkas = [kind for kind in (BrokerKind.KAFKA, BrokerKind.DOCKER) if kind in available]
+    wanted = [BrokerKind.EMBEDDED, *kafkas[:1], BrokerKind.GIVEN]
+    absent = [why_not(kind) for kind in BrokerKind if kind not in available]
+    return Choice(given, [kind for kind in wanted if kind in available], absent)
+
+
+def _named_choice(asked: str, given: str | None) -> Choice:
+    names = list(dict.fromkeys(name.strip() for name in asked.split(",")))
+    unknown = [name for name in names if name not in set(BrokerKind)]
+    if unknown:
+        raise pytest.UsageError(f"--brokers: {unknown[0]!r} is none of auto, {', '.join(BrokerKind)}")
+    kinds = [BrokerKind(name) for name in names]
+    missing = [kind for kind in kinds if kind not in available_brokers(given)]
+    if missing:
+        raise pytest.UsageError("--brokers: " + " ".join(why_not(kind) for kind in missing))
+    return Choice(given, kinds, [])
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    choice = config.stash[CHOICE]
+    return [
+        f"brokers: {_names(choice, choice.kinds)}",
+        *(f"not here: {sentence}" for sentence in choice.absent),
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    choice = config.stash[CHOICE]
+    terminalreporter.write_line(f"brokers used: {_names(choice, config.stash[USED])}")
+    for sentence in choice.absent:
+        terminalreporter.write_line(f"not here: {sentence}")
+
+
+def _names(choice: Choice, kinds: list[BrokerKind]) -> str:
+    return "; ".join(description(kind, choice.given) for kind in kinds) or "none"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    kinds = metafunc.config.stash[CHOICE].kinds
+    if "broker" in metafunc.fixturenames:
+        if not kinds:
+            raise pytest.UsageError("These tests need a broker. " + " ".join(map(why_not, BrokerKind)))
+        metafunc.parametrize("broker", kinds, ids=str, indirect=True, scope="session")
+    if "started_kind" in metafunc.fixturenames:
+        started = [kind for kind in kinds if kind is not BrokerKind.GIVEN]
+        metafunc.parametrize("started_kind", started, ids=str)
+
+
+@pytest.fixture(scope="session")
+def broker_pool(pytestconfig: pytest.Config) -> Iterator[BrokerPool]:
+    """The session's brokers. Not parametrised: several may run side by side, none is ever restarted."""
+    with ExitStack() as stack:
+        pool = BrokerPool(pytestconfig.stash[CHOICE].given, stack)
+        yield pool
+        pytestconfig.stash[USED].extend(pool.running)
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest, broker_pool: BrokerPool) -> Broker:
+    """A running broker; a test that takes it runs once on each of the suite's brokers."""
+    return broker_pool.broker(request.param)
+
+
+@pytest.fixture(scope="session")
+def broker_kinds(pytestconfig: pytest.Config) -> frozenset[BrokerKind]:
+    """The kinds this run of the suite was given."""
+    return frozenset(pytestconfig.stash[CHOICE].kinds)
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A topic prefix of the test's own: brokers are shared, topics are not."""
+    return f"t{secrets.token_hex(3)}-"
