@@ -3,13 +3,21 @@
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from learner_worker.client import BidAdvice
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.demo.auctions import Auction, Award, Entry, award
+from learner_worker.errors import LearnerError
+
+PATIENCE: Final = 10
+"""Questions in a row without an answer, after which the demo gives up."""
+
+
+class SilentLearnerError(LearnerError):
+    """The learner does not answer: the demo has nothing to show."""
 
 
 class Learner(Protocol):
@@ -51,10 +59,18 @@ class Market:
         self.advice: dict[AgentId, SuggestBidReply] = {}
         self.answer_seconds: list[float] = []
         self.unanswered: list[str] = []
+        self._silence = 0
 
     async def play(self, auction: Auction) -> Award:
-        """One auction from the first question to the delivery."""
+        """One auction from the first question to the delivery.
+
+        Raises `SilentLearnerError` once too many questions in a row went unanswered.
+        """
         bids_sats = await self._bids_sats(auction)
+        if self._silence >= PATIENCE:
+            raise SilentLearnerError(
+                f"{self._silence} questions in a row went unanswered: {self.unanswered[-1]}"
+            )
         for agent_id in auction.arrival:
             await self._place(auction, agent_id, bids_sats[agent_id])
         won = award(auction, bids_sats)
@@ -83,8 +99,10 @@ class Market:
             include=("learned_keywords",),
         )
         if advice.reply is None:
+            self._silence += 1
             self.unanswered.append(f"{entry.persona.asking}: {advice.reason}")
         else:
+            self._silence = 0
             self.answer_seconds.append(time.monotonic() - asked)
             self.advice[entry.persona.asking] = advice.reply
         return advice.bid_sats

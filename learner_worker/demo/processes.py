@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -90,10 +91,17 @@ async def running_replicas(cluster: Cluster) -> AsyncIterator[Sequence[Replica]]
         await _wait_until_ready(replicas)
         yield replicas
     finally:
-        await _end([replica.process for replica in replicas])
-    for replica in replicas:
-        if replica.process.returncode != 0:
-            raise replica.error(f"did not stop with exit code 0 but {replica.process.returncode}")
+        running = [replica for replica in replicas if replica.process.returncode is None]
+        await _end([replica.process for replica in running])
+        for replica in running:
+            if replica.process.returncode != 0:
+                raise replica.error(f"got SIGTERM and ended with {_ending(replica.process.returncode)}")
+
+
+def _ending(exit_code: int | None) -> str:
+    if exit_code == -signal.SIGKILL:
+        return f"SIGKILL, after it had not stopped within {STOP_SECONDS:.0f} s"
+    return f"exit code {exit_code}"
 
 
 async def _start(cluster: Cluster, number: int) -> Replica:

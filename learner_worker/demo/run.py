@@ -16,8 +16,8 @@ from rich.console import Console
 
 from learner_worker.brokers import BrokerKind, first_available
 from learner_worker.client import EventPublisher, LearnerClient
-from learner_worker.demo.audit import disagreements
 from learner_worker.demo.auctions import Auction, Award, draw_auction
+from learner_worker.demo.audit import disagreements
 from learner_worker.demo.cluster import Cluster, started_broker
 from learner_worker.demo.comparison import FinishedAuction, figures, finished_auctions
 from learner_worker.demo.market import Market

@@ -72,7 +72,7 @@ class Story:
         for sentence in verdict(whole):
             self._print(sentence, style="bold")
         self._print(
-            "(chance: how far luck alone would bring the groups apart in 19 of 20 runs; halves: asking : static)",
+            "(chance: how far luck alone brings the groups apart in 19 of 20 runs; halves: asking : static)",
             style="dim",
         )
         self._print()

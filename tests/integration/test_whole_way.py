@@ -1,0 +1,123 @@
+"""The main job on a real broker: events in, outcomes in SQLite, metrics and suggestions out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from learner_worker.brokers import Broker
+from learner_worker.client import LearnerClient
+from learner_worker.contract.topics import TopicNames, Topics
+from tests import model
+from tests.swarm import TOPICS, shuffled_with_duplicates, swarm_history
+from tests.workers import create_topics, latest_metrics, outcomes_on_disk, publish, running_worker, until
+
+AUCTIONS = 100
+BASE_BIDS = (0, 1, 137, 2**53 - 1)
+
+
+async def test_history_in_causal_order_gives_the_models_metrics_keywords_and_suggestions(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """100 auctions in causal order: every outcome, metric, keyword and suggestion equals the model's."""
+    await _judge(broker, prefix, tmp_path, swarm_history(1, AUCTIONS))
+
+
+async def test_shuffled_and_duplicated_history_gives_the_models_metrics_keywords_and_suggestions(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """The same 100 auctions shuffled, a fifth of the events twice: nothing is lost or counted twice."""
+    events = shuffled_with_duplicates(swarm_history(1, AUCTIONS), seed=2)
+    await _judge(broker, prefix, tmp_path, events)
+
+
+async def test_two_replicas_share_the_shards_and_answer_for_all_agents(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """Two replicas on one group: each has half of the shards, together they equal the model."""
+    names = await create_topics(broker.bootstrap_servers, prefix)
+    events = swarm_history(3, AUCTIONS)
+    folders = tmp_path / "one", tmp_path / "two"
+    async with running_worker(broker.bootstrap_servers, prefix, folders[0]) as one:
+        await publish(broker.bootstrap_servers, names, events[: len(events) // 2])
+        async with running_worker(broker.bootstrap_servers, prefix, folders[1]) as two:
+            await publish(broker.bootstrap_servers, names, events[len(events) // 2 :])
+            await _metrics_equal_the_model(broker, names, events)
+            await _suggestions_equal_the_model(broker, prefix, events)
+            shares = [worker.logged("shards.assigned")[-1]["shards"] for worker in (one, two)]
+            assert sorted(sum(shares, [])) == [0, 1, 2, 3]
+            assert [len(share) for share in shares] == [2, 2]
+            assert await two.stop() == 0
+        assert await one.stop() == 0
+
+
+async def _judge(broker: Broker, prefix: str, tmp_path: Path, events: Sequence[model.Event]) -> None:
+    names = await create_topics(broker.bootstrap_servers, prefix)
+    state_dir = tmp_path / "state"
+    async with running_worker(broker.bootstrap_servers, prefix, state_dir) as worker:
+        await publish(broker.bootstrap_servers, names, events)
+        await _metrics_equal_the_model(broker, names, events)
+        await _suggestions_equal_the_model(broker, prefix, events)
+        assert await worker.stop() == 0
+    assert outcomes_on_disk(state_dir) == model.outcomes(events)
+
+
+async def _metrics_equal_the_model(
+    broker: Broker, names: TopicNames, events: Sequence[model.Event]
+) -> None:
+    expected = {
+        agent_id: _record(agent_id, metrics)
+        for agent_id, metrics in model.metrics(model.outcomes(events)).items()
+    }
+    found: dict[str, dict[str, Any]] = {}
+
+    async def equal() -> bool:
+        found.clear()
+        found.update(await latest_metrics(broker.bootstrap_servers, names))
+        return {agent_id: _compared(record) for agent_id, record in found.items()} == expected
+
+    try:
+        await until(equal, "the metrics topic equals the model", seconds=30)
+    except AssertionError:
+        assert {agent_id: _compared(record) for agent_id, record in found.items()} == expected
+        raise
+
+
+def _compared(record: dict[str, Any]) -> dict[str, Any]:
+    """A metrics record without what the model cannot know."""
+    return {name: value for name, value in record.items() if name not in {"as_of", "outcome_offset"}}
+
+
+def _record(agent_id: str, metrics: model.Metrics) -> dict[str, Any]:
+    return {
+        "agent_id": agent_id,
+        "total_bids": metrics.total_bids,
+        "auctions_won": metrics.auctions_won,
+        "tasks_completed": metrics.tasks_completed,
+        "tasks_failed": metrics.tasks_failed,
+        "win_rate": metrics.win_rate,
+        "success_rate": metrics.success_rate,
+        "avg_winning_bid_sats": metrics.avg_winning_bid_sats,
+        "learned_keywords": [
+            {"keyword": word.keyword, "wins": word.wins, "failures": word.failures, "net": word.net}
+            for word in model.strongest_keywords(metrics)
+        ],
+    }
+
+
+async def _suggestions_equal_the_model(
+    broker: Broker, prefix: str, events: Sequence[model.Event]
+) -> None:
+    metrics = model.metrics(model.outcomes(events))
+    async with LearnerClient(broker.bootstrap_servers, topics=Topics(prefix=prefix)) as learner:
+        for index, agent_id in enumerate([*metrics, "a-stranger"]):
+            description = TOPICS[index % len(TOPICS)]
+            base = BASE_BIDS[index % len(BASE_BIDS)]
+            reply = await learner.suggest_bid(agent_id, description=description, base_bid_sats=base)
+            expected = model.classic(metrics.get(agent_id), description, base)
+            assert reply.suggested_bid_sats == expected.suggested_bid_sats
+            assert reply.factor == expected.factor
+            assert [(item.rule, item.multiplier) for item in reply.adjustments] == expected.rules
+            assert reply.stale is False
+            assert (reply.as_of is None) == (agent_id not in metrics)
+
+
