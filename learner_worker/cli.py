@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a failure, 2 a mistake in what was asked or configured.
 import asyncio
 import importlib.util
 import json
+import logging
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
@@ -186,6 +187,9 @@ def suggest(
             )
 
     configure_logging()
+    logging.getLogger("learner_worker.client").setLevel(
+        logging.CRITICAL
+    )  # what it warns of ends up in the error
     reply = _complete(ask())
     if as_json:
         click.echo(json.dumps(json.loads(encode_message(reply)), indent=2, ensure_ascii=False))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from aiokafka.helpers import create_ssl_context
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -24,6 +24,7 @@ from learner_worker.observability import LogFormat, LogLevel
 from learner_worker.stream.connection import Connection
 
 _PREFIX = "LEARNER_"
+_LAST_PORT = 65_535
 
 
 def _port(value: object) -> object:
@@ -34,7 +35,15 @@ def _listed(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
-Port = Annotated[int | None, Field(ge=0, le=65_535), BeforeValidator(_port)]
+def _reachable(value: str) -> str:
+    for address in value.split(","):
+        host, _, port = address.strip().rpartition(":")
+        if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) <= _LAST_PORT:
+            raise ValueError(f"{address!r} is no host:port")
+    return value
+
+
+Port = Annotated[int | None, Field(ge=0, le=_LAST_PORT), BeforeValidator(_port)]
 Names = Annotated[list[str] | None, NoDecode, BeforeValidator(_listed)]
 TopicSetting = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")]
 

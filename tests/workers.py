@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from learner_worker.contract.topics import TopicNames, Topics
+from learner_worker.contract.topics import TopicName, TopicNames, Topics
 from learner_worker.stream.cluster import connected
 from learner_worker.stream.connection import Connection
 from tests.model import AuctionClosed, BidPlaced, Event, Outcome, TaskFinished
@@ -32,9 +32,7 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("LEARNER_")}
 
 
-async def until(
-    condition: Callable[[], Awaitable[T | None]], what: str, *, seconds: float = 60.0
-) -> T:
+async def until(condition: Callable[[], Awaitable[T | None]], what: str, *, seconds: float = 60.0) -> T:
     """Waits for a condition's first true value."""
     deadline = time.monotonic() + seconds
     while not (value := await condition()):
@@ -147,7 +145,7 @@ async def running_worker(
             await process.wait()
 
 
-def topic_of(event: Event, names: TopicNames) -> str:
+def topic_of(event: Event, names: TopicNames) -> TopicName:
     """The topic that carries an event."""
     match event:
         case BidPlaced():
@@ -168,13 +166,14 @@ async def publish(bootstrap_servers: str, names: TopicNames, events: Sequence[Ev
         await asyncio.gather(*sends)
 
 
-async def read_topic(bootstrap_servers: str, topic: str) -> list[Any]:
+async def read_topic(bootstrap_servers: str, topic: TopicName) -> list[Any]:
     """Every record of a topic as it is now."""
+    async with connected(Connection(bootstrap_servers), patience_seconds=30) as cluster:
+        count = (await cluster.partitions([topic]))[topic]
+    partitions = [TopicPartition(topic, number) for number in range(count)]
     async with AIOKafkaConsumer(
         bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest", enable_auto_commit=False
     ) as consumer:
-        numbers = await until(_partitions_of(consumer, topic), f"{topic} is there", seconds=15)
-        partitions = [TopicPartition(topic, number) for number in numbers]
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
         records: list[Any] = []
@@ -182,15 +181,6 @@ async def read_topic(bootstrap_servers: str, topic: str) -> list[Any]:
             batches = await consumer.getmany(timeout_ms=200)
             records += [record for batch in batches.values() for record in batch]
         return records
-
-
-def _partitions_of(consumer: Any, topic: str) -> Callable[[], Awaitable[set[int] | None]]:
-    async def partitions() -> set[int] | None:
-        await consumer.topics()
-        found: set[int] | None = consumer.partitions_for_topic(topic)
-        return found
-
-    return partitions
 
 
 async def latest_metrics(bootstrap_servers: str, names: TopicNames) -> dict[str, dict[str, Any]]:
@@ -219,7 +209,9 @@ WHERE closed_at IS NOT NULL AND (placed_at IS NOT NULL OR winner_agent_id = agen
 
 
 def _outcome(row: Sequence[Any]) -> Outcome:
-    _, agent_id, closed_at, winner, winning_bid, close_text, placed_at, bid, text, finished_at, succeeded = row
+    _, agent_id, closed_at, winner, winning_bid, close_text, placed_at, bid, text, finished_at, succeeded = (
+        row
+    )
     won = winner == agent_id
     return Outcome(
         won=won,

@@ -88,7 +88,7 @@ class KafkaNode:
         self.process = None
 
     def _format_storage(self, cluster_id: str) -> None:
-        tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "--cluster-id", cluster_id]
+        tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", f"--cluster-id={cluster_id}"]
         command = [*self._java("-XX:TieredStopAtLevel=1"), *tool, "--config", str(self._settings_file)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=FORMAT_SECONDS, check=False)
         if done.returncode != 0:

@@ -18,6 +18,7 @@ from learner_worker.errors import BrokerError, ConfigurationError
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 2.0
 RETRY_SECONDS = 0.25
+_ABANDON_STEP_SECONDS = 0.1
 REQUEST_TIMEOUT_MS = 5000
 """aiokafka's 40 s would leave a half-open connection unnoticed for as long."""
 
@@ -96,10 +97,16 @@ async def _abandon(producer: Any) -> None:
     """Close without `stop()`, which waits for ever for records that cannot be sent, and keeps its tasks."""
     producer._closed = True
     await _ends_within(STOP_SECONDS, producer.client.close())
-    sender = producer._sender.sender_task
-    if sender is not None:
-        sender.cancel()
-        await asyncio.wait([sender], timeout=STOP_SECONDS)
+    sender, until = producer._sender.sender_task, asyncio.get_running_loop().time() + STOP_SECONDS
+    if sender is None:
+        return
+    sender.cancel()
+    while not sender.done() and asyncio.get_running_loop().time() < until:
+        await asyncio.wait([sender], timeout=_ABANDON_STEP_SECONDS)
+        # What was in flight waits for news of the cluster, which a closed client never brings.
+        news = producer.client._md_update_fut
+        if news is not None and not news.done():
+            news.set_result(False)
 
 
 async def _ends_within(seconds: float, ending: Coroutine[Any, Any, None]) -> bool:

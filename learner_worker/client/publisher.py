@@ -6,21 +6,14 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from learner_worker.client.connection import (
-    KAFKA_FAILURES,
-    RETRY_SECONDS,
-    Connection,
-    is_dead,
-    log,
-    stop_producer,
-)
+from learner_worker.client.connection import KAFKA_FAILURES, Connection, log
 from learner_worker.client.messages import event, wire_time
+from learner_worker.client.producer import StandingProducer
 from learner_worker.contract.codec import encode_message
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.errors import BrokerError
 
-_SETTINGS: dict[str, Any] = {"acks": "all", "enable_idempotence": True, "linger_ms": 0}
 _AGAIN = (
     "The event may have arrived all the same: publish it again with the same time, copies do no harm. "
     "It said: "
@@ -64,12 +57,8 @@ class EventPublisher:
         self._connection = Connection(bootstrap_servers, client_id, dict(kafka_options or {}))
         self._topics = topics.named()
         self._timeout_seconds = timeout_seconds
-        self._open = False
-        self._opening = asyncio.Lock()
-        self._producer: Any = None
-        self._acknowledged_at = 0.0
+        self._producer = StandingProducer(self._connection)
         self._unacknowledged: set[asyncio.Task[None]] = set()
-        self._not_started: Exception | None = None
         self._not_acknowledged: BaseException | None = None
 
     async def __aenter__(self) -> Self:
@@ -79,14 +68,15 @@ class EventPublisher:
             BrokerError: Kafka was not reached in time; the message says what to do.
             ConfigurationError: `kafka_options` can never work.
         """
-        self._open = True
+        self._producer.open()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._started_producer()
-        except TimeoutError as error:
-            raise self._connection.failure(self._not_started) from error
-        finally:
-            self._open = self._producer is not None
+                await self._producer.started()
+        except BaseException as error:
+            await self._producer.close()
+            if isinstance(error, TimeoutError):
+                raise self._producer.not_started() from error
+            raise
         return self
 
     async def __aexit__(
@@ -104,10 +94,7 @@ class EventPublisher:
                 raise
             log.error("events.not-acknowledged: %s", unsent)
         finally:
-            self._open = False
-            producer, self._producer = self._producer, None
-            if producer is not None:
-                await stop_producer(producer)
+            await self._producer.close()
 
     async def bid_placed(
         self,
@@ -215,43 +202,21 @@ class EventPublisher:
         producer = None
         try:
             async with asyncio.timeout_at(until):
-                producer = await self._started_producer()
+                producer = await self._producer.started()
                 return producer, await producer.send(topic, value, key=key)
         except KAFKA_FAILURES as error:
-            await self._replace_if_stuck(producer, error, until)
-            reason = error if producer is not None else self._not_started
-            raise BrokerError(f"The event was not sent. {self._connection.failure(reason)}") from error
+            self._producer.replace_if_stuck(producer, error, until - self._timeout_seconds)
+            reason = self._producer.not_started() if producer is None else self._connection.failure(error)
+            raise BrokerError(f"The event was not sent. {reason}") from error
 
     async def _acknowledge(self, producer: Any, sent: Any, value: bytes, until: float) -> None:
         try:
             async with asyncio.timeout_at(until):
                 await sent
         except KAFKA_FAILURES as error:
-            await self._replace_if_stuck(producer, error, until)
+            self._producer.replace_if_stuck(producer, error, until - self._timeout_seconds)
             raise BrokerError(f"{self._connection.failure(error)}. {_AGAIN}{value.decode()}") from error
-        self._acknowledged_at = asyncio.get_running_loop().time()
-
-    async def _started_producer(self) -> Any:
-        if not self._open:
-            raise BrokerError("the publisher is not open: publish inside `async with EventPublisher(...)`")
-        async with self._opening:
-            while self._producer is None:
-                try:
-                    self._producer = await self._connection.start_producer(**_SETTINGS)
-                except KAFKA_FAILURES as error:
-                    self._not_started = error
-                    await asyncio.sleep(RETRY_SECONDS)
-            return self._producer
-
-    async def _replace_if_stuck(self, producer: Any, error: Exception, until: float) -> None:
-        """Give up a producer that has ended, or got nothing through in this event's whole time."""
-        if producer is None or producer is not self._producer:
-            return
-        silent = isinstance(error, TimeoutError) and self._acknowledged_at < until - self._timeout_seconds
-        if silent or is_dead(producer):
-            self._producer = None  # the next event starts another
-            log.warning("events.producer-replaced: %r", error)
-            await stop_producer(producer, flush_seconds=0)
+        self._producer.acknowledged()
 
     def _settle(self, acknowledgement: asyncio.Task[None]) -> None:
         self._unacknowledged.discard(acknowledgement)

@@ -18,6 +18,8 @@ from learner_worker.errors import BrokerError, ConfigurationError, SuggestionErr
 
 FETCH_MAX_WAIT_MS = 50
 READ_MS = 1000
+LAST_ASKS_SECONDS = 0.2
+"""How long a line that ends tries to send its last requests: nobody waits for their replies."""
 SILENT_READS = 10
 """After so many reads without any answer from Kafka (10 s) the line is opened anew."""
 
@@ -52,7 +54,7 @@ async def open_line(
     async with AsyncExitStack() as stack:
         # 1.
         producer = await connection.start_producer(**_REQUESTS_SETTINGS)
-        stack.push_async_callback(stop_producer, producer)
+        stack.push_async_callback(stop_producer, producer, flush_seconds=LAST_ASKS_SECONDS)
         async with asyncio.timeout(CONNECT_SECONDS):
             await producer.partitions_for(topics.requests)
             existing = await producer.partitions_for(topics.replies)

@@ -88,7 +88,7 @@ def covered_offset(value: bytes) -> tuple[AgentId, int] | None:
     """The agent and the changelog offset that a metrics record covers; None if it is no such record."""
     try:
         found = _covered.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return found.agent_id, found.outcome_offset
 

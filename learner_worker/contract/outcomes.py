@@ -6,23 +6,27 @@ compaction never deletes information.
 """
 
 import hashlib
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
-from learner_worker.contract.fields import AgentId, TaskId
+from learner_worker.contract.fields import MAX_SATS, AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.errors import RecordError, UpgradeRequiredError
 
 FACT_VERSION: Final = 1
 
+# What SQLite can hold: a number beyond it would stop the shard instead of becoming a dead letter.
+_Time = Annotated[Micros, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Sats = Annotated[int, msgspec.Meta(ge=0, le=MAX_SATS)]
+
 
 class Close(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """How an auction ended. `description` travels only where no bid brings one."""
 
-    closed_at: Micros
+    closed_at: _Time
     winner: AgentId | None = None
-    winning_bid_sats: int | None = None
+    winning_bid_sats: _Sats | None = None
     description_digest: str | None = None
     description: str | None = None
 
@@ -30,15 +34,15 @@ class Close(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class Bid(msgspec.Struct, frozen=True, gc=False):
     """A bid that counts, or may come to count."""
 
-    placed_at: Micros
-    bid_sats: int
+    placed_at: _Time
+    bid_sats: _Sats
     description: str
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
     """How a won task ended."""
 
-    finished_at: Micros
+    finished_at: _Time
     succeeded: bool
 
 
@@ -96,7 +100,7 @@ def decode_fact(value: bytes) -> Fact:
     except msgspec.ValidationError as error:
         _require_known_version(value)
         raise RecordError("invalid-fact", f"not a fact of the learner: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError("not-json", f"not JSON: {error}") from error
     if fact.v > FACT_VERSION:
         _require_known_version(value)
@@ -106,7 +110,7 @@ def decode_fact(value: bytes) -> Fact:
 def _require_known_version(value: bytes) -> None:
     try:
         version = _version_decoder.decode(value).v
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     if version > FACT_VERSION:
         raise UpgradeRequiredError(

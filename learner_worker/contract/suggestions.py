@@ -1,6 +1,6 @@
 """What a bidding agent asks, and what it is answered."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -43,7 +43,7 @@ class _Answer(BaseModel):
 class Adjustment(_Answer):
     """One rule that changed the factor, with its reason in words."""
 
-    rule: Rule
+    rule: Annotated[str, Field(description=f"One of {', '.join(get_args(Rule))}; newer learners may add.")]
     multiplier: float
     reason: str
 

@@ -41,7 +41,7 @@ async def disagreements(learner: Learner, history: Sequence[Event]) -> list[str]
     wrong: dict[AgentId, Counts | None] = dict.fromkeys(expected)
     try:
         async with asyncio.timeout(CATCH_UP_SECONDS):
-            while wrong := await _differing(learner, expected, wrong):
+            while wrong := await _differing(learner, expected, wrong):  # noqa: ASYNC110 (another process)
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError:
         return [

@@ -38,6 +38,15 @@ class Figures:
     tasks_failed: int
     sats_earned: int
 
+    def __add__(self, other: "Figures") -> "Figures":
+        """The figures of both groups together."""
+        return Figures(
+            auctions_won=self.auctions_won + other.auctions_won,
+            tasks_completed=self.tasks_completed + other.tasks_completed,
+            tasks_failed=self.tasks_failed + other.tasks_failed,
+            sats_earned=self.sats_earned + other.sats_earned,
+        )
+
     @property
     def success_rate(self) -> float:
         """Completed of all won; 0.0 if none."""
@@ -47,6 +56,9 @@ class Figures:
     def sats_per_win(self) -> float:
         """Earned of all won, failed ones included; 0.0 if none."""
         return self.sats_earned / self.auctions_won if self.auctions_won else 0.0
+
+
+NOTHING: Final = Figures(0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,17 +52,18 @@ class DemoOptions:
 
 async def run_demo(options: DemoOptions, console: Console) -> int:
     """Run the demo and return its exit code: 0, 1 for a failure, 128 + the signal's number if stopped."""
-    demo = asyncio.create_task(_run(options, Story(console)), name="demo")
+    story = Story(console)
+    demo = asyncio.create_task(_run(options, story), name="demo")
     with _cancelled_by_signals(demo) as received:
         try:
             await demo
         except asyncio.CancelledError:
             if not received:
                 raise
-            console.print("Stopped in the middle: the workers and the broker are gone.")
+            story.tell("Stopped in the middle: the workers and the broker are gone.")
             return 128 + received[0]
         except LearnerError as error:
-            console.print(f"The demo failed. {error}", style="red", markup=False, highlight=False)
+            story.failure(error)
             return 1
     return 0
 
@@ -89,8 +90,9 @@ def _cancelled_by_signals(demo: "asyncio.Task[None]") -> Iterator[list[int]]:
 
 async def _run(options: DemoOptions, story: Story) -> None:
     """From nothing to the comparison, and back to nothing."""
+    story.title()
     kind = _broker_kind(options)
-    with _temporary_folder(options.keep, story) as folder:
+    with _temporary_folder(options.keep) as folder:
         async with started_broker(kind, options.bootstrap_servers, folder / "broker", story.tell) as broker:
             prefix = f"demo-{secrets.token_hex(3)}-"
             cluster = Cluster(broker, prefix, options.partitions, folder)
@@ -108,19 +110,17 @@ def _broker_kind(options: DemoOptions) -> BrokerKind:
 
 
 @contextmanager
-def _temporary_folder(keep: bool, story: Story) -> Iterator[Path]:
+def _temporary_folder(keep: bool) -> Iterator[Path]:
     """Removed at the end, unless it is to be kept or something failed: then the logs are in it."""
     folder = Path(tempfile.mkdtemp(prefix="learner-demo-"))
     try:
         yield folder
     except LearnerError:
-        story.tell(f"the workers' logs are in {folder}")
+        keep = keep or any(folder.glob("*.log"))
         raise
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    if not keep:
-        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _learn_and_bid(options: DemoOptions, cluster: Cluster, story: Story) -> None:
@@ -133,7 +133,7 @@ async def _learn_and_bid(options: DemoOptions, cluster: Cluster, story: Story) -
             await _hold_auctions(options, market, replicas, story)
             story.answers(market)
             if wrong := await disagreements(learner, market.history):
-                raise WrongCountError("The learner miscounted: " + "; ".join(wrong))
+                raise WrongCountError(f"The learner miscounted, see {cluster.folder}: {'; '.join(wrong)}")
         story.comparison(market.history)
 
 

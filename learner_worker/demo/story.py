@@ -14,6 +14,7 @@ from learner_worker.demo.personas import PERSONAS, asks
 from learner_worker.demo.processes import Replica
 from learner_worker.demo.verdict import verdict
 from learner_worker.demo.view import comparison_table
+from learner_worker.errors import LearnerError
 
 
 class Story:
@@ -27,14 +28,21 @@ class Story:
         """A step on the way."""
         self._print(sentence, style="dim")
 
+    def title(self) -> None:
+        """What this is."""
+        self._print("learner-worker demo: does it pay to ask?", style="bold")
+
+    def failure(self, error: LearnerError) -> None:
+        """What went wrong."""
+        self._print(f"The demo failed. {error}", style="red")
+
     def opening(self, seed: int, auctions: int, cluster: Cluster, replicas: Sequence[Replica]) -> None:
         """Who plays, on what."""
-        self._print()
-        self._print("learner-worker demo: does it pay to ask?", style="bold")
         self._print(
             f"{len(replicas)} workers share {cluster.partitions} shards on {cluster.broker.description}; "
             f"ready after {self._seconds()}."
         )
+        self._print()
         self._print(
             "Six personas bid for work in reverse auctions, the lowest bid wins: "
             + ", ".join(f"{persona.name} {persona.trade}" for persona in PERSONAS)
@@ -90,4 +98,6 @@ class Story:
         return f"{time.monotonic() - self._begun:.0f} s"
 
     def _print(self, text: str = "", *, style: str | None = None) -> None:
-        self.console.print(text, style=style, markup=False, highlight=False)
+        """Wrapped for a terminal; elsewhere a sentence is a line."""
+        whole = not self.console.is_terminal
+        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=whole)

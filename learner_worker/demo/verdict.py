@@ -42,5 +42,5 @@ def _phrase(difference: Difference) -> str:
 
 def figure(value: float, unit: str, *, sign: bool = False) -> str:
     """A number as a person reads it: whole, thousands apart, with its unit."""
-    text = f"{value:+,.0f}" if sign else f"{value:,.0f}"
+    text = f"{round(value):+,}" if sign else f"{round(value):,}"
     return f"{text.replace(',', ' ')}{' ' if unit else ''}{unit}"

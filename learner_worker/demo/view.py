@@ -14,7 +14,7 @@ from rich.text import Text
 
 from learner_worker.contract.suggestions import Adjustment, SuggestBidReply
 from learner_worker.demo.auctions import Auction, Award
-from learner_worker.demo.comparison import Difference, Figures
+from learner_worker.demo.comparison import NOTHING, Difference, Figures
 from learner_worker.demo.personas import Persona, asks
 from learner_worker.demo.verdict import figure
 
@@ -107,14 +107,25 @@ def _drawn(scene: Scene, *, roomy: bool) -> Group:
     for standing in scene.standings:
         table.add_row(
             _twins(Text(standing.persona.asking, style="bold cyan"), standing.persona.static),
-            _twins(Text(str(standing.asking.auctions_won)), str(standing.static.auctions_won)),
-            _twins(Text(_success(standing.asking)), _success(standing.static)),
-            _twins(Text(figure(standing.asking.sats_earned, "")), figure(standing.static.sats_earned, "")),
+            *_both(standing.asking, standing.static),
             _twins(Text(_factor(standing), style=_factor_style(standing)), "x1.00"),
             Text("\n").join([_why(standing.advice, roomy=roomy), _words(standing.advice)]),
         )
+    asking = sum((standing.asking for standing in scene.standings), NOTHING)
+    static = sum((standing.static for standing in scene.standings), NOTHING)
+    table.add_section()
+    table.add_row(_twins(Text("all asking", style="bold cyan"), "all static"), *_both(asking, static))
     return Group(
         _headline(scene), ProgressBar(total=scene.total, completed=scene.number, complete_style="cyan"), table
+    )
+
+
+def _both(asking: Figures, static: Figures) -> tuple[Text, Text, Text]:
+    """Won, success and earned."""
+    return (
+        _twins(Text(str(asking.auctions_won)), str(static.auctions_won)),
+        _twins(Text(_success(asking)), _success(static)),
+        _twins(Text(figure(asking.sats_earned, "")), figure(static.sats_earned, "")),
     )
 
 

@@ -115,6 +115,8 @@ class Ownership(Generic[ShardT]):
         shards: those that are open.
         prepared: those opened in this epoch that the reading loop has not sought yet.
         active: the partitions whose batches may be taken.
+        rejoining: this member is between two generations of the group: a commit now would carry the old
+            one, and the refusal makes aiokafka forget who it is in the group.
     """
 
     epoch: int = 0
@@ -122,6 +124,7 @@ class Ownership(Generic[ShardT]):
     shards: dict[Shard, ShardT] = field(default_factory=dict)
     prepared: list[Shard] = field(default_factory=list)
     active: set[TopicPartition] = field(default_factory=set)
+    rejoining: bool = False
 
 
 class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
@@ -150,6 +153,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._processing = asyncio.Lock()
         self._checkpointing = asyncio.Lock()
         self._preparing: asyncio.Task[None] | None = None
+        self._committed: dict[TopicPartition, Committed] = {}
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # --- the loops -------------------------------------------------------------------------------------
@@ -271,21 +275,26 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             return True
 
     async def _commit(self, cuts: Mapping[Shard, Cut], epoch: int) -> None:
+        """Commits what changed since the last commit; a refused commit costs the member its place."""
         assignment = self._consumer.assignment()
-        offsets = {
-            partition: OffsetAndMetadata(committed.offset, committed.metadata)
+        changed = {
+            partition: committed
             for number, cut in cuts.items()
             for topic, committed in cut.commits.items()
             if (partition := TopicPartition(topic, number)) in assignment
+            and self._committed.get(partition) != committed
         }
-        if not offsets or epoch != self.ownership.epoch:
+        if not changed or epoch != self.ownership.epoch or self.ownership.rejoining:
             return
+        offsets = {tp: OffsetAndMetadata(found.offset, found.metadata) for tp, found in changed.items()}
         try:
             async with asyncio.timeout(_COMMIT_SECONDS):
                 await self._consumer.commit(offsets)
         except (KafkaError, TimeoutError) as error:
             # SQLite is the truth: the next checkpoint commits again.
-            _log.warning("checkpoint.commit_failed", error=repr(error))
+            _log.warning("checkpoint.commit_failed", error=_first_line(error))
+        else:
+            self._committed.update(changed)
 
     # --- the group gives and takes -----------------------------------------------------------------------
 
@@ -299,11 +308,15 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
                 await self.checkpoint()  # Kafka still takes its commit: this member has not rejoined yet
         except (LearnerError, KafkaError, TimeoutError) as error:
             _log.warning("revoke.checkpoint_failed", error=repr(error))
+        self.ownership.rejoining = True
+        _log.info("shards.revoked", shards=sorted(self.ownership.shards))
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Pauses everything new at once and opens the shards in a task of their own."""
         self._consumer.pause(*assigned)
         self._begin_epoch()
+        self.ownership.rejoining = False
+        self._committed.clear()
         self.ownership.assigned = self._whole_shards(assigned)
         _log.info("shards.assigned", shards=sorted(self.ownership.assigned), epoch=self.ownership.epoch)
         self._prepare_soon()
@@ -447,3 +460,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
     def _raise_failure(self) -> None:
         if self._failure.done():
             self._failure.result()
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -400,6 +400,27 @@ async def test_impossible_kafka_options(kind: Any, nowhere: str) -> None:
                 pass
 
 
+async def test_a_client_is_entered_once_at_a_time(nowhere: str) -> None:
+    """Entering an open client again is refused, and the first entry goes on."""
+    async with LearnerClient(nowhere) as client:
+        with pytest.raises(ConfigurationError, match="open already"):
+            await client.__aenter__()
+        assert not (
+            await client.suggest_bid_or_base("a", description="", base_bid_sats=1, timeout_seconds=0.1)
+        ).advised
+
+
+async def test_a_fault_never_stands_between_an_agent_and_its_bid(nowhere: str) -> None:
+    """Even arguments of impossible types fall back to the base bid, with the fault as the reason."""
+    impossible: Any = 7
+    bid = await LearnerClient(nowhere).suggest_bid_or_base(
+        "agent-1", description=DESCRIPTION, base_bid_sats=3, include=impossible
+    )
+
+    assert (bid.bid_sats, bid.advised) == (3, False)
+    assert str(bid.reason).startswith("TypeError: ")
+
+
 # --- Kafka goes and comes back --------------------------------------------------------------------
 
 
@@ -633,6 +654,35 @@ async def test_a_flush_names_what_was_not_acknowledged(switched: SwitchedBroker)
         assert isinstance(acknowledgement.exception(), BrokerError)
         await publisher.flush()
         switched.on()
+
+
+async def test_an_unsent_event_never_hides_an_error_of_the_service(switched: SwitchedBroker) -> None:
+    """When the context is left by an exception, that exception comes out, whatever the flush says."""
+    await create_topics(switched.servers, Topics())
+    with pytest.raises(ZeroDivisionError):
+        await fail_while_publishing(switched)
+    switched.on()
+
+
+async def fail_while_publishing(switched: SwitchedBroker) -> None:
+    async with EventPublisher(switched.servers, timeout_seconds=1) as publisher:
+        await publisher.task_finished("task-1", "agent-1", succeeded=True)
+        switched.off()
+        await publisher.task_finished("task-1", "agent-1", succeeded=True, wait=False)
+        raise ZeroDivisionError
+
+
+async def test_missing_topics_are_named_as_such(broker: Broker, prefix: str) -> None:
+    """Where Kafka makes no topics by itself, missing ones are named as the cause, with what to do."""
+    if broker.kind is not BrokerKind.KAFKA:
+        pytest.skip("this broker makes topics by itself, or may")
+    servers, topics = broker.bootstrap_servers, Topics(prefix=prefix)
+    async with LearnerClient(servers, topics=topics, timeout_seconds=0.1) as client:
+        with pytest.raises(BrokerError, match="learner-worker topics create"):
+            await client.ready(0.1)
+    async with EventPublisher(servers, topics=topics) as publisher:
+        with pytest.raises(BrokerError, match=r"The event was not sent\. .*learner-worker topics create"):
+            await publisher.task_finished("task-1", "agent-1", succeeded=True)
 
 
 async def test_a_publisher_without_a_broker(nowhere: str) -> None:

@@ -1,6 +1,7 @@
 """The main job on a real broker: events in, outcomes in SQLite, metrics and suggestions out."""
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,15 @@ from learner_worker.client import LearnerClient
 from learner_worker.contract.topics import TopicNames, Topics
 from tests import model
 from tests.swarm import TOPICS, shuffled_with_duplicates, swarm_history
-from tests.workers import create_topics, latest_metrics, outcomes_on_disk, publish, running_worker, until
+from tests.workers import (
+    WorkerProcess,
+    create_topics,
+    latest_metrics,
+    outcomes_on_disk,
+    publish,
+    running_worker,
+    until,
+)
 
 AUCTIONS = 100
 BASE_BIDS = (0, 1, 137, 2**53 - 1)
@@ -36,15 +45,20 @@ async def test_two_replicas_share_the_shards_and_answer_for_all_agents(
     """Two replicas on one group: each has half of the shards, together they equal the model."""
     names = await create_topics(broker.bootstrap_servers, prefix)
     events = swarm_history(3, AUCTIONS)
-    folders = tmp_path / "one", tmp_path / "two"
-    async with running_worker(broker.bootstrap_servers, prefix, folders[0]) as one:
+
+    def replica(name: str) -> AbstractAsyncContextManager[WorkerProcess]:
+        # Static members: noida-db never lets go of a dynamic one that aiokafka replaces in a rebalance.
+        static = {"--group-instance-id": name}
+        return running_worker(broker.bootstrap_servers, prefix, tmp_path / name, settings=static)
+
+    async with replica("one") as one:
         await publish(broker.bootstrap_servers, names, events[: len(events) // 2])
-        async with running_worker(broker.bootstrap_servers, prefix, folders[1]) as two:
+        async with replica("two") as two:
             await publish(broker.bootstrap_servers, names, events[len(events) // 2 :])
-            await _metrics_equal_the_model(broker, names, events)
+            await metrics_equal_the_model(broker, names, events)
             await _suggestions_equal_the_model(broker, prefix, events)
             shares = [worker.logged("shards.assigned")[-1]["shards"] for worker in (one, two)]
-            assert sorted(sum(shares, [])) == [0, 1, 2, 3]
+            assert sorted(shard for share in shares for shard in share) == [0, 1, 2, 3]
             assert [len(share) for share in shares] == [2, 2]
             assert await two.stop() == 0
         assert await one.stop() == 0
@@ -55,15 +69,13 @@ async def _judge(broker: Broker, prefix: str, tmp_path: Path, events: Sequence[m
     state_dir = tmp_path / "state"
     async with running_worker(broker.bootstrap_servers, prefix, state_dir) as worker:
         await publish(broker.bootstrap_servers, names, events)
-        await _metrics_equal_the_model(broker, names, events)
+        await metrics_equal_the_model(broker, names, events)
         await _suggestions_equal_the_model(broker, prefix, events)
         assert await worker.stop() == 0
     assert outcomes_on_disk(state_dir) == model.outcomes(events)
 
 
-async def _metrics_equal_the_model(
-    broker: Broker, names: TopicNames, events: Sequence[model.Event]
-) -> None:
+async def metrics_equal_the_model(broker: Broker, names: TopicNames, events: Sequence[model.Event]) -> None:
     expected = {
         agent_id: _record(agent_id, metrics)
         for agent_id, metrics in model.metrics(model.outcomes(events)).items()
@@ -104,9 +116,7 @@ def _record(agent_id: str, metrics: model.Metrics) -> dict[str, Any]:
     }
 
 
-async def _suggestions_equal_the_model(
-    broker: Broker, prefix: str, events: Sequence[model.Event]
-) -> None:
+async def _suggestions_equal_the_model(broker: Broker, prefix: str, events: Sequence[model.Event]) -> None:
     metrics = model.metrics(model.outcomes(events))
     async with LearnerClient(broker.bootstrap_servers, topics=Topics(prefix=prefix)) as learner:
         for index, agent_id in enumerate([*metrics, "a-stranger"]):
@@ -119,5 +129,3 @@ async def _suggestions_equal_the_model(
             assert [(item.rule, item.multiplier) for item in reply.adjustments] == expected.rules
             assert reply.stale is False
             assert (reply.as_of is None) == (agent_id not in metrics)
-
-

@@ -1,14 +1,19 @@
 """The demo's pure parts: its draws, its auctions, its comparison and the sentences on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import StringIO
+from typing import Literal
 
 import pytest
 from rich.console import Console
 
+from learner_worker.client import BidAdvice
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.fields import AgentId, TaskId
-from learner_worker.demo.auctions import Auction, award, draw_auction
+from learner_worker.contract.suggestions import Adjustment, AgentMetrics, LearnedKeyword, SuggestBidReply
+from learner_worker.demo import audit
+from learner_worker.demo.auctions import Auction, Award, award, draw_auction
+from learner_worker.demo.audit import Counts, counted_by_hand, disagreements
 from learner_worker.demo.comparison import (
     Difference,
     Figures,
@@ -17,9 +22,12 @@ from learner_worker.demo.comparison import (
     figures,
     finished_auctions,
 )
+from learner_worker.demo.market import Market, SilentLearnerError
 from learner_worker.demo.personas import PERSONAS, asks
 from learner_worker.demo.verdict import figure, verdict
-from learner_worker.demo.view import PlainView, Scene, Standing, comparison_table
+from learner_worker.demo.view import PlainView, Scene, Standing, comparison_table, opened_view
+from learner_worker.domain.metrics import Metrics
+from learner_worker.domain.strategies import classic
 
 ECHO, ECHO_STATIC = AgentId("echo"), AgentId("echo-static")
 HELM, HELM_STATIC = AgentId("helm"), AgentId("helm-static")
@@ -189,7 +197,13 @@ def test_fewer_failures_are_better() -> None:
 
 @pytest.mark.parametrize(
     ("value", "unit", "sign", "text"),
-    [(1234.4, "", False, "1 234"), (61.3, "%", False, "61 %"), (44, "", True, "+44"), (-3, "", True, "-3")],
+    [
+        (1234.4, "", False, "1 234"),
+        (61.3, "%", False, "61 %"),
+        (44, "", True, "+44"),
+        (-3, "", True, "-3"),
+        (-0.4, "", True, "+0"),
+    ],
 )
 def test_a_figure_reads_easily(value: float, unit: str, sign: bool, text: str) -> None:
     """Thousands stand apart, units follow, differences carry their sign."""
@@ -220,3 +234,168 @@ def test_the_comparison_prints_every_figure() -> None:
     Console(file=output, width=80).print(table)
     won = next(line for line in output.getvalue().splitlines() if "auctions won" in line)
     assert won.split() == ["auctions", "won", "3", "1", "+2", "±4", "1", ":", "1", "2", ":", "0"]
+
+
+class HistoryLearner:
+    """Answers from the published history by the default strategy, without Kafka; or not at all."""
+
+    def __init__(self) -> None:
+        self.market: Market | None = None
+        self.miscounts = 0
+
+    async def suggest_bid_or_base(
+        self,
+        agent_id: str,
+        *,
+        description: str,
+        base_bid_sats: int,
+        include: Iterable[Literal["learned_keywords"]] = (),
+    ) -> BidAdvice:
+        if self.market is None:
+            return BidAdvice(base_bid_sats, None, "TIMEOUT: no reply")
+        history = self.market.history
+        counts = counted_by_hand(history).get(AgentId(agent_id), Counts(0, 0, 0, 0))
+        metrics = Metrics(*counts._replace(auctions_won=counts.auctions_won + self.miscounts))
+        suggestion = classic(metrics, {}, description, base_bid_sats)
+        reply = SuggestBidReply(
+            agent_id=AgentId(agent_id),
+            base_bid_sats=base_bid_sats,
+            suggested_bid_sats=suggestion.suggested_bid_sats,
+            strategy="classic",
+            factor=suggestion.factor,
+            adjustments=[
+                Adjustment(rule=advice.rule, multiplier=advice.multiplier, reason=advice.reason)
+                for advice in suggestion.advice
+            ],
+            metrics=AgentMetrics(
+                total_bids=metrics.total_bids,
+                auctions_won=metrics.auctions_won,
+                tasks_completed=metrics.tasks_completed,
+                tasks_failed=metrics.tasks_failed,
+                win_rate=metrics.win_rate,
+                success_rate=metrics.success_rate,
+                avg_winning_bid_sats=0.0,
+            ),
+            learned_keywords=[LearnedKeyword(keyword="digest", wins=3, failures=1, net=2)] * bool(include),
+            as_of=None,
+            stale=False,
+        )
+        return BidAdvice(reply.suggested_bid_sats, reply, None)
+
+
+class RecordingPublisher:
+    """Writes down what it is told to publish."""
+
+    def __init__(self) -> None:
+        self.published: list[Event] = []
+
+    async def bid_placed(self, task_id: str, agent_id: str, *, bid_sats: int, description: str) -> None:
+        self.published.append(
+            BidPlaced(
+                task_id=TaskId(task_id),
+                agent_id=AgentId(agent_id),
+                bid_sats=bid_sats,
+                description=description,
+            )
+        )
+
+    async def auction_closed(
+        self, task_id: str, *, winner_agent_id: str | None, winning_bid_sats: int | None
+    ) -> None:
+        winner = None if winner_agent_id is None else AgentId(winner_agent_id)
+        self.published.append(
+            AuctionClosed(task_id=TaskId(task_id), winner_agent_id=winner, winning_bid_sats=winning_bid_sats)
+        )
+
+    async def task_finished(self, task_id: str, agent_id: str, *, succeeded: bool) -> None:
+        self.published.append(
+            TaskFinished(task_id=TaskId(task_id), agent_id=AgentId(agent_id), succeeded=succeeded)
+        )
+
+
+async def _play_all(market: Market, auctions: Iterable[Auction]) -> None:
+    for auction in auctions:
+        await market.play(auction)
+
+
+async def _played(auctions: int) -> tuple[HistoryLearner, RecordingPublisher, Market]:
+    learner, publisher = HistoryLearner(), RecordingPublisher()
+    market = learner.market = Market(learner, publisher)
+    await _play_all(market, _auctions(7, auctions))
+    return learner, publisher, market
+
+
+async def test_the_history_is_what_was_published() -> None:
+    """The comparison is made from the very events that went to Kafka, in their order."""
+    _, publisher, market = await _played(30)
+    assert market.history == publisher.published
+    assert len(finished_auctions(market.history)) == 30
+
+
+async def test_static_twins_keep_their_bid_and_asking_ones_take_the_advice() -> None:
+    """A static bid is always the drawn one; an asking one is the base times the factor of the reply."""
+    _, _, market = await _played(30)
+    bids = {(bid.task_id, bid.agent_id): bid.bid_sats for bid in market.history if isinstance(bid, BidPlaced)}
+    for auction in _auctions(7, 30):
+        for entry in auction.entries:
+            assert bids[auction.task_id, entry.persona.static] == entry.base_bid_sats
+    assert any(advice.factor != 1 for advice in market.advice.values())
+
+
+async def test_a_learner_that_counts_right_agrees() -> None:
+    """No agent's metrics differ from the history."""
+    learner, _, market = await _played(10)
+    assert await disagreements(learner, market.history) == []
+
+
+async def test_a_learner_that_miscounts_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every agent whose metrics stay wrong is named, with both counts."""
+    monkeypatch.setattr(audit, "CATCH_UP_SECONDS", 0.05)
+    learner, _, market = await _played(10)
+    learner.miscounts = 1
+    wrong = await disagreements(learner, market.history)
+    assert [sentence.split(":")[0] for sentence in wrong] == sorted(bids_by_agent(market.history))
+
+
+async def test_an_unanswered_agent_bids_its_base_and_a_silent_learner_ends_the_demo() -> None:
+    """Without a reply the base bid is placed; after a run of silence the demo gives up and says why."""
+    market = Market(HistoryLearner(), RecordingPublisher())
+    auctions = iter(_auctions(7, 50))
+    first = next(auctions)
+    await market.play(first)
+    placed = {bid.agent_id: bid.bid_sats for bid in market.history if isinstance(bid, BidPlaced)}
+    assert placed == {
+        agent: entry.base_bid_sats
+        for entry in first.entries
+        for agent in (entry.persona.asking, entry.persona.static)
+    }
+    with pytest.raises(SilentLearnerError, match="TIMEOUT"):
+        await _play_all(market, auctions)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+async def test_the_live_table_tells_of_every_agent(width: int) -> None:
+    """On a narrow and on a wide terminal: every twin, the factor, the gist of the reason and a word."""
+    _, _, market = await _played(30)
+    output = StringIO()
+    console = Console(file=output, width=width, height=30, force_terminal=True)
+    auctions = finished_auctions(market.history)
+    standings = [
+        Standing(
+            persona,
+            figures(auctions, persona.asking.__eq__),
+            figures(auctions, persona.static.__eq__),
+            market.advice.get(persona.asking),
+        )
+        for persona in PERSONAS
+    ]
+    last = draw_auction(7, 30)
+    with opened_view(console, 30) as view:
+        view.show(Scene(30, 30, last, Award(ECHO, 90, succeeded=True), standings))
+    shown = output.getvalue()
+    for persona in PERSONAS:
+        assert persona.asking in shown
+        assert persona.static in shown
+    assert "be more competitive" in shown
+    assert "digest +2" in shown
+    assert ("x0.85 be more" in shown) == (width == 160)

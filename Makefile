@@ -1,0 +1,70 @@
+# Needs make and Python 3.11 or newer with pip, nothing else; everything is installed into .venv.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check schemas lock clean
+
+# On the command line only: ARGS goes to the command, PYTHON is used instead of the first one found.
+ARGS =
+PYTHON =
+BIN := .venv/bin
+READY := .venv/.ready
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
+
+# The caller's environment does not reach into .venv.
+unexport $(filter PYTHON% PYTEST% MYPY% RUFF% COVERAGE%,$(.VARIABLES))
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_CONSTRAINT PIP_REQUIRE_HASHES VIRTUAL_ENV
+
+# In a recipe: $$python is the first Python that is new enough.
+FIND_PYTHON = \
+	python=; \
+	for name in $(PYTHON) python3.14 python3.13 python3.12 python3.11 python3; do \
+		if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$name; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "No Python 3.11 or newer found: install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1 /p' Makefile | while read -r name words; do printf '  make %-8s %s\n' "$$name" "$$words"; done
+
+demo: $(READY) ## Watch a swarm bid and the learner learn, on an embedded broker; ARGS="--seed 3"
+	@$(BIN)/learner-worker demo --broker embedded $(ARGS)
+
+test: $(READY) ## Run the tests on every broker that is here; ARGS="tests/unit -x"
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## Lint, format, types, import direction, and that schemas and lock are current
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
+	$(BIN)/learner-worker schemas check
+	$(BIN)/python -m pytest -q --no-header --no-summary tests/unit/test_lock.py
+
+schemas: $(READY) ## Write schemas/ from the code
+	@$(BIN)/learner-worker schemas export
+
+lock: ## Write requirements/dev.lock from pyproject.toml (needs the network); ARGS="--upgrade"
+	@$(FIND_PYTHON); set -e; \
+	tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; trap 'exit 1' HUP INT TERM; \
+	"$$python" -m venv "$$tools"; \
+	"$$tools/bin/python" $(PIP_INSTALL) uv; \
+	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--extra embedded --group dev pyproject.toml -o requirements/dev.lock $(ARGS)
+
+clean: ## Delete .venv, caches and what was built
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements/dev.lock pyproject.toml
+	@if ! $(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		$(FIND_PYTHON); \
+		echo "Making .venv with $$("$$python" --version) and installing requirements/dev.lock (a minute, once)"; \
+		"$$python" -m venv --clear .venv >/dev/null 2>&1 \
+		|| { "$$python" -m venv --clear --without-pip .venv && "$$python" -m pip --python .venv install --quiet pip; } \
+		|| { echo "Python cannot make .venv; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	else echo "Updating .venv to requirements/dev.lock"; fi
+	@$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements/dev.lock
+	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $(READY)

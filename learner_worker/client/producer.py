@@ -1,0 +1,80 @@
+"""The publisher's producer, kept going: one that has ended, or gets nothing through, is replaced."""
+
+import asyncio
+from typing import Any
+
+from learner_worker.client.connection import (
+    KAFKA_FAILURES,
+    RETRY_SECONDS,
+    Connection,
+    is_dead,
+    log,
+    stop_producer,
+)
+from learner_worker.errors import BrokerError
+
+_SETTINGS: dict[str, Any] = {"acks": "all", "enable_idempotence": True, "linger_ms": 0}
+
+
+class StandingProducer:
+    """Starts a producer when one is needed, and the next one when that is stuck, until it is closed."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._open = False
+        self._starting = asyncio.Lock()
+        self._producer: Any = None
+        self._failure: Exception | None = None
+        self._acknowledged_at = 0.0
+        self._endings: set[asyncio.Task[None]] = set()
+
+    def open(self) -> None:
+        """From now on producers are started."""
+        self._open = True
+
+    async def started(self) -> Any:
+        """The producer; waits for Kafka, unbounded.
+
+        Raises:
+            BrokerError: the publisher is not open.
+            ConfigurationError: it can never start.
+        """
+        if not self._open:
+            raise BrokerError("the publisher is not open: publish inside `async with EventPublisher(...)`")
+        async with self._starting:
+            while self._producer is None:
+                try:
+                    self._producer = await self._connection.start_producer(**_SETTINGS)
+                except KAFKA_FAILURES as error:
+                    self._failure = error
+                    await asyncio.sleep(RETRY_SECONDS)
+            return self._producer
+
+    def not_started(self) -> BrokerError:
+        """Why none could be started, as a sentence that says what to do next."""
+        return self._connection.failure(self._failure)
+
+    def acknowledged(self) -> None:
+        """Note that Kafka has acknowledged an event just now."""
+        self._acknowledged_at = asyncio.get_running_loop().time()
+
+    def replace_if_stuck(self, producer: Any, error: Exception, since: float) -> None:
+        """Give up this producer if it has ended, or ran out of time with nothing acknowledged since."""
+        silent = isinstance(error, TimeoutError) and self._acknowledged_at < since
+        if producer is not None and producer is self._producer and (silent or is_dead(producer)):
+            log.warning("events.producer-replaced: %r", error)
+            self._producer = None
+            ending = asyncio.create_task(
+                stop_producer(producer, flush_seconds=0), name="learner-events-ending"
+            )
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+
+    async def close(self) -> None:
+        """Stop, within a bound, what was started."""
+        self._open = False
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await stop_producer(producer)
+        if self._endings:
+            await asyncio.wait(self._endings)

@@ -1,0 +1,75 @@
+"""The demo as a person starts it: it ends by itself, tells what changed and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from learner_worker.brokers import BrokerKind
+
+DEMO_SECONDS = 120
+
+
+def _demo(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
+    """A demo in a session of its own, whose temporary files go to the test's folder."""
+    command = [sys.executable, "-m", "learner_worker", "demo", "--broker", "embedded", *options]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        start_new_session=True,
+    )
+
+
+def _left_running(session: int, tmp_path: Path) -> list[str]:
+    """What still runs of the demo: in its session, or (a daemon) with its folder on the command line."""
+    listed = subprocess.run(["ps", "-eo", "sess=,stat=,args="], capture_output=True, text=True, check=True)
+    processes = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    return [
+        " ".join(arguments)
+        for number, state, *arguments in processes
+        if not state.startswith("Z") and (number == str(session) or str(tmp_path) in " ".join(arguments))
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _needs_embedded(broker_kinds: frozenset[BrokerKind]) -> None:
+    if BrokerKind.EMBEDDED not in broker_kinds:
+        pytest.skip("this run of the suite does not use the embedded broker")
+
+
+def test_the_demo_compares_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Without a terminal: exit 0, plain lines, the comparison; no process and no file stays."""
+    demo = _demo(tmp_path, "--auctions", "40")
+    output, _ = demo.communicate(timeout=DEMO_SECONDS)
+    assert demo.returncode == 0, output
+    assert "\x1b" not in output
+    for line in ("auction 40/40", "What asking changed", "auctions won", "sats per win"):
+        assert line in output
+    assert "Its own count of all 12 agents agrees with the published events." in output
+    assert "Both workers stopped in order" in output
+    assert _left_running(demo.pid, tmp_path) == []
+    assert list(tmp_path.glob("learner-*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_stopped_in_the_middle_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C (or SIGTERM) during the auctions: one sentence, 128 + the signal, nothing left."""
+    demo = _demo(tmp_path, "--auctions", "1000")
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "1000 auctions, seed" in line:
+            break
+    demo.send_signal(number)
+    output, _ = demo.communicate(timeout=DEMO_SECONDS)
+    assert demo.returncode == 128 + number, output
+    assert "Stopped in the middle" in output
+    assert "Traceback" not in output
+    assert _left_running(demo.pid, tmp_path) == []
+    assert list(tmp_path.glob("learner-*")) == []

@@ -1,0 +1,77 @@
+"""SIGTERM in the middle of a stream: exit code 0, and nothing is lost at the next start."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from learner_worker.brokers import Broker
+from tests import model
+from tests.integration.test_whole_way import metrics_equal_the_model
+from tests.swarm import swarm_history
+from tests.workers import create_topics, outcomes_on_disk, publish, running_worker, until
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_stopped_in_the_middle_of_a_stream_nothing_is_lost(
+    broker: Broker, prefix: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Two stops while events flow, then a last run: every outcome is there, once."""
+    names = await create_topics(broker.bootstrap_servers, prefix)
+    events = swarm_history(11, 1_500)
+    state_dir = tmp_path / "state"
+    publishing = asyncio.create_task(publish(broker.bootstrap_servers, names, events))
+    for done in (500, 1_000):
+        async with running_worker(broker.bootstrap_servers, prefix, state_dir) as worker:
+
+            async def has_worked(done: int = done) -> bool:
+                return await worker.metric("learner_events_total") >= done  # noqa: B023
+
+            await until(has_worked, f"{done} events were read")
+            assert await worker.stop(number) == 0
+    await publishing
+    async with running_worker(broker.bootstrap_servers, prefix, state_dir) as worker:
+        await metrics_equal_the_model(broker, names, events)
+        assert await worker.stop(number) == 0
+    assert outcomes_on_disk(state_dir) == model.outcomes(events)
+
+
+async def test_killed_in_the_middle_of_a_stream_nothing_is_lost(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """kill -9 while events flow, the state folder kept: the next run repeats work, and loses nothing."""
+    names = await create_topics(broker.bootstrap_servers, prefix)
+    events = swarm_history(12, 1_500)
+    state_dir = tmp_path / "state"
+    static = {"--group-instance-id": "only", "--session-timeout-seconds": "6"}
+    publishing = asyncio.create_task(publish(broker.bootstrap_servers, names, events))
+    async with running_worker(broker.bootstrap_servers, prefix, state_dir, settings=static) as worker:
+
+        async def has_worked() -> bool:
+            return await worker.metric("learner_events_total") >= 500
+
+        await until(has_worked, "500 events were read")
+        await worker.stop(signal.SIGKILL)
+    await publishing
+    async with running_worker(broker.bootstrap_servers, prefix, state_dir, settings=static) as worker:
+        await metrics_equal_the_model(broker, names, events)
+        assert await worker.stop() == 0
+    assert outcomes_on_disk(state_dir) == model.outcomes(events)
+
+
+async def test_a_lost_disk_is_restored_from_kafka(broker: Broker, prefix: str, tmp_path: Path) -> None:
+    """kill -9 and an empty state folder: everything is read again from Kafka, nothing counts twice."""
+    names = await create_topics(broker.bootstrap_servers, prefix)
+    events = swarm_history(13, 300)
+    static = {"--group-instance-id": "only", "--session-timeout-seconds": "6"}
+    half = len(events) // 2
+    await publish(broker.bootstrap_servers, names, events[:half])
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "lost", settings=static) as worker:
+        await metrics_equal_the_model(broker, names, events[:half])
+        await worker.stop(signal.SIGKILL)
+    await publish(broker.bootstrap_servers, names, events[half:])
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "new", settings=static) as worker:
+        await metrics_equal_the_model(broker, names, events)
+        assert await worker.stop() == 0
+    assert outcomes_on_disk(tmp_path / "new") == model.outcomes(events)

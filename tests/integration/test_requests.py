@@ -1,0 +1,189 @@
+"""Requests by a plain Kafka client on a real broker: good, bad, late, misplaced, misaddressed."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from learner_worker.brokers import Broker
+from learner_worker.contract.times import Micros, format_time
+from learner_worker.contract.topics import TopicNames
+from learner_worker.stream.partitions import partitioner
+from tests.workers import WorkerProcess, create_topics, read_topic, running_worker
+
+PARTITIONS = 4
+GOOD = {"agent_id": "agent-1", "base_bid_sats": 100, "description": "fix it", "request_id": "r-1"}
+Headers = list[tuple[str, bytes]]
+
+
+@dataclass
+class Asking:
+    """A worker, and a plain client that asks it."""
+
+    names: TopicNames
+    worker: WorkerProcess
+    producer: Any
+    replies: Any
+
+    async def ask(self, body: object, headers: Headers | None = None, *, partition: int | None = None) -> Any:
+        """Sends a request and waits for the next reply."""
+        await self.send(body, headers, partition=partition)
+        return await asyncio.wait_for(self.replies.getone(), 15)
+
+    async def send(
+        self, body: object, headers: Headers | None = None, *, partition: int | None = None
+    ) -> None:
+        """Sends a request, keyed by its agent unless a partition is named."""
+        value = body if isinstance(body, bytes) else json.dumps(body).encode()
+        await self.producer.send_and_wait(
+            self.names.requests,
+            value,
+            key=b"agent-1",
+            headers=headers or [],
+            partition=partitioner(PARTITIONS)("agent-1") if partition is None else partition,
+        )
+
+
+@asynccontextmanager
+async def asking(broker: Broker, prefix: str, state_dir: Path) -> AsyncIterator[Asking]:
+    """A running worker and a connected client."""
+    names = await create_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS)
+    async with (
+        running_worker(broker.bootstrap_servers, prefix, state_dir) as worker,
+        AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer,
+        AIOKafkaConsumer(bootstrap_servers=broker.bootstrap_servers) as replies,
+    ):
+        partitions = [TopicPartition(names.replies, number) for number in range(PARTITIONS)]
+        replies.assign(partitions)
+        await replies.seek_to_end()
+        for partition in partitions:
+            await replies.position(partition)
+        yield Asking(names, worker, producer, replies)
+        assert await worker.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({**GOOD, "base_bid_sats": "12"}, "base_bid_sats"),
+        ({**GOOD, "base_bid_sats": 1.0}, "base_bid_sats"),
+        ({**GOOD, "base_bid_sats": True}, "base_bid_sats"),
+        ({**GOOD, "base_bid_sats": 2**63}, "base_bid_sats"),
+        ({**GOOD, "base_bid_sats": -1}, "base_bid_sats"),
+        ({**GOOD, "agent_id": "agent\u0007"}, "agent_id"),
+        ({**GOOD, "deadline": "soon"}, "deadline"),
+        ({**GOOD, "include": ["everything"]}, "include"),
+        ({"agent_id": "agent-1", "base_bid_sats": 1}, "description"),
+    ],
+)
+def test_a_bad_request_is_described_by_its_field(body: object, field: str) -> None:
+    """The decoder's message begins with the field that is wrong."""
+    from learner_worker.contract.codec import decode_request  # noqa: PLC0415
+    from learner_worker.errors import RequestError  # noqa: PLC0415
+
+    with pytest.raises(RequestError) as caught:
+        decode_request(json.dumps(body).encode())
+    assert str(caught.value).startswith(field)
+    assert caught.value.code == "INVALID_REQUEST"
+
+
+async def test_requests_of_every_kind_get_the_reply_they_are_due(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """Good, broken, misplaced, expired and misaddressed requests, one after the other on one worker."""
+    async with asking(broker, prefix, tmp_path / "state") as learner:
+        await _a_good_request_is_answered_with_its_ids_and_key(learner)
+        await _bad_requests_get_invalid_request_naming_the_field(learner)
+        await _a_request_on_a_wrong_partition_is_moved_once_and_answered(learner)
+        await _a_moved_request_that_is_still_wrong_gets_internal(learner)
+        await _every_dialect_gets_its_own_headers(learner)
+        await _an_expired_request_is_dropped_and_counted(learner)
+        await _an_unlisted_reply_topic_is_refused_and_never_written(learner, broker)
+
+
+async def _a_good_request_is_answered_with_its_ids_and_key(learner: Asking) -> None:
+    reply = await learner.ask(GOOD, [("correlation_id", b"\xffopaque")])
+    assert reply.key == b"agent-1"
+    assert reply.headers == (("correlation_id", b"\xffopaque"),)
+    body = json.loads(reply.value)
+    assert (body["request_id"], body["suggested_bid_sats"], body["as_of"]) == ("r-1", 100, None)
+
+
+async def _bad_requests_get_invalid_request_naming_the_field(learner: Asking) -> None:
+    for body, field, known in [
+        ({**GOOD, "base_bid_sats": "12"}, "base_bid_sats", {"request_id": "r-1", "agent_id": "agent-1"}),
+        ({**GOOD, "agent_id": "a\n"}, "agent_id", {"request_id": "r-1"}),
+        (b"not JSON", "JSON", {}),
+        (b"\x00\x00\x00\x00\x07{}", "agent_id", {}),
+    ]:
+        reply = await learner.ask(body)
+        answer = json.loads(reply.value)
+        error = answer.pop("error")
+        assert answer == known
+        assert error["code"] == "INVALID_REQUEST"
+        assert field in error["message"]
+        assert ("learner-error", b"INVALID_REQUEST") in reply.headers
+
+
+async def _a_request_on_a_wrong_partition_is_moved_once_and_answered(learner: Asking) -> None:
+    right = partitioner(PARTITIONS)("agent-1")
+    reply = await learner.ask(GOOD, partition=(right + 1) % PARTITIONS)
+    assert json.loads(reply.value)["agent_id"] == "agent-1"
+
+
+async def _a_moved_request_that_is_still_wrong_gets_internal(learner: Asking) -> None:
+    right = partitioner(PARTITIONS)("agent-1")
+    hopped = [("learner-hop", b"suggest-bid-requests")]
+    reply = await learner.ask(GOOD, hopped, partition=(right + 1) % PARTITIONS)
+    assert json.loads(reply.value)["error"]["code"] == "INTERNAL"
+
+
+async def _every_dialect_gets_its_own_headers(learner: Asking) -> None:
+    topic = learner.names.replies.encode()
+    spring = [
+        ("kafka_correlationId", b"\x00\x01"),
+        ("kafka_replyTopic", topic),
+        ("kafka_replyPartition", b"\x00\x00\x00\x02"),
+    ]
+    reply = await learner.ask(GOOD, spring)
+    assert (reply.partition, dict(reply.headers)["kafka_correlationId"]) == (2, b"\x00\x01")
+    nest = [("kafka_correlationId", b"abc"), ("kafka_replyTopic", topic), ("kafka_replyPartition", b"3")]
+    reply = await learner.ask({**GOOD, "base_bid_sats": None}, nest)
+    headers = dict(reply.headers)
+    assert (reply.partition, headers["kafka_nest-is-disposed"]) == (3, b"\x00")
+    assert headers["kafka_nest-err"].startswith(b"INVALID_REQUEST: base_bid_sats")
+    smallrye = [("REPLY_CORRELATION_ID", b"id"), ("REPLY_TOPIC", topic)]
+    reply = await learner.ask(GOOD, smallrye)
+    assert dict(reply.headers) == {"REPLY_CORRELATION_ID": b"id"}
+
+
+async def _an_expired_request_is_dropped_and_counted(learner: Asking) -> None:
+    past = format_time(Micros((time.time_ns() // 1000) - 1_000_000))
+    await learner.send({**GOOD, "deadline": past})
+    reply = await learner.ask({**GOOD, "request_id": "after"})
+    assert json.loads(reply.value)["request_id"] == "after"
+    _, text = await learner.worker.get("/metrics")
+    assert 'learner_requests_total{code="EXPIRED"} 1.0' in text
+
+
+async def _an_unlisted_reply_topic_is_refused_and_never_written(learner: Asking, broker: Broker) -> None:
+    for address in (
+        [("reply_to", learner.names.outcomes.encode())],
+        [("reply_to", learner.names.task_finished.encode())],
+        [("reply_partition", b"4")],
+        [("correlation_id", b"x" * 1025)],
+    ):
+        await learner.send(GOOD, address)
+    reply = await learner.ask({**GOOD, "request_id": "after the refusals"})
+    assert json.loads(reply.value)["request_id"] == "after the refusals"
+    _, text = await learner.worker.get("/metrics")
+    assert 'learner_requests_total{code="REFUSED"} 4.0' in text
+    assert await read_topic(broker.bootstrap_servers, learner.names.outcomes) == []
+    assert await read_topic(broker.bootstrap_servers, learner.names.task_finished) == []

@@ -1,0 +1,40 @@
+"""requirements/dev.lock is what pyproject.toml asks for: if a test here fails, run `make lock`."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LOCK = (ROOT / "requirements" / "dev.lock").read_text(encoding="utf-8")
+LOCKED = [line.split(" --hash=") for line in re.sub(r"\s*\\\n\s*", " ", LOCK).splitlines()]
+PINS = {canonicalize_name(pin.name): pin for pin in (Requirement(line[0]) for line in LOCKED)}
+ASKED = [
+    *PYPROJECT["build-system"]["requires"],
+    *PYPROJECT["project"]["dependencies"],
+    *PYPROJECT["project"]["optional-dependencies"]["embedded"],
+    *PYPROJECT["dependency-groups"]["dev"],
+]
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_direct_requirement_is_locked_at_a_version_it_allows(asked: str) -> None:
+    """Everything that pyproject.toml names, to build, to run, for the demo and to develop, is in the lock."""
+    requirement = Requirement(asked)
+
+    [pin] = PINS[canonicalize_name(requirement.name)].specifier
+
+    assert pin.operator == "=="
+    assert requirement.specifier.contains(pin.version, prereleases=True)
+
+
+def test_every_locked_package_is_hashed_and_comes_from_no_named_place() -> None:
+    """Each line is `name==version`, perhaps a marker, and its hashes: no index, no URL, no option."""
+    for pin, *hashes in LOCKED:
+        assert re.fullmatch(r"[a-z0-9-]+==[a-z0-9.+!]+( ; .+)?", pin)
+        assert hashes
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in hashes)

@@ -1,0 +1,304 @@
+"""settle: what it sends, how long it remembers, from where it would have to read again."""
+
+import pytest
+
+from learner_worker.contract.events import AuctionClosed, BidPlaced, TaskFinished
+from learner_worker.contract.fields import AgentId, TaskId
+from learner_worker.contract.outcomes import Bid, Close, Fact, Result, description_digest
+from learner_worker.contract.times import Micros, format_time
+from learner_worker.stages.settle import Forgotten, Place, Settle, watermark_of
+from learner_worker.store.statements import AuctionState
+
+HORIZON = 100
+A, B = AgentId("a"), AgentId("b")
+T1, T2, T3 = TaskId("t1"), TaskId("t2"), TaskId("t3")
+BIDS, CLOSES = "bid-placed", "auction-closed"
+
+
+def new_settle(tolerance: int = 0) -> Settle:
+    return Settle(tolerance_micros=tolerance, horizon_micros=HORIZON)
+
+
+def place(offset: int, micros: int, topic: str = BIDS) -> Place:
+    return Place(topic, offset, Micros(micros))
+
+
+def bid(task_id: TaskId, agent_id: AgentId = A, at: int | None = None, sats: int = 7) -> BidPlaced:
+    time = {} if at is None else {"placed_at": format_time(Micros(at))}
+    return BidPlaced.model_validate(
+        {"task_id": task_id, "agent_id": agent_id, "bid_sats": sats, "description": "d", **time}
+    )
+
+
+def close(
+    task_id: TaskId, at: int | None = None, winner: AgentId | None = A, text: str | None = None
+) -> AuctionClosed:
+    time = {} if at is None else {"closed_at": format_time(Micros(at))}
+    return AuctionClosed.model_validate(
+        {"task_id": task_id, "winner_agent_id": winner, "winning_bid_sats": None, "description": text, **time}
+    )
+
+
+def result(task_id: TaskId, at: int | None = None) -> TaskFinished:
+    time = {} if at is None else {"finished_at": format_time(Micros(at))}
+    return TaskFinished.model_validate({"task_id": task_id, "agent_id": A, "succeeded": True, **time})
+
+
+# --- facts ----------------------------------------------------------------------------------------
+
+
+def test_events_become_facts() -> None:
+    """A bid waits for its close, the close sends it, the result goes through at once."""
+    settle = new_settle()
+
+    assert settle.bid(bid(T1, at=5), place(0, 50)) == []
+    assert [Fact(T1, A, Close(Micros(6), A), Bid(Micros(5), 7, "d"))] == settle.close(
+        close(T1, 6), place(0, 60, CLOSES)
+    )
+    assert [Fact(T1, A, result=Result(Micros(8), succeeded=True))] == settle.result(
+        result(T1, 8), place(0, 80)
+    )
+
+
+def test_a_missing_time_is_the_records_own() -> None:
+    """Bids, closes and results without a time take their record's."""
+    settle = new_settle()
+    settle.bid(bid(T1), place(0, 50))
+
+    assert [Fact(T1, A, Close(Micros(60), A), Bid(Micros(50), 7, "d"))] == settle.close(
+        close(T1), place(0, 60, CLOSES)
+    )
+    assert [Fact(T1, A, result=Result(Micros(80), succeeded=True))] == settle.result(result(T1), place(0, 80))
+
+
+def test_the_tolerance_is_the_settings() -> None:
+    """A bid placed so long after the close still counts; a microsecond later it does not."""
+    settle = new_settle(tolerance=3)
+    settle.close(close(T1, 10, winner=None), place(0, 10, CLOSES))
+
+    assert [Fact(T1, A, Close(Micros(10)), Bid(Micros(13), 7, "d"))] == settle.bid(
+        bid(T1, A, 13), place(0, 13)
+    )
+    assert settle.bid(bid(T1, B, 14), place(1, 14)) == []
+
+
+def test_a_closes_text_is_named_by_its_digest() -> None:
+    """A close with a description carries the text's digest as its version, an empty text too."""
+    settle = new_settle()
+
+    assert [Fact(T1, A, Close(Micros(6), A, None, description_digest("x"), "x"))] == settle.close(
+        close(T1, 6, text="x"), place(0, 60, CLOSES)
+    )
+    assert [Fact(T2, A, Close(Micros(6), A, None, description_digest(""), ""))] == settle.close(
+        close(T2, 6, text=""), place(1, 60, CLOSES)
+    )
+
+
+def test_results_are_not_remembered() -> None:
+    """A result leaves nothing behind: no task, no rewind offset, no row."""
+    settle = new_settle()
+    settle.result(result(T1, 8), place(3, 80, "task-finished"))
+
+    assert (settle.remembered, settle.rewind_offset("task-finished", 9), settle.cut()()) == (0, 9, {})
+
+
+# --- forgetting -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("watermark", "forgotten", "remembered"),
+    [
+        (0, Forgotten(0, 0), 3),
+        (149, Forgotten(0, 0), 3),
+        (150, Forgotten(0, 0), 3),
+        (151, Forgotten(1, 1), 2),
+        (160, Forgotten(1, 1), 2),
+        (161, Forgotten(2, 1), 1),
+        (171, Forgotten(3, 2), 0),
+    ],
+)
+def test_a_task_is_forgotten_once_the_watermark_has_passed_its_horizon(
+    watermark: int, forgotten: Forgotten, remembered: int
+) -> None:
+    """First event plus horizon itself still remembers; open and closed tasks alike, told apart."""
+    settle = new_settle()
+    settle.bid(bid(T1), place(0, 50))
+    settle.close(close(T2), place(0, 60, CLOSES))
+    settle.bid(bid(T3), place(1, 70))
+
+    assert forgotten == settle.forget(Micros(watermark))
+    assert remembered == settle.remembered
+
+
+def test_the_first_event_counts_not_the_last() -> None:
+    """Later events of a task do not make it live longer."""
+    settle = new_settle()
+    settle.bid(bid(T1), place(0, 50))
+    settle.close(close(T1), place(0, 149, CLOSES))
+
+    assert Forgotten(1, 0) == settle.forget(Micros(151))
+
+
+def test_tasks_are_forgotten_by_age_not_by_arrival() -> None:
+    """A task that arrived later with an older record time goes first."""
+    settle = new_settle()
+    settle.bid(bid(T1), place(0, 80))
+    settle.bid(bid(T2), place(1, 50))
+
+    assert Forgotten(1, 1) == settle.forget(Micros(151))
+    assert {T1} == {task_id for task_id, state in settle.cut()().items() if state is not None}
+
+
+def test_a_forgotten_task_begins_anew() -> None:
+    """An event after the horizon opens the task again, with an age and an offset of its own."""
+    settle = new_settle()
+    settle.bid(bid(T1), place(0, 50))
+    settle.forget(Micros(151))
+    settle.bid(bid(T1, at=170), place(7, 170))
+
+    assert (settle.remembered, settle.rewind_offset(BIDS, 8)) == (1, 7)
+    assert Forgotten(0, 0) == settle.forget(Micros(270))
+    assert Forgotten(1, 1) == settle.forget(Micros(271))
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [([], None), ([5], 5), ([5, 3, 4], 3), ([5, None, 4], None), ([None], None), ([0, 7], 0)],
+)
+def test_the_watermark_is_the_slowest_sources(sources: list[Micros | None], expected: int | None) -> None:
+    """The smallest of all sources' times; unknown while one of them is unknown."""
+    assert expected == watermark_of(sources)
+
+
+# --- rewind offsets -------------------------------------------------------------------------------
+
+
+def test_the_rewind_offset_is_the_smallest_of_any_remembered_task() -> None:
+    """Per topic: the first event of the oldest task that is still remembered, else the position."""
+    settle = new_settle()
+    assert settle.rewind_offset(BIDS, 4) == 4
+    settle.bid(bid(T1), place(4, 50))
+    settle.bid(bid(T2), place(5, 60))
+    settle.bid(bid(T1, B), place(6, 70))
+    settle.close(close(T2), place(9, 70, CLOSES))
+
+    assert (
+        settle.rewind_offset(BIDS, 7),
+        settle.rewind_offset(CLOSES, 10),
+        settle.rewind_offset("learner-rerouted", 2),
+    ) == (4, 9, 2)
+    settle.forget(Micros(151))
+    assert (settle.rewind_offset(BIDS, 7), settle.rewind_offset(CLOSES, 10)) == (5, 9)
+    settle.forget(Micros(161))
+    assert (settle.rewind_offset(BIDS, 7), settle.rewind_offset(CLOSES, 10)) == (7, 10)
+
+
+def test_the_rewind_offset_is_never_past_the_position() -> None:
+    """A task from a topic's earlier life does not point beyond the position."""
+    settle = new_settle()
+    settle.bid(bid(T1), place(40, 50))
+
+    assert settle.rewind_offset(BIDS, 3) == 3
+
+
+def test_a_task_forgotten_out_of_order_does_not_hide_an_older_offset() -> None:
+    """The younger offset may go first; the older one keeps the rewind back, and the reverse."""
+    settle = new_settle()
+    settle.bid(bid(T1), place(4, 80))
+    settle.bid(bid(T2), place(5, 50))
+    settle.bid(bid(T3), place(6, 90))
+    settle.forget(Micros(151))
+    assert settle.rewind_offset(BIDS, 7) == 4
+    settle.forget(Micros(181))
+    assert settle.rewind_offset(BIDS, 7) == 6
+
+
+def test_rewind_offsets_survive_a_restore() -> None:
+    """The restored tasks' offsets count, in whatever order the rows come."""
+    settle = new_settle()
+    for offset, task_id in enumerate((T1, T2, T3)):
+        settle.bid(bid(task_id), place(offset, 50 + offset))
+    rows = states_of(settle)
+    restored = new_settle()
+    restored.restore({task_id: rows[task_id] for task_id in (T3, T1, T2)})
+
+    assert (restored.remembered, restored.rewind_offset(BIDS, 3)) == (3, 0)
+    assert Forgotten(2, 2) == restored.forget(Micros(152))
+    assert restored.rewind_offset(BIDS, 3) == 2
+
+
+# --- cuts -----------------------------------------------------------------------------------------
+
+
+def states_of(settle: Settle) -> dict[TaskId, AuctionState]:
+    return {task_id: state for task_id, state in settle.cut()().items() if state is not None}
+
+
+def test_a_cut_has_what_changed_since_the_last() -> None:
+    """Changed tasks as rows, forgotten ones as deletions, and each only once."""
+    settle = new_settle()
+    settle.bid(bid(T1, at=5), place(3, 50))
+    settle.close(close(T2, 6, winner=B), place(4, 60, CLOSES))
+
+    assert {
+        T1: AuctionState(50, {BIDS: 3}, None, [], {A: [Bid(Micros(5), 7, "d")]}),
+        T2: AuctionState(60, {CLOSES: 4}, Close(Micros(6), B), [B], {}),
+    } == settle.cut()()
+    assert settle.cut()() == {}
+    settle.forget(Micros(151))
+    assert settle.cut()() == {T1: None}
+
+
+def test_changes_after_a_cut_do_not_show_in_it() -> None:
+    """A cut that is turned into rows later still holds the moment it was taken."""
+    settle = new_settle()
+    settle.bid(bid(T1, at=5), place(3, 50))
+    settle.bid(bid(T2, at=5), place(4, 50))
+    frozen = settle.cut()
+    settle.bid(bid(T1, B, at=6), place(5, 51))
+    settle.bid(bid(T1, A, at=7), place(6, 52))
+    settle.close(close(T2, 9), place(0, 53, CLOSES))
+    settle.forget(Micros(151))
+    settle.bid(bid(T1, B, at=99), place(7, 152))
+
+    assert {
+        T1: AuctionState(50, {BIDS: 3}, None, [], {A: [Bid(Micros(5), 7, "d")]}),
+        T2: AuctionState(50, {BIDS: 4}, None, [], {A: [Bid(Micros(5), 7, "d")]}),
+    } == frozen()
+    assert {
+        T1: AuctionState(152, {BIDS: 7}, None, [], {B: [Bid(Micros(99), 7, "d")]}),
+        T2: None,
+    } == settle.cut()()
+
+
+def test_two_cuts_on_their_way_do_not_disturb_each_other() -> None:
+    """Each of two unwritten cuts keeps its own moment of the same task."""
+    settle = new_settle()
+    settle.bid(bid(T1, at=5), place(3, 50))
+    first = settle.cut()
+    settle.bid(bid(T1, B, at=6), place(4, 51))
+    second = settle.cut()
+    settle.close(close(T1, 9), place(0, 53, CLOSES))
+
+    one, two = first()[T1], second()[T1]
+    assert one is not None
+    assert two is not None
+    assert (sorted(one.waiting), sorted(two.waiting)) == ([A], [A, B])
+    assert (one.standing, two.standing) == (None, None)
+
+
+def test_a_restored_settle_goes_on_where_the_other_stopped() -> None:
+    """Standing close, told agents and waiting bids are all back, and change like any others."""
+    settle = new_settle()
+    settle.bid(bid(T1, A, at=5), place(0, 50))
+    settle.close(close(T1, 9, winner=B), place(0, 60, CLOSES))
+    settle.bid(bid(T1, A, at=11), place(1, 61))
+    restored = new_settle()
+    restored.restore(states_of(settle))
+
+    assert restored.cut()() == {}
+    assert [
+        Fact(T1, A, Close(Micros(12)), Bid(Micros(11), 7, "d")),
+        Fact(T1, B, Close(Micros(12))),
+    ] == restored.close(close(T1, 12, winner=None), place(1, 70, CLOSES))
+    assert {T1: AuctionState(50, {BIDS: 0, CLOSES: 0}, Close(Micros(12)), [A, B], {})} == restored.cut()()
