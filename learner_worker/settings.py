@@ -55,8 +55,8 @@ class Settings(BaseSettings):
         env_prefix=_PREFIX, env_file=".env", toml_file="learner-worker.toml", extra="ignore"
     )
 
-    bootstrap_servers: str = Field(
-        "localhost:9092", min_length=1, description="Kafka's address: host:port,..."
+    bootstrap_servers: Annotated[str, AfterValidator(_reachable)] = Field(
+        "localhost:9092", description="Kafka's address: host:port, or several of them, comma-separated."
     )
     client_id: str = Field("learner-worker", description="How Kafka's logs name this process.")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(

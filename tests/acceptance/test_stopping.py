@@ -26,7 +26,7 @@ async def test_stopped_in_the_middle_of_a_stream_nothing_is_lost(
         async with running_worker(broker.bootstrap_servers, prefix, state_dir) as worker:
 
             async def has_worked(done: int = done) -> bool:
-                return await worker.metric("learner_events_total") >= done  # noqa: B023
+                return await worker.metric("learner_events_total") >= done
 
             await until(has_worked, f"{done} events were read")
             assert await worker.stop(number) == 0
