@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 a failure, 2 a mistake in what was asked or configured.
 """
 
 import asyncio
-import importlib.util
 import json
 import logging
 import sys
@@ -19,6 +18,7 @@ from rich.table import Table
 from learner_worker.client import LearnerClient
 from learner_worker.contract.codec import encode_message
 from learner_worker.contract.suggestions import SuggestBidReply
+from learner_worker.demo import DemoOptions, run_demo
 from learner_worker.errors import ConfigurationError, LearnerError
 from learner_worker.observability import configure_logging
 from learner_worker.settings import Settings, load_settings
@@ -218,10 +218,8 @@ def _show(reply: SuggestBidReply, console: Console) -> None:
 
 
 @cli.command()
-@click.option(
-    "--seed", type=int, default=7, show_default=True, help="The same seed, the same tasks and luck."
-)
-@click.option("--auctions", type=click.IntRange(1, 100_000), default=None, help="How many auctions to hold.")
+@click.option("--seed", type=int, help="The same seed, the same tasks, skills and luck.")
+@click.option("--auctions", type=click.IntRange(1, 100_000), help="How many auctions to hold.")
 @click.option(
     "--broker",
     type=click.Choice(["auto", "given", "docker", "kafka", "embedded"]),
@@ -229,20 +227,19 @@ def _show(reply: SuggestBidReply, console: Console) -> None:
     show_default=True,
     help="What to run on; auto: the first that is there.",
 )
-@click.option("--bootstrap-servers", default=None, help="Your own cluster, with --broker given.")
-@click.option("--partitions", type=click.IntRange(1, 100), default=4, show_default=True, help="Shards.")
+@click.option(
+    "--bootstrap-servers",
+    envvar="LEARNER_BOOTSTRAP_SERVERS",
+    show_envvar=True,
+    help="Your own cluster, for --broker given.",
+)
+@click.option("--partitions", type=click.IntRange(1, 100), help="Shards.")
 @click.option("--keep", is_flag=True, help="Leave the demo's temporary folder, to look into it.")
 def demo(**flags: Any) -> None:
     """Watch a swarm bid, two workers learn, and what asking the learner changes."""
-    for module, extra in (("noida_db", "embedded"), ("testcontainers", "embedded")):
-        if importlib.util.find_spec(module) is None:
-            raise ConfigurationError(
-                f"the demo starts its own broker: install it with `pip install 'learner-worker[{extra}]'`"
-            )
-    from learner_worker.demo import DemoOptions, run_demo  # noqa: PLC0415 (an extra)
-
     options = DemoOptions(**{name: value for name, value in flags.items() if value is not None})
     configure_logging(level="error")
+    logging.getLogger("learner_worker.client").setLevel(logging.CRITICAL)
     sys.exit(_complete(run_demo(options, Console())))
 
 

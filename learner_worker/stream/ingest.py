@@ -31,6 +31,7 @@ _COMMIT_SECONDS = 10.0
 _REVOKE_SECONDS = 30.0
 _ADMIN_PATIENCE_SECONDS = 30.0
 _PREPARE_RETRY_SECONDS = 1.0
+_NOTHING_READ = Committed(0, "rewind=0")
 _log = structlog.get_logger("learner_worker.stream")
 
 
@@ -282,7 +283,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             for number, cut in cuts.items()
             for topic, committed in cut.commits.items()
             if (partition := TopicPartition(topic, number)) in assignment
-            and self._committed.get(partition) != committed
+            and self._committed.get(partition, _NOTHING_READ) != committed
         }
         if not changed or epoch != self.ownership.epoch or self.ownership.rejoining:
             return
