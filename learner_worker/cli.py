@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -15,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from rich.console import Console
 from rich.table import Table
 
+from learner_worker import schemas_command
 from learner_worker.client import LearnerClient
 from learner_worker.contract.codec import encode_message
 from learner_worker.contract.suggestions import SuggestBidReply
@@ -241,6 +243,32 @@ def demo(**flags: Any) -> None:
     configure_logging(level="error")
     logging.getLogger("learner_worker.client").setLevel(logging.CRITICAL)
     sys.exit(_complete(run_demo(options, Console())))
+
+
+@cli.group()
+def schemas() -> None:
+    """Write or check the JSON Schemas of every message."""
+
+
+_folder = click.argument("folder", type=click.Path(path_type=Path), default=Path("schemas"))
+
+
+@schemas.command("export")
+@_folder
+def export_schemas(folder: Path) -> None:
+    """Write the schema of every message into FOLDER."""
+    for path in schemas_command.export(folder):
+        click.echo(path)
+
+
+@schemas.command("check")
+@_folder
+def check_schemas(folder: Path) -> None:
+    """Check that FOLDER holds the schemas as this version knows them; exit code 1 if not."""
+    problems = schemas_command.check(folder)
+    if problems:
+        raise LearnerError("; ".join(problems) + ": run `learner-worker schemas export`")
+    click.echo(f"{folder}: current")
 
 
 def main() -> NoReturn:
