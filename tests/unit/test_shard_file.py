@@ -1,0 +1,390 @@
+"""A shard's file on a real disk: what comes back, what is set aside, what a failure leaves."""
+
+import asyncio
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from learner_worker.contract.fields import MAX_SATS, AgentId, Shard, TaskId
+from learner_worker.contract.outcomes import Bid, Close, Result
+from learner_worker.contract.times import Micros
+from learner_worker.contract.topics import TopicName
+from learner_worker.domain.keywords import Tally
+from learner_worker.domain.metrics import Metrics
+from learner_worker.domain.outcomes import Outcome
+from learner_worker.errors import ConfigurationError, StateError
+from learner_worker.store.shard_file import FORMAT, ShardFile, shard_path
+from learner_worker.store.state_folder import locked_state_folder
+from learner_worker.store.statements import AgentRow, AuctionState, Checkpoint, OutcomeKey
+
+IDENTITY = {"cluster_id": "c1", "topic_prefix": "", "partitions": "12", "shard": "3"}
+T, A, B = TaskId("t"), AgentId("a"), AgentId("🤖")
+BID = Bid(Micros(5), 70, "parse")
+OUTCOME = Outcome(T, A, Close(Micros(9), A, 60, "digest"), BID, Result(Micros(20), succeeded=False))
+STATE = AuctionState(50, {"bid-placed": 3}, Close(Micros(9), A), [A, B], {B: [BID]})
+AGENT = AgentRow(Metrics(7, 6, 5, 4, 3, MAX_SATS * 10**6), 1_000, 8)
+WHOLE = Checkpoint(
+    {TopicName("bid-placed"): 7, TopicName("learner-outcomes"): 2**40},
+    {T: STATE, TaskId("gone"): None},
+    {(T, A): OUTCOME, (T, B): Outcome(T, B, None, BID)},
+    {A: AGENT, B: AgentRow()},
+    {(A, "parse"): Tally(3, 1), (A, "gone"): Tally(0, 0), (B, "label"): Tally(0, 2)},
+)
+NEXT = Checkpoint({TopicName("bid-placed"): 8}, {T: None}, {(T, A): Outcome(T, A, None, BID)})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return shard_path(tmp_path, Shard(3))
+
+
+async def write(path: Path, *checkpoints: Checkpoint) -> None:
+    file = await ShardFile.open(path, IDENTITY)
+    for checkpoint in checkpoints:
+        await file.write(checkpoint)
+    await file.close()
+
+
+Contents = tuple[
+    dict[str, int],
+    dict[TaskId, AuctionState],
+    dict[OutcomeKey, Outcome],
+    dict[AgentId, tuple[AgentRow, dict[str, Tally]]],
+]
+EMPTY: Contents = ({}, {}, {}, {})
+WRITTEN: Contents = (
+    {"bid-placed": 7, "learner-outcomes": 2**40},
+    {T: STATE},
+    {(T, A): OUTCOME, (T, B): Outcome(T, B, None, BID)},
+    {A: (AGENT, {"parse": Tally(3, 1)}), B: (AgentRow(), {"label": Tally(0, 2)})},
+)
+
+
+async def contents_of(file: ShardFile) -> Contents:
+    return (
+        await file.load_positions(),
+        await file.load_auctions(),
+        await file.load_outcomes([(T, A), (T, B), (TaskId("no"), A)]),
+        await file.load_agents([A, B, AgentId("no")]),
+    )
+
+
+async def read(path: Path) -> Contents:
+    file = await ShardFile.open(path, IDENTITY)
+    try:
+        return await contents_of(file)
+    finally:
+        await file.close()
+
+
+def copied(path: Path, folder: Path) -> Path:
+    """What a kill leaves: the file and its log as they are on disk now."""
+    folder.mkdir()
+    for left in path.parent.glob(path.name + "*"):
+        shutil.copy(left, folder)
+    return folder / path.name
+
+
+def fill(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def cut_in_two(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+async def threads_ended() -> None:
+    """aiosqlite does not wait for the thread of a connection that failed: it must not outlive the loop."""
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            await asyncio.to_thread(thread.join, 10)
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- round trips ----------------------------------------------------------------------------------
+
+
+def test_a_shards_file_is_named_by_its_number(tmp_path: Path) -> None:
+    """Five digits, so that a listing is in order."""
+    assert tmp_path / "shard-00003.sqlite3" == shard_path(tmp_path, Shard(3))
+
+
+async def test_a_checkpoint_comes_back_after_a_restart(path: Path) -> None:
+    """Positions, auctions, outcomes, agents with sums beyond 2^63 and keywords, to the last digit."""
+    await write(path, WHOLE)
+
+    assert await read(path) == WRITTEN
+
+
+async def test_a_checkpoint_is_read_at_once(path: Path) -> None:
+    """The reading connection sees what was just written, and nothing before."""
+    file = await ShardFile.open(path, IDENTITY)
+    assert await contents_of(file) == EMPTY
+    await file.write(WHOLE)
+    assert await contents_of(file) == WRITTEN
+    await file.close()
+
+
+async def test_a_checkpoint_survives_a_kill(path: Path, tmp_path: Path) -> None:
+    """What a killed process leaves, file and write-ahead log, has every written checkpoint."""
+    file = await ShardFile.open(path, IDENTITY)
+    await file.write(WHOLE)
+    disk = copied(path, tmp_path / "disk")
+    await file.close()
+
+    assert await read(disk) == WRITTEN
+
+
+async def test_a_rewind_drops_the_auctions_alone(path: Path) -> None:
+    """Rows and positions stay."""
+    file = await ShardFile.open(path, IDENTITY)
+    await file.write(WHOLE)
+    await file.delete_auctions()
+
+    positions, _, outcomes, agents = WRITTEN
+    assert (positions, {}, outcomes, agents) == await contents_of(file)
+    await file.close()
+
+
+@pytest.mark.parametrize("count", [499, 500, 501, 1_001])
+async def test_many_rows_are_read_in_batches(count: int, path: Path) -> None:
+    """However many pairs are asked for, all that exist come back."""
+    keys = [(TaskId(f"t{number}"), A) for number in range(count)]
+    rows = {key: Outcome(*key, None, BID) for key in keys}
+    file = await ShardFile.open(path, IDENTITY)
+    await file.write(Checkpoint({}, outcomes=rows))
+
+    assert rows == await file.load_outcomes(keys)
+    await file.close()
+
+
+async def test_two_checkpoints_at_once_are_written_one_after_the_other(path: Path) -> None:
+    """Transactions never mix, a rewind and a checkpoint neither."""
+    file = await ShardFile.open(path, IDENTITY)
+    await asyncio.gather(file.write(WHOLE), file.write(NEXT), file.delete_auctions())
+
+    assert await file.load_positions() == {"bid-placed": 8, "learner-outcomes": 2**40}
+    await file.close()
+
+
+# --- the format -----------------------------------------------------------------------------------
+
+
+async def test_the_schema_of_a_fresh_file(path: Path) -> None:
+    """Format 1: its tables with their columns, the version, write-ahead logging."""
+    await write(path)
+
+    with closing(sqlite3.connect(path)) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_schema ORDER BY name")]
+        assert {
+            table: " ".join(row[1] for row in database.execute(f"PRAGMA table_info({table})"))
+            for table in tables
+        } == {
+            "agents": "agent_id total_bids auctions_won tasks_completed tasks_failed priced_wins priced_sats"
+            " as_of outcome_offset",
+            "auctions": "task_id state",
+            "identity": "name value",
+            "keywords": "agent_id keyword wins failures",
+            "outcomes": "task_id agent_id closed_at winner_agent_id winning_bid_sats close_digest"
+            " close_description placed_at bid_sats description finished_at succeeded",
+            "positions": "topic next_offset",
+        }
+        assert (
+            database.execute("PRAGMA user_version").fetchone()[0],
+            database.execute("PRAGMA journal_mode").fetchone()[0],
+        ) == (1, "wal")
+        assert dict(database.execute("SELECT name, value FROM identity")) == IDENTITY
+
+
+async def test_an_empty_file_is_a_fresh_one(path: Path) -> None:
+    """A crash before the first write leaves nothing to set aside."""
+    fill(path, b"")
+
+    assert await read(path) == EMPTY
+    assert [path.name] == left_in(path.parent)
+
+
+# --- whose file it is -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(IDENTITY))
+async def test_a_file_of_somebody_elses_is_refused(name: str, path: Path) -> None:
+    """Another cluster, prefix, partition count or shard: the message names both; the file is untouched."""
+    await write(path, WHOLE)
+    with pytest.raises(ConfigurationError) as caught:
+        await ShardFile.open(path, IDENTITY | {name: "other"})
+
+    assert f"belongs to {name} {IDENTITY[name]!r}, this worker to 'other': " in str(caught.value)
+    assert await read(path) == WRITTEN
+    assert [path.name] == left_in(path.parent)
+
+
+async def test_an_identity_without_a_name_is_refused(path: Path) -> None:
+    """A file that does not say what it is asked is not trusted."""
+    await write(path)
+
+    with pytest.raises(ConfigurationError, match="belongs to more None"):
+        await ShardFile.open(path, IDENTITY | {"more": "x"})
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
+async def test_a_file_that_is_no_database_is_set_aside(path: Path) -> None:
+    """Damage is kept under another name, with the leftovers of its log gone, and a fresh file begins."""
+    fill(path, b"this is no database" * 1_000)
+    for suffix in ("-wal", "-shm"):
+        fill(path.with_name(path.name + suffix), b"junk")
+
+    assert await read(path) == EMPTY
+    assert left_in(path.parent) == ["shard-00003.damaged", "shard-00003.sqlite3"]
+    assert content(path.with_suffix(".damaged")) == b"this is no database" * 1_000
+
+
+async def test_a_file_cut_in_two_is_set_aside(path: Path) -> None:
+    """A file whose pages are missing is no file to go on with."""
+    await write(path, WHOLE)
+    cut_in_two(path)
+
+    assert await read(path) == EMPTY
+    assert left_in(path.parent) == ["shard-00003.damaged", "shard-00003.sqlite3"]
+
+
+async def test_a_file_of_a_newer_format_is_set_aside(path: Path) -> None:
+    """A downgrade keeps the newer file and begins anew: Kafka has every fact."""
+    await write(path, WHOLE)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"PRAGMA user_version = {FORMAT + 1}")
+        database.commit()
+
+    assert await read(path) == EMPTY
+    assert left_in(path.parent) == ["shard-00003.newer", "shard-00003.sqlite3"]
+    with closing(sqlite3.connect(path.with_suffix(".newer"))) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (FORMAT + 1,)
+        assert database.execute("SELECT count(*) FROM outcomes").fetchone() == (2,)
+
+
+async def test_a_file_that_cannot_be_opened_is_a_state_error(tmp_path: Path) -> None:
+    """A missing folder, or a folder in the file's place: the shard stops with the path in its message."""
+    with pytest.raises(StateError, match=r"cannot open .*no-folder.*; check the state folder's disk"):
+        await ShardFile.open(tmp_path / "no-folder" / "x.sqlite3", IDENTITY)
+    with pytest.raises(StateError, match="cannot open"):
+        await ShardFile.open(tmp_path, IDENTITY)
+    await threads_ended()
+    assert left_in(tmp_path) == []
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+async def test_a_failed_write_leaves_nothing(path: Path) -> None:
+    """A full disk in the middle of a checkpoint: an error, the old state whole, and later writes work."""
+    file = await ShardFile.open(path, IDENTITY)
+    await file.write(WHOLE)
+    ((pages,),) = await file._writer.execute_fetchall("PRAGMA page_count")
+    await file._writer.execute(f"PRAGMA max_page_count = {pages + 1}")
+    large = {
+        (TaskId(f"t{number}"), A): Outcome(TaskId(f"t{number}"), A, None, Bid(Micros(1), 1, "x" * 5_000))
+        for number in range(20)
+    }
+    with pytest.raises(StateError, match=r"cannot write .*full; free disk space"):
+        await file.write(Checkpoint({TopicName("bid-placed"): 99}, {T: None}, large, {A: AgentRow()}))
+
+    assert await contents_of(file) == WRITTEN
+    assert await file.load_outcomes(list(large)) == {}
+    await file._writer.execute("PRAGMA max_page_count = 1000000")
+    await file.write(NEXT)
+    assert (await file.load_positions())["bid-placed"] == 8
+    await file.close()
+
+
+async def test_a_failure_after_the_rows_leaves_nothing(path: Path) -> None:
+    """Rows without their positions are not there either: it is one transaction."""
+    file = await ShardFile.open(path, IDENTITY)
+    await file.write(WHOLE)
+    await file._writer.execute(
+        "CREATE TEMP TRIGGER refuse BEFORE INSERT ON positions BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
+    with pytest.raises(StateError, match="cannot write"):
+        await file.write(NEXT)
+
+    assert await contents_of(file) == WRITTEN
+    await file.close()
+
+
+async def test_a_failed_read_is_a_state_error(path: Path) -> None:
+    """A table that is gone is told with the file's name."""
+    file = await ShardFile.open(path, IDENTITY)
+    await file._writer.execute("DROP TABLE positions")
+
+    with pytest.raises(StateError, match=r"cannot read .*shard-00003"):
+        await file.load_positions()
+    await file.close()
+
+
+# --- the state folder -----------------------------------------------------------------------------
+
+HOLD = """
+import sys
+from pathlib import Path
+from learner_worker.store.state_folder import locked_state_folder
+with locked_state_folder(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_state_folder_belongs_to_one_process(tmp_path: Path) -> None:
+    """A second worker is refused with the first one's process id; the lock goes with its process."""
+    folder = tmp_path / "new" / "state"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        try:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "locked\n"
+            with pytest.raises(ConfigurationError) as caught, locked_state_folder(folder):
+                pass
+            assert f"{folder} is in use by another worker (process {first.pid}): " in str(caught.value)
+        finally:
+            first.kill()
+            first.wait(10)
+    with locked_state_folder(folder) as mine:
+        assert folder == mine
+
+
+def test_a_state_folder_is_free_again_after_use(tmp_path: Path) -> None:
+    """The same process may take it again, also after a failure inside."""
+    with pytest.raises(KeyError), locked_state_folder(tmp_path):
+        raise KeyError
+    with (
+        locked_state_folder(tmp_path),
+        pytest.raises(ConfigurationError, match="in use"),
+        locked_state_folder(tmp_path),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: Path) -> None:
+    """A file in the way: the message says which flag to change."""
+    (tmp_path / "file").touch()
+
+    with (
+        pytest.raises(ConfigurationError, match=r"cannot write to the state folder .*--state-dir"),
+        locked_state_folder(tmp_path / "file" / "state"),
+    ):
+        pass
