@@ -98,8 +98,10 @@ def _names(choice: Choice, kinds: list[BrokerKind]) -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     kinds = metafunc.config.stash[CHOICE].kinds
+    if metafunc.definition.get_closest_marker("own_kafka"):
+        kinds = [kind for kind in kinds if kind is BrokerKind.KAFKA]
     if "broker" in metafunc.fixturenames:
-        if not kinds:
+        if not metafunc.config.stash[CHOICE].kinds:
             raise pytest.UsageError("These tests need a broker. " + " ".join(map(why_not, BrokerKind)))
         metafunc.parametrize("broker", kinds, ids=str, indirect=True, scope="session")
     if "started_kind" in metafunc.fixturenames:

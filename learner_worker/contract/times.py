@@ -1,14 +1,16 @@
 """Times of the contract: RFC 3339 text outside, whole microseconds since 1970 (UTC) inside."""
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta
+from datetime import date as datetime_date
 from typing import NewType
 
 Micros = NewType("Micros", int)
 """Microseconds since 1970-01-01T00:00:00Z."""
 
 _RFC3339 = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt]([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9]|60)(?:\.([0-9]+))?"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9]|60)(?:\.([0-9]+))?"
     r"(?:[Zz]|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))",
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -33,19 +35,25 @@ def parse_time(text: str) -> Micros:
     match = _RFC3339.fullmatch(text)
     if match is None:
         raise ValueError("not an RFC 3339 time with T, seconds and an offset, as 2026-01-31T12:00:00Z")
-    year, month, day, hour, minute, second = map(int, match.group(1, 2, 3, 4, 5, 6))
-    fraction, sign, offset_hour, offset_minute = match.group(7, 8, 9, 10)
-    if not _FIRST_YEAR <= year <= _LAST_YEAR:
-        raise ValueError(f"the year must be from {_FIRST_YEAR} to {_LAST_YEAR}")
-    try:
-        days = datetime(year, month, day, tzinfo=UTC).toordinal() - _EPOCH_ORDINAL
-    except ValueError as error:
-        raise ValueError("no such day") from error
-    minutes = hour * 60 + minute - _offset_minutes(sign, offset_hour, offset_minute)
+    date, hour, minute, fraction, sign, offset_hour, offset_minute = match.group(1, 2, 3, 5, 6, 7, 8)
+    second = int(match[4])
+    days = _days_of(date)
+    minutes = int(hour) * 60 + int(minute) - _offset_minutes(sign, offset_hour, offset_minute)
     if second == _LEAP_SECOND and minutes % (24 * 60) != 24 * 60 - 1:
         raise ValueError("a leap second only exists at 23:59:60 UTC")
     micros = int((fraction or "0")[:6].ljust(6, "0"))
     return Micros(days * _DAY + minutes * _MINUTE + second * _SECOND + micros)
+
+
+@functools.lru_cache(maxsize=64)
+def _days_of(date: str) -> int:
+    """Days from 1970 to a date; a stream's events nearly all share one."""
+    if not _FIRST_YEAR <= int(date[:4]) <= _LAST_YEAR:
+        raise ValueError(f"the year must be from {_FIRST_YEAR} to {_LAST_YEAR}")
+    try:
+        return datetime_date.fromisoformat(date).toordinal() - _EPOCH_ORDINAL
+    except ValueError as error:
+        raise ValueError("no such day") from error
 
 
 def _offset_minutes(sign: str | None, hour: str | None, minute: str | None) -> int:

@@ -1,9 +1,10 @@
 """A shard: one partition number's stages, positions and file, moved as one."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -26,7 +27,10 @@ from learner_worker.stream.writer import Fallback
 
 _CHUNK = 100
 """Records processed between two yields to the event loop: a few milliseconds."""
+_LOADED = 1_000
+"""Facts whose rows are read from the file at once: a read costs two changes of thread."""
 _PUBLISH_CHUNK = 50
+T = TypeVar("T")
 _KINDS: Mapping[bytes, EventKind] = {
     b"bid-placed": "bid-placed",
     b"auction-closed": "auction-closed",
@@ -158,17 +162,15 @@ class ShardState:
     async def process(self, topic: TopicName, records: Sequence[Record]) -> None:
         """Takes records in, in chunks of a few milliseconds; each moves the position with it."""
         fresh = [record for record in records if record.offset >= self.positions[topic]]
-        for start in range(0, len(fresh), _CHUNK):
-            chunk = fresh[start : start + _CHUNK]
-            if topic == self._around.topics.outcomes:
-                await self._learn(chunk)
-            elif topic == self._around.topics.metrics:
-                await self._compare(chunk)
-            else:
-                self._settle_chunk(topic, chunk)
-            await asyncio.sleep(0)
-        if fresh:
-            self._last_read[topic] = min(record_micros(record.timestamp) for record in fresh)
+        if not fresh:
+            return
+        if topic == self._around.topics.outcomes:
+            await self._learn(fresh)
+        elif topic == self._around.topics.metrics:
+            await self._compare(fresh)
+        else:
+            await self._settle_all(topic, fresh)
+        self._last_read[topic] = record_micros(min(record.timestamp for record in fresh))
 
     def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
         """Notes when Kafka last confirmed that a topic is read to its end; None: it is not."""
@@ -176,12 +178,16 @@ class ShardState:
         if topic == self._around.topics.metrics and confirmed is not None and self.restored:
             self._metrics_known = True
 
-    def _settle_chunk(self, topic: TopicName, chunk: Sequence[Record]) -> None:
+    async def _settle_all(self, topic: TopicName, records: Sequence[Record]) -> None:
         kind = self._around.topics.event_kind(topic)
-        for record in chunk:
-            result = self._settle_record(record, kind)
-            self._around.instruments.events.labels(topic, result).inc()
-            self.positions[topic] = record.offset + 1
+        for chunk in _chunks(records, _CHUNK):
+            results: Counter[str] = Counter()
+            for record in chunk:
+                results[self._settle_record(record, kind)] += 1
+                self.positions[topic] = record.offset + 1
+            for result, count in results.items():
+                self._around.instruments.events.labels(topic, result).inc(count)
+            await asyncio.sleep(0)
 
     def _settle_record(self, record: Record, kind: EventKind | None) -> str:
         try:
@@ -238,13 +244,17 @@ class ShardState:
 
     # --- learning ----------------------------------------------------------------------------------------
 
-    async def _learn(self, chunk: Sequence[Record]) -> None:
-        facts = list(self._decoded(chunk))
-        rows = await self.learn.load(facts)
-        changed = self.learn.apply(facts, rows)  # from here to the position no await: a cut sees both
-        self.positions[self._around.topics.outcomes] = chunk[-1].offset + 1
-        self._around.instruments.outcomes.inc(changed)
-        self._note_restore()
+    async def _learn(self, records: Sequence[Record]) -> None:
+        for batch in _chunks(records, _LOADED):
+            facts = list(self._decoded(batch))
+            rows = await self.learn.load(facts)
+            for chunk in _chunks(facts, _CHUNK):
+                changed = self.learn.apply(chunk, rows)  # from here to the position no await: a cut sees both
+                self.positions[self._around.topics.outcomes] = chunk[-1].offset + 1
+                self._around.instruments.outcomes.inc(changed)
+                await asyncio.sleep(0)
+            self.positions[self._around.topics.outcomes] = batch[-1].offset + 1
+            self._note_restore()
 
     def _decoded(self, chunk: Sequence[Record]) -> Iterator[FactRecord]:
         for record in chunk:
@@ -255,16 +265,17 @@ class ShardState:
             except RecordError as error:
                 self._bury(record, error)
 
-    async def _compare(self, chunk: Sequence[Record]) -> None:
+    async def _compare(self, records: Sequence[Record]) -> None:
         """Reads the metrics topic back: a record older than what this shard knows is written anew."""
-        found = dict(covered for record in chunk if (covered := self._covered(record)) is not None)
-        agents = await self.learn.agents(found)
-        for agent_id, offset in found.items():
-            if offset < agents[agent_id].row.outcome_offset:
-                self.learn.unpublished.add(agent_id)
-            else:
-                self.learn.unpublished.discard(agent_id)
-        self.positions[self._around.topics.metrics] = chunk[-1].offset + 1
+        for chunk in _chunks(records, _CHUNK):
+            found = dict(covered for record in chunk if (covered := self._covered(record)) is not None)
+            agents = await self.learn.agents(found)
+            for agent_id, offset in found.items():
+                if offset < agents[agent_id].row.outcome_offset:
+                    self.learn.unpublished.add(agent_id)
+                else:
+                    self.learn.unpublished.discard(agent_id)
+            self.positions[self._around.topics.metrics] = chunk[-1].offset + 1
 
     def _covered(self, record: Record) -> tuple[AgentId, int] | None:
         """The agent and the outcome offset of somebody else's metrics record; None for our own, or junk."""
@@ -355,6 +366,10 @@ class ShardCut:
     async def write(self) -> None:
         """Writes rows and positions in one transaction."""
         await self.file.write(self.checkpoint())
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _require_first_move(hop: bytes | None, right: int) -> None:

@@ -672,10 +672,9 @@ async def fail_while_publishing(switched: SwitchedBroker) -> None:
         raise ZeroDivisionError
 
 
+@pytest.mark.own_kafka
 async def test_missing_topics_are_named_as_such(broker: Broker, prefix: str) -> None:
     """Where Kafka makes no topics by itself, missing ones are named as the cause, with what to do."""
-    if broker.kind is not BrokerKind.KAFKA:
-        pytest.skip("this broker makes topics by itself, or may")
     servers, topics = broker.bootstrap_servers, Topics(prefix=prefix)
     async with LearnerClient(servers, topics=topics, timeout_seconds=0.1) as client:
         with pytest.raises(BrokerError, match="learner-worker topics create"):

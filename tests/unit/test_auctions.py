@@ -37,7 +37,7 @@ def test_nothing_is_sent_before_the_close() -> None:
 def test_a_close_sends_every_bidders_last_bid() -> None:
     """Each bidder gets one fact, in the order of their names, with the last bid that counts."""
     auction = Auction(TASK)
-    for agent_id, placed in ((B, bid(3)), (A, bid(5, 60)), (A, bid(4, 50)), (B, bid(1))):
+    for agent_id, placed in ((B, bid(1)), (A, bid(5, 60)), (A, bid(4, 50)), (B, bid(3))):
         auction.place(agent_id, placed, TOLERANCE)
 
     assert [fact(A, closed(9, B), bid(5, 60)), fact(B, closed(9, B), bid(3))] == auction.close(

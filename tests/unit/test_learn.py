@@ -271,10 +271,11 @@ async def test_unpublished_agents_stay_however_small_the_cache() -> None:
     learn = Learn(rows, cached_agents=1)
     await take(learn, [won(A)])
     await learn.agents([B, C])
+    await take(learn, [done(D, succeeded=True)], 1)
     rows.write(learn.cut())
     learn.written()
 
-    assert in_cache(learn, A, B, C) == [A]
+    assert in_cache(learn, A, B, C, D) == [A, D]
 
 
 async def test_agents_loaded_for_a_batch_stay_until_it_is_applied() -> None:
