@@ -60,10 +60,10 @@ class Instruments:
             ["closed"],
             registry=self.registry,
         )
-        self.auctions_remembered = Gauge(
-            "learner_auctions_remembered",
+        self.auctions = Gauge(
+            "learner_auctions",
             "Auctions that settle remembers, open and closed.",
-            ["shard"],
+            ["shard", "state"],
             registry=self.registry,
         )
         self.checkpoints = Counter(

@@ -156,11 +156,15 @@ def topic_of(event: Event, names: TopicNames) -> TopicName:
             return names.task_finished
 
 
-async def publish(bootstrap_servers: str, names: TopicNames, events: Sequence[Event]) -> None:
-    """Publishes events as a swarm service with Kafka's default partitioner would: keyed by task."""
+async def publish(
+    bootstrap_servers: str, names: TopicNames, events: Sequence[Event], *, keyed: bool = True
+) -> None:
+    """Publishes events: keyed by task with Kafka's default partitioner, or without keys, anywhere."""
     async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", linger_ms=5) as producer:
         sends = [
-            await producer.send(topic_of(event, names), event.to_json(), key=event.task_id.encode())
+            await producer.send(
+                topic_of(event, names), event.to_json(), key=event.task_id.encode() if keyed else None
+            )
             for event in events
         ]
         await asyncio.gather(*sends)

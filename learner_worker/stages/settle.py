@@ -58,6 +58,8 @@ class Settle:
         self._by_offset: dict[str, deque[tuple[int, TaskId]]] = {}
         self._changed: dict[TaskId, _Task | None] = {}
         self._cut = 0
+        self.open = 0
+        """How many remembered tasks have not closed."""
 
     @property
     def remembered(self) -> int:
@@ -70,6 +72,7 @@ class Settle:
             auction = Auction(task_id, state.standing, set(state.told), state.waiting)
             task = _Task(auction, Micros(state.first_micros), state.first_offsets, self._cut)
             self._tasks[task_id] = task
+            self.open += state.standing is None
             self._by_age.append((task.first_micros, task_id))
             for topic, offset in task.first_offsets.items():
                 self._by_offset.setdefault(topic, deque()).append((offset, task_id))
@@ -91,7 +94,9 @@ class Settle:
             None if event.description is None else description_digest(event.description),
             event.description,
         )
-        return self._changing(event.task_id, place).close(close, self._tolerance)
+        auction = self._changing(event.task_id, place)
+        self.open -= auction.standing is None
+        return auction.close(close, self._tolerance)
 
     @staticmethod
     def result(event: TaskFinished, place: Place) -> list[Fact]:
@@ -108,6 +113,7 @@ class Settle:
             self._changed[task_id] = None
             tasks += 1
             never_closed += task.auction.standing is None
+        self.open -= never_closed
         return Forgotten(tasks, never_closed)
 
     def rewind_offset(self, topic: str, position: int) -> int:
@@ -134,6 +140,7 @@ class Settle:
         if task is None:
             task = _Task(Auction(task_id), place.micros, {}, self._cut)
             self._tasks[task_id] = task
+            self.open += 1
             heapq.heappush(self._by_age, (place.micros, task_id))
         elif task.cut != self._cut:
             task = _Task(task.auction.copy(), task.first_micros, dict(task.first_offsets), self._cut)

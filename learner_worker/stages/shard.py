@@ -296,7 +296,7 @@ class ShardState:
         rewinds = {
             topic: self._settle.rewind_offset(topic, positions[topic]) for topic in self._around.sources
         }
-        self._around.instruments.auctions_remembered.labels(self.number).set(self._settle.remembered)
+        self._count_auctions()
         return ShardCut(
             self._file,
             lambda: Checkpoint(positions, auctions(), *changes),
@@ -307,13 +307,21 @@ class ShardState:
             },
         )
 
+    def _count_auctions(self) -> None:
+        gauge, settle = self._around.instruments.auctions, self._settle
+        gauge.labels(self.number, "open").set(settle.open)
+        gauge.labels(self.number, "closed").set(settle.remembered - settle.open)
+
     def written(self) -> None:
         """The last cut is in the file."""
         self.learn.written()
 
     async def close(self) -> None:
         """Closes the file, which stays on disk for the shard's return."""
-        self._around.instruments.restore_records.remove(self.number)
+        instruments = self._around.instruments
+        instruments.restore_records.remove(self.number)
+        for state in ("open", "closed"):
+            instruments.auctions.remove(self.number, state)
         await self._file.close()
 
     def _forget(self) -> None:

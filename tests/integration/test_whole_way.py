@@ -39,6 +39,13 @@ async def test_shuffled_and_duplicated_history_gives_the_models_metrics_keywords
     await _judge(broker, prefix, tmp_path, events)
 
 
+async def test_events_without_keys_on_any_partition_count_the_same(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """Events without keys, on any partition: what lies wrong is moved once, and counts the same."""
+    await _judge(broker, prefix, tmp_path, swarm_history(4, AUCTIONS), keyed=False)
+
+
 async def test_two_replicas_share_the_shards_and_answer_for_all_agents(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
@@ -64,11 +71,13 @@ async def test_two_replicas_share_the_shards_and_answer_for_all_agents(
         assert await one.stop() == 0
 
 
-async def _judge(broker: Broker, prefix: str, tmp_path: Path, events: Sequence[model.Event]) -> None:
+async def _judge(
+    broker: Broker, prefix: str, tmp_path: Path, events: Sequence[model.Event], *, keyed: bool = True
+) -> None:
     names = await create_topics(broker.bootstrap_servers, prefix)
     state_dir = tmp_path / "state"
     async with running_worker(broker.bootstrap_servers, prefix, state_dir) as worker:
-        await publish(broker.bootstrap_servers, names, events)
+        await publish(broker.bootstrap_servers, names, events, keyed=keyed)
         await metrics_equal_the_model(broker, names, events)
         await _suggestions_equal_the_model(broker, prefix, events)
         assert await worker.stop() == 0
