@@ -110,7 +110,8 @@ class ShardState:
     @classmethod
     async def open(cls, number: Shard, around: Surroundings, file: ShardFile, marks: Marks) -> "ShardState":
         """Resumes where the file and Kafka's group say: the protocol's eighth rule."""
-        positions, rewound = resume_positions(await file.load_positions(), marks, around.topics)
+        filed = await file.load_positions()
+        positions, rewound = resume_positions(filed, marks, around.topics)
         if rewound:
             await file.delete_auctions()
         auctions = {} if rewound else await file.load_auctions()
@@ -122,6 +123,8 @@ class ShardState:
             auctions=auctions,
             restore_until=marks.ends[around.topics.outcomes][1],
         )
+        if filed.get(around.topics.outcomes, 0) > marks.ends[around.topics.outcomes][1]:
+            await shard._publish_rows()
         _log.info(
             "shard.opened",
             shard=number,
@@ -224,6 +227,13 @@ class ShardState:
             partition = self._around.partition_of(fact.agent_id)
             self._around.outbox.append(self._around.topics.outcomes, partition, key, value)
         self._around.instruments.facts.inc(len(facts))
+
+    async def _publish_rows(self) -> None:
+        """Writes every row into the changelog again: Kafka lost its end, or all of it."""
+        async for outcomes in self._file.all_outcomes():
+            self._send([Fact(*outcome) for outcome in outcomes])
+            await self._around.outbox.send()
+        _log.warning("shard.rows_published_again", shard=self.number)
 
     def _bury(self, record: Record, error: RecordError) -> None:
         self._around.instruments.dead_letters.labels(error.reason).inc()
@@ -424,4 +434,5 @@ def _rewound(committed: Committed | None, first: int) -> int:
     if committed is None:
         return first
     text = committed.metadata.removeprefix(_REWIND)
-    return min(int(text), committed.offset) if text.isdecimal() else committed.offset
+    # A commit by somebody else's hand says nothing of what was remembered: all there is is read again.
+    return min(int(text), committed.offset) if text.isdecimal() else first

@@ -41,6 +41,12 @@ SELECT o.task_id, o.agent_id, o.closed_at, o.winner_agent_id, o.winning_bid_sats
 FROM json_each(?) AS pair
 JOIN outcomes AS o ON o.task_id = pair.value ->> 0 AND o.agent_id = pair.value ->> 1;
 
+-- name: load_outcomes_after
+-- A page of all rows in the order of their keys: after a (task, agent) pair, so many.
+SELECT task_id, agent_id, closed_at, winner_agent_id, winning_bid_sats, close_digest,
+       close_description, placed_at, bid_sats, description, finished_at, succeeded
+FROM outcomes WHERE (task_id, agent_id) > (?, ?) ORDER BY task_id, agent_id LIMIT ?;
+
 -- name: save_outcome
 -- Part of a checkpoint.
 INSERT INTO outcomes (task_id, agent_id, closed_at, winner_agent_id, winning_bid_sats, close_digest,

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Final, Self
@@ -32,6 +32,7 @@ from learner_worker.store.statements import (
 
 FORMAT: Final = 1
 _BATCH = 500
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     # Kafka holds every fact: a power cut may cost the last checkpoints, and then the shard reads them again.
@@ -100,6 +101,14 @@ class ShardFile:
             found.update(((row.task_id, row.agent_id), row) for row in map(outcome_of, rows))
         return found
 
+    async def all_outcomes(self) -> AsyncIterator[list[Outcome]]:
+        """Every row, in pages."""
+        task_id, agent_id = "", ""
+        while rows := await self._read("load_outcomes_after", task_id, agent_id, _BATCH):
+            page = [outcome_of(row) for row in rows]
+            yield page
+            task_id, agent_id = page[-1].task_id, page[-1].agent_id
+
     async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
         """The metrics and keywords of the given agents; unknown ones are left out."""
         parameter = ids_parameter(ids)
@@ -123,12 +132,11 @@ class ShardFile:
         """Drops what settle remembered: a rewind reads it anew."""
         await self._in_transaction([("delete_auctions", [()])])
 
-    async def _read(self, name: str, parameter: str | None = None) -> list[SqlRow]:
-        parameters = () if parameter is None else (parameter,)
+    async def _read(self, name: str, *parameters: str | int) -> list[SqlRow]:
         try:
             return [tuple(row) for row in await self._reader.execute_fetchall(statement(name), parameters)]
         except sqlite3.Error as error:
-            raise StateError(f"cannot read {self.path}: {error}") from error
+            raise self._failure("read", error) from error
 
     async def _in_transaction(self, writes: list[tuple[str, list[SqlRow]]]) -> None:
         async with self._transaction:
@@ -143,9 +151,18 @@ class ShardFile:
                     await self._writer.rollback()
                     raise
             except sqlite3.Error as error:
-                raise StateError(
-                    f"cannot write {self.path}: {error}; free disk space or mend the disk, then restart"
-                ) from error
+                raise self._failure("write", error) from error
+
+    def _failure(self, what: str, error: sqlite3.Error) -> StateError:
+        """The error for operators; a damaged file is moved away, so that a restart mends it."""
+        if getattr(error, "sqlite_errorcode", None) in _DAMAGED and self.path.exists():
+            _set_aside(self.path, "damaged", str(error))
+            return StateError(
+                f"{self.path} is damaged ({error}) and was set aside: restart, and it is rebuilt from Kafka"
+            )
+        return StateError(
+            f"cannot {what} {self.path}: {error}; free disk space or mend the disk, then restart"
+        )
 
     async def _claim(self, identity: dict[str, str]) -> None:
         found = {str(name): str(value) for name, value in await self._read("load_identity")}

@@ -55,6 +55,13 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Send:
+    """A shard's facts on their way arrive in the changelog."""
+
+    shard: int
+
+
+@dataclass(frozen=True)
 class LearnFacts:
     """A shard joins the next facts."""
 
@@ -78,7 +85,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Reopen:
-    """A crash: memory is gone; with `lost` the file too."""
+    """A crash: memory is gone, and some of the facts on their way; with `lost` the file too."""
 
     shard: int
     lost: bool
@@ -99,23 +106,30 @@ class Compact:
     shard: int
 
 
-Step = Read | LearnFacts | Cut | Write | Reopen | Repeat | Compact
+Step = Read | Send | LearnFacts | Cut | Write | Reopen | Repeat | Compact
+
+
+def torn_checkpoint(shard: int, count: int) -> list[Step]:
+    """Reading goes on between a cut and its write, and then comes a crash."""
+    reads = [Read(shard, source, count) for source in SOURCES]
+    return [Cut(shard), *reads, Write(shard), Reopen(shard, lost=False)]
 
 
 def steps(shards: int) -> st.SearchStrategy[list[Step]]:
     shard = st.integers(0, shards - 1)
-    return st.lists(
-        st.one_of(
-            st.builds(Read, shard, st.sampled_from(SOURCES), st.integers(1, 12)),
-            st.builds(LearnFacts, shard, st.integers(1, 12)),
-            st.builds(Cut, shard),
-            st.builds(Write, shard),
-            st.builds(Reopen, shard, st.booleans()),
-            st.builds(Repeat, shard, st.integers(0, 1_000)),
-            st.builds(Compact, shard),
-        ),
-        max_size=30 * shards,
+    single = st.one_of(
+        st.builds(Read, shard, st.sampled_from(SOURCES), st.integers(1, 12)),
+        st.builds(Send, shard),
+        st.builds(LearnFacts, shard, st.integers(1, 12)),
+        st.builds(Cut, shard),
+        st.builds(Write, shard),
+        st.builds(Reopen, shard, st.booleans()),
+        st.builds(Repeat, shard, st.integers(0, 1_000)),
+        st.builds(Compact, shard),
     )
+    several = st.builds(torn_checkpoint, shard, st.integers(1, 12))
+    parts = st.lists(several | single.map(lambda step: [step]), max_size=25 * shards)
+    return parts.map(lambda lists: [step for part in lists for step in part])
 
 
 @st.composite
@@ -151,6 +165,10 @@ class Log:
             key, value = encode_fact(fact)
             assert self._contents.setdefault(key, value) == value
             self.facts[self.partition_of(fact.agent_id)].append((key, value))
+
+    def send_some(self, facts: Sequence[Fact]) -> None:
+        """A crash: of what was on its way any part has arrived."""
+        self.send([fact for fact in facts if self._random.random() < 0.5])
 
     def repeat(self, shard: int, seed: int) -> None:
         """One of the facts that compaction left is written again, at the end."""
@@ -188,6 +206,7 @@ class SmallShard:
         self._log = log
         self._cached_agents = cached_agents
         self._pending: Callable[[], Checkpoint] | None = None
+        self._on_their_way: list[Fact] = []
 
     async def open(self) -> None:
         self.file = await ShardFile.open(self.path, {"shard": str(self.number)})
@@ -199,6 +218,8 @@ class SmallShard:
 
     async def reopen(self, *, lost: bool) -> None:
         self._pending = None
+        self._log.send_some(self._on_their_way)
+        self._on_their_way = []
         await self.file.close()
         if lost:
             for file in self.path.parent.glob(self.path.name + "*"):
@@ -209,12 +230,14 @@ class SmallShard:
         topic = TopicName(source)
         first = self.positions[topic]
         values = self._log.sources.get((self.number, source), [])[first : first + count]
-        facts: list[Fact] = []
         for offset, value in enumerate(values, first):
-            facts += self._settled(source, value, Place(topic, offset, RECORD_TIME))
-        self._log.send(facts)
+            self._on_their_way += self._settled(source, value, Place(topic, offset, RECORD_TIME))
         self.positions[topic] += len(values)
         return len(values)
+
+    def send(self) -> None:
+        self._log.send(self._on_their_way)
+        self._on_their_way = []
 
     def _settled(self, source: EventKind, value: bytes, place: Place) -> list[Fact]:
         event = decode_event(source, value)
@@ -242,21 +265,23 @@ class SmallShard:
         return len(records)
 
     def cut(self) -> None:
-        """Freezes a checkpoint, unless one is on its way already."""
+        """Freezes a checkpoint, unless one is on its way already; its facts arrive before it is written."""
         if self._pending is None:
-            self.learn.unpublished.clear()
+            self.send()
             positions, auctions, changes = dict(self.positions), self._settle.cut(), self.learn.cut()
             self._pending = lambda: Checkpoint(positions, auctions(), *changes)
 
     async def write(self) -> None:
         if self._pending is not None:
             await self.file.write(self._pending())
+            self.learn.unpublished.clear()
             self.learn.written()
             self._pending = None
 
     async def drain(self) -> int:
-        """Reads everything there is; how many records it was."""
-        read = sum(self.read(source, 1_000_000) for source in SOURCES)
+        """Reads and sends everything there is; how many records it was."""
+        read = sum(self.read(source, 1_000_000) for source in SOURCES) + len(self._on_their_way)
+        self.send()
         return read + await self.learn_facts(1_000_000)
 
 
@@ -272,6 +297,8 @@ class World:
         match step:
             case Read():
                 shard.read(step.source, step.count)
+            case Send():
+                shard.send()
             case LearnFacts():
                 await shard.learn_facts(step.count)
             case Cut():
@@ -280,12 +307,16 @@ class World:
                 await shard.write()
             case Reopen():
                 await shard.reopen(lost=step.lost)
-            case Repeat():
-                self.log.repeat(step.shard, step.seed)
-            case Compact():
-                self.log.compact(step.shard)
+            case Repeat() | Compact():
+                self._take_on_log(step)
             case _:
                 assert_never(step)
+
+    def _take_on_log(self, step: Repeat | Compact) -> None:
+        if isinstance(step, Repeat):
+            self.log.repeat(step.shard, step.seed)
+        else:
+            self.log.compact(step.shard)
 
     async def finish(self) -> None:
         """Everything is read, and everything is in the files."""
@@ -430,7 +461,13 @@ def random_plan(seed: int, shards: int, count: int) -> list[Step]:
     plan: list[Step] = []
     for _ in range(count):
         shard = rng.randrange(shards)
-        seldom: list[Step] = [Cut(shard), Write(shard), Repeat(shard, rng.randrange(1_000)), Compact(shard)]
+        seldom: list[Step] = [
+            Send(shard),
+            Cut(shard),
+            Write(shard),
+            Repeat(shard, rng.randrange(1_000)),
+            Compact(shard),
+        ]
         plan += [
             Read(shard, rng.choice(SOURCES), rng.randint(1, 60)),
             LearnFacts(shard, rng.randint(1, 60)),
@@ -438,6 +475,8 @@ def random_plan(seed: int, shards: int, count: int) -> list[Step]:
         ]
         if rng.random() < 0.1:
             plan.append(Reopen(shard, lost=rng.random() < 0.3))
+        if rng.random() < 0.1:
+            plan += torn_checkpoint(shard, rng.randint(1, 20))
     return plan
 
 

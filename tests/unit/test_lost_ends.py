@@ -1,0 +1,115 @@
+"""What a shard does when Kafka lost the end of its changelog, and when its file's pages are damaged."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from learner_worker.contract.fields import AgentId, Shard, TaskId
+from learner_worker.contract.outcomes import Bid, Close, Fact, Result, decode_fact
+from learner_worker.contract.times import Micros
+from learner_worker.contract.topics import TopicName, Topics
+from learner_worker.domain.outcomes import Outcome, join
+from learner_worker.errors import StateError
+from learner_worker.observability import Instruments
+from learner_worker.stages.shard import ShardState, Surroundings
+from learner_worker.store.shard_file import ShardFile, shard_path
+from learner_worker.store.statements import Checkpoint
+from learner_worker.stream.ingest import Marks
+from learner_worker.stream.records import Outgoing
+from learner_worker.stream.writer import Fallback
+
+TOPICS = Topics().named()
+IDENTITY = {"cluster_id": "c1", "topic_prefix": "", "partitions": "1", "shard": "0"}
+WINNER, LOSER = AgentId("winner"), AgentId("loser")
+
+
+class Sent:
+    """An outbox that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+        self.sends: Counter[str] = Counter()
+
+    def append(self, topic: str, partition: int, key: bytes, value: bytes) -> None:  # noqa: ARG002
+        self.sends[topic] += 1
+        self.facts.append(decode_fact(value))
+
+    def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:  # noqa: ARG002
+        self.sends[record.topic] += 1
+
+    async def send(self) -> None:
+        """Everything is there already."""
+
+
+def outcomes(count: int) -> dict[tuple[TaskId, AgentId], Outcome]:
+    """Rows of every kind: won with a result, lost, a result alone."""
+    rows: list[Outcome] = []
+    for number in range(count):
+        task = TaskId(f"task-{number:05d}")
+        close = Close(Micros(number), WINNER, 60)
+        rows += [
+            Outcome(task, WINNER, close, Bid(Micros(1), 70, "parse"), Result(Micros(9), succeeded=True)),
+            Outcome(task, LOSER, close, Bid(Micros(1), 80, "parse")),
+            Outcome(TaskId(f"{task}-later"), WINNER, None, None, Result(Micros(9), succeeded=False)),
+        ]
+    return {(row.task_id, row.agent_id): row for row in rows}
+
+
+def around(outbox: Sent) -> Surroundings:
+    """One shard's surroundings."""
+    return Surroundings(
+        topics=TOPICS,
+        partition_of=lambda _: 0,
+        outbox=outbox,
+        instruments=Instruments(),
+        owner="this run",
+        tolerance_micros=0,
+        horizon_micros=1,
+        cached_agents=10,
+    )
+
+
+@pytest.mark.parametrize(("end", "published"), [(100, False), (99, True), (0, True)])
+async def test_rows_are_published_again_when_the_changelog_lost_its_end(
+    end: int, published: bool, tmp_path: Path
+) -> None:
+    """The file has read up to 100; a changelog that ends before gets every row again, and is read anew."""
+    rows = outcomes(700)
+    file = await ShardFile.open(shard_path(tmp_path, Shard(0)), IDENTITY)
+    positions = dict.fromkeys(TOPICS.subscribed, 0) | {TOPICS.outcomes: 100}
+    await file.write(Checkpoint(positions, outcomes=rows))
+    outbox = Sent()
+    ends = dict.fromkeys(TOPICS.subscribed, (0, 0)) | {TOPICS.outcomes: (0, end)}
+    shard = await ShardState.open(Shard(0), around(outbox), file, Marks({}, ends))
+    folded = {
+        (fact.task_id, fact.agent_id): join(Outcome(fact.task_id, fact.agent_id), fact)
+        for fact in outbox.facts
+    }
+    assert folded == (rows if published else {})
+    assert shard.positions[TOPICS.outcomes] == (0 if published else 100)
+    await shard.close()
+
+
+async def test_a_file_with_damaged_pages_is_set_aside_and_the_next_start_is_fresh(tmp_path: Path) -> None:
+    """Pages overwritten behind an intact header: the read fails once, and the restart begins anew."""
+    path = shard_path(tmp_path, Shard(0))
+    file = await ShardFile.open(path, IDENTITY)
+    await file.write(Checkpoint({TopicName("bid-placed"): 7}, outcomes=outcomes(2_000)))
+    await file.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
+    with pytest.raises(StateError, match="set aside: restart"):
+        await _open_and_read(path)
+    assert path.with_suffix(".damaged").exists()
+    fresh = await ShardFile.open(path, IDENTITY)
+    assert await fresh.load_positions() == {}
+    await fresh.close()
+
+
+async def _open_and_read(path: Path) -> None:
+    file = await ShardFile.open(path, IDENTITY)
+    try:
+        await file.load_outcomes([(TaskId("task-00001"), WINNER)])
+    finally:
+        await file.close()
