@@ -105,8 +105,17 @@ class Worker:
             loops.create_task(self._progress(stopping), name="progress")
         await self.answering.finish(_REPLIES_SECONDS)
         await self.lane.finish()
-        async with asyncio.timeout(_FINISH_SECONDS):
-            await self.ingest.finish()
+        await self._finish()
+
+    async def _finish(self) -> None:
+        try:
+            async with asyncio.timeout(_FINISH_SECONDS):
+                await self.ingest.finish()
+        except TimeoutError as error:
+            raise LearnerError(
+                f"Kafka did not take the last work within {_FINISH_SECONDS:g} s: "
+                "nothing is lost, the next start reads it again"
+            ) from error
 
     def healthy(self) -> Verdict:
         """Whether the loops move."""

@@ -27,6 +27,7 @@ from learner_worker.stream.writer import Writer, stop_within
 
 _POLL_MS = 100
 _POLL_RECORDS = 4_000
+_POSITION_SECONDS = 5.0
 _COMMIT_SECONDS = 10.0
 _REVOKE_SECONDS = 30.0
 _ADMIN_PATIENCE_SECONDS = 30.0
@@ -204,17 +205,21 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
 
     async def _note_ends(self, epoch: int) -> None:
         """Tells the shards which partitions are read to their end, and steps over offsets without records."""
-        for partition in list(self.ownership.active):
-            try:
-                position = await self._consumer.position(partition)
-            except KafkaError:
-                return
-            if epoch != self.ownership.epoch:
-                return
-            shard = self.ownership.shards[Shard(partition.partition)]
-            topic = TopicName(partition.topic)
-            shard.positions[topic] = max(position, shard.positions[topic])
-            shard.reached(topic, self._confirmed_end(partition, position))
+        try:
+            async with asyncio.timeout(_POSITION_SECONDS):
+                for partition in list(self.ownership.active):
+                    position = await self._consumer.position(partition)
+                    if epoch != self.ownership.epoch:
+                        return
+                    self._note_end(partition, position)
+        except (KafkaError, TimeoutError):
+            return  # a position is unknown while Kafka is away; nothing is forgotten meanwhile
+
+    def _note_end(self, partition: TopicPartition, position: int) -> None:
+        shard = self.ownership.shards[Shard(partition.partition)]
+        topic = TopicName(partition.topic)
+        shard.positions[topic] = max(position, shard.positions[topic])
+        shard.reached(topic, self._confirmed_end(partition, position))
 
     def _confirmed_end(self, partition: TopicPartition, position: int) -> Micros | None:
         highwater = self._consumer.highwater(partition)
@@ -355,18 +360,22 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._preparing = asyncio.create_task(
             self._prepare(epoch, previous, discard=discard), name=f"prepare-shards-{epoch}"
         )
+        self._preparing.add_done_callback(self._prepared)
+
+    def _prepared(self, task: asyncio.Task[None]) -> None:
+        """A shard that cannot be opened stops the worker: it would stay silent for ever."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail(error)
 
     async def _prepare(self, epoch: int, previous: asyncio.Task[None] | None, *, discard: bool) -> None:
         if previous is not None:
             await asyncio.wait([previous])
-        try:
-            async with self._processing, self._checkpointing:
-                if discard:
-                    await self._close(list(self.ownership.shards))
-                await self._close_lost()
-            await self._open_with_patience(epoch)
-        except (LearnerError, OSError) as error:
-            self._fail(error)
+        async with self._processing, self._checkpointing:
+            if discard:
+                await self._close(list(self.ownership.shards))
+            await self._close_lost()
+        await self._open_with_patience(epoch)
 
     async def _open_with_patience(self, epoch: int) -> None:
         opened = False
