@@ -32,10 +32,13 @@ from learner_worker.stream.writer import Writer, bulk_producer, stop_within
 
 _MICROS = 1_000_000
 _START_SECONDS = 30.0
-_FINISH_SECONDS = 30.0
+_STOP_SECONDS = 25.0
+"""From the signal to the last checkpoint; a supervisor should wait longer before it kills."""
+_CLOSE_SECONDS = 15.0
 _REPLIES_SECONDS = 5.0
 _PROGRESS_SECONDS = 2.0
-_STUCK_SECONDS = 60.0
+_STUCK_SECONDS = 120.0
+_UNFINISHED = "Kafka did not take the last work in time: nothing is lost, the next start reads it again"
 _REBALANCE_MS = 60_000
 _INGEST_FETCH_WAIT_MS = 100
 _LANE_FETCH_WAIT_MS = 50
@@ -81,6 +84,7 @@ class Worker:
         )
         self.answering = Answering(
             producer=self.reply_producer,
+            list_topics=self.request_consumer.topics,
             topics=self._topics,
             reply_topics=_reply_topics(settings, self._topics),
             partition_of=partition_of,
@@ -97,25 +101,23 @@ class Worker:
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """The worker's life: work until told to stop, answer what was asked, make everything durable."""
-        async with asyncio.TaskGroup() as loops:
-            loops.create_task(self.ingest.read(stopping), name="read")
-            loops.create_task(self._checkpoints(stopping), name="checkpoints")
-            loops.create_task(self.lane.read(stopping), name="requests")
-            loops.create_task(self._progress(stopping), name="progress")
-        await self.answering.finish(_REPLIES_SECONDS)
-        await self.lane.finish()
-        await self._finish()
+        """The worker's life: work until told to stop, answer what was asked, make everything durable.
 
-    async def _finish(self) -> None:
+        Raises:
+            LearnerError: a loop failed, or Kafka did not take the last work.
+        """
         try:
-            async with asyncio.timeout(_FINISH_SECONDS):
-                await self.ingest.finish()
-        except TimeoutError as error:
-            raise LearnerError(
-                f"Kafka did not take the last work within {_FINISH_SECONDS:g} s: "
-                "nothing is lost, the next start reads it again"
-            ) from error
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(self.ingest.read(stopping), name="read")
+                loops.create_task(self._checkpoints(stopping), name="checkpoints")
+                loops.create_task(self.lane.read(stopping), name="requests")
+                loops.create_task(self._progress(stopping), name="progress")
+            await self.answering.finish(_REPLIES_SECONDS)
+            await self.lane.finish()
+            if not await self.ingest.finish():
+                raise LearnerError(_UNFINISHED)
+        finally:
+            await self.ingest.close()
 
     def healthy(self) -> Verdict:
         """Whether the loops move."""
@@ -145,14 +147,18 @@ class Worker:
             },
         )
 
-    def _own(self, shards: Mapping[Shard, ShardState]) -> None:
-        self.answering.own(shards)
-        self.lane.own(frozenset(shards))
+    def _own(self, shards: Mapping[Shard, ShardState], assigned: frozenset[Shard]) -> None:
+        self.answering.own(shards, assigned)
+        self.lane.own(assigned)
 
     async def _open_shard(self, number: Shard, marks: Marks) -> ShardState:
         identity = {**self._identity, "shard": str(number)}
         file = await ShardFile.open(shard_path(self._settings.state_dir, number), identity)
-        return await ShardState.open(number, self._around, file, marks)
+        try:
+            return await ShardState.open(number, self._around, file, marks)
+        except BaseException:
+            await file.close()
+            raise
 
     async def _checkpoints(self, stopping: asyncio.Event) -> None:
         while not await _set_within(stopping, self._settings.checkpoint_interval_seconds):
@@ -183,15 +189,43 @@ class Worker:
 
 
 async def run_worker(settings: Settings) -> None:
-    """Runs one replica until SIGTERM or SIGINT.
+    """Runs one replica until SIGTERM or SIGINT; a second signal ends it at once.
 
     Raises:
         ConfigurationError: the topics or the state folder do not allow a start.
         LearnerError: something failed that a restart has to mend.
     """
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    stopping, working = asyncio.Event(), asyncio.Event()
+    _stop_on_signals(stopping)
+    living = asyncio.create_task(_live(settings, stopping, working), name="worker")
+    told = asyncio.create_task(stopping.wait(), name="signals")
+    await asyncio.wait({living, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not living.done() and working.is_set():
+        await asyncio.wait({living}, timeout=_STOP_SECONDS)
+    if living.done():
+        await living
+        return
+    living.cancel()
+    await asyncio.wait({living}, timeout=_CLOSE_SECONDS)
+    if working.is_set():
+        raise LearnerError(_UNFINISHED)
+
+
+def _stop_on_signals(stopping: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def stop() -> None:
+        stopping.set()
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    for number in signals:
+        loop.add_signal_handler(number, stop)
+
+
+async def _live(settings: Settings, stopping: asyncio.Event, working: asyncio.Event) -> None:
     connection = settings.connection()
     with locked_state_folder(settings.state_dir):
         async with connected(connection, patience_seconds=settings.startup_timeout_seconds) as cluster:
@@ -199,6 +233,7 @@ async def run_worker(settings: Settings) -> None:
             cluster_id = cluster.cluster_id
         worker = Worker(settings, connection, cluster_id, partitions)
         async with _started(worker), _http(worker, settings):
+            working.set()
             _log.info(
                 "worker.started",
                 group=settings.group_id,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,7 +34,9 @@ from learner_worker.stream.writer import send_single
 WhileRestoring = Literal["wait", "refuse", "stale"]
 _DEADLINE_HEADER = "deadline"
 _METADATA_SECONDS = 5.0
+_LISTED_SECONDS = 5.0
 _RETRY_AFTER_MS = 1_000
+_MAX_SENDING = 5_000
 _LAST_MOMENT_MICROS = 250_000
 """So long before its deadline a waiting request is refused, while its agent still listens."""
 _MAX_WAITING = 10_000
@@ -73,6 +75,7 @@ class Answering:
         self,
         *,
         producer: AIOKafkaProducer,
+        list_topics: Callable[[], Awaitable[set[str]]],
         topics: TopicNames,
         reply_topics: ReplyTopics,
         partition_of: Callable[[str], int],
@@ -82,6 +85,10 @@ class Answering:
         while_restoring: WhileRestoring,
     ) -> None:
         self._producer = producer
+        self._list_topics = list_topics
+        self._listing = asyncio.Lock()
+        self._topic_names: set[str] = set()
+        self._listed_at = -_LISTED_SECONDS
         self._topics = topics
         self._reply_topics = reply_topics
         self._partition_of = partition_of
@@ -90,14 +97,19 @@ class Answering:
         self._ttl_micros = ttl_micros
         self._while_restoring = while_restoring
         self._shards: Mapping[Shard, ShardState] = {}
+        self._assigned: frozenset[Shard] = frozenset()
         self._waiting: list[_Waiting] = []
         self._partitions: dict[str, set[int]] = {}
         self._sending: set[asyncio.Task[None]] = set()
 
-    def own(self, shards: Mapping[Shard, ShardState]) -> None:
-        """Says which shards to answer from; requests that wait for a lost one are left to its new owner."""
+    def own(self, shards: Mapping[Shard, ShardState], assigned: frozenset[Shard]) -> None:
+        """Says which shards are open, and which are this replica's at all.
+
+        A request that waits for a shard of another replica is left to that one, which reads it again.
+        """
         self._shards = dict(shards)
-        self._waiting = [item for item in self._waiting if item.ask.shard in shards]
+        self._assigned = assigned
+        self._waiting = [item for item in self._waiting if item.ask.shard in assigned]
 
     async def take(self, record: Record, offsets: Offsets) -> None:
         """Answers a request, refuses it, moves it to its shard, or lets it wait for a restore."""
@@ -108,17 +120,10 @@ class Answering:
             self._refuse(record, error)
             offsets.done(record.offset)
             return
+        if len(self._sending) > _MAX_SENDING:
+            await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
         ask = _Ask(record, offsets, address)
-        try:
-            await self._take(ask)
-        except RequestError as error:
-            self._reply_error(ask, error)
-        except Exception:  # noqa: BLE001
-            # One request must not stop the answers to all others: it gets its reply, operators the traceback.
-            _log.exception("request.failed", partition=record.partition, offset=record.offset)
-            self._reply_error(
-                ask, RequestError(INTERNAL, "the learner failed on this request; its log says why")
-            )
+        await self._guarded(ask, self._take(ask))
 
     async def tick(self) -> None:
         """Answers the waiting requests whose shard is restored, and refuses those about to expire."""
@@ -126,11 +131,23 @@ class Answering:
         for item in waiting:
             shard = self._shards.get(item.ask.shard)
             if shard is not None and shard.restored:
-                await self._answer(item.ask, item.request, shard)
+                await self._guarded(item.ask, self._answer(item.ask, item.request, shard))
             elif item.deadline - _now() < _LAST_MOMENT_MICROS:
                 self._reply_error(item.ask, _restoring())
             else:
                 self._waiting.append(item)
+
+    async def _guarded(self, ask: _Ask, answering: Coroutine[None, None, None]) -> None:
+        """One request must not stop the answers to all others: it gets its reply, operators the traceback."""
+        try:
+            await answering
+        except RequestError as error:
+            self._reply_error(ask, error)
+        except Exception:  # noqa: BLE001
+            _log.exception("request.failed", partition=ask.record.partition, offset=ask.record.offset)
+            self._reply_error(
+                ask, RequestError(INTERNAL, "the learner failed on this request; its log says why")
+            )
 
     async def finish(self, seconds: float) -> None:
         """Refuses what still waits, and waits until Kafka has every reply."""
@@ -148,12 +165,12 @@ class Answering:
             ask.done()
         elif right != ask.record.partition:
             self._move(ask, right, deadline)
-        elif (shard := self._shards.get(ask.shard)) is not None:
-            await self._answer_or_wait(_Waiting(ask, request, deadline), shard)
+        elif ask.shard in self._assigned:
+            await self._answer_or_wait(_Waiting(ask, request, deadline), self._shards.get(ask.shard))
         # else the shard was lost meanwhile: its new owner reads the request again
 
-    async def _answer_or_wait(self, item: _Waiting, shard: ShardState) -> None:
-        if shard.restored or self._while_restoring == "stale":
+    async def _answer_or_wait(self, item: _Waiting, shard: ShardState | None) -> None:
+        if shard is not None and (shard.restored or self._while_restoring == "stale"):
             await self._answer(item.ask, item.request, shard)
         elif self._while_restoring == "wait" and len(self._waiting) < _MAX_WAITING:
             self._waiting.append(item)
@@ -164,8 +181,7 @@ class Answering:
         agent_id = request.agent_id
         agent = shard.learn.cached(agent_id) or (await shard.learn.agents([agent_id]))[agent_id]
         reply = self._advise.answer(request, agent, stale=not shard.restored)
-        self._count("OK")
-        self._start(self._reply(ask, encode_message(reply), reply_headers(ask.address, error=None)))
+        self._start(self._reply(ask, "OK", encode_message(reply), reply_headers(ask.address, error=None)))
 
     def _deadline(self, record: Record, request: SuggestBidRequest) -> Micros:
         latest = Micros(record_micros(record.timestamp) + self._ttl_micros)
@@ -210,7 +226,6 @@ class Answering:
         self._start(self._deliver(ask, moved))
 
     def _reply_error(self, ask: _Ask, error: RequestError) -> None:
-        self._count(error.code)
         request_id, agent_id = readable_ids(ask.record.value)
         retry = {} if error.retry_after_ms is None else {"retry_after_ms": error.retry_after_ms}
         described = ReplyError(code=error.code, message=str(error), **retry)
@@ -218,14 +233,15 @@ class Answering:
         body = SuggestBidError(
             **{name: value for name, value in known.items() if value is not None}, error=described
         )
-        self._start(self._reply(ask, encode_message(body), reply_headers(ask.address, error=described)))
+        headers = reply_headers(ask.address, error=described)
+        self._start(self._reply(ask, error.code, encode_message(body), headers))
 
     def _start(self, sending: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(sending, name="send-reply")
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
-    async def _reply(self, ask: _Ask, value: bytes, headers: Headers) -> None:
+    async def _reply(self, ask: _Ask, code: str, value: bytes, headers: Headers) -> None:
         address, record = ask.address, ask.record
         try:
             await self._require_partition(address)
@@ -233,6 +249,7 @@ class Answering:
             self._refuse(record, error)
             ask.done()
             return
+        self._count(code)
         await self._deliver(ask, Outgoing(address.topic, address.partition, record.key, value, headers))
         self._instruments.answer_seconds.observe(max(0.0, time.time() - record.timestamp / 1000))
 
@@ -246,15 +263,27 @@ class Answering:
             )
 
     async def _look_up(self, topic: str) -> set[int]:
+        """A topic's partitions. One that is not there is never named to Kafka, which might create it."""
         try:
             async with asyncio.timeout(_METADATA_SECONDS):
-                partitions = set(await self._producer.partitions_for(topic))
+                partitions = (
+                    set(await self._producer.partitions_for(topic)) if await self._exists(topic) else set()
+                )
         except (KafkaError, TimeoutError) as error:
             raise RefusedReplyError(
-                "reply-topic", f"reply topic {topic!r} does not exist or cannot be read: {error!r}"
+                "reply-topic", f"reply topic {topic!r} cannot be read: {error!r}"
             ) from error
+        if not partitions:
+            raise RefusedReplyError("reply-topic", f"reply topic {topic!r} does not exist")
         self._partitions[topic] = partitions
         return partitions
+
+    async def _exists(self, topic: str) -> bool:
+        async with self._listing:
+            if topic not in self._topic_names and time.monotonic() - self._listed_at > _LISTED_SECONDS:
+                self._topic_names = await self._list_topics()
+                self._listed_at = time.monotonic()
+            return topic in self._topic_names
 
     async def _deliver(self, ask: _Ask, record: Outgoing) -> None:
         try:
@@ -262,7 +291,8 @@ class Answering:
         except (KafkaError, TimeoutError) as error:
             # Nobody waits for it any more by the time this gives up; the lane goes on.
             _log.warning("reply.not_sent", topic=record.topic, error=repr(error))
-        ask.done()
+        finally:
+            ask.done()
 
     def _count(self, code: str) -> None:
         self._instruments.requests.labels(code).inc()

@@ -180,7 +180,7 @@ class Learn:
 
     def _trim(self) -> None:
         """Lets go of the agents asked for least recently, never of one about to change or be written."""
-        needed = self._pinned.union(self._agent_rows, self.unpublished)
+        needed = self._pinned.union(self._agent_rows)
         excess = len(self._agents) - self._cached_agents
         for agent_id in list(self._agents) if excess > 0 else ():
             if excess <= 0:

@@ -5,7 +5,7 @@ bid-placed, auction-closed, task-finished -> learner-outcomes
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +15,9 @@ from learner_worker.contract.outcomes import Bid, Close, Fact, Result, descripti
 from learner_worker.contract.times import Micros
 from learner_worker.domain.auctions import Auction
 from learner_worker.store.statements import AuctionState
+
+_FORGOTTEN_AT_ONCE = 5_000
+"""Tasks forgotten in one step, a few milliseconds; the rest goes with the next cut."""
 
 
 class Place(NamedTuple):
@@ -107,7 +110,7 @@ class Settle:
     def forget(self, watermark: Micros) -> Forgotten:
         """Forgets the tasks whose first event is more than the horizon before the watermark."""
         tasks = never_closed = 0
-        while self._by_age and self._by_age[0][0] + self._horizon < watermark:
+        while self._by_age and self._by_age[0][0] + self._horizon < watermark and tasks < _FORGOTTEN_AT_ONCE:
             _, task_id = heapq.heappop(self._by_age)
             task = self._tasks.pop(task_id)
             self._changed[task_id] = None
@@ -127,13 +130,11 @@ class Settle:
             queue.popleft()
         return position
 
-    def cut(self) -> Callable[[], dict[TaskId, AuctionState | None]]:
-        """The tasks changed since the last cut, frozen now and turned into rows when called."""
+    def cut(self) -> Mapping[TaskId, AuctionState | None]:
+        """The tasks changed since the last cut, frozen; None: forgotten. Turned into rows when read."""
         changed, self._changed = self._changed, {}
         self._cut += 1
-        return lambda: {
-            task_id: None if task is None else _state_of(task) for task_id, task in changed.items()
-        }
+        return _Frozen(changed)
 
     def _changing(self, task_id: TaskId, place: Place) -> Auction:
         task = self._tasks.get(task_id)
@@ -153,6 +154,23 @@ class Settle:
         if place.topic not in task.first_offsets:
             task.first_offsets[place.topic] = place.offset
             self._by_offset.setdefault(place.topic, deque()).append((place.offset, task_id))
+
+
+class _Frozen(Mapping[TaskId, AuctionState | None]):
+    """Tasks as they were at a cut: nobody changes these objects any more."""
+
+    def __init__(self, tasks: Mapping[TaskId, _Task | None]) -> None:
+        self._tasks = tasks
+
+    def __getitem__(self, task_id: TaskId) -> AuctionState | None:
+        task = self._tasks[task_id]
+        return None if task is None else _state_of(task)
+
+    def __iter__(self) -> Iterator[TaskId]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
 
 
 def _state_of(task: _Task) -> AuctionState:

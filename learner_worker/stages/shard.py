@@ -1,6 +1,7 @@
 """A shard: one partition number's stages, positions and file, moved as one."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _CHUNK = 100
 """Records processed between two yields to the event loop: a few milliseconds."""
 _LOADED = 1_000
 """Facts whose rows are read from the file at once: a read costs two changes of thread."""
+_PUBLISHED_AT_ONCE = 5_000
 _PUBLISH_CHUNK = 50
 T = TypeVar("T")
 _KINDS: Mapping[bytes, EventKind] = {
@@ -38,6 +40,7 @@ _KINDS: Mapping[bytes, EventKind] = {
 }
 OWNER_HEADER = "learner-owner"
 _REWIND = "rewind="
+_BEYOND_ANY_END = 2**62
 _log = structlog.get_logger("learner_worker.shard")
 
 
@@ -54,6 +57,10 @@ class Outbox(Protocol):
 
     async def send(self) -> None:
         """Sends what was added."""
+        ...
+
+    async def flush(self) -> None:
+        """Sends what was added and waits until Kafka has all of it."""
         ...
 
 
@@ -91,7 +98,6 @@ class ShardState:
         file: ShardFile,
         *,
         positions: dict[TopicName, int],
-        auctions: Mapping[TaskId, AuctionState],
         restore_until: int,
     ) -> None:
         self.number = number
@@ -99,12 +105,12 @@ class ShardState:
         self._around = around
         self._file = file
         self._settle = Settle(tolerance_micros=around.tolerance_micros, horizon_micros=around.horizon_micros)
-        self._settle.restore(auctions)
         self.learn = Learn(file, cached_agents=around.cached_agents)
         self._restore_until = restore_until
         self._ends: dict[TopicName, Micros | None] = {}
         self._last_read: dict[TopicName, Micros] = {}
         self._metrics_known = False
+        self._confirmed: set[AgentId] = set()
         self._note_restore()
 
     @classmethod
@@ -115,15 +121,17 @@ class ShardState:
         if rewound:
             await file.delete_auctions()
         auctions = {} if rewound else await file.load_auctions()
+        lost_end = filed.get(around.topics.outcomes, 0) > marks.ends[around.topics.outcomes][1]
         shard = cls(
             number,
             around,
             file,
             positions=positions,
-            auctions=auctions,
             restore_until=marks.ends[around.topics.outcomes][1],
         )
-        if filed.get(around.topics.outcomes, 0) > marks.ends[around.topics.outcomes][1]:
+        await shard._remember(auctions)
+        shard.learn.unpublished |= await file.load_unpublished()
+        if lost_end:
             await shard._publish_rows()
         _log.info(
             "shard.opened",
@@ -134,6 +142,12 @@ class ShardState:
             rewound=rewound,
         )
         return shard
+
+    async def _remember(self, auctions: Mapping[TaskId, AuctionState]) -> None:
+        """Hands settle what an earlier run remembered, without keeping the event loop for long."""
+        for chunk in _chunks(list(auctions.items()), _LOADED):
+            self._settle.restore(dict(chunk))
+            await asyncio.sleep(0)
 
     # --- restore -----------------------------------------------------------------------------------------
 
@@ -229,10 +243,18 @@ class ShardState:
         self._around.instruments.facts.inc(len(facts))
 
     async def _publish_rows(self) -> None:
-        """Writes every row into the changelog again: Kafka lost its end, or all of it."""
+        """Writes every row into the changelog again: Kafka lost its end, or all of it.
+
+        Raises:
+            SendError: Kafka did not take it; the file still says that this is to be done.
+        """
+        outcomes_topic = self._around.topics.outcomes
+        await self._file.write(Checkpoint({outcomes_topic: _BEYOND_ANY_END}))
         async for outcomes in self._file.all_outcomes():
             self._send([Fact(*outcome) for outcome in outcomes])
             await self._around.outbox.send()
+        await self._around.outbox.flush()
+        await self._file.write(Checkpoint({outcomes_topic: self.positions[outcomes_topic]}))
         _log.warning("shard.rows_published_again", shard=self.number)
 
     def _bury(self, record: Record, error: RecordError) -> None:
@@ -285,6 +307,7 @@ class ShardState:
                     self.learn.unpublished.add(agent_id)
                 else:
                     self.learn.unpublished.discard(agent_id)
+                    self._confirmed.add(agent_id)
             self.positions[self._around.topics.metrics] = chunk[-1].offset + 1
 
     def _covered(self, record: Record) -> tuple[AgentId, int] | None:
@@ -299,9 +322,8 @@ class ShardState:
         """Freezes positions and changed rows, in one step without an await."""
         self._forget()
         positions: dict[TopicName, int] = dict(self.positions)
-        unpublished: set[AgentId] = set()
-        if self._metrics_known:
-            unpublished, self.learn.unpublished = self.learn.unpublished, set()
+        unpublished = self._take_unpublished()
+        published, self._confirmed = self._confirmed - self.learn.unpublished | unpublished, set()
         changes, auctions = self.learn.cut(), self._settle.cut()
         rewinds = {
             topic: self._settle.rewind_offset(topic, positions[topic]) for topic in self._around.sources
@@ -309,13 +331,21 @@ class ShardState:
         self._count_auctions()
         return ShardCut(
             self._file,
-            lambda: Checkpoint(positions, auctions(), *changes),
+            lambda: Checkpoint(positions, auctions, *changes, published),
             lambda: self._publish(unpublished),
             {
                 topic: Committed(offset, f"{_REWIND}{rewinds.get(topic, offset)}")
                 for topic, offset in positions.items()
             },
         )
+
+    def _take_unpublished(self) -> set[AgentId]:
+        """Some of the agents whose metrics record is due; none before the topic was read to its end."""
+        if not self._metrics_known:
+            return set()
+        taken = set(itertools.islice(self.learn.unpublished, _PUBLISHED_AT_ONCE))
+        self.learn.unpublished -= taken
+        return taken
 
     def _count_auctions(self) -> None:
         gauge, settle = self._around.instruments.auctions, self._settle

@@ -81,7 +81,15 @@ ON CONFLICT (agent_id) DO UPDATE SET
     total_bids = excluded.total_bids, auctions_won = excluded.auctions_won,
     tasks_completed = excluded.tasks_completed, tasks_failed = excluded.tasks_failed,
     priced_wins = excluded.priced_wins, priced_sats = excluded.priced_sats,
-    as_of = excluded.as_of, outcome_offset = excluded.outcome_offset;
+    as_of = excluded.as_of, outcome_offset = excluded.outcome_offset, published = 0;
+
+-- name: mark_published
+-- Part of a checkpoint: Kafka has this agent's current metrics record.
+UPDATE agents SET published = 1 WHERE agent_id = ?;
+
+-- name: load_unpublished
+-- The agents whose metrics record is still to be written.
+SELECT agent_id FROM agents WHERE published = 0;
 
 -- name: save_keyword
 -- Part of a checkpoint.

@@ -37,7 +37,8 @@ CREATE TABLE outcomes (
 ) WITHOUT ROWID;
 
 -- An agent's metrics. priced_sats is a sum of sats that may pass 2^63, hence text.
--- as_of is the record time (ms) of the last change; outcome_offset the last changelog record counted.
+-- as_of is the record time (ms) of the last change; outcome_offset the last changelog record counted;
+-- published is 1 once Kafka has acknowledged a metrics record that covers it.
 CREATE TABLE agents (
     agent_id        TEXT PRIMARY KEY,
     total_bids      INTEGER NOT NULL,
@@ -47,8 +48,12 @@ CREATE TABLE agents (
     priced_wins     INTEGER NOT NULL,
     priced_sats     TEXT NOT NULL,
     as_of           INTEGER NOT NULL,
-    outcome_offset  INTEGER NOT NULL
+    outcome_offset  INTEGER NOT NULL,
+    published       INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+
+-- Agents whose record in learner-agent-metrics is missing or older than their row.
+CREATE INDEX agents_unpublished ON agents (agent_id) WHERE published = 0;
 
 -- How often each keyword of an agent's won tasks met success and failure.
 CREATE TABLE keywords (

@@ -2,12 +2,13 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Final, Self
 
 import aiosqlite
+import msgspec
 import structlog
 
 from learner_worker.contract.fields import AgentId, Shard, TaskId
@@ -66,7 +67,7 @@ class ShardFile:
         """
         try:
             writer = await _open_or_set_aside(path)
-            reader = await aiosqlite.connect(path, isolation_level=None)
+            reader = await _second_connection(path, writer)
         except (sqlite3.Error, OSError) as error:
             raise StateError(
                 f"cannot open {path}: {error}; check the state folder's disk and rights"
@@ -120,13 +121,17 @@ class ShardFile:
                 found[row.agent_id][1][row.keyword] = Tally(row.wins, row.failures)
         return found
 
+    async def load_unpublished(self) -> set[AgentId]:
+        """The agents whose metrics record is still to be written."""
+        return {msgspec.convert(agent_id, AgentId) for (agent_id,) in await self._read("load_unpublished")}
+
     async def write(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint's rows and positions in one transaction.
 
         Raises:
             StateError: SQLite refused; nothing of the checkpoint is in the file.
         """
-        await self._in_transaction([(name, list(rows)) for name, rows in writes_of(checkpoint)])
+        await self._in_transaction(writes_of(checkpoint))
 
     async def delete_auctions(self) -> None:
         """Drops what settle remembered: a rewind reads it anew."""
@@ -138,14 +143,13 @@ class ShardFile:
         except sqlite3.Error as error:
             raise self._failure("read", error) from error
 
-    async def _in_transaction(self, writes: list[tuple[str, list[SqlRow]]]) -> None:
+    async def _in_transaction(self, writes: Iterable[tuple[str, Iterable[SqlRow]]]) -> None:
         async with self._transaction:
             try:
                 await self._writer.execute("BEGIN IMMEDIATE")
                 try:
                     for name, rows in writes:
-                        if rows:
-                            await self._writer.executemany(statement(name), rows)
+                        await self._writer.executemany(statement(name), rows)
                     await self._writer.execute("COMMIT")
                 except BaseException:
                     await self._writer.rollback()
@@ -191,6 +195,14 @@ async def _open_or_set_aside(path: Path) -> aiosqlite.Connection:
         _set_aside(path, "newer", f"format {version}, this worker writes {FORMAT}")
         return await _open(path)
     return connection
+
+
+async def _second_connection(path: Path, first: aiosqlite.Connection) -> aiosqlite.Connection:
+    try:
+        return await aiosqlite.connect(path, isolation_level=None)
+    except BaseException:
+        await first.close()
+        raise
 
 
 async def _open(path: Path) -> aiosqlite.Connection:

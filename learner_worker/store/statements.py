@@ -1,7 +1,7 @@
 """The store's statements and the rows they take and give, apart from how they are run."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import NamedTuple
@@ -61,6 +61,7 @@ class Checkpoint:
     outcomes: Mapping[OutcomeKey, Outcome] = field(default_factory=dict)
     agents: Mapping[AgentId, AgentRow] = field(default_factory=dict)
     keywords: Mapping[tuple[AgentId, str], Tally] = field(default_factory=dict)
+    published: Collection[AgentId] = ()
 
 
 @functools.cache
@@ -81,16 +82,29 @@ _decode_auction = msgspec.json.Decoder(AuctionState).decode
 
 
 def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
-    """A checkpoint as (statement, rows), in the order they are run within one transaction."""
+    """A checkpoint as (statement, rows), in the order they are run within one transaction.
+
+    The rows are made while they are read: in the connection's thread, not in the event loop.
+    """
     yield "save_outcome", map(_outcome_row, checkpoint.outcomes.values())
     yield "save_agent", (_agent_row(agent_id, row) for agent_id, row in checkpoint.agents.items())
-    kept = {key: tally for key, tally in checkpoint.keywords.items() if any(tally)}
-    yield "save_keyword", ((*key, *tally) for key, tally in kept.items())
-    yield "delete_keyword", (key for key in checkpoint.keywords if key not in kept)
-    held = ((task_id, state) for task_id, state in checkpoint.auctions.items() if state is not None)
-    yield "save_auction", ((task_id, _encode(state)) for task_id, state in held)
-    yield "delete_auction", ((task_id,) for task_id, state in checkpoint.auctions.items() if state is None)
+    yield "mark_published", ((agent_id,) for agent_id in checkpoint.published)
+    keywords = checkpoint.keywords
+    yield "save_keyword", ((*key, *tally) for key, tally in keywords.items() if any(tally))
+    yield "delete_keyword", (key for key, tally in keywords.items() if not any(tally))
+    gone: list[SqlRow] = []
+    yield "save_auction", _held_auctions(checkpoint.auctions, gone)
+    yield "delete_auction", gone
     yield "save_position", checkpoint.positions.items()
+
+
+def _held_auctions(auctions: Mapping[TaskId, AuctionState | None], gone: list[SqlRow]) -> Iterator[SqlRow]:
+    """The rows of remembered auctions; the forgotten ones are added to `gone` on the way."""
+    for task_id, state in auctions.items():
+        if state is None:
+            gone.append((task_id,))
+        else:
+            yield task_id, _encode(state)
 
 
 def pairs_parameter(keys: Sequence[OutcomeKey]) -> str:

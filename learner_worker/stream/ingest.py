@@ -19,17 +19,18 @@ from aiokafka.structs import OffsetAndMetadata
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
-from learner_worker.errors import LearnerError, SendError
+from learner_worker.errors import BrokerError, LearnerError, SendError
 from learner_worker.stream.cluster import Committed, connected, ends_of
 from learner_worker.stream.connection import Connection
 from learner_worker.stream.records import Record
-from learner_worker.stream.writer import Writer, stop_within
+from learner_worker.stream.writer import Writer
 
 _POLL_MS = 100
 _POLL_RECORDS = 4_000
 _POSITION_SECONDS = 5.0
 _COMMIT_SECONDS = 10.0
 _REVOKE_SECONDS = 30.0
+_GIVE_UP_SECONDS = 60.0
 _ADMIN_PATIENCE_SECONDS = 30.0
 _PREPARE_RETRY_SECONDS = 1.0
 _NOTHING_READ = Committed(0, "rewind=0")
@@ -141,7 +142,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         topics: TopicNames,
         group_id: str,
         open_shard: Callable[[Shard, Marks], Awaitable[ShardT]],
-        on_ownership: Callable[[Mapping[Shard, ShardT]], None],
+        on_ownership: Callable[[Mapping[Shard, ShardT], frozenset[Shard]], None],
     ) -> None:
         self._connection = connection
         self._consumer = consumer
@@ -156,6 +157,10 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._checkpointing = asyncio.Lock()
         self._preparing: asyncio.Task[None] | None = None
         self._committed: dict[TopicPartition, Committed] = {}
+        self._ends: dict[TopicPartition, int] = {}
+        self._discarding = False
+        self._closing = False
+        self._failing_since: float | None = None
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # --- the loops -------------------------------------------------------------------------------------
@@ -183,10 +188,19 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
                 timeout_ms=_POLL_MS, max_records=_POLL_RECORDS
             )
         except KafkaError as error:
-            _log.warning("poll.failed", error=repr(error), retry_seconds=_PREPARE_RETRY_SECONDS)
-            await asyncio.sleep(_PREPARE_RETRY_SECONDS)
+            await self._wait_after(error)
             return {}
+        self._failing_since = None
         return batches
+
+    async def _wait_after(self, error: KafkaError) -> None:
+        """Says once that reading fails; gives up on a consumer that does nothing else."""
+        if self._failing_since is None:
+            self._failing_since = self.last_poll_seconds
+            _log.warning("poll.failed", error=_first_line(error), retry_seconds=_PREPARE_RETRY_SECONDS)
+        if self.last_poll_seconds - self._failing_since > _GIVE_UP_SECONDS:
+            raise BrokerError(f"reading from Kafka keeps failing ({_first_line(error)}): restart this worker")
+        await asyncio.sleep(_PREPARE_RETRY_SECONDS)
 
     async def _process(self, batches: Mapping[TopicPartition, Sequence[Record]], epoch: int) -> None:
         try:
@@ -238,7 +252,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         while self.ownership.prepared:
             number = self.ownership.prepared.pop()
             self._activate(number, self.ownership.shards[number])
-            self._on_ownership(self.ownership.shards)
+            self._tell()
 
     def _activate(self, number: Shard, shard: StreamShard) -> None:
         assignment = self._consumer.assignment()
@@ -264,21 +278,29 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             False if Kafka did not acknowledge something: the shards go back to their last checkpoint.
         """
         async with self._checkpointing:
+            if self._discarding:
+                return False
             epoch = self.ownership.epoch
             shards = dict(self.ownership.shards)
             cuts = {number: shard.cut() for number, shard in shards.items()}  # 1. cut
             try:
-                for cut in cuts.values():
-                    await cut.publish()  # 2. publish
-                await self._writer.flush()  # 3. acknowledge
+                await self._make_durable(cuts)
             except SendError as error:
                 self._reload(error)
                 return False
-            await asyncio.gather(*(cut.write() for cut in cuts.values()))  # 4. write
+            except BaseException as error:  # what was cut is neither in memory nor in a file
+                self._reload(error)
+                raise
             for shard in shards.values():
                 shard.written()
             await self._commit(cuts, epoch)  # 5. commit
             return True
+
+    async def _make_durable(self, cuts: Mapping[Shard, Cut]) -> None:
+        for cut in cuts.values():
+            await cut.publish()  # 2. publish
+        await self._writer.flush()  # 3. acknowledge
+        await asyncio.gather(*(cut.write() for cut in cuts.values()))  # 4. write
 
     async def _commit(self, cuts: Mapping[Shard, Cut], epoch: int) -> None:
         """Commits what changed since the last commit; a refused commit costs the member its place."""
@@ -308,17 +330,32 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         """Makes the work so far durable before the shards may go to another replica."""
         if not revoked:
             return
-        self._begin_epoch()
+        try:
+            self._begin_epoch()
+            await self._hand_back()
+        except Exception as error:
+            self._fail(error)  # aiokafka would only log it
+            raise
+        finally:
+            self.ownership.rejoining = True
+        _log.info("shards.revoked", shards=sorted(self.ownership.shards))
+
+    async def _hand_back(self) -> None:
         try:
             async with asyncio.timeout(_REVOKE_SECONDS), self._processing:
                 await self.checkpoint()  # Kafka still takes its commit: this member has not rejoined yet
-        except (LearnerError, KafkaError, TimeoutError) as error:
+        except TimeoutError as error:
             _log.warning("revoke.checkpoint_failed", error=repr(error))
-        self.ownership.rejoining = True
-        _log.info("shards.revoked", shards=sorted(self.ownership.shards))
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Pauses everything new at once and opens the shards in a task of their own."""
+        try:
+            self._take_over(assigned)
+        except Exception as error:
+            self._fail(error)  # aiokafka would only log it
+            raise
+
+    def _take_over(self, assigned: Collection[TopicPartition]) -> None:
         self._consumer.pause(*assigned)
         self._begin_epoch()
         self.ownership.rejoining = False
@@ -347,19 +384,24 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self.ownership.active.clear()
         self.ownership.prepared.clear()
 
-    def _reload(self, error: SendError) -> None:
-        """Sends every shard back to its last checkpoint: nothing unacknowledged may count."""
-        _log.warning("shards.reload", reason=str(error))
+    def _reload(self, error: BaseException) -> None:
+        """Sends every shard back to its last checkpoint: nothing unacknowledged may count.
+
+        Until the shards are closed nothing of them is written any more.
+        """
+        if not self._discarding:
+            _log.warning("shards.reload", reason=_first_line(error))
+        self._discarding = True
         self._consumer.pause(*self._consumer.assignment())
         self._begin_epoch()
         self._writer.reset()
-        self._prepare_soon(discard=True)
+        self._prepare_soon()
 
-    def _prepare_soon(self, *, discard: bool = False) -> None:
+    def _prepare_soon(self) -> None:
+        if self._closing:
+            return
         previous, epoch = self._preparing, self.ownership.epoch
-        self._preparing = asyncio.create_task(
-            self._prepare(epoch, previous, discard=discard), name=f"prepare-shards-{epoch}"
-        )
+        self._preparing = asyncio.create_task(self._prepare(epoch, previous), name=f"prepare-shards-{epoch}")
         self._preparing.add_done_callback(self._prepared)
 
     def _prepared(self, task: asyncio.Task[None]) -> None:
@@ -368,14 +410,19 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         if error is not None:
             self._fail(error)
 
-    async def _prepare(self, epoch: int, previous: asyncio.Task[None] | None, *, discard: bool) -> None:
+    async def _prepare(self, epoch: int, previous: asyncio.Task[None] | None) -> None:
         if previous is not None:
             await asyncio.wait([previous])
         async with self._processing, self._checkpointing:
-            if discard:
-                await self._close(list(self.ownership.shards))
-            await self._close_lost()
+            await self._close_discarded_and_lost()
         await self._open_with_patience(epoch)
+
+    async def _close_discarded_and_lost(self) -> None:
+        assigned = self.ownership.assigned or frozenset()
+        await self._close(
+            [number for number in self.ownership.shards if self._discarding or number not in assigned]
+        )
+        self._discarding = False
 
     async def _open_with_patience(self, epoch: int) -> None:
         opened = False
@@ -383,14 +430,15 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             opened = await self._open_assigned(epoch)
             await asyncio.sleep(0 if opened else _PREPARE_RETRY_SECONDS)
 
-    async def _close_lost(self) -> None:
-        assigned = self.ownership.assigned or frozenset()
-        await self._close([number for number in self.ownership.shards if number not in assigned])
-        self._on_ownership(self.ownership.shards)
-
     async def _close(self, numbers: Sequence[Shard]) -> None:
-        for number in numbers:
-            await self.ownership.shards.pop(number).close()
+        """Takes shards out of use first, then closes their files."""
+        closing = [self.ownership.shards.pop(number) for number in numbers]
+        self._tell()
+        for shard in closing:
+            await shard.close()
+
+    def _tell(self) -> None:
+        self._on_ownership(self.ownership.shards, self.ownership.assigned or frozenset())
 
     async def _open_assigned(self, epoch: int) -> bool:
         """Opens, or takes over again, every assigned shard; False to try once more."""
@@ -402,7 +450,11 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         for number, found in marks.items():
             if epoch != self.ownership.epoch:
                 return True
-            await self._open(number, found, epoch)
+            try:
+                await self._open(number, found, epoch)
+            except SendError as error:
+                _log.warning("shards.waiting_for_kafka", error=repr(error))
+                return False
         return True
 
     async def _open(self, number: Shard, marks: Marks, epoch: int) -> None:
@@ -428,6 +480,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             TopicPartition(topic, number) for topic in self._topics.subscribed for number in numbers
         ]
         ends = await ends_of(self._consumer, partitions)
+        self._ends = {partition: end for partition, (_, end) in ends.items()}
         return {
             number: Marks(
                 {
@@ -440,32 +493,44 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             for number in numbers
         }
 
-    def lag(self) -> dict[TopicName, int]:
-        """Records not yet processed by topic, over the partitions being read."""
-        lags = dict.fromkeys(self._topics.subscribed, 0)
-        for partition in self.ownership.active:
-            shard = self.ownership.shards[Shard(partition.partition)]
-            highwater = self._consumer.highwater(partition)
-            if highwater is not None:
-                topic = TopicName(partition.topic)
-                lags[topic] += max(0, highwater - shard.positions[topic])
-        return lags
+    def lag(self) -> dict[TopicName, float]:
+        """Records not yet processed by topic, over this replica's shards; NaN while that is not known."""
+        if not (self.ownership.assigned or frozenset()) <= self.ownership.shards.keys():
+            return dict.fromkeys(self._topics.subscribed, float("nan"))
+        return {
+            topic: float(
+                sum(self._lag_of(topic, number, shard) for number, shard in self.ownership.shards.items())
+            )
+            for topic in self._topics.subscribed
+        }
+
+    def _lag_of(self, topic: TopicName, number: Shard, shard: ShardT) -> int:
+        partition = TopicPartition(topic, number)
+        known = self._consumer.highwater(partition) if partition in self._consumer.assignment() else None
+        return max(0, (known or self._ends.get(partition, 0)) - shard.positions[topic])
 
     # --- the end -----------------------------------------------------------------------------------------
 
-    async def finish(self) -> None:
-        """Makes everything durable, closes the shards and leaves the group."""
+    async def finish(self) -> bool:
+        """Makes everything durable; False if Kafka did not take it: then the next start reads it again."""
+        async with self._processing:
+            return await self.checkpoint()
+
+    async def close(self) -> None:
+        """Closes the shards' files, whatever happened before; nothing more is written."""
+        self._closing = True
         if self._preparing is not None:
             self._preparing.cancel()
             await asyncio.wait([self._preparing])
-        async with self._processing:
-            await self.checkpoint()
-            await self._close(list(self.ownership.shards))
-        await stop_within(self._consumer)
+        await self._close(list(self.ownership.shards))
 
     def _fail(self, error: BaseException) -> None:
-        if not self._failure.done():
-            self._failure.set_exception(error)
+        if self._failure.done():
+            return
+        if not isinstance(error, LearnerError):
+            _log.error("shards.failed", exc_info=error)
+            error = LearnerError(f"unexpected: {_first_line(error)}; the log has the traceback")
+        self._failure.set_exception(error)
 
     def _raise_failure(self) -> None:
         if self._failure.done():

@@ -15,6 +15,7 @@ from learner_worker.stream.records import Outgoing
 
 _BATCH_BYTES = 64 * 1024
 _MAX_UNACKNOWLEDGED = 256
+_HAND_OVER_SECONDS = 20.0
 _STOP_SECONDS = 5.0
 _log = structlog.get_logger("learner_worker.stream")
 
@@ -59,6 +60,8 @@ class Writer:
         self._singles: list[tuple[Outgoing, Fallback | None]] = []
         self._unacknowledged: set[asyncio.Future[object]] = set()
         self._failure: BaseException | None = None
+        self._handing_over = asyncio.Lock()
+        self._generation = 0
 
     def append(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
         """Adds a record to its partition's batch; sent with the next `send`."""
@@ -78,44 +81,68 @@ class Writer:
         """Hands everything collected to the producer; waits only when too much is unacknowledged.
 
         Raises:
-            SendError: Kafka did not take something.
+            SendError: Kafka did not take something, now or before; only `reset` ends that.
         """
-        batches, self._full = self._full, []
-        batches += [(topic, partition, batch) for (topic, partition), batch in self._open.items()]
-        self._open = {}
-        singles, self._singles = self._singles, []
-        try:
-            for topic, partition, batch in batches:
-                self._track(await self._producer.send_batch(batch, topic, partition=partition))
-            for record, fallback in singles:
-                self._track(asyncio.ensure_future(self._send_single(record, fallback)))
-        except (KafkaError, TimeoutError) as error:
-            raise SendError(f"Kafka did not take a batch: {error!r}") from error
+        generation = self._generation
+        async with self._handing_over:
+            await self._hand_over(generation)
         if len(self._unacknowledged) > _MAX_UNACKNOWLEDGED:
-            await self._acknowledged()
+            await self._acknowledged(generation)
 
     async def flush(self) -> None:
         """Sends what is collected and waits until Kafka has acknowledged everything sent so far.
 
         Raises:
-            SendError: something was not acknowledged.
+            SendError: something was not acknowledged, or everything was sent back meanwhile.
         """
+        generation = self._generation
         await self.send()
-        await self._acknowledged()
+        await self._acknowledged(generation)
 
     def reset(self) -> None:
         """Forgets what is collected, sent and failed: the shards go back to their last checkpoint."""
         self._open, self._full, self._singles = {}, [], []
         self._unacknowledged = set()
         self._failure = None
+        self._generation += 1
 
-    async def _acknowledged(self) -> None:
+    async def _hand_over(self, generation: int) -> None:
+        """Anything that ends this early, a cancellation too, leaves records unsent: that is a failure."""
+        self._require(generation)
+        batches, self._full = self._full, []
+        batches += [(topic, partition, batch) for (topic, partition), batch in self._open.items()]
+        singles, self._singles = self._singles, []
+        self._open = {}
+        try:
+            async with asyncio.timeout(_HAND_OVER_SECONDS):
+                for topic, partition, batch in batches:
+                    sent = await self._producer.send_batch(batch, topic, partition=partition)
+                    self._require(generation)
+                    self._track(sent)
+            for record, fallback in singles:
+                self._track(asyncio.ensure_future(self._send_single(record, fallback)))
+        except (KafkaError, TimeoutError) as error:
+            self._fail(generation, error)
+            raise SendError(f"Kafka did not take a batch: {error!r}") from error
+        except BaseException as error:
+            self._fail(generation, error)
+            raise
+
+    async def _acknowledged(self, generation: int) -> None:
         waiting = list(self._unacknowledged)
         if waiting:
             await asyncio.wait(waiting)
-        failure = self._failure
-        if failure is not None:
-            raise SendError(f"Kafka did not acknowledge a record: {failure!r}") from failure
+        self._require(generation)
+
+    def _require(self, generation: int) -> None:
+        if generation != self._generation:
+            raise SendError("everything was sent back to the last checkpoint meanwhile")
+        if self._failure is not None:
+            raise SendError(f"Kafka did not acknowledge a record: {self._failure!r}") from self._failure
+
+    def _fail(self, generation: int, failure: BaseException) -> None:
+        if generation == self._generation:
+            self._failure = failure
 
     def _track(self, future: "asyncio.Future[object]") -> None:
         self._unacknowledged.add(future)

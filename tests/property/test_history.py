@@ -269,7 +269,7 @@ class SmallShard:
         if self._pending is None:
             self.send()
             positions, auctions, changes = dict(self.positions), self._settle.cut(), self.learn.cut()
-            self._pending = lambda: Checkpoint(positions, auctions(), *changes)
+            self._pending = lambda: Checkpoint(positions, auctions, *changes)
 
     async def write(self) -> None:
         if self._pending is not None:

@@ -41,6 +41,9 @@ class Sent:
     async def send(self) -> None:
         """Everything is there already."""
 
+    async def flush(self) -> None:
+        """Everything is there already."""
+
 
 def outcomes(count: int) -> dict[tuple[TaskId, AgentId], Outcome]:
     """Rows of every kind: won with a result, lost, a result alone."""

@@ -99,7 +99,7 @@ def test_results_are_not_remembered() -> None:
     settle = new_settle()
     settle.result(result(T1, 8), place(3, 80, "task-finished"))
 
-    assert (settle.remembered, settle.rewind_offset("task-finished", 9), settle.cut()()) == (0, 9, {})
+    assert (settle.remembered, settle.rewind_offset("task-finished", 9), settle.cut()) == (0, 9, {})
 
 
 # --- forgetting -----------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_tasks_are_forgotten_by_age_not_by_arrival() -> None:
     settle.bid(bid(T2), place(1, 50))
 
     assert Forgotten(1, 1) == settle.forget(Micros(151))
-    assert {T1} == {task_id for task_id, state in settle.cut()().items() if state is not None}
+    assert {T1} == {task_id for task_id, state in settle.cut().items() if state is not None}
 
 
 def test_a_forgotten_task_begins_anew() -> None:
@@ -231,7 +231,7 @@ def test_rewind_offsets_survive_a_restore() -> None:
 
 
 def states_of(settle: Settle) -> dict[TaskId, AuctionState]:
-    return {task_id: state for task_id, state in settle.cut()().items() if state is not None}
+    return {task_id: state for task_id, state in settle.cut().items() if state is not None}
 
 
 def test_a_cut_has_what_changed_since_the_last() -> None:
@@ -243,10 +243,10 @@ def test_a_cut_has_what_changed_since_the_last() -> None:
     assert {
         T1: AuctionState(50, {BIDS: 3}, None, [], {A: [Bid(Micros(5), 7, "d")]}),
         T2: AuctionState(60, {CLOSES: 4}, Close(Micros(6), B), [B], {}),
-    } == settle.cut()()
-    assert settle.cut()() == {}
+    } == settle.cut()
+    assert settle.cut() == {}
     settle.forget(Micros(151))
-    assert settle.cut()() == {T1: None}
+    assert settle.cut() == {T1: None}
 
 
 def test_changes_after_a_cut_do_not_show_in_it() -> None:
@@ -264,11 +264,11 @@ def test_changes_after_a_cut_do_not_show_in_it() -> None:
     assert {
         T1: AuctionState(50, {BIDS: 3}, None, [], {A: [Bid(Micros(5), 7, "d")]}),
         T2: AuctionState(50, {BIDS: 4}, None, [], {A: [Bid(Micros(5), 7, "d")]}),
-    } == frozen()
+    } == frozen
     assert {
         T1: AuctionState(152, {BIDS: 7}, None, [], {B: [Bid(Micros(99), 7, "d")]}),
         T2: None,
-    } == settle.cut()()
+    } == settle.cut()
 
 
 def test_two_cuts_on_their_way_do_not_disturb_each_other() -> None:
@@ -280,7 +280,7 @@ def test_two_cuts_on_their_way_do_not_disturb_each_other() -> None:
     second = settle.cut()
     settle.close(close(T1, 9), place(0, 53, CLOSES))
 
-    one, two = first()[T1], second()[T1]
+    one, two = first[T1], second[T1]
     assert one is not None
     assert two is not None
     assert (sorted(one.waiting), sorted(two.waiting)) == ([A], [A, B])
@@ -296,9 +296,9 @@ def test_a_restored_settle_goes_on_where_the_other_stopped() -> None:
     restored = new_settle()
     restored.restore(states_of(settle))
 
-    assert restored.cut()() == {}
+    assert restored.cut() == {}
     assert [
         Fact(T1, A, Close(Micros(12)), Bid(Micros(11), 7, "d")),
         Fact(T1, B, Close(Micros(12))),
     ] == restored.close(close(T1, 12, winner=None), place(1, 70, CLOSES))
-    assert {T1: AuctionState(50, {BIDS: 0, CLOSES: 0}, Close(Micros(12)), [A, B], {})} == restored.cut()()
+    assert {T1: AuctionState(50, {BIDS: 0, CLOSES: 0}, Close(Micros(12)), [A, B], {})} == restored.cut()

@@ -184,6 +184,18 @@ async def test_two_checkpoints_at_once_are_written_one_after_the_other(path: Pat
 # --- the format -----------------------------------------------------------------------------------
 
 
+async def test_agents_are_unpublished_until_a_checkpoint_says_otherwise(path: Path) -> None:
+    """A changed agent is due, a published one is not, until it changes again."""
+    file = await ShardFile.open(path, IDENTITY)
+    await file.write(Checkpoint({}, agents={A: AGENT, B: AGENT}))
+    assert await file.load_unpublished() == {A, B}
+    await file.write(Checkpoint({}, agents={A: AGENT}, published={A, B}))
+    assert await file.load_unpublished() == set()
+    await file.write(Checkpoint({}, agents={B: AGENT}))
+    assert await file.load_unpublished() == {B}
+    await file.close()
+
+
 async def test_the_schema_of_a_fresh_file(path: Path) -> None:
     """Format 1: its tables with their columns, the version, write-ahead logging."""
     await write(path)
@@ -195,7 +207,8 @@ async def test_the_schema_of_a_fresh_file(path: Path) -> None:
             for table in tables
         } == {
             "agents": "agent_id total_bids auctions_won tasks_completed tasks_failed priced_wins priced_sats"
-            " as_of outcome_offset",
+            " as_of outcome_offset published",
+            "agents_unpublished": "",
             "auctions": "task_id state",
             "identity": "name value",
             "keywords": "agent_id keyword wins failures",

@@ -77,7 +77,7 @@ def test_every_statement_is_described(name: str) -> None:
     comment, sql = statement(name).split("\n", 1)
 
     assert re.fullmatch(r"-- [A-Z].*\.", comment)
-    assert re.fullmatch(r"(SELECT|INSERT|DELETE)[^;]*;", sql)
+    assert re.fullmatch(r"(SELECT|INSERT|UPDATE|DELETE)[^;]*;", sql)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -198,6 +198,7 @@ def test_an_empty_checkpoint_writes_nothing() -> None:
     assert {name: list(rows) for name, rows in writes_of(Checkpoint({}))} == {
         "save_outcome": [],
         "save_agent": [],
+        "mark_published": [],
         "save_keyword": [],
         "delete_keyword": [],
         "save_auction": [],

@@ -1,0 +1,249 @@
+"""No failed or cancelled send may ever count: the real Ingest and Writer, on a producer that fails on cue."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaTimeoutError
+
+from learner_worker.contract.fields import Shard
+from learner_worker.contract.times import Micros
+from learner_worker.contract.topics import TopicName, Topics
+from learner_worker.errors import SendError, StateError
+from learner_worker.stream import ingest as ingest_module
+from learner_worker.stream.cluster import Committed
+from learner_worker.stream.connection import Connection
+from learner_worker.stream.ingest import Ingest, Marks
+from learner_worker.stream.records import Record
+from learner_worker.stream.writer import Writer
+
+TOPIC = "learner-outcomes"
+
+
+class FakeBatch:
+    """Takes everything."""
+
+    def append(self, **_: Any) -> object:
+        return self
+
+
+class FakeProducer:
+    """Hands out futures; `stuck` makes it refuse a batch after a while, as with Kafka away."""
+
+    def __init__(self) -> None:
+        self.sent: list[asyncio.Future[None]] = []
+        self.stuck = False
+
+    def create_batch(self) -> FakeBatch:
+        return FakeBatch()
+
+    async def send_batch(self, _: FakeBatch, topic: str, *, partition: int) -> asyncio.Future[None]:
+        assert (topic, partition >= 0) == (TOPIC, True)
+        if self.stuck:
+            await asyncio.sleep(0.05)
+            raise KafkaTimeoutError
+        self.sent.append(asyncio.get_running_loop().create_future())
+        return self.sent[-1]
+
+    def lose(self) -> None:
+        """Kafka never took what was sent."""
+        self.sent[0].set_exception(KafkaTimeoutError())
+
+
+class FakeConsumer:
+    """Owns nothing."""
+
+    def pause(self, *_: Any) -> None:
+        """Nothing to pause."""
+
+    def assignment(self) -> set[Any]:
+        return set()
+
+
+class CountingCut:
+    """A cut of a CountingShard."""
+
+    def __init__(self, shard: "CountingShard", position: int, rows: list[str]) -> None:
+        self._shard, self._position, self._rows = shard, position, rows
+
+    @property
+    def commits(self) -> Mapping[TopicName, Committed]:
+        return {}
+
+    async def publish(self) -> None:
+        """Nothing follows from it."""
+
+    async def write(self) -> None:
+        if self._shard.disk_is_full:
+            raise StateError("the disk is full")
+        self._shard.file_position = self._position
+        self._shard.file_rows += self._rows
+
+
+class CountingShard:
+    """One position and some rows, in memory and in its file."""
+
+    wanted: tuple[TopicName, ...] = ()
+
+    def __init__(self) -> None:
+        self.positions: dict[TopicName, int] = {}
+        self.position, self.rows = 1, ["row-0"]
+        self.file_position, self.file_rows = 0, list[str]()
+        self.disk_is_full = False
+        self.closed = False
+
+    def cut(self) -> CountingCut:
+        rows, self.rows = self.rows, []
+        return CountingCut(self, self.position, rows)
+
+    def written(self) -> None:
+        """Nothing to let go of."""
+
+    async def process(self, topic: str, records: Sequence[Record]) -> None:
+        raise NotImplementedError
+
+    def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
+        raise NotImplementedError
+
+    def still_valid(self, marks: Marks) -> bool:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Race:
+    """One shard that has processed one record, whose fact is on its way to Kafka."""
+
+    def __init__(self) -> None:
+        self.producer = FakeProducer()
+        self.writer = Writer(self.producer)
+        self.shard = CountingShard()
+        self.ingest = Ingest[CountingShard](
+            connection=Connection("127.0.0.1:1"),
+            consumer=FakeConsumer(),
+            writer=self.writer,
+            topics=Topics().named(),
+            group_id="g",
+            open_shard=self._open,
+            on_ownership=lambda shards, assigned: None,  # noqa: ARG005
+        )
+        self.ingest.ownership.shards[Shard(0)] = self.shard
+        self.ingest.ownership.assigned = frozenset()
+
+    async def _open(self, number: Shard, marks: Marks) -> CountingShard:
+        raise NotImplementedError
+
+    async def send_one_fact(self) -> None:
+        self.writer.append(TOPIC, 0, b"key", b"fact")
+        await self.writer.send()
+
+    async def discarded(self) -> None:
+        """Waits until the shard was closed without a write."""
+        async with asyncio.timeout(5):
+            while not self.shard.closed:  # noqa: ASYNC110 (a fake: nobody to wait on)
+                await asyncio.sleep(0.01)
+
+    @property
+    def on_disk(self) -> tuple[int, list[str]]:
+        return self.shard.file_position, self.shard.file_rows
+
+
+NOTHING: tuple[int, list[str]] = (0, [])
+
+
+async def test_a_checkpoint_that_waits_while_the_read_loop_sends_back_writes_nothing() -> None:
+    """Reset in the middle of a flush: the flush fails too, though the late failure belongs to nobody."""
+    race = Race()
+    await race.send_one_fact()
+    checkpoint = asyncio.create_task(race.ingest.checkpoint())
+    await asyncio.sleep(0.02)
+    race.producer.stuck = True
+    race.writer.append(TOPIC, 1, b"key", b"fact")
+    with pytest.raises(SendError):
+        await race.writer.send()
+    race.ingest._reload(SendError("the read loop's"))
+    race.producer.lose()
+    assert await checkpoint is False
+    await race.discarded()
+    assert race.on_disk == NOTHING
+
+
+async def test_no_checkpoint_writes_between_a_failed_send_and_the_discard() -> None:
+    """The discard waits for the read loop; a checkpoint before it must not write the dirty shard."""
+    race = Race()
+    await race.send_one_fact()
+    async with race.ingest._processing:
+        checkpoint = asyncio.create_task(race.ingest.checkpoint())
+        await asyncio.sleep(0.02)
+        race.producer.lose()
+        assert await checkpoint is False
+        assert await race.ingest.checkpoint() is False
+    await race.discarded()
+    assert race.on_disk == NOTHING
+
+
+async def test_stopping_after_a_failed_send_writes_nothing() -> None:
+    """SIGTERM in an outage: no last checkpoint of what was not acknowledged, and the file is closed."""
+    race = Race()
+    await race.send_one_fact()
+    race.producer.lose()
+    assert await race.ingest.checkpoint() is False
+    assert await race.ingest.finish() is False
+    await race.ingest.close()
+    assert race.shard.closed
+    assert race.on_disk == NOTHING
+
+
+async def test_a_revoke_that_takes_too_long_discards_what_it_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time limit cancels a checkpoint after its cut: the shard goes back, nothing is half written."""
+    monkeypatch.setattr(ingest_module, "_REVOKE_SECONDS", 0.05)
+    race = Race()
+    await race.send_one_fact()
+    await race.ingest.on_partitions_revoked([object()])
+    race.producer.sent[0].set_result(None)
+    assert await race.ingest.checkpoint() is False
+    await race.discarded()
+    assert race.on_disk == NOTHING
+
+
+async def test_a_full_disk_in_a_revoke_stops_the_worker() -> None:
+    """A write that fails while shards are handed back is a failure of the worker, not a warning."""
+    race = Race()
+    race.shard.disk_is_full = True
+    with pytest.raises(StateError):
+        await race.ingest.on_partitions_revoked([object()])
+    race.shard.disk_is_full = False
+    assert await race.ingest.checkpoint() is False
+    with pytest.raises(StateError, match="the disk is full"):
+        race.ingest._raise_failure()
+    assert race.on_disk == NOTHING
+    await race.ingest.close()
+
+
+async def test_a_flush_waits_for_what_another_task_is_handing_over() -> None:
+    """Batches between the writer and the producer are not yet sent: a flush knows of them."""
+    race = Race()
+    race.producer.stuck = True
+    race.writer.append(TOPIC, 0, b"key", b"fact")
+    sending = asyncio.create_task(race.writer.send())
+    await asyncio.sleep(0)
+    with pytest.raises(SendError):
+        await race.writer.flush()
+    with pytest.raises(SendError):
+        await sending
+
+
+async def test_a_cancelled_hand_over_is_a_failure() -> None:
+    """What a cancelled send did not hand over is lost: the next flush must not succeed."""
+    race = Race()
+    race.producer.stuck = True
+    race.writer.append(TOPIC, 0, b"key", b"fact")
+    sending = asyncio.create_task(race.writer.send())
+    await asyncio.sleep(0.01)
+    sending.cancel()
+    await asyncio.wait([sending])
+    race.producer.stuck = False
+    with pytest.raises(SendError):
+        await race.writer.flush()
