@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check schemas lock clean
+.PHONY: help demo test check check-deploy schemas lock clean
 
 # On the command line only: ARGS goes to the command, PYTHON is used instead of the first one found.
 ARGS =
@@ -34,7 +34,7 @@ demo: $(READY) ## Watch a swarm bid and the learner learn, on an embedded broker
 test: $(READY) ## Run the tests on every broker that is here; ARGS="tests/unit -x"
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(READY) ## Lint, format, types, import direction, and that schemas and lock are current
+check: $(READY) check-deploy ## Lint, format, types, import direction, deploy/, and that schemas and locks are current
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
@@ -42,16 +42,30 @@ check: $(READY) ## Lint, format, types, import direction, and that schemas and l
 	$(BIN)/learner-worker schemas check
 	$(BIN)/python -m pytest -q --no-header --no-summary tests/unit/test_lock.py
 
+# Offline: hadolint, the compose specification, Kubernetes' own schemas, and ours for the custom resources.
+K8S := deploy/kubernetes
+check-deploy: $(READY)
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	$(BIN)/kubernetes-validate --strict $(filter-out %/kustomization.yaml,$(wildcard $(K8S)/base/*.yaml))
+	$(BIN)/check-jsonschema --schemafile deploy/schemas/scaledobject.json $(K8S)/autoscaling/scaledobject.yaml
+	$(BIN)/check-jsonschema --schemafile deploy/schemas/podmonitor.json $(K8S)/monitoring/podmonitor.yaml
+	$(BIN)/python -m pytest -q --no-header --no-summary tests/unit/test_deploy.py
+
 schemas: $(READY) ## Write schemas/ from the code
 	@$(BIN)/learner-worker schemas export
 
-lock: ## Write requirements/dev.lock from pyproject.toml (needs the network); ARGS="--upgrade"
+# Three locks: to develop, to run, and to build a wheel. The last two hold what the first one holds: what is tested.
+COMPILE = "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+lock: ## Write requirements/ from pyproject.toml (needs the network); ARGS="--upgrade"
 	@$(FIND_PYTHON); set -e; \
 	tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; trap 'exit 1' HUP INT TERM; \
 	"$$python" -m venv "$$tools"; \
 	"$$tools/bin/python" $(PIP_INSTALL) uv; \
-	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--extra embedded --group dev pyproject.toml -o requirements/dev.lock $(ARGS)
+	$(COMPILE) --extra embedded --group dev pyproject.toml -o requirements/dev.lock $(ARGS); \
+	$(COMPILE) --constraint requirements/dev.lock pyproject.toml -o requirements/run.lock $(ARGS); \
+	"$$python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(COMPILE) --constraint requirements/dev.lock - -o requirements/build.lock $(ARGS)
 
 clean: ## Delete .venv, caches and what was built
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage build dist

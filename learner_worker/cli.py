@@ -280,9 +280,6 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit("learner-worker: stopped")
-    except ConfigurationError as error:
-        click.echo(f"learner-worker: {error}", err=True)
-        sys.exit(2)
     except LearnerError as error:
         click.echo(f"learner-worker: {error}", err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)

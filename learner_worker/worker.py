@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -197,6 +198,7 @@ async def run_worker(settings: Settings) -> None:
     """
     stopping, working = asyncio.Event(), asyncio.Event()
     _stop_on_signals(stopping)
+    asyncio.get_running_loop().set_exception_handler(_log_stray_error)
     living = asyncio.create_task(_live(settings, stopping, working), name="worker")
     told = asyncio.create_task(stopping.wait(), name="signals")
     await asyncio.wait({living, told}, return_when=asyncio.FIRST_COMPLETED)
@@ -210,6 +212,11 @@ async def run_worker(settings: Settings) -> None:
     await asyncio.wait({living}, timeout=_CLOSE_SECONDS)
     if working.is_set():
         raise LearnerError(_UNFINISHED)
+
+
+def _log_stray_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """One line for what the Kafka client's own tasks leave behind, as a commit that Kafka never answered."""
+    _log.warning("task.stray_error", error=repr(context.get("exception")), message=context["message"])
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:

@@ -84,7 +84,9 @@ async def _judge(
     assert outcomes_on_disk(state_dir) == model.outcomes(events)
 
 
-async def metrics_equal_the_model(broker: Broker, names: TopicNames, events: Sequence[model.Event]) -> None:
+async def metrics_equal_the_model(
+    broker: Broker, names: TopicNames, events: Sequence[model.Event], *, seconds: float = 30
+) -> None:
     expected = {
         agent_id: _record(agent_id, metrics)
         for agent_id, metrics in model.metrics(model.outcomes(events)).items()
@@ -97,7 +99,7 @@ async def metrics_equal_the_model(broker: Broker, names: TopicNames, events: Seq
         return {agent_id: _compared(record) for agent_id, record in found.items()} == expected
 
     try:
-        await until(equal, "the metrics topic equals the model", seconds=30)
+        await until(equal, "the metrics topic equals the model", seconds=seconds)
     except AssertionError:
         assert {agent_id: _compared(record) for agent_id, record in found.items()} == expected
         raise
