@@ -76,21 +76,27 @@ def encode_message(
     return message.__pydantic_serializer__.to_json(message, exclude_unset=True)
 
 
-class _Covered(msgspec.Struct):
+class MetricsContent(msgspec.Struct, frozen=True):
+    """What a metrics record says of an agent, apart from when it was said."""
+
     agent_id: AgentId
-    outcome_offset: int
+    total_bids: int
+    auctions_won: int
+    tasks_completed: int
+    tasks_failed: int
+    avg_winning_bid_sats: float
+    learned_keywords: list[dict[str, str | int]]
 
 
-_covered = msgspec.json.Decoder(_Covered)
+_metrics_content = msgspec.json.Decoder(MetricsContent)
 
 
-def covered_offset(value: bytes) -> tuple[AgentId, int] | None:
-    """The agent and the changelog offset that a metrics record covers; None if it is no such record."""
+def metrics_content(value: bytes) -> MetricsContent | None:
+    """What a metrics record says; None if it is no such record."""
     try:
-        found = _covered.decode(value)
+        return _metrics_content.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return found.agent_id, found.outcome_offset
 
 
 def _payload(value: bytes | None) -> bytes:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from learner_worker.contract.codec import covered_offset, decode_event, encode_message
+from learner_worker.contract.codec import MetricsContent, decode_event, encode_message, metrics_content
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.fields import AgentId, Shard, TaskId
 from learner_worker.contract.outcomes import Fact, decode_fact, encode_fact
@@ -119,7 +119,8 @@ class ShardState:
         filed = await file.load_positions()
         positions, rewound = resume_positions(filed, marks, around.topics)
         if rewound:
-            await file.delete_auctions()
+            sources = (*around.sources, around.topics.task_finished)
+            await file.rewind({topic: positions[topic] for topic in sources})
         auctions = {} if rewound else await file.load_auctions()
         lost_end = filed.get(around.topics.outcomes, 0) > marks.ends[around.topics.outcomes][1]
         shard = cls(
@@ -298,23 +299,24 @@ class ShardState:
                 self._bury(record, error)
 
     async def _compare(self, records: Sequence[Record]) -> None:
-        """Reads the metrics topic back: a record older than what this shard knows is written anew."""
+        """Reads the metrics topic back: a record that says anything else than this shard is written anew."""
         for chunk in _chunks(records, _CHUNK):
-            found = dict(covered for record in chunk if (covered := self._covered(record)) is not None)
+            found = dict(said for record in chunk if (said := self._said(record)) is not None)
             agents = await self.learn.agents(found)
-            for agent_id, offset in found.items():
-                if offset < agents[agent_id].row.outcome_offset:
-                    self.learn.unpublished.add(agent_id)
-                else:
+            for agent_id, content in found.items():
+                if content == metrics_content(encode_message(agents[agent_id].record())):
                     self.learn.unpublished.discard(agent_id)
                     self._confirmed.add(agent_id)
+                else:
+                    self.learn.unpublished.add(agent_id)
             self.positions[self._around.topics.metrics] = chunk[-1].offset + 1
 
-    def _covered(self, record: Record) -> tuple[AgentId, int] | None:
-        """The agent and the outcome offset of somebody else's metrics record; None for our own, or junk."""
+    def _said(self, record: Record) -> tuple[AgentId, MetricsContent] | None:
+        """What somebody else's metrics record says of an agent; None for our own, or junk."""
         if record.value is None or (OWNER_HEADER, self._around.owner.encode()) in record.headers:
             return None
-        return covered_offset(record.value)
+        content = metrics_content(record.value)
+        return None if content is None else (content.agent_id, content)
 
     # --- checkpoints -------------------------------------------------------------------------------------
 

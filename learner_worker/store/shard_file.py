@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Final, Self
@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from learner_worker.contract.fields import AgentId, Shard, TaskId
+from learner_worker.contract.topics import TopicName
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.outcomes import Outcome
 from learner_worker.errors import ConfigurationError, StateError
@@ -133,9 +134,12 @@ class ShardFile:
         """
         await self._in_transaction(writes_of(checkpoint))
 
-    async def delete_auctions(self) -> None:
-        """Drops what settle remembered: a rewind reads it anew."""
-        await self._in_transaction([("delete_auctions", [()])])
+    async def rewind(self, positions: Mapping[TopicName, int]) -> None:
+        """Drops what settle remembered and notes where it is read anew from, in one transaction.
+
+        A file without its auctions but with its old positions would look whole to the next start.
+        """
+        await self._in_transaction([("delete_auctions", [()]), ("save_position", list(positions.items()))])
 
     async def _read(self, name: str, *parameters: str | int) -> list[SqlRow]:
         try:

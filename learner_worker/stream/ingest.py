@@ -117,6 +117,7 @@ class Ownership(Generic[ShardT]):
         assigned: the shards Kafka's group gave this replica; None before the first assignment.
         shards: those that are open.
         prepared: those opened in this epoch that the reading loop has not sought yet.
+        sought: those the reading loop has sought in this epoch.
         active: the partitions whose batches may be taken.
         rejoining: this member is between two generations of the group: a commit now would carry the old
             one, and the refusal makes aiokafka forget who it is in the group.
@@ -126,6 +127,7 @@ class Ownership(Generic[ShardT]):
     assigned: frozenset[Shard] | None = None
     shards: dict[Shard, ShardT] = field(default_factory=dict)
     prepared: list[Shard] = field(default_factory=list)
+    sought: set[Shard] = field(default_factory=set)
     active: set[TopicPartition] = field(default_factory=set)
     rejoining: bool = False
 
@@ -158,6 +160,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._preparing: asyncio.Task[None] | None = None
         self._committed: dict[TopicPartition, Committed] = {}
         self._ends: dict[TopicPartition, int] = {}
+        self._answers: dict[TopicPartition, tuple[int | None, int | None]] = {}
         self._discarding = False
         self._closing = False
         self._failing_since: float | None = None
@@ -236,21 +239,30 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         shard.reached(topic, self._confirmed_end(partition, position))
 
     def _confirmed_end(self, partition: TopicPartition, position: int) -> Micros | None:
+        """The time up to which a partition is known to be read to its end; None: it is not at its end.
+
+        aiokafka stamps an answer when it is received, which after a suspension may be long after the broker
+        gave it. It was asked for after the answer before it was received: so much is certain.
+        """
         highwater = self._consumer.highwater(partition)
-        polled_ms = self._consumer.last_poll_timestamp(partition)
-        if highwater is None or polled_ms is None or position < highwater:
+        received_ms = self._consumer.last_poll_timestamp(partition)
+        latest, before = self._answers.get(partition, (None, None))
+        if received_ms != latest:
+            before = latest
+            self._answers[partition] = (received_ms, before)
+        if highwater is None or before is None or position < highwater:
             return None
-        return Micros(polled_ms * 1000)
+        return Micros(before * 1000)
 
     def _follow_wishes(self) -> None:
         """Starts reading the topics a shard has come to want: its restore is over."""
-        for number, shard in self.ownership.shards.items():
-            if number not in self.ownership.prepared:
-                self._activate(number, shard)
+        for number in self.ownership.sought:
+            self._activate(number, self.ownership.shards[number])
 
     def _seek_prepared(self) -> None:
         while self.ownership.prepared:
             number = self.ownership.prepared.pop()
+            self.ownership.sought.add(number)
             self._activate(number, self.ownership.shards[number])
             self._tell()
 
@@ -381,7 +393,9 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
 
     def _begin_epoch(self) -> None:
         self.ownership.epoch += 1
+        self._answers.clear()
         self.ownership.active.clear()
+        self.ownership.sought.clear()
         self.ownership.prepared.clear()
 
     def _reload(self, error: BaseException) -> None:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner_worker.contract.codec import (
-    covered_offset,
     decode_event,
     decode_request,
     encode_message,
+    metrics_content,
     readable_ids,
 )
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
@@ -476,24 +476,39 @@ def test_facts_of_this_format_and_fields_to_come_are_read() -> None:
     assert plain == decode_fact(b'{"task_id":"t","agent_id":"a","v":1,"more":[1]}')
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (b'{"agent_id": "a", "outcome_offset": 7, "more": 1}', ("a", 7)),
-        (b'{"agent_id": "a", "outcome_offset": -1}', ("a", -1)),
-        (b'{"agent_id": "a"}', None),
-        (b'{"agent_id": 1, "outcome_offset": 7}', None),
-        (b'{"agent_id": "a", "outcome_offset": "7"}', None),
-        (b"", None),
-        (b"junk", None),
-        (b"\xff", None),
-        (b"[]", None),
-        (b'{"more": ' + b"[" * 200_000, None),
-    ],
-)
-def test_what_a_metrics_record_covers(value: bytes, expected: tuple[str, int] | None) -> None:
-    """The agent and its offset, or None where somebody wrote something else."""
-    assert expected == covered_offset(value)
+METRICS: dict[str, object] = {
+    "agent_id": "a",
+    "total_bids": 7,
+    "auctions_won": 6,
+    "tasks_completed": 5,
+    "tasks_failed": 1,
+    "avg_winning_bid_sats": 1.5,
+    "learned_keywords": [{"keyword": "parse", "wins": 1, "failures": 0, "net": 1}],
+}
+
+
+@pytest.mark.parametrize("when", [{}, {"as_of": None, "outcome_offset": 7}, {"more": [1]}])
+def test_what_a_metrics_record_says_apart_from_when(when: dict[str, object]) -> None:
+    """Time, offset and unknown fields do not matter to what a record says."""
+    said = metrics_content(json.dumps(METRICS).encode())
+    assert said is not None
+    assert metrics_content(json.dumps(METRICS | when).encode()) == said
+
+
+@pytest.mark.parametrize("field", list(METRICS))
+def test_metrics_records_differ_in_any_field(field: str) -> None:
+    """Another value in any field is another content; a missing one is no record."""
+    other: dict[str, object] = {"agent_id": "b", "avg_winning_bid_sats": 2.5, "learned_keywords": []}
+    changed = METRICS | {field: other.get(field, 99)}
+    assert metrics_content(json.dumps(changed).encode()) != metrics_content(json.dumps(METRICS).encode())
+    lacking = {name: value for name, value in METRICS.items() if name != field}
+    assert metrics_content(json.dumps(lacking).encode()) is None
+
+
+@pytest.mark.parametrize("value", [b"", b"junk", b"\xff", b"[]", b'{"more": ' + b"[" * 200_000])
+def test_junk_is_no_metrics_record(value: bytes) -> None:
+    """Whatever somebody else wrote there: None."""
+    assert metrics_content(value) is None
 
 
 # --- messages out ---------------------------------------------------------------------------------
@@ -596,7 +611,7 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], tuple[type[Exception], ...]
     "request": (decode_request, (RequestError,)),
     "readable-ids": (readable_ids, ()),
     "fact": (decode_fact, (RecordError, UpgradeRequiredError)),
-    "covered-offset": (covered_offset, ()),
+    "metrics-content": (metrics_content, ()),
 }
 
 

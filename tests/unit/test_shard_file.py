@@ -149,14 +149,14 @@ async def test_a_checkpoint_survives_a_kill(path: Path, tmp_path: Path) -> None:
     assert await read(disk) == WRITTEN
 
 
-async def test_a_rewind_drops_the_auctions_alone(path: Path) -> None:
-    """Rows and positions stay."""
+async def test_a_rewind_drops_the_auctions_and_notes_where_to_read_them_anew(path: Path) -> None:
+    """Rows and the other positions stay."""
     file = await ShardFile.open(path, IDENTITY)
     await file.write(WHOLE)
-    await file.delete_auctions()
+    await file.rewind({TopicName("bid-placed"): 2})
 
     positions, _, outcomes, agents = WRITTEN
-    assert (positions, {}, outcomes, agents) == await contents_of(file)
+    assert (positions | {"bid-placed": 2}, {}, outcomes, agents) == await contents_of(file)
     await file.close()
 
 
@@ -175,7 +175,7 @@ async def test_many_rows_are_read_in_batches(count: int, path: Path) -> None:
 async def test_two_checkpoints_at_once_are_written_one_after_the_other(path: Path) -> None:
     """Transactions never mix, a rewind and a checkpoint neither."""
     file = await ShardFile.open(path, IDENTITY)
-    await asyncio.gather(file.write(WHOLE), file.write(NEXT), file.delete_auctions())
+    await asyncio.gather(file.write(WHOLE), file.write(NEXT), file.rewind({}))
 
     assert await file.load_positions() == {"bid-placed": 8, "learner-outcomes": 2**40}
     await file.close()
