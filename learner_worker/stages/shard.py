@@ -41,6 +41,7 @@ _KINDS: Mapping[bytes, EventKind] = {
 OWNER_HEADER = "learner-owner"
 _REWIND = "rewind="
 _BEYOND_ANY_END = 2**62
+_openings = itertools.count()
 _log = structlog.get_logger("learner_worker.shard")
 
 
@@ -110,6 +111,8 @@ class ShardState:
         self._ends: dict[TopicName, Micros | None] = {}
         self._last_read: dict[TopicName, Micros] = {}
         self._metrics_known = False
+        # This opening, not this process: what an earlier one of ours sent may arrive late.
+        self._owner = f"{around.owner}-{next(_openings)}".encode()
         self._confirmed: set[AgentId] = set()
         self._note_restore()
 
@@ -304,16 +307,16 @@ class ShardState:
             found = dict(said for record in chunk if (said := self._said(record)) is not None)
             agents = await self.learn.agents(found)
             for agent_id, content in found.items():
-                if content == metrics_content(encode_message(agents[agent_id].record())):
+                if content != metrics_content(encode_message(agents[agent_id].record())):
+                    self.learn.unpublished.add(agent_id)
+                elif not self._metrics_known:  # later on a record of ours may have gone over this one
                     self.learn.unpublished.discard(agent_id)
                     self._confirmed.add(agent_id)
-                else:
-                    self.learn.unpublished.add(agent_id)
             self.positions[self._around.topics.metrics] = chunk[-1].offset + 1
 
     def _said(self, record: Record) -> tuple[AgentId, MetricsContent] | None:
-        """What somebody else's metrics record says of an agent; None for our own, or junk."""
-        if record.value is None or (OWNER_HEADER, self._around.owner.encode()) in record.headers:
+        """What a metrics record says of an agent; None for one that this opening sent, or junk."""
+        if record.value is None or (OWNER_HEADER, self._owner) in record.headers:
             return None
         content = metrics_content(record.value)
         return None if content is None else (content.agent_id, content)
@@ -396,7 +399,7 @@ class ShardState:
             self.number,
             agent.agent_id.encode(),
             encode_message(agent.record()),
-            [(OWNER_HEADER, self._around.owner.encode())],
+            [(OWNER_HEADER, self._owner)],
         )
 
 

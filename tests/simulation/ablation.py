@@ -1,0 +1,234 @@
+"""Takes each safeguard out of the real code and counts who notices: `python -m tests.simulation.ablation`."""
+
+import asyncio
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import cast
+from unittest import mock
+
+from learner_worker.contract import outcomes
+from learner_worker.contract.fields import AgentId
+from learner_worker.contract.outcomes import Bid, Close, Fact
+from learner_worker.contract.times import Micros
+from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.domain.auctions import Auction
+from learner_worker.domain.outcomes import Outcome
+from learner_worker.stages import learn, shard
+from learner_worker.stages.shard import ShardCut, ShardState
+from learner_worker.store.shard_file import ShardFile
+from learner_worker.store.statements import Checkpoint, SqlRow
+from learner_worker.stream.cluster import Committed
+from learner_worker.stream.ingest import Ingest, Marks
+from learner_worker.stream.writer import Writer
+from tests.simulation.checks import InvariantError
+from tests.simulation.directed import SCENARIOS
+from tests.simulation.driver import run_seed
+from tests.simulation.environment import simulated
+from tests.simulation.loop import SteppedLoop
+
+Patch = tuple[object, str, object]
+ABLATIONS: dict[str, list[Patch]] = {}
+"""What replaces what, by the safeguard's name."""
+
+
+# --- the checkpoint --------------------------------------------------------------------------------------
+
+_in_transaction = ShardFile._in_transaction
+_write = ShardCut.write
+_cut = ShardState.cut
+
+
+async def _positions_apart(file: ShardFile, writes: Iterable[tuple[str, Iterable[SqlRow]]]) -> None:
+    found = [(name, list(rows)) for name, rows in writes]
+    await _in_transaction(file, [write for write in found if write[0] == "save_position"])
+    await _in_transaction(file, [write for write in found if write[0] != "save_position"])
+
+
+async def _nothing_awaited(writer: Writer, generation: int) -> None:
+    await asyncio.sleep(0)
+
+
+def _nothing_sent_back(ingest: Ingest[ShardState], error: BaseException) -> None:
+    ingest._writer.reset()
+
+
+def _every_wish_followed(ingest: Ingest[ShardState]) -> None:
+    for number, state in ingest.ownership.shards.items():
+        if number not in ingest.ownership.prepared:
+            ingest._activate(number, state)
+
+
+def _positions_later(state: ShardState) -> ShardCut:
+    cut = _cut(state)
+
+    def checkpoint() -> Checkpoint:
+        frozen = cut.checkpoint()
+        return dataclasses.replace(frozen, positions={**frozen.positions, **state.positions})
+
+    return ShardCut(cut.file, checkpoint, cut.publishing, cut.commits)
+
+
+def _auctions_later(state: ShardState) -> ShardCut:
+    cut = _cut(state)
+
+    def checkpoint() -> Checkpoint:
+        frozen = cut.checkpoint()
+        return dataclasses.replace(frozen, auctions={**frozen.auctions, **state._settle.cut()})
+
+    return ShardCut(cut.file, checkpoint, cut.publishing, cut.commits)
+
+
+ABLATIONS["rows and positions in one transaction"] = [(ShardFile, "_in_transaction", _positions_apart)]
+ABLATIONS["waiting for acknowledgements before writing"] = [(Writer, "_acknowledged", _nothing_awaited)]
+ABLATIONS["a failed send takes the shards back"] = [(Ingest, "_reload", _nothing_sent_back)]
+ABLATIONS["only shards sought in this epoch are read on"] = [(Ingest, "_follow_wishes", _every_wish_followed)]
+ABLATIONS["positions captured with the rows, not after"] = [(ShardState, "cut", _positions_later)]
+ABLATIONS["auctions captured with the positions, not after"] = [(ShardState, "cut", _auctions_later)]
+
+
+# --- facts -----------------------------------------------------------------------------------------------
+
+
+def _last_writer_wins(outcome: Outcome, fact: Fact) -> Outcome:
+    return Outcome(outcome.task_id, outcome.agent_id, fact.close, fact.bid, fact.result)
+
+
+def _task_and_agent(fact: Fact) -> tuple[object, ...]:
+    return (fact.task_id, fact.agent_id)
+
+
+ABLATIONS["facts merged part by part"] = [(learn, "join", _last_writer_wins)]
+ABLATIONS["versions in the fact's key"] = [(outcomes, "_version_of", _task_and_agent)]
+
+
+# --- resuming and forgetting -----------------------------------------------------------------------------
+
+_resume_positions = shard.resume_positions
+
+
+def _no_rewind(committed: Committed | None, first: int) -> int:
+    return first if committed is None else committed.offset
+
+
+def _mixed(filed: Mapping[str, int], marks: Marks, topics: TopicNames) -> tuple[dict[TopicName, int], bool]:
+    positions, rewound = _resume_positions(filed, marks, topics)
+    if not rewound or not filed:
+        return positions, rewound
+    further = {
+        topic: max(filed.get(topic, 0), found.offset)
+        for topic, found in marks.committed.items()
+        if topic not in {topics.outcomes, topics.metrics}
+    }
+    return {**positions, **further}, False
+
+
+def _newest(sources: Iterable[Micros | None]) -> Micros | None:
+    return max((micros for micros in sources if micros is not None), default=None)
+
+
+def _wall_clock(sources: Iterable[Micros | None]) -> Micros | None:
+    loop = cast("SteppedLoop", asyncio.get_running_loop())
+    return Micros(round(loop.time() * 1_000_000))
+
+
+ABLATIONS["the rewind"] = [(shard, "_rewound", _no_rewind)]
+ABLATIONS["file auctions never with others' positions"] = [(shard, "resume_positions", _mixed)]
+ABLATIONS["the watermark, not the newest record"] = [(shard, "watermark_of", _newest)]
+ABLATIONS["the watermark, not the wall clock"] = [(shard, "watermark_of", _wall_clock)]
+
+
+# --- auctions --------------------------------------------------------------------------------------------
+
+_close = Auction.close
+_settle = Auction._settle
+_admit = Auction._admit
+
+
+def _superseded_untold(auction: Auction, close: Close, tolerance_micros: int) -> list[Fact]:
+    before = auction.standing
+    facts = _close(auction, close, tolerance_micros)
+    return [] if before is not None and auction.standing is before else facts
+
+
+def _superseded_winners_unremembered(auction: Auction, close: Close, tolerance_micros: int) -> Iterator[Fact]:
+    remembered = set(auction.told)
+    yield from _settle(auction, close, tolerance_micros)
+    if close.winner is not None and close.winner not in remembered:
+        auction.told.discard(close.winner)
+
+
+def _no_losses_without_a_bid(auction: Auction, close: Close, tolerance_micros: int) -> Iterator[Fact]:
+    for fact in _settle(auction, close, tolerance_micros):
+        if fact.bid is not None or close.winner == fact.agent_id:
+            yield fact
+
+
+def _late_bids_dropped(auction: Auction, close: Close, tolerance_micros: int) -> dict[AgentId, Bid]:
+    admitted = _admit(auction, close, tolerance_micros)
+    auction.waiting = {}
+    return admitted
+
+
+ABLATIONS["a superseded close's winner is told the standing one"] = [(Auction, "close", _superseded_untold)]
+ABLATIONS["winners of superseded closes are remembered"] = [
+    (Auction, "_settle", _superseded_winners_unremembered)
+]
+ABLATIONS["an explicit fact: no outcome"] = [(Auction, "_settle", _no_losses_without_a_bid)]
+ABLATIONS["bids above the cutoff wait"] = [(Auction, "_admit", _late_bids_dropped)]
+
+
+# --- who notices -----------------------------------------------------------------------------------------
+
+
+class Without(ExitStack):
+    """The worker's code without one safeguard."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        for owner, attribute, replacement in ABLATIONS[name]:
+            self.enter_context(mock.patch.object(owner, attribute, replacement))
+
+
+def seeds_that_notice(seeds: Iterable[int]) -> Iterator[int]:
+    """Those of the seeds that fail."""
+    return (seed for seed in seeds if _fails(functools.partial(run_seed, seed)))
+
+
+def scenarios_that_notice() -> Iterator[str]:
+    """Those of the directed sequences that fail."""
+    return (name for name in SCENARIOS if _fails(functools.partial(_run_scenario, name)))
+
+
+def _run_scenario(name: str) -> None:
+    world = SCENARIOS[name]()
+    try:
+        world.check()
+    finally:
+        world.close()
+
+
+def _fails(run: Callable[[], None]) -> bool:
+    try:
+        run()
+    except InvariantError:
+        return True
+    return False
+
+
+def main(count: int) -> None:
+    """Prints by how many seeds, and by which directed sequences, each ablation is found."""
+    with simulated():
+        for name in ABLATIONS:
+            with Without(name):
+                seeds = list(seeds_that_notice(range(count)))
+                scenarios = list(scenarios_that_notice())
+            first = f"first {seeds[0]}" if seeds else "-"
+            sys.stdout.write(f"{name:52} {len(seeds):5} of {count}  {first:12} {', '.join(scenarios)}\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000)

@@ -1,0 +1,253 @@
+"""The judge: folds facts naively, from the bytes in the log, and compares them with files and the model."""
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tests import model
+from tests.simulation.log import Entry
+
+Key = tuple[str, str]
+Parts = dict[str, tuple[Any, ...]]
+"""What is known of an agent in a task: `close`, `bid`, `result`, each as (order, what it says)."""
+Folded = dict[Key, Parts]
+
+
+class InvariantError(AssertionError):
+    """An invariant does not hold."""
+
+
+def require(holds: bool, message: str, *details: object) -> None:
+    """Raises a violation unless the invariant holds."""
+    if not holds:
+        raise InvariantError("\n".join([message, *map(repr, details)]))
+
+
+# --- folding ---------------------------------------------------------------------------------------------
+
+
+def fold(entries: Iterable[Entry]) -> Folded:
+    """The greatest close, bid and result of every (task, agent)."""
+    folded: Folded = {}
+    for entry in entries:
+        if entry.value is not None:
+            fact = json.loads(entry.value)
+            _join(folded.setdefault((fact["task_id"], fact["agent_id"]), {}), _parts_of_fact(fact))
+    return folded
+
+
+def _join(known: Parts, more: Parts) -> None:
+    for name, part in more.items():
+        if name not in known or known[name][0] < part[0]:
+            known[name] = part
+
+
+def _parts_of_fact(fact: Mapping[str, Any]) -> Parts:
+    parts: Parts = {}
+    close, bid, result = fact.get("close"), fact.get("bid"), fact.get("result")
+    if close is not None:
+        parts["close"] = _close(
+            close["closed_at"],
+            close.get("winner"),
+            close.get("winning_bid_sats"),
+            close.get("description_digest"),
+            close.get("description"),
+        )
+    if bid is not None:
+        parts["bid"] = _bid(bid["placed_at"], bid["bid_sats"], bid["description"])
+    if result is not None:
+        parts["result"] = _result(result["finished_at"], result["succeeded"])
+    return parts
+
+
+def _close(
+    at: int, winner: str | None, sats: int | None, digest: str | None, text: str | None
+) -> tuple[Any, ...]:
+    order = (at, *_smaller(winner), *_smaller(sats), *_smaller(digest), text is not None)
+    return order, (at, winner, sats, text)
+
+
+def _bid(at: int, sats: int, text: str) -> tuple[Any, ...]:
+    return (at, -sats, _Reversed(text)), (at, sats, text)
+
+
+def _result(at: int, succeeded: bool) -> tuple[Any, ...]:
+    return (at, not succeeded), (at, succeeded)
+
+
+def _smaller(value: Any) -> tuple[Any, ...]:
+    """Orders null before everything, then the smaller first; the greatest stands."""
+    return (value is None, _Reversed(0 if value is None else value))
+
+
+class _Reversed:
+    """A value whose order is turned round."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Reversed) and self.value == other.value
+
+    def __lt__(self, other: "_Reversed") -> bool:
+        return bool(self.value > other.value)
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __repr__(self) -> str:
+        return f"~{self.value!r}"
+
+
+def counted(folded: Folded) -> dict[Key, model.Outcome]:
+    """The outcomes that the folded facts amount to."""
+    found: dict[Key, model.Outcome] = {}
+    for key, parts in folded.items():
+        outcome = _outcome(key[1], parts)
+        if outcome is not None:
+            found[key] = outcome
+    return found
+
+
+def _outcome(agent_id: str, parts: Parts) -> model.Outcome | None:
+    if "close" not in parts:
+        return None
+    closed_at, winner, winning_sats, close_text = parts["close"][1]
+    placed_at, bid_sats, bid_text = parts["bid"][1] if "bid" in parts else (None, None, None)
+    won = winner == agent_id
+    if placed_at is None and not won:
+        return None
+    finished_at, succeeded = parts["result"][1] if won and "result" in parts else (None, None)
+    return model.Outcome(
+        won=won,
+        bid_sats=winning_sats if won and winning_sats is not None else bid_sats,
+        description=(close_text or "") if bid_text is None else bid_text,
+        succeeded=succeeded,
+        closed_at=closed_at,
+        placed_at=placed_at,
+        finished_at=finished_at,
+    )
+
+
+# --- a file ----------------------------------------------------------------------------------------------
+
+
+def rows_of(database: sqlite3.Connection) -> Folded:
+    """The outcomes table as folded facts."""
+    found: Folded = {}
+    for row in database.execute("SELECT * FROM outcomes").fetchall():
+        task_id, agent_id, closed_at, winner, winning, digest, close_text, placed_at, sats, text, *result = (
+            row
+        )
+        parts: Parts = {}
+        if closed_at is not None:
+            parts["close"] = _close(closed_at, winner, winning, digest, close_text)
+        if placed_at is not None:
+            parts["bid"] = _bid(placed_at, sats, text)
+        if result[0] is not None:
+            parts["result"] = _result(result[0], bool(result[1]))
+        found[task_id, agent_id] = parts
+    return found
+
+
+def positions_of(database: sqlite3.Connection) -> dict[str, int]:
+    """The positions table."""
+    return dict(database.execute("SELECT topic, next_offset FROM positions").fetchall())
+
+
+def metrics_of(database: sqlite3.Connection) -> dict[str, model.Metrics]:
+    """The agents and keywords tables, without agents that have nothing."""
+    wins: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    failures: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for agent_id, keyword, won, failed in database.execute("SELECT * FROM keywords").fetchall():
+        if won:
+            wins[agent_id][keyword] = won
+        if failed:
+            failures[agent_id][keyword] = failed
+    found: dict[str, model.Metrics] = {}
+    for row in database.execute("SELECT * FROM agents").fetchall():
+        agent_id, bids, won, done, failed, priced, sats, *_ = row
+        found[agent_id] = model.Metrics(
+            bids,
+            won,
+            done,
+            failed,
+            won / bids if bids else 0.0,
+            done / (done + failed) if done + failed else 0.0,
+            int(sats) / priced if priced else 0.0,
+            wins[agent_id],
+            failures[agent_id],
+        )
+    return {agent_id: found[agent_id] for agent_id in found if found[agent_id] != model.NO_HISTORY}
+
+
+def check_file(
+    name: str, database: sqlite3.Connection, live: list[Entry], history: list[Entry], topic: str
+) -> None:
+    """Third invariant: the positions are the prefix folded into the rows, and the metrics are the rows'.
+
+    A compacted record may have been read before or after its equal vanished: the rows lie between the fold of
+    what is left of the prefix and the fold of all that ever stood in it.
+    """
+    position = positions_of(database).get(topic, 0)
+    rows = rows_of(database)
+    least = fold(entry for entry in live if entry.offset < position)
+    most = fold(entry for entry in history if entry.offset < position)
+    require(_within(least, rows), f"{name}: rows lack facts below the position {position}", rows, least)
+    require(_within(rows, most), f"{name}: rows hold facts beyond the position {position}", rows, most)
+    expected = model.metrics(counted(rows))
+    require(
+        metrics_of(database) == expected,
+        f"{name}: the metrics are not the rows'",
+        metrics_of(database),
+        expected,
+    )
+
+
+def _within(smaller: Folded, greater: Folded) -> bool:
+    return all(
+        name in greater.get(key, {}) and not greater[key][name][0] < part[0]
+        for key, parts in smaller.items()
+        for name, part in parts.items()
+    )
+
+
+# --- the changelog and the metrics topic -----------------------------------------------------------------
+
+
+def check_keys(history: Iterable[Entry]) -> None:
+    """Fifth invariant: records with equal keys have equal content."""
+    contents: dict[bytes | None, bytes | None] = {}
+    for entry in history:
+        first = contents.setdefault(entry.key, entry.value)
+        require(first == entry.value, "two records of one key differ", entry.key, first, entry.value)
+
+
+def check_published(entries: Iterable[Entry], expected: Mapping[str, model.Metrics]) -> None:
+    """The last record of every agent in learner-agent-metrics is what the model says."""
+    last: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        if entry.key is not None and entry.value is not None:
+            last[entry.key.decode()] = json.loads(entry.value)
+    for agent_id in sorted({*last, *expected}):
+        metrics = expected.get(agent_id, model.NO_HISTORY)
+        found = last.get(agent_id)
+        require(found is not None, f"no metrics record of agent {agent_id}", metrics)
+        require(_says(found or {}, metrics), f"the last metrics record of {agent_id}", found, metrics)
+
+
+def _says(record: Mapping[str, Any], metrics: model.Metrics) -> bool:
+    names = ("total_bids", "auctions_won", "tasks_completed", "tasks_failed")
+    rates = ("win_rate", "success_rate", "avg_winning_bid_sats")
+    keywords = [
+        {"keyword": learned.keyword, "wins": learned.wins, "failures": learned.failures, "net": learned.net}
+        for learned in model.strongest_keywords(metrics)
+    ]
+    return (
+        all(record[name] == getattr(metrics, name) for name in (*names, *rates))
+        and record["learned_keywords"] == keywords
+    )

@@ -1,0 +1,277 @@
+"""What the worker's code asks of aiokafka, on the simulated broker."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiokafka import TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaTimeoutError
+from aiokafka.structs import OffsetAndMetadata
+
+from learner_worker.stream.cluster import Committed
+from tests.simulation.broker import Broker, Client
+from tests.simulation.disk import Latency
+from tests.simulation.log import Entry, Headers, Sent
+
+
+class Listener(Protocol):
+    """Whom the group tells what it gives and takes."""
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None: ...
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None: ...
+
+
+@dataclass(slots=True)
+class Reading:
+    """One assigned partition's state in the consumer."""
+
+    position: int
+    paused: bool = False
+    highwater: int | None = None
+    polled_ms: int | None = None
+
+
+class Consumer:
+    """An AIOKafkaConsumer: a fetch is answered at one moment and received at a later one.
+
+    Args:
+        limit: how many records of a partition one fetch brings.
+        fetch_seconds: what a fetch costs besides its latency.
+        idle_seconds: how long at least one without records takes.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        broker: Broker,
+        latency: Latency,
+        limit: Callable[[], int],
+        *,
+        fetch_seconds: float = 0.0,
+        idle_seconds: float = 0.0,
+    ) -> None:
+        self._client = client
+        self._broker = broker
+        self._latency = latency
+        self._limit = limit
+        self._fetch_seconds = fetch_seconds
+        self._idle_seconds = idle_seconds
+        self._readings: dict[TopicPartition, Reading] = {}
+        self._topics: list[str] = []
+        self._listener: Listener | None = None
+        self._coordination = asyncio.Lock()
+        self._reassigning = True
+        self.awaiting = False
+        """Whether a fetch is answered and not yet received."""
+
+    # --- the group ---------------------------------------------------------------------------------------
+
+    def subscribe(self, topics: list[str], listener: Listener) -> None:
+        self._topics = topics
+        self._listener = listener
+        self.rejoin_soon()
+
+    def rejoin_soon(self) -> None:
+        """The group asks this member to come back for a new generation."""
+        if self._listener is not None:
+            self._client.loop.create_task(self._rejoin(self._listener), name="coordination")
+
+    async def _rejoin(self, listener: Listener) -> None:
+        async with self._coordination:
+            await self._latency()
+            self._reassigning = True
+            await listener.on_partitions_revoked(set(self._readings))
+            await self._latency()
+            while (shards := await self._broker.group.join(self._client)) is None:
+                await self._latency()
+            self._readings = {
+                TopicPartition(topic, shard): Reading(self._committed(topic, shard))
+                for topic in self._topics
+                for shard in sorted(shards)
+            }
+            self._reassigning = False
+            await self._latency()
+            await listener.on_partitions_assigned(set(self._readings))
+
+    def _committed(self, topic: str, partition: int) -> int:
+        found = self._broker.log.committed.get((topic, partition))
+        return 0 if found is None else found.offset
+
+    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        await self._latency()
+        taken = self._broker.commit(
+            self._client,
+            {
+                (partition.topic, partition.partition): Committed(found.offset, found.metadata)
+                for partition, found in offsets.items()
+            },
+        )
+        await self._latency()
+        if not taken:
+            raise CommitFailedError("the member is of an older generation")
+
+    # --- fetching ----------------------------------------------------------------------------------------
+
+    async def getmany(self, *, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Entry]]:
+        readings = {} if self._reassigning else dict(self._readings)
+        answers = self._answers(readings, max_records)
+        if not any(entries for _, _, entries, _ in answers):
+            await asyncio.sleep(max(timeout_ms / 1000, self._idle_seconds))
+            answers = self._answers(readings, max_records)
+        self.awaiting = True
+        await self._latency()
+        if self._fetch_seconds:
+            await asyncio.sleep(self._fetch_seconds)
+        self.awaiting = False
+        return self._received(answers, self._broker.clock.milliseconds)  # its receipt: so does aiokafka
+
+    def _answers(
+        self, readings: Mapping[TopicPartition, Reading], most: int
+    ) -> list[tuple[TopicPartition, Reading, list[Entry], int]]:
+        found = []
+        for partition, reading in readings.items():
+            if not reading.paused:
+                there = self._broker.log.partitions[partition.topic, partition.partition]
+                entries = there.read(reading.position, min(self._limit(), most))
+                found.append((partition, Reading(reading.position), entries, there.end))
+        return found
+
+    def _received(
+        self, answers: Sequence[tuple[TopicPartition, Reading, list[Entry], int]], polled_ms: int
+    ) -> dict[TopicPartition, list[Entry]]:
+        batches: dict[TopicPartition, list[Entry]] = {}
+        for partition, asked, entries, end in answers:
+            reading = self._readings.get(partition)
+            if reading is None or reading.paused or reading.position != asked.position:
+                continue
+            reading.highwater, reading.polled_ms = end, polled_ms
+            if entries:
+                reading.position = entries[-1].offset + 1
+                batches[partition] = entries
+            else:
+                reading.position = max(reading.position, end)
+        return batches
+
+    async def position(self, partition: TopicPartition) -> int:
+        if partition not in self._readings:
+            raise IllegalStateError(f"{partition} is not assigned")
+        return self._readings[partition].position
+
+    def highwater(self, partition: TopicPartition) -> int | None:
+        return self._readings[partition].highwater
+
+    def last_poll_timestamp(self, partition: TopicPartition) -> int | None:
+        return self._readings[partition].polled_ms
+
+    def assignment(self) -> set[TopicPartition]:
+        return set(self._readings)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._readings[partition].position = offset
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        for partition in partitions:
+            self._readings[partition].paused = True
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        for partition in partitions:
+            self._readings[partition].paused = False
+
+    async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        await self._latency()
+        return dict.fromkeys(partitions, 0)
+
+    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        await self._latency()
+        ends = {
+            partition: self._broker.log.end(partition.topic, partition.partition) for partition in partitions
+        }
+        await self._latency()
+        return ends
+
+    async def stop(self) -> None:
+        """Leaves the group."""
+        if self._broker.group.members.get(self._client.name) is self._client:
+            self._broker.group.remove(self._client.name)
+
+
+class Batch:
+    """A producer's batch: full after a few records."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.records: list[Sent] = []
+
+    def append(self, *, key: bytes | None, value: bytes | None, timestamp: int | None) -> object | None:
+        if len(self.records) >= self._limit:
+            return None
+        self.records.append(Sent(key, value, (), timestamp))
+        return self
+
+
+class Producer:
+    """An AIOKafkaProducer."""
+
+    def __init__(
+        self,
+        client: Client,
+        broker: Broker,
+        latency: Latency,
+        limit: Callable[[], int],
+        refuses: Callable[[], bool],
+    ) -> None:
+        self._client = client
+        self._broker = broker
+        self._latency = latency
+        self._limit = limit
+        self._refuses = refuses
+
+    def create_batch(self) -> Batch:
+        return Batch(self._limit())
+
+    async def send_batch(
+        self, batch: Batch, topic: str, *, partition: int
+    ) -> "asyncio.Future[object] | None":
+        await self._latency()
+        if self._refuses():
+            raise KafkaTimeoutError
+        return self._broker.send(self._client, topic, partition, batch.records).future
+
+    async def send_and_wait(
+        self,
+        topic: str,
+        *,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int | None,
+        headers: Headers,
+        timestamp_ms: int | None,
+    ) -> None:
+        await self._latency()
+        sent = Sent(key, value, tuple(headers), timestamp_ms)
+        future = self._broker.send(self._client, topic, partition or 0, [sent]).future
+        if future is not None:
+            await future
+
+
+class Admin:
+    """The administrator's view: what the group has committed."""
+
+    def __init__(self, broker: Broker, latency: Latency) -> None:
+        self._broker = broker
+        self._latency = latency
+
+    async def committed(self, group_id: str) -> dict[TopicPartition, Committed]:
+        assert group_id
+        await self._latency()
+        found = {TopicPartition(*place): mark for place, mark in self._broker.log.committed.items()}
+        await self._latency()
+        return found
+
+
+@asynccontextmanager
+async def connected(connection: Admin, *, patience_seconds: float) -> AsyncIterator[Admin]:
+    """Takes the place of `learner_worker.stream.cluster.connected`."""
+    yield connection

@@ -1,0 +1,95 @@
+"""Disks: the real ShardFile on plain sqlite3, in memory; what was committed is what a crash leaves."""
+
+import functools
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import cast
+
+import aiosqlite
+
+from learner_worker.contract.fields import Shard
+from learner_worker.store.shard_file import ShardFile
+
+Latency = Callable[[], Awaitable[None]]
+
+
+@functools.cache
+def _empty() -> bytes:
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(
+        resources.files("learner_worker.store").joinpath("schema.sql").read_text("utf-8")
+    )
+    return connection.serialize()
+
+
+def new_database() -> sqlite3.Connection:
+    """An empty file with the real schema."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.deserialize(_empty())
+    return connection
+
+
+class Connection:
+    """What ShardFile asks of an aiosqlite connection; a transaction shows to readers when it commits."""
+
+    def __init__(self, database: sqlite3.Connection, latency: Latency, alive: Callable[[], bool]) -> None:
+        self._database = database
+        self._latency = latency
+        self._alive = alive
+        self._transaction: list[tuple[str, list[Sequence[object]]]] | None = None
+
+    async def execute(self, sql: str) -> None:
+        if not self._alive():
+            return
+        await self._latency()
+        if sql.startswith("BEGIN"):
+            self._transaction = []
+        elif sql == "COMMIT":
+            self._commit()
+            await self._latency()
+
+    async def executemany(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        if self._alive() and self._transaction is not None:
+            await self._latency()
+            self._transaction.append((sql, list(rows)))
+
+    async def execute_fetchall(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        await self._latency()
+        rows = self._database.execute(sql, tuple(parameters)).fetchall()
+        await self._latency()
+        return rows
+
+    async def rollback(self) -> None:
+        self._transaction = None
+
+    async def close(self) -> None:
+        self._transaction = None
+
+    def _commit(self) -> None:
+        writes, self._transaction = self._transaction or [], None
+        self._database.execute("BEGIN IMMEDIATE")
+        for sql, rows in writes:
+            self._database.executemany(sql, rows)
+        self._database.execute("COMMIT")
+
+
+class Disk:
+    """A worker's state folder."""
+
+    def __init__(self) -> None:
+        self.databases: dict[int, sqlite3.Connection] = {}
+
+    def open(self, shard: Shard, latency: Latency, alive: Callable[[], bool]) -> ShardFile:
+        """Opens a shard's file, or makes it."""
+        if shard not in self.databases:
+            self.databases[shard] = new_database()
+        database = self.databases[shard]
+        writer = cast("aiosqlite.Connection", Connection(database, latency, alive))
+        reader = cast("aiosqlite.Connection", Connection(database, latency, alive))
+        return ShardFile(Path(f"shard-{shard}"), writer, reader)
+
+    def lose(self) -> None:
+        """The disk is gone; the next one is empty."""
+        self.databases = {}

@@ -1,0 +1,23 @@
+"""What has to stand aside while the simulation runs: Kafka's administrator, and the logs."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import structlog
+
+from learner_worker.stream import ingest
+from tests.simulation.clients import connected
+
+
+@contextmanager
+def simulated() -> Iterator[None]:
+    """The worker's code finds the simulated administrator, and logs nothing."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        with mock.patch.object(ingest, "connected", connected):
+            yield
+    finally:
+        structlog.configure(**before)

@@ -1,0 +1,19 @@
+"""A safeguard whose removal nothing notices is not tested: each is taken out, and the simulation finds it."""
+
+import itertools
+
+import pytest
+
+from tests.simulation.ablation import ABLATIONS, Without, scenarios_that_notice, seeds_that_notice
+from tests.simulation.environment import simulated
+
+_SEEDS = range(150)
+
+
+@pytest.mark.parametrize("safeguard", ABLATIONS)
+def test_its_removal_is_noticed(safeguard: str) -> None:
+    """Without the safeguard some directed sequence or one of the first seeds fails."""
+    with simulated(), Without(safeguard):
+        noticed = next(itertools.chain(scenarios_that_notice(), map(str, seeds_that_notice(_SEEDS))), None)
+
+    assert noticed is not None

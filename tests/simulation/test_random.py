@@ -1,0 +1,31 @@
+"""Seeds by the thousand against the real code: storms, crashes and lost disks, and every run is judged.
+
+SIMULATION_SEEDS=20000 pytest tests/simulation/test_random.py   the long run
+SIMULATION_SEED=123 pytest tests/simulation/test_random.py      one seed again
+"""
+
+import os
+
+import pytest
+
+from tests.simulation.driver import run_seed
+from tests.simulation.environment import simulated
+
+_CHUNK = 50
+_DEFAULT_SEEDS = 1_000
+
+
+def _chunks() -> list[range]:
+    one = os.environ.get("SIMULATION_SEED")
+    if one is not None:
+        return [range(int(one), int(one) + 1)]
+    count = int(os.environ.get("SIMULATION_SEEDS", _DEFAULT_SEEDS))
+    return [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+
+
+@pytest.mark.parametrize("seeds", _chunks(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def test_every_seed_ends_in_the_models_outcomes(seeds: range) -> None:
+    """After any storm files, changelog and metrics topic are what the model folds from the events."""
+    with simulated():
+        for seed in seeds:
+            run_seed(seed)

@@ -1,0 +1,288 @@
+"""The world: workers, their disks, the broker and the clock, with everything that can happen to them."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+
+from learner_worker.stream.partitions import partitioner
+from tests import model
+from tests.simulation.broker import Broker
+from tests.simulation.checks import (
+    InvariantError,
+    check_file,
+    check_keys,
+    check_published,
+    counted,
+    fold,
+    metrics_of,
+    positions_of,
+    require,
+    rows_of,
+)
+from tests.simulation.disk import Disk
+from tests.simulation.history import Planned
+from tests.simulation.log import Sent
+from tests.simulation.loop import Clock
+from tests.simulation.worker import SECOND, TOPICS, Habits, Process
+from tests.swarm import START_US
+
+_PATIENCE = 4_000
+_BURST = 200
+
+
+async def no_latency() -> None:
+    """Clients and files that answer after one turn of the loop."""
+    await asyncio.sleep(0)
+
+
+CALM = Habits(latency=no_latency, fetch_limit=lambda: 100, batch_limit=lambda: 100, refuses=lambda: False)
+
+
+def _in_order(names: list[str]) -> list[str]:
+    return names
+
+
+class World:
+    """Everything outside the worker's code, moved by whoever drives it."""
+
+    def __init__(
+        self,
+        workers: Sequence[str] = ("w0", "w1"),
+        shards: int = 2,
+        habits: Habits = CALM,
+        order: Callable[[list[str]], list[str]] = _in_order,
+    ) -> None:
+        self.clock = Clock(START_US + 36_000 * SECOND)
+        self.broker = Broker(self.clock, shards, order)
+        self.shards = shards
+        self.disks = {name: Disk() for name in workers}
+        self.processes: dict[str, Process] = {}
+        self.gone: list[Process] = []
+        self.habits = habits
+        self.published: list[model.Event] = []
+        self.partition_of = partitioner(shards)
+        self.misplaced: list[bytes] = []
+        self.story: list[str] = []
+        self.restarts = False
+        self.held: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """Remembers what happened, for whoever reads a failing seed."""
+        self.story.append(f"{(self.clock.micros - START_US) / SECOND - 36_000:10.3f} s  {text}")
+
+    # --- workers -----------------------------------------------------------------------------------------
+
+    def start(self, name: str) -> Process:
+        """Starts a worker on its disk."""
+        self.note(f"start {name}")
+        process = Process(name, self.broker, self.disks[name], self.habits)
+        self.processes[name] = process
+        return process
+
+    def crash(self, name: str, *, lose_disk: bool = False, kept: Callable[[int], int] = lambda _: 0) -> None:
+        """kill -9; of what was on its way to Kafka, `kept` says how many requests a queue still arrive."""
+        self.note(f"crash {name}{' and its disk is lost' if lose_disk else ''}")
+        process = self.processes.pop(name)
+        process.kill()
+        self.gone.append(process)
+        self.broker.cut_off(process, kept)
+        self.check_disk(name)
+        if lose_disk:
+            self.disks[name].lose()
+
+    def expire(self, name: str) -> None:
+        """The group gives a member up; if it lives, it is a zombie now."""
+        self.note(f"the group gives {name} up")
+        self.broker.group.remove(name)
+
+    def reap(self) -> None:
+        """Takes note of processes that ended by themselves."""
+        for name, process in list(self.processes.items()):
+            if not process.alive:
+                del self.processes[name]
+                self.gone.append(process)
+                process.loop.abandon()
+                self.note(f"{name} ended: {process.failure!r}")
+                if process.failure is not None:
+                    raise InvariantError(f"{name} failed: {process.failure!r}") from process.failure
+                if self.restarts:
+                    self.start(name)
+
+    def running(self) -> list[Process]:
+        """Those that are not paused."""
+        return [process for process in self.processes.values() if not process.paused]
+
+    # --- the swarm ---------------------------------------------------------------------------------------
+
+    def publish(self, planned: Planned, partition: int | None = None) -> None:
+        """A swarm service publishes an event, rightly or on another partition."""
+        event = planned.at(self.clock.micros)
+        right = self.partition_of(event.task_id)
+        there = right if partition is None else partition
+        self.published.append(event)
+        entry = self.broker.log.append(
+            planned.topic, there, Sent(None, planned.body()), self.clock.milliseconds
+        )
+        self.note(f"publish {planned.topic}/{there}@{entry.offset} {planned.body().decode()}")
+        if there != right and not planned.is_result:
+            self.misplaced.append(planned.body())
+
+    def unmoved(self) -> bool:
+        """Whether an event still lies on a wrong partition only."""
+        if self.misplaced:
+            moved = {
+                entry.value
+                for shard in range(self.shards)
+                for entry in self.broker.log.partitions[TOPICS.rerouted, shard].history
+            }
+            self.misplaced = [body for body in self.misplaced if body not in moved]
+        return bool(self.misplaced)
+
+    # --- time --------------------------------------------------------------------------------------------
+
+    def advance(self, micros: int) -> None:
+        """Moves the clock."""
+        self.clock.micros += micros
+
+    def skip_to_next_timer(self) -> bool:
+        """Moves the clock to when something is due; False if nothing ever is."""
+        timers = [process.loop.next_timer for process in self.running()]
+        due = min((when for when in timers if when is not None), default=None)
+        if due is None:
+            return False
+        self.clock.micros = max(self.clock.micros, round(due * SECOND) + 1)
+        return True
+
+    def compact(self, topic: str, shard: int) -> None:
+        """The cleaner runs over a partition."""
+        self.note(f"compact {topic}/{shard}")
+        self.broker.log.partitions[topic, shard].compact()
+
+    # --- calm weather ------------------------------------------------------------------------------------
+
+    def deliver_all(self) -> bool:
+        """Everything in flight arrives and is acknowledged, but what `held` workers sent."""
+        busy = False
+        for key in self.broker.waiting():
+            while self.broker.queues[key] and self.broker.queues[key][0].client.name not in self.held:
+                self.broker.deliver(key)
+                busy = True
+        while self.broker.acknowledgements:
+            self.broker.acknowledge(0)
+            busy = True
+        return busy
+
+    def turn(self) -> None:
+        """Lets everybody do what they can at this moment, then moves to the next."""
+        busy = True
+        while busy:
+            busy = self.deliver_all()
+            for process in self.running():
+                ran = process.loop.step(0) if not process.loop.has_work else 1
+                if ran:
+                    process.step(_BURST)
+                    busy = True
+            self.reap()
+        self.skip_to_next_timer()
+
+    def settle(self) -> None:
+        """Lets the world go on in calm weather until nothing is left to do."""
+        quiet = 0
+        for _ in range(_PATIENCE):
+            self.turn()
+            quiet = quiet + 1 if self.is_quiet() else 0
+            if quiet > 3:
+                return
+        require(False, "the world does not come to rest", self.lags())
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Goes on callback by callback, in calm weather, until something holds."""
+        for _ in range(_PATIENCE * 10):
+            if holds():
+                return
+            self.deliver_all()
+            ran = [process.name for process in self.running() if process.loop.has_work]
+            for name in ran:
+                self.processes[name].step(1)
+                if holds():
+                    return
+            self.reap()
+            if not ran:
+                self.skip_to_next_timer()
+        require(False, "what the world waited for never came")
+
+    def is_quiet(self) -> bool:
+        """Whether everything published is read, acknowledged and in the owners' files."""
+        in_flight = self.broker.waiting() or self.broker.acknowledgements
+        return not in_flight and self.is_at_rest()
+
+    def is_at_rest(self) -> bool:
+        """The same, whatever zombies still have in flight."""
+        busy = any(process.busy for process in self.running())
+        return self.broker.group.rebalance is None and not busy and not self.lags()
+
+    def lags(self) -> dict[str, int]:
+        """How far the owners' files are behind the log."""
+        found: dict[str, int] = {}
+        for shard in range(self.shards):
+            owner = self.broker.group.owner(shard)
+            database = None if owner is None else self.disks[owner.name].databases.get(shard)
+            positions = {} if database is None else positions_of(database)
+            for topic in TOPICS.subscribed:
+                lag = self.broker.log.end(topic, shard) - positions.get(topic, 0)
+                if lag or database is None:
+                    found[f"{topic}/{shard}"] = lag
+        return found
+
+    # --- judging -----------------------------------------------------------------------------------------
+
+    def check_disk(self, name: str) -> None:
+        """Every file of a disk is the fold of its prefix."""
+        for shard, database in self.disks[name].databases.items():
+            there = self.broker.log.partitions[TOPICS.outcomes, shard]
+            check_file(f"{name}'s shard {shard}", database, there.live, there.history, TOPICS.outcomes)
+
+    def check(self) -> None:
+        """All invariants, once the world is at rest."""
+        for name in self.disks:
+            self.check_disk(name)
+        expected = model.outcomes(self.published)
+        expected_metrics = model.metrics(expected)
+        for shard in range(self.shards):
+            self._check_shard(
+                shard,
+                {key: value for key, value in expected.items() if self.partition_of(key[1]) == shard},
+                {key: value for key, value in expected_metrics.items() if self.partition_of(key) == shard},
+            )
+
+    def _check_shard(
+        self,
+        shard: int,
+        outcomes: dict[tuple[str, str], model.Outcome],
+        metrics: dict[str, model.Metrics],
+    ) -> None:
+        there = self.broker.log.partitions[TOPICS.outcomes, shard]
+        check_keys(there.history)
+        _require_equal(f"shard {shard}: the changelog's fold", counted(fold(there.live)), outcomes)
+        owner = self.broker.group.owner(shard)
+        database = None if owner is None else self.disks[owner.name].databases.get(shard)
+        if database is None:
+            require(False, f"shard {shard} has no owner with a file")
+            return
+        _require_equal(f"shard {shard}: the file's outcomes", counted(rows_of(database)), outcomes)
+        _require_equal(f"shard {shard}: the file's metrics", metrics_of(database), metrics)
+        check_published(self.broker.log.partitions[TOPICS.metrics, shard].live, metrics)
+
+    def close(self) -> None:
+        """Ends everything that runs."""
+        for process in [*self.processes.values(), *self.gone]:
+            process.kill()
+
+
+def _require_equal(name: str, found: object, expected: object) -> None:
+    require(found == expected, f"{name} differ from the model's", found, expected)
+
+
+def shuffled(rng: random.Random) -> Callable[[list[str]], list[str]]:
+    """An order of members that changes with every generation."""
+    return lambda names: rng.sample(names, len(names))
