@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from learner_worker.brokers import BrokerKind
+from tests.processes import running
 
 DEMO_SECONDS = 120
 
@@ -29,12 +30,10 @@ def _demo(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
 
 def _left_running(session: int, tmp_path: Path) -> list[str]:
     """What still runs of the demo: in its session, or (a daemon) with its folder on the command line."""
-    listed = subprocess.run(["ps", "-eo", "sess=,stat=,args="], capture_output=True, text=True, check=True)
-    processes = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
     return [
-        " ".join(arguments)
-        for number, state, *arguments in processes
-        if not state.startswith("Z") and (number == str(session) or str(tmp_path) in " ".join(arguments))
+        process.arguments
+        for process in running()
+        if process.session == session or str(tmp_path) in process.arguments
     ]
 
 

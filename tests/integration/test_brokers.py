@@ -3,7 +3,6 @@
 import asyncio
 import importlib.util
 import socket
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +26,7 @@ from learner_worker.brokers import (
 from learner_worker.brokers.waiting import accepts, free_ports, live_nodes
 from learner_worker.errors import BrokerError
 from tests.conftest import BrokerPool
+from tests.processes import running
 
 QUICK_FAILOVER = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
 FAILOVER_SECONDS = 60
@@ -73,8 +73,7 @@ async def round_trip(servers: str, topic: str) -> list[bytes | None]:
 
 def processes_on(folder: Path) -> list[str]:
     """The command lines that name the folder. A process that has ended and waits for init has none."""
-    listed = subprocess.run(["ps", "-A", "-ww", "-o", "args="], capture_output=True, text=True, check=True)
-    return [line for line in listed.stdout.splitlines() if str(folder) in line]
+    return [process.arguments for process in running() if str(folder) in process.arguments]
 
 
 async def test_every_broker_of_the_suite_keeps_records(broker: Broker, prefix: str) -> None:
