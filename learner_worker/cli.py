@@ -23,9 +23,9 @@ from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.demo import DemoOptions, run_demo
 from learner_worker.errors import ConfigurationError, LearnerError
 from learner_worker.observability import configure_logging
+from learner_worker.replica import run_replica
 from learner_worker.settings import Settings, load_settings
 from learner_worker.stream.cluster import connected
-from learner_worker.worker import run_worker
 
 _DEFAULT_PARTITIONS = 12
 _CONNECTION = (
@@ -94,7 +94,7 @@ def run(**flags: Any) -> None:
     """
     settings = _given(flags)
     configure_logging(settings.log_format, settings.log_level)
-    _complete(run_worker(settings))
+    _complete(run_replica(settings))
 
 
 @cli.group()

@@ -13,6 +13,14 @@ class BrokerError(LearnerError):
     """Kafka could not be reached or started: exit code 1."""
 
 
+class StuckError(LearnerError):
+    """Kafka is there, but a client of this worker stands still: the worker is built anew."""
+
+
+class TwinError(LearnerError):
+    """Another replica has taken this one's name in the group: exit code 1, name the replicas apart."""
+
+
 class StateError(LearnerError):
     """A shard's file cannot be read or written: the shard stops, the process exits with code 1."""
 

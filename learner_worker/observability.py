@@ -93,6 +93,17 @@ class Instruments:
             ["shard"],
             registry=self.registry,
         )
+        self.standby_records = Gauge(
+            "learner_standby_records_left",
+            "Changelog records that a followed shard is behind its owner.",
+            ["shard"],
+            registry=self.registry,
+        )
+        self.rebuilds = Counter(
+            "learner_rebuilds",
+            "How often the Kafka clients were built anew because they stood still.",
+            registry=self.registry,
+        )
         self.lag = Gauge(
             "learner_lag_records",
             "Records of a topic not yet processed, over this replica's shards.",

@@ -81,6 +81,12 @@ class Settings(BaseSettings):
     session_timeout_seconds: float = Field(
         10, ge=1, description="A replica silent for so long loses its shards."
     )
+    standby_replicas: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Replicas that follow a shard besides its owner; one takes over in seconds.",
+    )
     state_dir: Path = Field(
         Path("learner-state"), description="This replica's own folder for its shards' files."
     )

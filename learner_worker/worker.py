@@ -1,67 +1,91 @@
-"""The composition root: one replica, from its settings to its end."""
+"""The composition root: one replica's parts, wired together, and the loops they run in."""
 
 import asyncio
-import signal
+import os
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError
 
-from learner_worker.contract.fields import MAX_RECORD_BYTES, Shard
-from learner_worker.contract.topics import ROOMY_RECORD_BYTES, ReplyTopics, TopicNames
+from learner_worker.contract.fields import Shard
+from learner_worker.contract.topics import ReplyTopics, TopicNames
 from learner_worker.domain.strategies import STRATEGIES
-from learner_worker.errors import LearnerError
-from learner_worker.insights.http import Verdict, serving
+from learner_worker.errors import BrokerError, LearnerError, StuckError
+from learner_worker.insights.http import Verdict
 from learner_worker.observability import Instruments
 from learner_worker.settings import Settings
 from learner_worker.stages.advise import Advise
 from learner_worker.stages.answering import Answering
 from learner_worker.stages.shard import ShardState, Surroundings
+from learner_worker.stages.standby import StandbyState
 from learner_worker.store.shard_file import ShardFile, shard_path
-from learner_worker.store.state_folder import locked_state_folder
+from learner_worker.store.state_folder import held_shards
+from learner_worker.stream import clients
+from learner_worker.stream.assignor import StateKeepingAssignor
 from learner_worker.stream.cluster import connected, start_within
 from learner_worker.stream.connection import Connection
 from learner_worker.stream.ingest import Ingest, Marks
 from learner_worker.stream.lane import Lane
+from learner_worker.stream.membership import find_twin
+from learner_worker.stream.outage import Outage
 from learner_worker.stream.partitions import partitioner
-from learner_worker.stream.writer import Writer, bulk_producer, stop_within
+from learner_worker.stream.placement import Claim
+from learner_worker.stream.standbys import Standbys
+from learner_worker.stream.watchdog import Watchdog
+from learner_worker.stream.writer import Writer, stop_within
 
 _MICROS = 1_000_000
 _START_SECONDS = 30.0
-_STOP_SECONDS = 25.0
-"""From the signal to the last checkpoint; a supervisor should wait longer before it kills."""
-_CLOSE_SECONDS = 15.0
 _REPLIES_SECONDS = 5.0
 _PROGRESS_SECONDS = 2.0
+_WATCH_SECONDS = 5.0
+_REACH_SECONDS = 5.0
 _STUCK_SECONDS = 120.0
-_UNFINISHED = "Kafka did not take the last work in time: nothing is lost, the next start reads it again"
-_REBALANCE_MS = 60_000
-_INGEST_FETCH_WAIT_MS = 100
-_LANE_FETCH_WAIT_MS = 50
+UNFINISHED = "Kafka did not take the last work in time: nothing is lost, the next start reads it again"
 _log = structlog.get_logger("learner_worker.worker")
 
 
 class Worker:
     """A replica's parts, wired together."""
 
-    def __init__(self, settings: Settings, connection: Connection, cluster_id: str, partitions: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        cluster_id: str,
+        partitions: int,
+        instruments: Instruments,
+    ) -> None:
         self._settings = settings
+        self._connection = connection
         self._topics = settings.topics().named()
         self._identity = {
             "cluster_id": cluster_id,
             "topic_prefix": settings.topic_prefix,
             "partitions": str(partitions),
         }
-        self.instruments = Instruments()
-        self.bulk_producer = bulk_producer(connection)
-        self.reply_producer = _reply_producer(connection)
-        self.consumer = _ingest_consumer(settings, connection)
-        self.request_consumer = _request_consumer(settings, connection)
+        self._process = uuid.uuid4().hex
+        self._held: dict[Shard, int] = {}
+        self._watchdog = Watchdog()
+        self._watched_seconds = time.monotonic()
+        self.partitions = partitions
+        self.instruments = instruments
+        self.bulk_producer = clients.bulk_producer(connection)
+        self.reply_producer = clients.reply_producer(connection)
+        self.consumer = clients.ingest_consumer(
+            connection,
+            group_id=settings.group_id,
+            instance_id=settings.group_instance_id,
+            session_seconds=settings.session_timeout_seconds,
+            assignor=StateKeepingAssignor(self._claim, self._follow),
+        )
+        self.request_consumer = clients.request_consumer(connection, group_id=f"{settings.group_id}.requests")
+        outage = Outage()
+        self._outage = outage
         self._writer = Writer(self.bulk_producer)
         partition_of = partitioner(partitions)
         self._around = Surroundings(
@@ -69,7 +93,7 @@ class Worker:
             partition_of=partition_of,
             outbox=self._writer,
             instruments=self.instruments,
-            owner=uuid.uuid4().hex,
+            owner=self._process,
             tolerance_micros=round(settings.clock_skew_tolerance_seconds * _MICROS),
             horizon_micros=round(settings.auction_horizon_seconds * _MICROS),
             cached_agents=settings.cached_agents,
@@ -80,8 +104,17 @@ class Worker:
             writer=self._writer,
             topics=self._topics,
             group_id=settings.group_id,
+            outage=outage,
             open_shard=self._open_shard,
             on_ownership=self._own,
+            find_twin=self._find_twin,
+        )
+        self.standbys = Standbys[StandbyState](
+            make_consumer=lambda: clients.standby_consumer(connection),
+            topic=self._topics.outcomes,
+            open_standby=self._open_standby,
+            outage=outage,
+            left=self.instruments.standby_records,
         )
         self.answering = Answering(
             producer=self.reply_producer,
@@ -99,6 +132,7 @@ class Worker:
             topic=self._topics.requests,
             ttl_seconds=settings.request_ttl_seconds,
             answerer=self.answering,
+            outage=outage,
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -107,18 +141,28 @@ class Worker:
         Raises:
             LearnerError: a loop failed, or Kafka did not take the last work.
         """
+        self._held = await asyncio.to_thread(
+            held_shards, self._settings.state_dir, self._identity, self._topics.outcomes
+        )
         try:
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(self.ingest.read(stopping), name="read")
                 loops.create_task(self._checkpoints(stopping), name="checkpoints")
                 loops.create_task(self.lane.read(stopping), name="requests")
+                loops.create_task(self.standbys.read(stopping), name="standbys")
                 loops.create_task(self._progress(stopping), name="progress")
+                loops.create_task(self._watch(stopping), name="watch")
             await self.answering.finish(_REPLIES_SECONDS)
             await self.lane.finish()
             if not await self.ingest.finish():
-                raise LearnerError(_UNFINISHED)
+                raise LearnerError(UNFINISHED)
         finally:
             await self.ingest.close()
+
+    @property
+    def moves(self) -> bool:
+        """Whether this worker has made anything durable yet."""
+        return self.ingest.checkpoints > 0
 
     def healthy(self) -> Verdict:
         """Whether the loops move."""
@@ -126,6 +170,7 @@ class Worker:
         ages = {
             "read": now - self.ingest.last_poll_seconds,
             "requests": now - self.lane.last_poll_seconds,
+            "watch": now - self._watched_seconds,
         }
         good = max(ages.values()) < _STUCK_SECONDS
         details = {f"{name}_seconds_ago": round(age, 3) for name, age in ages.items()}
@@ -152,14 +197,76 @@ class Worker:
         self.answering.own(shards, assigned)
         self.lane.own(assigned)
 
+    def _claim(self, term: int) -> Claim:
+        """What this replica tells the group's leader: what it owns, and what lies in its state folder."""
+        owned = self.ingest.ownership
+        self._held.update(self.standbys.positions)
+        self._held.update(
+            {number: shard.positions[self._topics.outcomes] for number, shard in owned.shards.items()}
+        )
+        where = f"host {socket.gethostname()}, process {os.getpid()}"
+        return Claim(
+            process=self._process,
+            name=self._settings.group_instance_id or where,
+            where=where,
+            term=term,
+            owned=sorted(owned.assigned or ()),
+            held=dict(self._held),
+            standby_replicas=self._settings.standby_replicas,
+        )
+
+    def _follow(self, standbys: frozenset[Shard]) -> None:
+        self.standbys.follow(standbys)
+
+    async def _find_twin(self) -> str | None:
+        name = self._settings.group_instance_id
+        if name is None:
+            return None
+        return await find_twin(self._connection, self._settings.group_id, name, self._process)
+
     async def _open_shard(self, number: Shard, marks: Marks) -> ShardState:
-        identity = {**self._identity, "shard": str(number)}
-        file = await ShardFile.open(shard_path(self._settings.state_dir, number), identity)
+        await self.standbys.release(number)
+        file = await self._open_file(number)
         try:
             return await ShardState.open(number, self._around, file, marks)
         except BaseException:
             await file.close()
             raise
+
+    async def _open_standby(self, number: Shard) -> StandbyState:
+        file = await self._open_file(number)
+        try:
+            return await StandbyState.open(number, self._topics.outcomes, file)
+        except BaseException:
+            await file.close()
+            raise
+
+    async def _open_file(self, number: Shard) -> ShardFile:
+        identity = {**self._identity, "shard": str(number)}
+        return await ShardFile.open(shard_path(self._settings.state_dir, number), identity)
+
+    async def _watch(self, stopping: asyncio.Event) -> None:
+        """Looks whether the Kafka clients move.
+
+        Raises:
+            StuckError: one stands still although Kafka is there.
+        """
+        while not await _set_within(stopping, _WATCH_SECONDS):
+            self._watched_seconds = time.monotonic()
+            seen = await self.ingest.observation()
+            problem = self._watchdog.judge(time.monotonic(), seen)
+            if problem is None:
+                continue
+            self._watchdog.forgive()
+            if await self._kafka_is_there():
+                raise StuckError(problem)
+
+    async def _kafka_is_there(self) -> bool:
+        try:
+            async with connected(self._connection, patience_seconds=_REACH_SECONDS) as cluster:
+                return cluster.brokers > 0
+        except (BrokerError, KafkaError, OSError, TimeoutError):
+            return False
 
     async def _checkpoints(self, stopping: asyncio.Event) -> None:
         while not await _set_within(stopping, self._settings.checkpoint_interval_seconds):
@@ -189,102 +296,18 @@ class Worker:
             left_before = left
 
 
-async def run_worker(settings: Settings) -> None:
-    """Runs one replica until SIGTERM or SIGINT; a second signal ends it at once.
+@asynccontextmanager
+async def started(worker: Worker) -> AsyncIterator[None]:
+    """The worker's Kafka clients, connected.
 
     Raises:
-        ConfigurationError: the topics or the state folder do not allow a start.
-        LearnerError: something failed that a restart has to mend.
+        BrokerError: Kafka does not answer.
     """
-    stopping, working = asyncio.Event(), asyncio.Event()
-    _stop_on_signals(stopping)
-    asyncio.get_running_loop().set_exception_handler(_log_stray_error)
-    living = asyncio.create_task(_live(settings, stopping, working), name="worker")
-    told = asyncio.create_task(stopping.wait(), name="signals")
-    await asyncio.wait({living, told}, return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
-    if not living.done() and working.is_set():
-        await asyncio.wait({living}, timeout=_STOP_SECONDS)
-    if living.done():
-        await living
-        return
-    living.cancel()
-    await asyncio.wait({living}, timeout=_CLOSE_SECONDS)
-    if working.is_set():
-        raise LearnerError(_UNFINISHED)
-
-
-def _log_stray_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """One line for what the Kafka client's own tasks leave behind, as a commit that Kafka never answered."""
-    _log.warning("task.stray_error", error=repr(context.get("exception")), message=context["message"])
-
-
-def _stop_on_signals(stopping: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def stop() -> None:
-        stopping.set()
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-    for number in signals:
-        loop.add_signal_handler(number, stop)
-
-
-async def _live(settings: Settings, stopping: asyncio.Event, working: asyncio.Event) -> None:
-    connection = settings.connection()
-    with locked_state_folder(settings.state_dir):
-        async with connected(connection, patience_seconds=settings.startup_timeout_seconds) as cluster:
-            partitions = await cluster.check_topics(settings.topics().named())
-            cluster_id = cluster.cluster_id
-        worker = Worker(settings, connection, cluster_id, partitions)
-        async with _started(worker), _http(worker, settings):
-            working.set()
-            _log.info(
-                "worker.started",
-                group=settings.group_id,
-                partitions=partitions,
-                state_dir=str(settings.state_dir),
-            )
-            await _run_unwrapped(worker, stopping)
-        _log.info("worker.stopped")
-
-
-async def _run_unwrapped(worker: Worker, stopping: asyncio.Event) -> None:
-    """Lets the first failure of the loops out as itself, not as a group."""
-    try:
-        await worker.run(stopping)
-    except* LearnerError as group:
-        failure: BaseException = group
-        while isinstance(failure, BaseExceptionGroup):
-            failure = failure.exceptions[0]
-        raise failure from None
-
-
-@asynccontextmanager
-async def _started(worker: Worker) -> AsyncIterator[None]:
     clients = (worker.bulk_producer, worker.reply_producer, worker.consumer, worker.request_consumer)
     async with AsyncExitStack() as stack:
         for client in clients:
             stack.push_async_callback(stop_within, client)
             await start_within(client, _START_SECONDS)
-        yield
-
-
-@asynccontextmanager
-async def _http(worker: Worker, settings: Settings) -> AsyncIterator[None]:
-    if settings.http_port is None:
-        yield
-        return
-    async with serving(
-        host=settings.http_host,
-        port=settings.http_port,
-        healthy=worker.healthy,
-        ready=worker.ready,
-        registry=worker.instruments.registry,
-    ) as port:
-        _log.info("http.listening", url=f"http://{settings.http_host}:{port}")
         yield
 
 
@@ -300,36 +323,3 @@ async def _set_within(event: asyncio.Event, seconds: float) -> bool:
 def _reply_topics(settings: Settings, topics: TopicNames) -> ReplyTopics:
     patterns = topics.reply_patterns if settings.reply_topics is None else settings.reply_topics
     return ReplyTopics(patterns, (*topics.sharded, topics.dead_letters))
-
-
-def _ingest_consumer(settings: Settings, connection: Connection) -> AIOKafkaConsumer:
-    session_ms = round(settings.session_timeout_seconds * 1000)
-    return AIOKafkaConsumer(
-        **connection.options(),
-        group_id=settings.group_id,
-        group_instance_id=settings.group_instance_id,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        session_timeout_ms=session_ms,
-        heartbeat_interval_ms=session_ms // 4,
-        rebalance_timeout_ms=_REBALANCE_MS,
-        partition_assignment_strategy=(RangePartitionAssignor,),
-        fetch_max_wait_ms=_INGEST_FETCH_WAIT_MS,
-        max_partition_fetch_bytes=MAX_RECORD_BYTES,
-    )
-
-
-def _request_consumer(settings: Settings, connection: Connection) -> AIOKafkaConsumer:
-    return AIOKafkaConsumer(
-        **connection.options(),
-        group_id=f"{settings.group_id}.requests",
-        enable_auto_commit=False,
-        auto_offset_reset="latest",
-        isolation_level="read_committed",
-        fetch_max_wait_ms=_LANE_FETCH_WAIT_MS,
-    )
-
-
-def _reply_producer(connection: Connection) -> AIOKafkaProducer:
-    return AIOKafkaProducer(**connection.options(), acks=1, linger_ms=0, max_request_size=ROOMY_RECORD_BYTES)

@@ -5,34 +5,34 @@ import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 
 from learner_worker.contract.codec import MetricsContent, decode_event, encode_message, metrics_content
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.fields import AgentId, Shard, TaskId
-from learner_worker.contract.outcomes import Fact, decode_fact, encode_fact
+from learner_worker.contract.outcomes import Fact, encode_fact
 from learner_worker.contract.times import Micros, record_micros
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames
 from learner_worker.errors import RecordError
 from learner_worker.observability import Instruments
-from learner_worker.stages.learn import Agent, FactRecord, Learn
+from learner_worker.stages.fold import Fold
+from learner_worker.stages.learn import Agent, Learn
 from learner_worker.stages.settle import Place, Settle, watermark_of
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import AuctionState, Checkpoint
 from learner_worker.stream.cluster import Committed
 from learner_worker.stream.ingest import Marks
-from learner_worker.stream.records import Outgoing, Record, dead_letter, hop_of, moved
+from learner_worker.stream.records import Outgoing, Record, chunked, dead_letter, hop_of, moved
 from learner_worker.stream.writer import Fallback
 
 _CHUNK = 100
 """Records processed between two yields to the event loop: a few milliseconds."""
-_LOADED = 1_000
-"""Facts whose rows are read from the file at once: a read costs two changes of thread."""
+_REMEMBERED = 1_000
+"""Auctions handed to settle between two yields."""
 _PUBLISHED_AT_ONCE = 5_000
 _PUBLISH_CHUNK = 50
-T = TypeVar("T")
 _KINDS: Mapping[bytes, EventKind] = {
     b"bid-placed": "bid-placed",
     b"auction-closed": "auction-closed",
@@ -107,6 +107,7 @@ class ShardState:
         self._file = file
         self._settle = Settle(tolerance_micros=around.tolerance_micros, horizon_micros=around.horizon_micros)
         self.learn = Learn(file, cached_agents=around.cached_agents)
+        self._fold = Fold(self.learn, positions, around.topics.outcomes, self._bury)
         self._restore_until = restore_until
         self._ends: dict[TopicName, Micros | None] = {}
         self._last_read: dict[TopicName, Micros] = {}
@@ -149,7 +150,7 @@ class ShardState:
 
     async def _remember(self, auctions: Mapping[TaskId, AuctionState]) -> None:
         """Hands settle what an earlier run remembered, without keeping the event loop for long."""
-        for chunk in _chunks(list(auctions.items()), _LOADED):
+        for chunk in chunked(list(auctions.items()), _REMEMBERED):
             self._settle.restore(dict(chunk))
             await asyncio.sleep(0)
 
@@ -201,7 +202,7 @@ class ShardState:
 
     async def _settle_all(self, topic: TopicName, records: Sequence[Record]) -> None:
         kind = self._around.topics.event_kind(topic)
-        for chunk in _chunks(records, _CHUNK):
+        for chunk in chunked(records, _CHUNK):
             results: Counter[str] = Counter()
             for record in chunk:
                 results[self._settle_record(record, kind)] += 1
@@ -281,29 +282,12 @@ class ShardState:
     # --- learning ----------------------------------------------------------------------------------------
 
     async def _learn(self, records: Sequence[Record]) -> None:
-        for batch in _chunks(records, _LOADED):
-            facts = list(self._decoded(batch))
-            rows = await self.learn.load(facts)
-            for chunk in _chunks(facts, _CHUNK):
-                changed = self.learn.apply(chunk, rows)  # from here to the position no await: a cut sees both
-                self.positions[self._around.topics.outcomes] = chunk[-1].offset + 1
-                self._around.instruments.outcomes.inc(changed)
-                await asyncio.sleep(0)
-            self.positions[self._around.topics.outcomes] = batch[-1].offset + 1
-            self._note_restore()
-
-    def _decoded(self, chunk: Sequence[Record]) -> Iterator[FactRecord]:
-        for record in chunk:
-            if record.value is None:
-                continue
-            try:
-                yield FactRecord(record.offset, record.timestamp, decode_fact(record.value))
-            except RecordError as error:
-                self._bury(record, error)
+        self._around.instruments.outcomes.inc(await self._fold.take(records))
+        self._note_restore()
 
     async def _compare(self, records: Sequence[Record]) -> None:
         """Reads the metrics topic back: a record that says anything else than this shard is written anew."""
-        for chunk in _chunks(records, _CHUNK):
+        for chunk in chunked(records, _CHUNK):
             found = dict(said for record in chunk if (said := self._said(record)) is not None)
             agents = await self.learn.agents(found)
             for agent_id, content in found.items():
@@ -419,10 +403,6 @@ class ShardCut:
     async def write(self) -> None:
         """Writes rows and positions in one transaction."""
         await self.file.write(self.checkpoint())
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _require_first_move(hop: bytes | None, right: int) -> None:

@@ -2,11 +2,15 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from learner_worker.contract.fields import Shard
+from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError
+from learner_worker.store.statements import statement
 
 
 @contextmanager
@@ -42,3 +46,22 @@ def _lock(handle: int, path: Path) -> None:
         ) from error
     os.truncate(handle, 0)
     os.pwrite(handle, str(os.getpid()).encode(), 0)
+
+
+def held_shards(path: Path, identity: Mapping[str, str], topic: TopicName) -> dict[Shard, int]:
+    """The shards whose files lie in the folder, each with the position of a topic.
+
+    Files of another cluster, prefix or partition count, and unreadable ones, are left out: whoever opens one
+    says what is wrong with it.
+    """
+    found: dict[Shard, int] = {}
+    for file in sorted(path.glob("shard-*.sqlite3")):
+        try:
+            with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                whose = dict(connection.execute(statement("load_identity")))
+                positions = dict(connection.execute(statement("load_positions")))
+        except sqlite3.Error:
+            continue
+        if identity.items() <= whose.items() and topic in positions:
+            found[Shard(int(whose["shard"]))] = positions[topic]
+    return found

@@ -19,6 +19,7 @@ _RETRY_SECONDS = 0.5
 _MAX_REPLICATION = 3
 _NO_ERROR = 0
 _TOPIC_EXISTS = 36
+_REBALANCING = {"PreparingRebalance", "CompletingRebalance"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,15 @@ class Committed:
 
     offset: int
     metadata: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """A member of a consumer group, with what it told the group's leader."""
+
+    member_id: str
+    client_host: str
+    metadata: bytes
 
 
 class Cluster:
@@ -110,6 +120,14 @@ class Cluster:
             for partition, found in offsets.items()
             if found.offset >= 0
         }
+
+    async def stable_members(self, group_id: str) -> list[GroupMember] | None:
+        """A group's members; None while it rebalances."""
+        (described,) = await self._admin.describe_consumer_groups([group_id])
+        ((code, _, state, _, _, members, *_),) = described.groups
+        if code != _NO_ERROR or state in _REBALANCING:
+            return None
+        return [GroupMember(member_id, host, metadata) for member_id, _, host, metadata, _ in members]
 
 
 @asynccontextmanager

@@ -13,16 +13,19 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
-from learner_worker.errors import BrokerError, LearnerError, SendError
+from learner_worker.errors import LearnerError, SendError, TwinError
 from learner_worker.stream.cluster import Committed, connected, ends_of
 from learner_worker.stream.connection import Connection
+from learner_worker.stream.membership import was_thrown_out
+from learner_worker.stream.outage import Outage, first_line
 from learner_worker.stream.records import Record
+from learner_worker.stream.watchdog import Observation
 from learner_worker.stream.writer import Writer
 
 _POLL_MS = 100
@@ -30,9 +33,9 @@ _POLL_RECORDS = 4_000
 _POSITION_SECONDS = 5.0
 _COMMIT_SECONDS = 10.0
 _REVOKE_SECONDS = 30.0
-_GIVE_UP_SECONDS = 60.0
 _ADMIN_PATIENCE_SECONDS = 30.0
-_PREPARE_RETRY_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
+_READ = "read"
 _NOTHING_READ = Committed(0, "rewind=0")
 _log = structlog.get_logger("learner_worker.stream")
 
@@ -143,16 +146,20 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         writer: Writer,
         topics: TopicNames,
         group_id: str,
+        outage: Outage,
         open_shard: Callable[[Shard, Marks], Awaitable[ShardT]],
         on_ownership: Callable[[Mapping[Shard, ShardT], frozenset[Shard]], None],
+        find_twin: Callable[[], Awaitable[str | None]],
     ) -> None:
         self._connection = connection
         self._consumer = consumer
         self._writer = writer
         self._topics = topics
         self._group_id = group_id
+        self._outage = outage
         self._open_shard = open_shard
         self._on_ownership = on_ownership
+        self._find_twin = find_twin
         self.ownership: Ownership[ShardT] = Ownership()
         self.last_poll_seconds = time.monotonic()
         self._processing = asyncio.Lock()
@@ -163,7 +170,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._answers: dict[TopicPartition, tuple[int | None, int | None]] = {}
         self._discarding = False
         self._closing = False
-        self._failing_since: float | None = None
+        self.checkpoints = 0
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # --- the loops -------------------------------------------------------------------------------------
@@ -190,20 +197,22 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             batches: dict[TopicPartition, list[Record]] = await self._consumer.getmany(
                 timeout_ms=_POLL_MS, max_records=_POLL_RECORDS
             )
-        except KafkaError as error:
-            await self._wait_after(error)
+        except NoOffsetForPartitionError:  # polled in the moment between assignment and our listener
+            await asyncio.sleep(_POLL_MS / 1000)
             return {}
-        self._failing_since = None
+        except OffsetOutOfRangeError as error:
+            _log.error(
+                "records.lost", positions=_told(error), error="Kafka has deleted or lost what comes next"
+            )
+            self._reload(error)
+            return {}
+        except KafkaError as error:
+            await self._end_if_replaced()  # the broker's refusal of a taken name has no error of its own
+            self._outage.failed(_READ, error)
+            await asyncio.sleep(_RETRY_SECONDS)
+            return {}
+        self._outage.worked(_READ)
         return batches
-
-    async def _wait_after(self, error: KafkaError) -> None:
-        """Says once that reading fails; gives up on a consumer that does nothing else."""
-        if self._failing_since is None:
-            self._failing_since = self.last_poll_seconds
-            _log.warning("poll.failed", error=_first_line(error), retry_seconds=_PREPARE_RETRY_SECONDS)
-        if self.last_poll_seconds - self._failing_since > _GIVE_UP_SECONDS:
-            raise BrokerError(f"reading from Kafka keeps failing ({_first_line(error)}): restart this worker")
-        await asyncio.sleep(_PREPARE_RETRY_SECONDS)
 
     async def _process(self, batches: Mapping[TopicPartition, Sequence[Record]], epoch: int) -> None:
         try:
@@ -305,6 +314,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
                 raise
             for shard in shards.values():
                 shard.written()
+            self.checkpoints += 1
             await self._commit(cuts, epoch)  # 5. commit
             return True
 
@@ -332,7 +342,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
                 await self._consumer.commit(offsets)
         except (KafkaError, TimeoutError) as error:
             # SQLite is the truth: the next checkpoint commits again.
-            _log.warning("checkpoint.commit_failed", error=_first_line(error))
+            _log.warning("checkpoint.commit_failed", error=first_line(error))
         else:
             self._committed.update(changed)
 
@@ -345,12 +355,27 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         try:
             self._begin_epoch()
             await self._hand_back()
+            await self._stay_out_if_replaced()
         except Exception as error:
             self._fail(error)  # aiokafka would only log it
             raise
         finally:
             self.ownership.rejoining = True
         _log.info("shards.revoked", shards=sorted(self.ownership.shards))
+
+    async def _stay_out_if_replaced(self) -> None:
+        """Does not join again under a name that another replica has taken: that would throw it out."""
+        if was_thrown_out(self._consumer):
+            try:
+                await self._end_if_replaced()
+            except TwinError as error:
+                self._fail(error)
+                await asyncio.get_running_loop().create_future()
+
+    async def _end_if_replaced(self) -> None:
+        twin = await self._find_twin()
+        if twin is not None:
+            raise TwinError(twin)
 
     async def _hand_back(self) -> None:
         try:
@@ -369,6 +394,8 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
 
     def _take_over(self, assigned: Collection[TopicPartition]) -> None:
         self._consumer.pause(*assigned)
+        for partition in assigned:  # anywhere: without a position even a paused partition makes polls fail
+            self._consumer.seek(partition, 0)
         self._begin_epoch()
         self.ownership.rejoining = False
         self._committed.clear()
@@ -404,7 +431,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         Until the shards are closed nothing of them is written any more.
         """
         if not self._discarding:
-            _log.warning("shards.reload", reason=_first_line(error))
+            _log.warning("shards.reload", reason=first_line(error))
         self._discarding = True
         self._consumer.pause(*self._consumer.assignment())
         self._begin_epoch()
@@ -442,7 +469,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         opened = False
         while not opened and epoch == self.ownership.epoch:
             opened = await self._open_assigned(epoch)
-            await asyncio.sleep(0 if opened else _PREPARE_RETRY_SECONDS)
+            await asyncio.sleep(0 if opened else _RETRY_SECONDS)
 
     async def _close(self, numbers: Sequence[Shard]) -> None:
         """Takes shards out of use first, then closes their files."""
@@ -459,15 +486,16 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         try:
             marks = await self._marks(sorted(self.ownership.assigned or ()))
         except (LearnerError, KafkaError, TimeoutError) as error:
-            _log.warning("shards.waiting_for_kafka", error=repr(error))
+            self._outage.failed("shards", error)
             return False
+        self._outage.worked("shards")
         for number, found in marks.items():
             if epoch != self.ownership.epoch:
                 return True
             try:
                 await self._open(number, found, epoch)
             except SendError as error:
-                _log.warning("shards.waiting_for_kafka", error=repr(error))
+                self._outage.failed("shards", error)
                 return False
         return True
 
@@ -523,6 +551,23 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         known = self._consumer.highwater(partition) if partition in self._consumer.assignment() else None
         return max(0, (known or self._ends.get(partition, 0)) - shard.positions[topic])
 
+    async def observation(self) -> Observation:
+        """How the loops look now, for the watchdog."""
+        ownership = self.ownership
+        settled = ownership.assigned is not None and ownership.assigned <= ownership.sought
+        positions = {
+            partition: ownership.shards[Shard(partition.partition)].positions[TopicName(partition.topic)]
+            for partition in ownership.active
+        }
+        ends: Mapping[TopicPartition, int] | None = {}
+        if positions:
+            try:
+                async with asyncio.timeout(_POSITION_SECONDS):
+                    ends = await self._consumer.end_offsets(list(positions))
+            except (KafkaError, TimeoutError):
+                ends = None
+        return Observation(not self._outage.is_noticed_by(_READ), settled, self.checkpoints, positions, ends)
+
     # --- the end -----------------------------------------------------------------------------------------
 
     async def finish(self) -> bool:
@@ -543,7 +588,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             return
         if not isinstance(error, LearnerError):
             _log.error("shards.failed", exc_info=error)
-            error = LearnerError(f"unexpected: {_first_line(error)}; the log has the traceback")
+            error = LearnerError(f"unexpected: {first_line(error)}; the log has the traceback")
         self._failure.set_exception(error)
 
     def _raise_failure(self) -> None:
@@ -551,5 +596,6 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             self._failure.result()
 
 
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _told(error: OffsetOutOfRangeError) -> dict[str, int]:
+    positions: Mapping[TopicPartition, int] = error.args[0]
+    return {f"{partition.topic}/{partition.partition}": offset for partition, offset in positions.items()}

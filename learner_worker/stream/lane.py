@@ -12,6 +12,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import TopicName
+from learner_worker.stream.outage import Outage
 from learner_worker.stream.records import Record
 
 _POLL_MS = 50
@@ -66,11 +67,13 @@ class Lane:
         topic: TopicName,
         ttl_seconds: float,
         answerer: Answerer,
+        outage: Outage,
     ) -> None:
         self._consumer = consumer
         self._topic = topic
         self._ttl_seconds = ttl_seconds
         self._answerer = answerer
+        self._outage = outage
         self._wanted: frozenset[Shard] = frozenset()
         self._offsets: dict[Shard, Offsets] = {}
         self._committed_at = time.monotonic()
@@ -90,8 +93,10 @@ class Lane:
                 await self._answer_batch()
                 await self._commit_now_and_then()
             except (KafkaError, TimeoutError) as error:
-                _log.warning("lane.waiting_for_kafka", error=repr(error))
+                self._outage.failed("requests", error)
                 await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                self._outage.worked("requests")
 
     async def finish(self) -> None:
         """Commits what is answered."""

@@ -1,8 +1,8 @@
 """A record as it came from Kafka, and what becomes of one that is wrong or lies on a wrong partition."""
 
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 from learner_worker.contract.fields import MAX_RECORD_BYTES
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName
@@ -10,6 +10,7 @@ from learner_worker.errors import RecordError
 
 Headers = Sequence[tuple[str, bytes]]
 
+T = TypeVar("T")
 TRUNCATED_BYTES = 64 * 1024
 _TRUNCATED_HEADER = "learner-truncated"
 
@@ -42,6 +43,11 @@ class Outgoing(NamedTuple):
     value: bytes | None
     headers: Headers = ()
     timestamp_ms: int | None = None
+
+
+def chunked(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """A sequence in pieces of at most `size`: what is done between two yields to the event loop."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def hop_of(record: Record) -> bytes | None:

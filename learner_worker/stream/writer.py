@@ -8,12 +8,10 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from learner_worker.contract.topics import ROOMY_RECORD_BYTES
 from learner_worker.errors import SendError
-from learner_worker.stream.connection import Connection
 from learner_worker.stream.records import Outgoing
 
-_BATCH_BYTES = 64 * 1024
+BATCH_BYTES = 64 * 1024
 _MAX_UNACKNOWLEDGED = 256
 _HAND_OVER_SECONDS = 20.0
 _STOP_SECONDS = 5.0
@@ -21,20 +19,6 @@ _log = structlog.get_logger("learner_worker.stream")
 
 Fallback = Callable[[], Outgoing]
 """Makes a smaller record, for when Kafka refuses one for its size."""
-
-
-def bulk_producer(connection: Connection, *, request_timeout_ms: int = 30_000) -> AIOKafkaProducer:
-    """A producer for facts and the like: acknowledged by all in-sync replicas.
-
-    Not idempotent: equal facts have equal keys and merge, and an idempotent producer can wedge.
-    """
-    return AIOKafkaProducer(
-        **connection.options(),
-        acks="all",
-        max_batch_size=_BATCH_BYTES,
-        max_request_size=ROOMY_RECORD_BYTES + _BATCH_BYTES,
-        request_timeout_ms=request_timeout_ms,
-    )
 
 
 async def stop_within(client: Any, seconds: float = _STOP_SECONDS) -> None:

@@ -12,6 +12,7 @@ from learner_worker.contract.topics import Topics
 from learner_worker.observability import Instruments
 from learner_worker.stages.shard import ShardState, Surroundings
 from learner_worker.stream.ingest import Ingest, Marks
+from learner_worker.stream.outage import Outage
 from learner_worker.stream.partitions import partitioner
 from learner_worker.stream.writer import Writer
 from tests.simulation.broker import Broker
@@ -53,6 +54,10 @@ class Habits:
     idle_seconds: float = 0.0
     checkpoint_seconds: float = 1.0
     cached_agents: int = 1_000
+
+
+async def _nobody() -> None:
+    """No other worker has this one's name."""
 
 
 class Process:
@@ -97,6 +102,8 @@ class Process:
                 group_id="learner",
                 open_shard=self._open,
                 on_ownership=lambda _shards, _assigned: None,
+                outage=Outage(),
+                find_twin=_nobody,
             )
         )
         self._main = self.loop.create_task(self._live(), name="life")

@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from prometheus_client import CollectorRegistry
 
-from learner_worker import worker
+from learner_worker import replica, worker
 from learner_worker.brokers.maven import KAFKA_VERSION
 from learner_worker.cli import cli
 from learner_worker.insights.http import Verdict, serving
@@ -34,7 +34,7 @@ BASE = DEPLOY / "kubernetes" / "base"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 IMAGE = f"learner-worker:{PROJECT['project']['version']}"
 CLIENTS = 4  # consumers and producers, started one after another
-DRAIN_SECONDS = worker._STOP_SECONDS + worker._CLOSE_SECONDS
+DRAIN_SECONDS = replica._STOP_SECONDS + replica._CLOSE_SECONDS
 KUSTOMIZATIONS = sorted((DEPLOY / "kubernetes").glob("*/kustomization.yaml"))
 
 

@@ -15,6 +15,7 @@ from learner_worker.stream import ingest as ingest_module
 from learner_worker.stream.cluster import Committed
 from learner_worker.stream.connection import Connection
 from learner_worker.stream.ingest import Ingest, Marks
+from learner_worker.stream.outage import Outage
 from learner_worker.stream.records import Record
 from learner_worker.stream.writer import Writer
 
@@ -113,6 +114,10 @@ class CountingShard:
         self.closed = True
 
 
+async def _nobody() -> None:
+    """No other worker has this one's name."""
+
+
 class Race:
     """One shard that has processed one record, whose fact is on its way to Kafka."""
 
@@ -128,6 +133,8 @@ class Race:
             group_id="g",
             open_shard=self._open,
             on_ownership=lambda shards, assigned: None,  # noqa: ARG005
+            outage=Outage(),
+            find_twin=_nobody,
         )
         self.ingest.ownership.shards[Shard(0)] = self.shard
         self.ingest.ownership.assigned = frozenset()

@@ -1,0 +1,205 @@
+"""Warm standbys: this replica follows the changelog of shards that others own.
+
+A consumer of their own, assigned by hand and made when the first standby comes: they never slow the owned
+shards' fetches. One loop does everything, so a shard is never read and let go of at once.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from prometheus_client import Gauge
+
+from learner_worker.contract.fields import Shard
+from learner_worker.contract.topics import TopicName
+from learner_worker.stream.cluster import start_within
+from learner_worker.stream.outage import Outage
+from learner_worker.stream.records import Record
+from learner_worker.stream.writer import stop_within
+
+_POLL_MS = 100
+_POLL_RECORDS = 1_000
+_CHECKPOINT_SECONDS = 1.0
+_START_SECONDS = 30.0
+_POSITION_SECONDS = 5.0
+_RETRY_SECONDS = 1.0
+_NAME = "standbys"
+_log = structlog.get_logger("learner_worker.stream")
+
+
+class Standby(Protocol):
+    """What the loop needs of a standby."""
+
+    @property
+    def position(self) -> int:
+        """The next changelog offset to read."""
+        ...
+
+    def skip_to(self, position: int) -> None:
+        """Moves over offsets that hold no record."""
+        ...
+
+    async def process(self, records: list[Record]) -> None:
+        """Takes changelog records in."""
+        ...
+
+    async def checkpoint(self) -> None:
+        """Writes rows and position."""
+        ...
+
+    async def close(self) -> None:
+        """Writes what is left and lets go of the file."""
+        ...
+
+
+StandbyT = TypeVar("StandbyT", bound=Standby)
+
+
+class Standbys(Generic[StandbyT]):
+    """The shards this replica follows, and the loop that does.
+
+    Args:
+        make_consumer: a consumer without a group.
+        open_standby: opens a shard's file to follow its changelog.
+        left: the gauge of changelog records still to be read, by shard.
+    """
+
+    def __init__(
+        self,
+        *,
+        make_consumer: Callable[[], AIOKafkaConsumer],
+        topic: TopicName,
+        open_standby: Callable[[Shard], Awaitable[StandbyT]],
+        outage: Outage,
+        left: Gauge,
+    ) -> None:
+        self._make_consumer = make_consumer
+        self._topic = topic
+        self._open_standby = open_standby
+        self._outage = outage
+        self._left = left
+        self._consumer: AIOKafkaConsumer | None = None
+        self._wanted: frozenset[Shard] = frozenset()
+        self._open: dict[Shard, StandbyT] = {}
+        self._turn = asyncio.Lock()
+        self._checkpointed_at = time.monotonic()
+
+    def follow(self, shards: frozenset[Shard]) -> None:
+        """Says which shards to follow from now on."""
+        self._wanted = shards
+
+    @property
+    def positions(self) -> Mapping[Shard, int]:
+        """How far the rows of the followed shards reach."""
+        return {number: standby.position for number, standby in self._open.items()}
+
+    async def release(self, number: Shard) -> None:
+        """Lets go of a shard's file for good: this replica is about to own the shard."""
+        async with self._turn:
+            self._wanted -= {number}
+            await self._let_go([number])
+
+    async def read(self, stopping: asyncio.Event) -> None:
+        """Follows until told to stop.
+
+        Raises:
+            StateError: a file cannot be read or written.
+        """
+        try:
+            while not stopping.is_set():
+                async with self._turn:
+                    worked = await self._one_turn()
+                await asyncio.sleep(0 if worked else _POLL_MS / 1000)
+        finally:
+            await self._close()
+
+    async def _one_turn(self) -> bool:
+        """Reads once; False if there was nothing to follow."""
+        if self._wanted == self._open.keys() == set():
+            return False
+        try:
+            consumer = await self._started()
+            await self._follow_wanted(consumer)
+            await self._take(consumer)
+        except (KafkaError, TimeoutError) as error:
+            self._outage.failed(_NAME, error)
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            self._outage.worked(_NAME)
+        if time.monotonic() - self._checkpointed_at >= _CHECKPOINT_SECONDS:
+            self._checkpointed_at = time.monotonic()
+            for standby in self._open.values():
+                await standby.checkpoint()
+        return True
+
+    async def _started(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            consumer = self._make_consumer()
+            await start_within(consumer, _START_SECONDS)
+            self._consumer = consumer
+        return self._consumer
+
+    async def _follow_wanted(self, consumer: AIOKafkaConsumer) -> None:
+        if self._wanted == self._open.keys():
+            return
+        await self._let_go([number for number in self._open if number not in self._wanted])
+        for number in sorted(self._wanted - self._open.keys()):
+            self._open[number] = await self._open_standby(number)
+        consumer.assign([self._partition(number) for number in self._open])
+        for number, standby in self._open.items():
+            consumer.seek(self._partition(number), standby.position)
+        _log.info("standbys.follow", shards=sorted(self._open))
+
+    async def _take(self, consumer: AIOKafkaConsumer) -> None:
+        if not self._open:
+            return
+        try:
+            batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+        except OffsetOutOfRangeError as error:
+            await self._start_anew(consumer, list(error.args[0]))
+            return
+        for partition, records in batches.items():
+            await self._open[Shard(partition.partition)].process(records)
+        async with asyncio.timeout(_POSITION_SECONDS):
+            for number, standby in self._open.items():
+                await self._note_position(consumer, number, standby)
+
+    async def _note_position(self, consumer: AIOKafkaConsumer, number: Shard, standby: StandbyT) -> None:
+        partition = self._partition(number)
+        standby.skip_to(max(standby.position, await consumer.position(partition)))
+        highwater = consumer.highwater(partition)
+        if highwater is not None:
+            self._left.labels(number).set(max(0, highwater - standby.position))
+
+    async def _start_anew(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> None:
+        """The changelog lost its beginning or its end: its owner writes it anew."""
+        first = await consumer.beginning_offsets(partitions)
+        for partition in partitions:
+            _log.warning("standby.position_beyond_log", shard=partition.partition, next=first[partition])
+            self._open[Shard(partition.partition)].skip_to(first[partition])
+            consumer.seek(partition, first[partition])
+
+    async def _let_go(self, numbers: Sequence[Shard]) -> None:
+        for number in numbers:
+            standby = self._open.pop(number, None)
+            if standby is not None:
+                self._left.remove(number)
+                await standby.close()
+        if self._consumer is not None and numbers:
+            self._consumer.assign([self._partition(number) for number in self._open])
+            for number, standby in self._open.items():
+                self._consumer.seek(self._partition(number), standby.position)
+
+    async def _close(self) -> None:
+        async with self._turn:
+            self._wanted = frozenset()
+            await self._let_go(list(self._open))
+            if self._consumer is not None:
+                await stop_within(self._consumer)
+
+    def _partition(self, number: Shard) -> TopicPartition:
+        return TopicPartition(self._topic, number)
