@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
+from learner_worker.commands.schemas import check, export
 from learner_worker.contract.codec import decode_event, decode_request, encode_message
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.outcomes import decode_fact
@@ -24,7 +25,6 @@ from learner_worker.contract.suggestions import (
     SuggestBidReply,
 )
 from learner_worker.errors import LearnerError
-from learner_worker.schemas_command import check, export
 
 SCHEMAS = schemas()
 COMMITTED = Path(__file__).parents[2] / "schemas"

@@ -2,10 +2,39 @@
 
 from pathlib import Path
 
-from learner_worker.contract.schemas import schema_text, schemas
-from learner_worker.errors import ConfigurationError
+import click
+
+from learner_worker.contract.schemas import schema_text
+from learner_worker.contract.schemas import schemas as schemas_by_name
+from learner_worker.errors import ConfigurationError, LearnerError
 
 _SUFFIX = ".schema.json"
+
+
+@click.group()
+def schemas() -> None:
+    """Write or check the JSON Schemas of every message."""
+
+
+_folder = click.argument("folder", type=click.Path(path_type=Path), default=Path("schemas"))
+
+
+@schemas.command("export")
+@_folder
+def export_schemas(folder: Path) -> None:
+    """Write the schema of every message into FOLDER."""
+    for path in export(folder):
+        click.echo(path)
+
+
+@schemas.command("check")
+@_folder
+def check_schemas(folder: Path) -> None:
+    """Check that FOLDER holds the schemas as this version knows them; exit code 1 if not."""
+    problems = check(folder)
+    if problems:
+        raise LearnerError("; ".join(problems) + ": run `learner-worker schemas export`")
+    click.echo(f"{folder}: current")
 
 
 def export(folder: Path) -> list[Path]:
@@ -46,4 +75,4 @@ def check(folder: Path) -> list[str]:
 
 
 def _texts() -> dict[str, bytes]:
-    return {f"{name}{_SUFFIX}": schema_text(schema).encode() for name, schema in schemas().items()}
+    return {f"{name}{_SUFFIX}": schema_text(schema).encode() for name, schema in schemas_by_name().items()}

@@ -1,0 +1,59 @@
+"""What the commands share: flags for settings, and what is made of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+from pydantic_core import PydanticUndefined
+
+from learner_worker.settings import Settings, load_settings
+
+CONNECTION = (
+    "bootstrap_servers",
+    "client_id",
+    "security_protocol",
+    "sasl_mechanism",
+    "sasl_username",
+    "sasl_password",
+    "ssl_cafile",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "startup_timeout_seconds",
+)
+"""The settings that say how to reach Kafka."""
+TOPICS = tuple(name for name in Settings.model_fields if name.startswith("topic_"))
+"""The settings that name the topics."""
+_Command = Callable[..., Any]
+
+
+def settings_flags(*names: str) -> Callable[[_Command], _Command]:
+    """Flags for settings, with their descriptions, defaults and environment variables as help."""
+
+    def decorate(command: _Command) -> _Command:
+        for name in reversed(names):
+            field = Settings.model_fields[name]
+            shown = "" if field.default in {None, PydanticUndefined, ""} else f" [default: {field.default}]"
+            command = click.option(
+                f"--{name.replace('_', '-')}",
+                name,
+                metavar="VALUE",
+                help=f"{field.description}{shown} [env: LEARNER_{name.upper()}]",
+            )(command)
+        return command
+
+    return decorate
+
+
+def given(flags: dict[str, Any]) -> Settings:
+    """The settings, from the flags that were given and all the other places.
+
+    Raises:
+        ConfigurationError: a value is not allowed.
+    """
+    return load_settings({name: value for name, value in flags.items() if value is not None})
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """How the client library reaches Kafka, besides its address."""
+    shared = settings.connection().options()
+    return {name: value for name, value in shared.items() if name not in {"bootstrap_servers", "client_id"}}

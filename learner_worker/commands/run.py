@@ -1,0 +1,23 @@
+"""`run`: one replica."""
+
+import asyncio
+from typing import Any
+
+import click
+
+from learner_worker.commands.options import given, settings_flags
+from learner_worker.observability import configure_logging
+from learner_worker.replica import run_replica
+from learner_worker.settings import Settings
+
+
+@click.command()
+@settings_flags(*Settings.model_fields)
+def run(**flags: Any) -> None:
+    """Run one replica until SIGTERM or SIGINT.
+
+    Replicas with the same --group-id share the shards; each needs its own --state-dir.
+    """
+    settings = given(flags)
+    configure_logging(settings.log_format, settings.log_level)
+    asyncio.run(run_replica(settings))

@@ -1,0 +1,82 @@
+"""`suggest`: what an agent would be told."""
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from learner_worker.client import LearnerClient
+from learner_worker.commands.options import CONNECTION, TOPICS, client_options, given, settings_flags
+from learner_worker.contract.codec import encode_message
+from learner_worker.contract.suggestions import SuggestBidReply
+from learner_worker.observability import configure_logging
+
+
+@click.command()
+@click.argument("agent")
+@click.option("--description", required=True, help="The task's text.")
+@click.option("--base", "base_bid_sats", type=int, required=True, help="The bid without advice, in sats.")
+@click.option("--keywords", is_flag=True, help="Also show the agent's learned keywords.")
+@click.option("--timeout", "timeout_seconds", type=float, default=5.0, show_default=True, help="In seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print the reply as it came.")
+@settings_flags(*CONNECTION, *TOPICS)
+def suggest(
+    *,
+    agent: str,
+    description: str,
+    base_bid_sats: int,
+    keywords: bool,
+    timeout_seconds: float,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Ask the learner what AGENT should bid, as an agent would, over Kafka."""
+    settings = given(flags)
+
+    async def ask() -> SuggestBidReply:
+        async with LearnerClient(
+            settings.bootstrap_servers,
+            topics=settings.topics(),
+            timeout_seconds=timeout_seconds,
+            kafka_options=client_options(settings),
+        ) as learner:
+            return await learner.suggest_bid(
+                agent,
+                description=description,
+                base_bid_sats=base_bid_sats,
+                include=("learned_keywords",) if keywords else (),
+            )
+
+    configure_logging()
+    logging.getLogger("learner_worker.client").setLevel(
+        logging.CRITICAL
+    )  # what it warns of ends up in the error
+    reply = asyncio.run(ask())
+    if as_json:
+        click.echo(json.dumps(json.loads(encode_message(reply)), indent=2, ensure_ascii=False))
+    else:
+        _show(reply, Console())
+
+
+def _show(reply: SuggestBidReply, console: Console) -> None:
+    metrics = reply.metrics
+    advice = (
+        f"{reply.agent_id}: bid {reply.suggested_bid_sats} sats "
+        f"(base {reply.base_bid_sats} x {reply.factor:.4g}, strategy {reply.strategy})"
+    )
+    reasons = [f"  x{adjustment.multiplier:<5} {adjustment.reason}" for adjustment in reply.adjustments]
+    record = (
+        f"  from {metrics.total_bids} auctions: {metrics.auctions_won} won, "
+        f"{metrics.tasks_completed} completed, {metrics.tasks_failed} failed, as of {reply.as_of or 'never'}"
+    )
+    lines = [advice, *reasons, record]
+    console.print("\n".join(lines), highlight=False, markup=False)
+    if reply.learned_keywords:
+        table = Table("keyword", "wins", "failures", "net")
+        for word in reply.learned_keywords:
+            table.add_row(word.keyword, str(word.wins), str(word.failures), str(word.net))
+        console.print(table)
