@@ -147,6 +147,7 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(self.ingest.read(stopping), name="read")
+                loops.create_task(self.ingest.watch(stopping), name="failures")
                 loops.create_task(self._checkpoints(stopping), name="checkpoints")
                 loops.create_task(self.lane.read(stopping), name="requests")
                 loops.create_task(self.standbys.read(stopping), name="standbys")

@@ -35,6 +35,7 @@ _COMMIT_SECONDS = 10.0
 _REVOKE_SECONDS = 30.0
 _ADMIN_PATIENCE_SECONDS = 30.0
 _RETRY_SECONDS = 1.0
+_WATCH_SECONDS = 0.2
 _READ = "read"
 _NOTHING_READ = Committed(0, "rewind=0")
 _log = structlog.get_logger("learner_worker.stream")
@@ -590,6 +591,16 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             _log.error("shards.failed", exc_info=error)
             error = LearnerError(f"unexpected: {first_line(error)}; the log has the traceback")
         self._failure.set_exception(error)
+
+    async def watch(self, stopping: asyncio.Event) -> None:
+        """Ends with the first failure of a rebalance, during which a poll may not return.
+
+        Raises:
+            LearnerError: a shard could not be opened, or the group does not want this replica.
+        """
+        while not stopping.is_set():
+            await asyncio.wait([self._failure], timeout=_WATCH_SECONDS)
+            self._raise_failure()
 
     def _raise_failure(self) -> None:
         if self._failure.done():
