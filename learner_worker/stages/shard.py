@@ -24,7 +24,15 @@ from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import AuctionState, Checkpoint
 from learner_worker.stream.cluster import Committed
 from learner_worker.stream.ingest import Marks
-from learner_worker.stream.records import Outgoing, Record, chunked, dead_letter, hop_of, moved
+from learner_worker.stream.records import (
+    Outgoing,
+    Record,
+    Unreadable,
+    chunked,
+    dead_letter,
+    hop_of,
+    moved,
+)
 from learner_worker.stream.writer import Fallback
 
 _CHUNK = 100
@@ -193,6 +201,16 @@ class ShardState:
         else:
             await self._settle_all(topic, fresh)
         self._last_read[topic] = record_micros(min(record.timestamp for record in fresh))
+
+    def step_over(self, topic: TopicName, first: int, following: int) -> None:
+        """Makes one dead letter of records that the Kafka client cannot decode, and moves the position."""
+        error = RecordError(
+            "unreadable",
+            f"a header's name is not UTF-8: offsets {first} to {following - 1} of a batch are stepped over; "
+            "publish again what stands behind the first",
+        )
+        self._bury(Unreadable(topic, self.number, first), error)
+        self.positions[topic] = max(self.positions[topic], following)
 
     def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
         """Notes when Kafka last confirmed that a topic is read to its end; None: it is not."""

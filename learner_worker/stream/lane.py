@@ -14,6 +14,7 @@ from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import TopicName
 from learner_worker.stream.outage import Outage
 from learner_worker.stream.records import Record
+from learner_worker.stream.unreadable import Around, Gap, read_around
 
 _POLL_MS = 50
 _COMMIT_EVERY_SECONDS = 1.0
@@ -109,11 +110,28 @@ class Lane:
         if not self._offsets:  # a consumer without an assignment would wait for one, not for a time
             await asyncio.sleep(_POLL_MS / 1000)
             return
-        batches = await self._consumer.getmany(timeout_ms=_POLL_MS)
-        for partition, records in batches.items():
-            offsets = self._offsets[Shard(partition.partition)]
-            await self._answer_all(records, offsets)
+        polled = await self._poll()
+        for partition, records in polled.batches.items():
+            await self._answer_all(records, self._offsets[Shard(partition.partition)])
+        if polled.gap is not None:
+            self._step_over(polled.gap)
         await self._answerer.tick()
+
+    async def _poll(self) -> Around:
+        try:
+            return Around(await self._consumer.getmany(timeout_ms=_POLL_MS))
+        except UnicodeDecodeError:
+            for shard, offsets in self._offsets.items():  # past what the failed poll had already taken
+                self._consumer.seek(self._partition(shard), offsets.position)
+            return await read_around(self._consumer, [self._partition(shard) for shard in self._offsets])
+
+    def _step_over(self, gap: Gap) -> None:
+        """Nobody can be answered: the broken header may be the one that says where to."""
+        _log.error(
+            "requests.unreadable", partition=gap.partition.partition, first=gap.first, next=gap.following
+        )
+        offsets = self._offsets[Shard(gap.partition.partition)]
+        offsets.position = max(offsets.position, gap.following)
 
     async def _answer_all(self, records: Sequence[Record], offsets: Offsets) -> None:
         for record in records:
