@@ -37,7 +37,7 @@ _REVOKE_SECONDS = 30.0
 _ADMIN_PATIENCE_SECONDS = 30.0
 _RETRY_SECONDS = 1.0
 _WATCH_SECONDS = 0.2
-_READ = "read"
+_READ, _WATCH = "read", "watch"
 _NOTHING_READ = Committed(0, "rewind=0")
 _log = structlog.get_logger("learner_worker.stream")
 
@@ -588,8 +588,11 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             try:
                 async with asyncio.timeout(_POSITION_SECONDS):
                     ends = await self._consumer.end_offsets(list(positions))
-            except (KafkaError, TimeoutError):
+            except (KafkaError, TimeoutError) as error:
+                self._outage.failed(_WATCH, error)
                 ends = None
+            else:
+                self._outage.worked(_WATCH)
         return Observation(not self._outage.is_noticed_by(_READ), settled, self.checkpoints, positions, ends)
 
     # --- the end -----------------------------------------------------------------------------------------
