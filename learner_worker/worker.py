@@ -1,6 +1,7 @@
 """The composition root: one replica, from its settings to its end."""
 
 import asyncio
+import functools
 import signal
 import time
 import uuid
@@ -22,7 +23,7 @@ from learner_worker.settings import Settings
 from learner_worker.stages.advise import Advise
 from learner_worker.stages.answering import Answering
 from learner_worker.stages.shard import ShardState, Surroundings
-from learner_worker.store.shard_file import ShardFile, shard_path
+from learner_worker.store.shard_file import ShardFile, shard_identity, shard_path
 from learner_worker.store.state_folder import locked_state_folder
 from learner_worker.stream.cluster import connected, start_within
 from learner_worker.stream.connection import Connection
@@ -52,11 +53,12 @@ class Worker:
     def __init__(self, settings: Settings, connection: Connection, cluster_id: str, partitions: int) -> None:
         self._settings = settings
         self._topics = settings.topics().named()
-        self._identity = {
-            "cluster_id": cluster_id,
-            "topic_prefix": settings.topic_prefix,
-            "partitions": str(partitions),
-        }
+        self._identity = functools.partial(
+            shard_identity,
+            cluster_id=cluster_id,
+            topic_prefix=settings.topic_prefix,
+            partitions=partitions,
+        )
         self.instruments = Instruments()
         self.bulk_producer = bulk_producer(connection)
         self.reply_producer = _reply_producer(connection)
@@ -153,8 +155,8 @@ class Worker:
         self.lane.own(assigned)
 
     async def _open_shard(self, number: Shard, marks: Marks) -> ShardState:
-        identity = {**self._identity, "shard": str(number)}
-        file = await ShardFile.open(shard_path(self._settings.state_dir, number), identity)
+        path = shard_path(self._settings.state_dir, number)
+        file = await ShardFile.open(path, self._identity(shard=number))
         try:
             return await ShardState.open(number, self._around, file, marks)
         except BaseException:

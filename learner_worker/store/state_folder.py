@@ -2,11 +2,36 @@
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from learner_worker.contract.fields import Shard
 from learner_worker.errors import ConfigurationError
+
+_FILE = re.compile(r"shard-([0-9]{5,})\.sqlite3")
+
+
+def shard_files(path: Path) -> dict[Shard, Path]:
+    """The shards' files in a folder, by shard; none if there is no such folder.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    try:
+        found = [(_FILE.fullmatch(each.name), each) for each in sorted(path.iterdir())]
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the state folder {path}: {error.strerror}") from error
+    return {Shard(int(match[1])): each for match, each in found if match is not None}
+
+
+def no_shard_files(path: Path) -> ConfigurationError:
+    """What to say of a folder that holds no shard's file."""
+    what = "holds no shard's file" if path.is_dir() else "does not exist"
+    return ConfigurationError(f"the state folder {path} {what}: give the one of a worker with --state-dir")
 
 
 @contextmanager
