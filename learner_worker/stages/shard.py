@@ -17,7 +17,7 @@ from learner_worker.contract.times import Micros, record_micros
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames
 from learner_worker.errors import RecordError
 from learner_worker.observability import Instruments
-from learner_worker.stages.fold import Fold
+from learner_worker.stages.fold import Intake
 from learner_worker.stages.learn import Agent, Learn
 from learner_worker.stages.settle import Place, Settle, watermark_of
 from learner_worker.store.shard_file import ShardFile
@@ -115,7 +115,7 @@ class ShardState:
         self._file = file
         self._settle = Settle(tolerance_micros=around.tolerance_micros, horizon_micros=around.horizon_micros)
         self.learn = Learn(file, cached_agents=around.cached_agents)
-        self._fold = Fold(self.learn, positions, around.topics.outcomes, self._bury)
+        self._intake = Intake(self.learn, positions, around.topics.outcomes, self._bury)
         self._restore_until = restore_until
         self._ends: dict[TopicName, Micros | None] = {}
         self._last_read: dict[TopicName, Micros] = {}
@@ -300,7 +300,7 @@ class ShardState:
     # --- learning ----------------------------------------------------------------------------------------
 
     async def _learn(self, records: Sequence[Record]) -> None:
-        self._around.instruments.outcomes.inc(await self._fold.take(records))
+        self._around.instruments.outcomes.inc(await self._intake.take(records))
         self._note_restore()
 
     async def _compare(self, records: Sequence[Record]) -> None:
