@@ -35,6 +35,7 @@ from learner_worker.stream.membership import find_twin
 from learner_worker.stream.outage import Outage
 from learner_worker.stream.partitions import partitioner
 from learner_worker.stream.placement import Claim
+from learner_worker.stream.replies import Replies
 from learner_worker.stream.standbys import Standbys
 from learner_worker.stream.watchdog import Watchdog
 from learner_worker.stream.writer import Writer, stop_within
@@ -119,8 +120,7 @@ class Worker:
             left=self.instruments.standby_records,
         )
         self.answering = Answering(
-            producer=self.reply_producer,
-            list_topics=self.request_consumer.topics,
+            replies=Replies(self.reply_producer, self.request_consumer.topics),
             topics=self._topics,
             reply_topics=_reply_topics(settings, self._topics),
             partition_of=partition_of,
