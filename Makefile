@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check check-deploy schemas lock clean
+.PHONY: help demo test interop check check-deploy schemas lock clean
 
 # On the command line only: ARGS goes to the command, PYTHON is used instead of the first one found.
 ARGS =
@@ -34,6 +34,9 @@ demo: $(READY) ## Watch a swarm bid and the learner learn, on an embedded broker
 test: $(READY) ## Run the tests on every broker that is here; ARGS="tests/unit -x"
 	@$(BIN)/python -m pytest $(ARGS)
 
+interop: $(READY) ## Let other frameworks' clients ask, on Apache Kafka (needs Java 17, Maven, Node 20); ARGS="nestjs"
+	@$(BIN)/python -m tests.interop $(ARGS)
+
 check: $(READY) check-deploy ## Lint, format, types, import direction, deploy/, and that schemas and locks are current
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -56,6 +59,7 @@ schemas: $(READY) ## Write schemas/ from the code
 	@$(BIN)/learner-worker schemas export
 
 # Three locks: to develop, to run, and to build a wheel. The last two hold what the first one holds: what is tested.
+# And one for the Python clients of `make interop`.
 COMPILE = "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock: ## Write requirements/ from pyproject.toml (needs the network); ARGS="--upgrade"
 	@$(FIND_PYTHON); set -e; \
@@ -64,11 +68,13 @@ lock: ## Write requirements/ from pyproject.toml (needs the network); ARGS="--up
 	"$$tools/bin/python" $(PIP_INSTALL) uv; \
 	$(COMPILE) --extra embedded --group dev pyproject.toml -o requirements/dev.lock $(ARGS); \
 	$(COMPILE) --constraint requirements/dev.lock pyproject.toml -o requirements/run.lock $(ARGS); \
+	$(COMPILE) tests/interop/python/requirements.in -o tests/interop/python/requirements.lock $(ARGS); \
 	"$$python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(COMPILE) --constraint requirements/dev.lock - -o requirements/build.lock $(ARGS)
 
 clean: ## Delete .venv, caches and what was built
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage build dist
+	@find tests/interop docs/examples -type d '(' -name node_modules -o -name target -o -name .venv -o -name build ')' -prune -exec rm -rf {} +
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements/dev.lock pyproject.toml

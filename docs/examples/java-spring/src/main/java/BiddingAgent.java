@@ -1,0 +1,58 @@
+import java.time.Duration;
+import java.util.Map;
+import java.util.UUID;
+import java.util.concurrent.ExecutionException;
+
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.serialization.StringDeserializer;
+import org.apache.kafka.common.serialization.StringSerializer;
+import org.springframework.kafka.core.DefaultKafkaConsumerFactory;
+import org.springframework.kafka.core.DefaultKafkaProducerFactory;
+import org.springframework.kafka.listener.ContainerProperties;
+import org.springframework.kafka.listener.KafkaMessageListenerContainer;
+import org.springframework.kafka.requestreply.ReplyingKafkaTemplate;
+import org.springframework.kafka.support.serializer.JacksonJsonDeserializer;
+import org.springframework.kafka.support.serializer.JacksonJsonSerializer;
+import tools.jackson.databind.JsonNode;
+
+/** A bidding agent: asks the learner what to bid, and bids its base where there is no advice. */
+public final class BiddingAgent {
+    private static final Map<String, Object> KAFKA = Map.of(
+            "bootstrap.servers", System.getenv().getOrDefault("LEARNER_BOOTSTRAP_SERVERS", "localhost:9092"));
+
+    record Request(String agent_id, long base_bid_sats, String description) {
+    }
+
+    public static void main(String[] arguments) throws InterruptedException {
+        var producers = new DefaultKafkaProducerFactory<>(
+                KAFKA, new StringSerializer(), new JacksonJsonSerializer<Request>().noTypeInfo());
+        var consumers = new DefaultKafkaConsumerFactory<>(
+                KAFKA, new StringDeserializer(), new JacksonJsonDeserializer<>(JsonNode.class).ignoreTypeHeaders());
+        var replies = new ContainerProperties("suggest-bid-replies.agents"); // create this topic first
+        replies.setGroupId("bidding-agent-" + UUID.randomUUID()); // every replica reads all replies ...
+        var learner = new ReplyingKafkaTemplate<>(producers, new KafkaMessageListenerContainer<>(consumers, replies));
+        learner.setSharedReplyTopic(true); // ... and ignores those of the others
+        learner.afterPropertiesSet();
+        learner.start();
+        learner.waitForAssignment(Duration.ofSeconds(10));
+
+        System.out.println(bid(learner, new Request("echo", 1_000, "Fix the invoice parser")));
+        learner.stop();
+        learner.destroy();
+        producers.destroy();
+    }
+
+    private static String bid(ReplyingKafkaTemplate<String, Request, JsonNode> learner, Request request)
+            throws InterruptedException {
+        var asked = new ProducerRecord<>("suggest-bid-requests", request.agent_id(), request);
+        try {
+            JsonNode reply = learner.sendAndReceive(asked, Duration.ofSeconds(2)).get().value();
+            if (!reply.has("error")) {
+                return "echo bids " + reply.get("suggested_bid_sats").asLong() + " sats: " + reply.get("adjustments");
+            }
+            return "echo bids " + request.base_bid_sats() + " sats: " + reply.get("error");
+        } catch (ExecutionException noReply) {
+            return "echo bids " + request.base_bid_sats() + " sats: " + noReply.getCause().getMessage();
+        }
+    }
+}

@@ -1,0 +1,38 @@
+// A bidding agent: asks the learner what to bid, and bids its base where there is no advice.
+import 'reflect-metadata';
+import { ClientKafka } from '@nestjs/microservices';
+import { firstValueFrom, timeout } from 'rxjs';
+
+interface Request {
+  agent_id: string;
+  base_bid_sats: number;
+  description: string;
+}
+
+interface Reply {
+  suggested_bid_sats: number;
+  factor: number;
+  adjustments: { rule: string; multiplier: number; reason: string }[];
+}
+
+const brokers = (process.env.LEARNER_BOOTSTRAP_SERVERS ?? 'localhost:9092').split(',');
+const learner = new ClientKafka({
+  client: { clientId: 'bidding-agent', brokers },
+  consumer: { groupId: 'bidding-agent' },
+});
+learner.subscribeToResponseOf('suggest-bid-requests'); // create the topic suggest-bid-requests.reply first
+await learner.connect();
+
+async function bid(request: Request): Promise<string> {
+  try {
+    const reply = await firstValueFrom(
+      learner.send<Reply>('suggest-bid-requests', request).pipe(timeout(2_000)),
+    );
+    return `echo bids ${reply.suggested_bid_sats} sats: ${reply.adjustments.map((item) => item.reason)}`;
+  } catch (error) {
+    return `echo bids ${request.base_bid_sats} sats: ${error}`; // an error reply arrives here, too
+  }
+}
+
+console.log(await bid({ agent_id: 'echo', base_bid_sats: 1000, description: 'Fix the invoice parser' }));
+await learner.close();

@@ -1,0 +1,129 @@
+"""The judge of `make interop`: it says yes to what is right, and no to each thing that is not."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.interop.clients import NESTJS, PYTHON
+from tests.interop.judging import Row, judge
+from tests.interop.questions import ASKS, expected_replies
+from tests.interop.samples import FOLDER
+
+ERROR = "the future fails: INVALID_REQUEST: base_bid_sats: no whole number"
+COUNTED = {"OK": len(ASKS), "INVALID_REQUEST": 1, "REFUSED": 1, "REROUTED": 2}
+
+
+def _reply(name: str) -> dict[str, Any]:
+    """A right reply, as it travels."""
+    expected = expected_replies()[name]
+    adjustments = [
+        {"rule": rule, "multiplier": multiplier, "reason": "because"}
+        for rule, multiplier in expected["adjustments"]
+    ]
+    as_of = "2026-01-01T00:00:00.000000Z" if expected["as_of"] else None
+    return {**expected, "adjustments": adjustments, "as_of": as_of}
+
+
+def _lines() -> list[dict[str, Any]]:
+    """What a client prints that was told everything right."""
+    return [
+        {"version": "1.0"},
+        *({"way": "send", "ask": question.name, "reply": _reply(question.name)} for question in ASKS),
+        {"check": "one value", "holds": True},
+        {"way": "send", "ask": "wrong", "error": ERROR},
+        {"way": "unlisted", "ask": "refused", "silence": "TimeoutError"},
+    ]
+
+
+def _judged(
+    lines: list[dict[str, Any]], counted: Mapping[str, int] = COUNTED, written: int = len(ASKS) + 1
+) -> Row:
+    output = "a line of the client's own log\n" + "\n".join(json.dumps(line) for line in lines)
+    return judge("a client", output, counted, written, is_misplaced=True)
+
+
+def test_every_clients_lock_holds_what_is_named() -> None:
+    """requirements.in and package.json name exact versions, and the lock beside each has them."""
+    locked = (PYTHON.folder / "requirements.lock").read_text(encoding="utf-8")
+    for line in (PYTHON.folder / "requirements.in").read_text(encoding="utf-8").split():
+        without_extras = re.sub(r"\[.*\]", "", line)
+        assert f"{without_extras} \\" in locked.splitlines()
+    for folder in (NESTJS.folder, FOLDER / "typescript"):
+        root = json.loads((folder / "package-lock.json").read_text(encoding="utf-8"))["packages"][""]
+        named = json.loads((folder / "package.json").read_text(encoding="utf-8"))
+        assert root["dependencies"] == named["dependencies"]
+        assert all(re.fullmatch(r"[\d.]+", version) for version in named["dependencies"].values())
+
+
+def test_what_is_right_is_ok() -> None:
+    """All answers right, one error, one refusal: yes, with the error as the client shows it."""
+    row = _judged(_lines())
+
+    assert row.problems == ()
+    assert (row.is_ok, row.right, row.version) == (True, "7 of 7", "1.0")
+    assert row.errors == f"{ERROR}; unlisted topic: TimeoutError"
+
+
+def test_a_reply_as_text_is_read_as_well() -> None:
+    """A client may hand the body on as the text it was given."""
+    lines = [{**line, "reply": json.dumps(line["reply"])} if "reply" in line else line for line in _lines()]
+
+    assert _judged(lines).is_ok
+
+
+def test_the_questions_reach_every_kind_of_answer() -> None:
+    """Agents whose bid goes up, down and stays; one unknown; keywords asked for and not."""
+    replies = expected_replies().values()
+
+    assert {(reply["factor"] > 1) - (reply["factor"] < 1) for reply in replies} == {-1, 0, 1}
+    assert sum(not reply["as_of"] for reply in replies) == 1
+    assert {bool(reply.get("learned_keywords")) for reply in replies} == {True, False}
+
+
+@pytest.mark.parametrize("field", ["suggested_bid_sats", "factor", "request_id", "metrics", "stale"])
+def test_a_wrong_field_is_no(field: str) -> None:
+    """One field of one answer is not the model's."""
+    lines = _lines()
+    lines[1]["reply"][field] = "something else"
+
+    assert (_judged(lines).is_ok, _judged(lines).right) == (False, "6 of 7")
+
+
+@pytest.mark.parametrize("left_out", range(1, len(_lines())))
+def test_a_missing_line_is_no(left_out: int) -> None:
+    """An answer, an error or a silence that the client never told of; a check may be left out."""
+    lines = _lines()
+    line = lines.pop(left_out)
+
+    assert _judged(lines).is_ok == ("check" in line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"check": "one value", "holds": False},
+        {"way": "send", "ask": "wrong", "error": "none: it completed"},
+        {"way": "unlisted", "ask": "refused", "reply": {}},
+        {"something": "else"},
+    ],
+)
+def test_a_line_that_tells_of_a_failure_is_no(line: dict[str, Any]) -> None:
+    """A check that does not hold, an error that is none, a reply that must not come, a line of no kind."""
+    counted = {**COUNTED, "INVALID_REQUEST": 1 + ("error" in line), "OK": COUNTED["OK"] + ("reply" in line)}
+
+    assert not _judged([*_lines(), line], counted, len(ASKS) + 1 + ("way" in line)).is_ok
+
+
+@pytest.mark.parametrize("code", COUNTED)
+def test_counters_that_disagree_are_no(code: str) -> None:
+    """The worker counted none of what the client says it got."""
+    assert not _judged(_lines(), {**COUNTED, code: 0}).is_ok
+
+
+@pytest.mark.parametrize("written", [len(ASKS), len(ASKS) + 2])
+def test_a_reply_too_few_or_too_many_is_no(written: int) -> None:
+    """The reply topics hold one record less, or one more, than replies were due."""
+    assert not _judged(_lines(), written=written).is_ok
