@@ -144,22 +144,28 @@ def _of_messages(released: Part, current: Part) -> Iterator[str]:
         for word in ("contentType", "correlationId", "x-reply-partition"):
             if was.get(word) != now.get(word):
                 yield f"{name}: {word} is {_said(now, word)} now, {_said(was, word)} before; keep it"
-        yield from (_sentence(name, difference) for difference in _of_message(was, now, released, current))
+        yield from _of_message(name, was, now, _comparison(was, released, current))
 
 
-def _of_message(was: Part, now: Part, released: Part, current: Part) -> Iterator[Difference]:
-    comparison = Comparison(
+def _comparison(message: Part, released: Part, current: Part) -> Comparison:
+    return Comparison(
         released,
         current,
-        "readers" if was["x-written-by"] == _LEARNER else "writers",
-        writers=was["x-written-by"],
-        readers="readers" if was["x-read-by"] == "anyone" else was["x-read-by"],
+        "readers" if message["x-written-by"] == _LEARNER else "writers",
+        writers=message["x-written-by"],
+        readers=_named([message["x-read-by"]]),
     )
-    yield from comparison.differences(was["payload"], now["payload"])
-    yield from comparison.differences(
-        was.get("headers", _NO_HEADERS), now.get("headers", _NO_HEADERS), "header"
-    )
-    yield from comparison.differences(_key(was), _key(now), "key")
+
+
+def _of_message(name: str, was: Part, now: Part, comparison: Comparison) -> Iterator[str]:
+    """The value, by the name of its schema, which several messages may share; then what is around it."""
+    payload = _last(was["payload"]) if was["payload"] else name
+    for difference in comparison.differences(was["payload"], now["payload"]):
+        yield _sentence(payload, difference)
+    headers = was.get("headers", _NO_HEADERS), now.get("headers", _NO_HEADERS)
+    keys = _key(was), _key(now)
+    for difference in [*comparison.differences(*headers, "header"), *comparison.differences(*keys, "key")]:
+        yield _sentence(name, difference)
 
 
 def _sentence(message: str, difference: Difference) -> str:
@@ -202,7 +208,11 @@ def _address(reply: Part) -> str:
 
 
 def _names(references: Iterable[Part]) -> set[str]:
-    return {reference["$ref"].rpartition("/")[2] for reference in references}
+    return set(map(_last, references))
+
+
+def _last(reference: Part) -> str:
+    return str(reference["$ref"]).rpartition("/")[2]
 
 
 def _key(message: Part) -> Part:
