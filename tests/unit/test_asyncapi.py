@@ -6,21 +6,30 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
 import learner_worker
+from learner_worker.contract.codec import decode_event, decode_request, encode_message
 from learner_worker.contract.dialects import Dialect, Headers, reply_address, reply_headers
+from learner_worker.contract.fields import AgentId
 from learner_worker.contract.interface.asyncapi import asyncapi
+from learner_worker.contract.interface.examples import EXAMPLES, example_of
 from learner_worker.contract.interface.page import page
 from learner_worker.contract.schemas import schemas
-from learner_worker.contract.suggestions import ERROR_CODES, ReplyError
-from learner_worker.contract.topics import HOP_HEADER, TopicName, Topics
+from learner_worker.contract.suggestions import ERROR_CODES, ReplyError, SuggestBidRequest
+from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, Topics
+from learner_worker.domain.keywords import Tally
+from learner_worker.domain.metrics import Metrics
+from learner_worker.domain.strategies import STRATEGIES
 from learner_worker.errors import RecordError
 from learner_worker.stages import answering
+from learner_worker.stages.advise import Advise
+from learner_worker.stages.learn import Agent
 from learner_worker.stages.shard import OWNER_HEADER
+from learner_worker.store.statements import AgentRow
 from learner_worker.stream.records import dead_letter, moved
 
 DOCUMENT = asyncapi("1.2.3")
@@ -28,6 +37,7 @@ CHANNELS = DOCUMENT["channels"]
 OPERATIONS = DOCUMENT["operations"]
 MESSAGES = DOCUMENT["components"]["messages"]
 NAMES = Topics().named()
+ASYNCAPI_SCHEMA = Path(__file__).parents[1] / "asyncapi" / "asyncapi-3.0.0.schema.json"
 ELSEWHERE = TopicName("elsewhere")
 SOURCES = sorted(Path(learner_worker.__file__).parent.rglob("*.py"))
 
@@ -218,3 +228,41 @@ def test_page_shows_every_topic_message_field_and_header() -> None:
     assert [name for name in fields if f"{name}` |" not in text] == []
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert all(len({line.count(" | ") for line in table}) == 1 for table in tables)
+
+
+def test_examples_are_what_the_learner_says() -> None:
+    """The example's reply is the strategy's answer to the example's request; the error is the real one."""
+    agent_id = AgentId("echo")
+    row = AgentRow(Metrics(10, 9, 9, 0, 9, 8550), outcome_offset=1234, as_of_ms=1_769_860_800_000)
+    agent = Agent(agent_id, row, {"translate": Tally(9, 0)})
+    request = EXAMPLES["suggest-bid-request"]
+    assert isinstance(request, SuggestBidRequest)
+    refusal = answering._restoring()
+
+    reply = Advise("classic", STRATEGIES["classic"]).answer(request, agent)
+
+    assert example_of("suggest-bid-reply") == json.loads(encode_message(reply))
+    assert example_of("agent-metrics") == json.loads(encode_message(agent.record()))
+    assert example_of("suggest-bid-error")["error"] == {
+        "code": refusal.code,
+        "message": str(refusal),
+        "retry_after_ms": refusal.retry_after_ms,
+    }
+
+
+def test_examples_are_accepted() -> None:
+    """The events and the request of the examples are read back as they are."""
+    for kind in get_args(EventKind):
+        assert decode_event(kind, json.dumps(example_of(kind)).encode()) == EXAMPLES[kind]
+    request = json.dumps(example_of("suggest-bid-request")).encode()
+    assert decode_request(request) == EXAMPLES["suggest-bid-request"]
+
+
+def test_asyncapis_own_schema_accepts_the_document_and_refuses_a_broken_one() -> None:
+    """The schema that `make check-asyncapi` asks can tell a valid document from an invalid one."""
+    judge = Draft7Validator(json.loads(ASYNCAPI_SCHEMA.read_text(encoding="utf-8")))
+    broken = json.loads(json.dumps(DOCUMENT))
+    broken["operations"]["read_bid_placed"]["action"] = "take"
+
+    assert judge.is_valid(DOCUMENT)
+    assert not judge.is_valid(broken)

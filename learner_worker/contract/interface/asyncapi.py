@@ -11,6 +11,7 @@ from learner_worker.contract.interface.channels import (
     Operation,
     Reply,
 )
+from learner_worker.contract.interface.examples import example_of
 from learner_worker.contract.interface.headers import DEAD_LETTER_REASONS, schema_of
 from learner_worker.contract.schemas import schemas
 from learner_worker.contract.suggestions import ERROR_CODES
@@ -107,6 +108,7 @@ def _reply(reply: Reply) -> Document:
 
 
 def _message(message: Message) -> Document:
+    example = None if message.payload is None else example_of(message.payload)
     return {
         "name": message.name,
         **({"summary": message.summary} if message.summary else {}),
@@ -118,6 +120,7 @@ def _message(message: Message) -> Document:
             if message.correlation_id is None
             else {"correlationId": {"location": _header(message.correlation_id)}}
         ),
+        **({} if example is None else {"examples": [{"payload": example}]}),
         "bindings": {"kafka": {"key": dict(message.key), **_BINDING}},
         "x-written-by": message.writer,
         "x-read-by": message.reader,

@@ -1,5 +1,6 @@
 """The AsyncAPI document as a page of Markdown, for people."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
@@ -96,6 +97,8 @@ def _group(document: Part, subject: str, messages: Sequence[Part]) -> Iterator[s
     if schema is not None:
         yield schema["description"]
         yield _table(("field", "type", "required", ""), list(_fields(document, schema)))
+    for example in messages[0].get("examples", ()):
+        yield f"```json\n{json.dumps(example['payload'], indent=2, ensure_ascii=False)}\n```"
     for message in messages:
         if message["name"] != subject:
             yield f"#### {message['name']}"
