@@ -18,6 +18,8 @@ from learner_worker.errors import ConfigurationError, LearnerError
 _SUFFIX = ".schema.json"
 _INTERFACE = "asyncapi.json"
 _RELEASED = "released"
+_PARTS = ("info", "channels", "operations", "components")
+"""What of a released interface is compared."""
 
 
 @click.group()
@@ -47,7 +49,8 @@ def check_schemas(folder: Path, page: Path | None) -> None:
     """Check that FOLDER is current and that nothing breaks what was released; exit code 1 if not."""
     problems = check(folder, page)
     if problems:
-        raise LearnerError("; ".join(problems) + ": run `learner-worker schemas export`")
+        again = f"learner-worker schemas export {folder}" + (f" --page {page}" if page else "")
+        raise LearnerError(f"{'; '.join(problems)}: run `{again}`")
     click.echo(f"{folder}: current")
     click.echo(compatibility(folder, asyncapi(__version__)))
 
@@ -139,7 +142,8 @@ def _released_versions(folder: Path) -> dict[Version, Path]:
 def _released_interface(path: Path) -> dict[str, Any]:
     try:
         released = json.loads(_read(path))
-        said = released["info"]["version"]
+        info, *_ = (released[part] for part in _PARTS)
+        said = info["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(f"{path} is no AsyncAPI document ({error})") from error
     if Version.parse(said) != Version.parse(path.parent.name):

@@ -15,7 +15,7 @@ import learner_worker
 from learner_worker.contract.codec import decode_event, decode_request, encode_message
 from learner_worker.contract.dialects import Dialect, Headers, reply_address, reply_headers
 from learner_worker.contract.fields import AgentId
-from learner_worker.contract.interface.asyncapi import asyncapi
+from learner_worker.contract.interface.asyncapi import asyncapi, components
 from learner_worker.contract.interface.examples import EXAMPLES, example_of
 from learner_worker.contract.interface.page import page
 from learner_worker.contract.schemas import schemas
@@ -24,7 +24,7 @@ from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, Top
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.strategies import STRATEGIES
-from learner_worker.errors import RecordError
+from learner_worker.errors import LearnerError, RecordError
 from learner_worker.stages import answering
 from learner_worker.stages.advise import Advise
 from learner_worker.stages.learn import Agent
@@ -118,6 +118,15 @@ def test_every_message_is_sent_or_received_by_an_operation() -> None:
     ]
 
     assert set(handled) == set(MESSAGES)
+
+
+def test_a_name_means_one_thing() -> None:
+    """Two messages may share a part of the same name, but not give the name to different things."""
+    text, number = ("Part", {"type": "string"}), ("Part", {"type": "number"})
+
+    assert components([text, text]) == {"Part": {"type": "string"}}
+    with pytest.raises(LearnerError, match="differ on what Part is"):
+        components([text, number])
 
 
 @pytest.mark.parametrize("name", schemas())

@@ -133,6 +133,8 @@ COMPATIBLE: dict[str, Edit] = {
     "event: longer text is taken": limits("bid-placed", "description", maxLength=20_000),
     "event: a pattern less": lambda document: field("bid-placed", "task_id")(document).pop("not"),
     "request: one more accepted value": included({"enum": ["learned_keywords", "history"]}),
+    "request: a pattern instead of a value": included({"type": "string", "pattern": "^[a-z_]+$"}),
+    "request: a value less forbidden": included({"type": "string", "not": {"pattern": "[A-Z]"}}),
     "request: a new optional header": new_header("suggest-bid-request.plain", "priority", required=False),
     "reply: a new field": added("suggest-bid-reply", "confidence", {"type": "number"}, required=True),
     "reply: an optional field is always there": required("suggest-bid-reply", "request_id"),
@@ -227,6 +229,13 @@ BREAKING: dict[str, tuple[Edit, str]] = {
         (
             "suggest-bid-request: include[] no longer takes 'learned_keywords' (only 'history'): "
             "bidding agents that send it break; take it still"
+        ),
+    ),
+    "request: a pattern that the accepted value does not match": (
+        included({"type": "string", "pattern": "^[A-Z]"}),
+        (
+            "suggest-bid-request: include[] has pattern ^[A-Z] now, none before: bidding agents that send "
+            "what was allowed break; keep the wider limit"
         ),
     ),
     "request: a header becomes required": (
@@ -427,6 +436,7 @@ def test_breaking_change(edit: Edit, sentence: str) -> None:
         ({"type": "money"}, "type money at bid_sats"),
         ({"enum": [[1]], "minimum": 0}, "maximum (beside a fixed value) at bid_sats"),
         ({"maxLength": 3}, "maxLength (of type integer) at bid_sats"),
+        ({"anyOf": []}, "maximum (beside anyOf) at bid_sats"),
     ],
 )
 def test_unknown_words_of_json_schema_are_refused(words: Document, problem: str) -> None:
@@ -435,6 +445,12 @@ def test_unknown_words_of_json_schema_are_refused(words: Document, problem: str)
         breaking_changes(RELEASED, edited(limits("bid-placed", "bid_sats", **words)))
 
     assert problem in str(raised.value)
+
+
+def test_a_fixed_list_or_object_is_refused() -> None:
+    """Only single values are compared: a list as a constant is not known."""
+    with pytest.raises(LearnerError, match=r"fixed value \[1\] at include\[\]"):
+        breaking_changes(RELEASED, edited(included({"const": [1]})))
 
 
 @pytest.mark.parametrize(
@@ -508,7 +524,9 @@ def test_a_release_never_changes(tmp_path: Path) -> None:
     assert [found.parent.name for found in tmp_path.rglob("asyncapi.json")] == ["0.1.0"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"info": {"version": "0.3.0"}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"info": {"version": "0.3.0"}}', '{"info": {"version": "0.1.0"}}']
+)
 def test_a_release_that_is_not_what_its_folder_says_is_refused(tmp_path: Path, text: str) -> None:
     """A file that was damaged or moved is named, never compared with."""
     path = release(tmp_path, RELEASED)
@@ -533,6 +551,27 @@ def test_the_commands_say_what_they_compared(tmp_path: Path) -> None:
     assert "no released interface, so nothing to be compatible with" in before.output
     assert released.output == f"{tmp_path / 'released' / version / 'asyncapi.json'}\n"
     assert after.output == f"{folder}: current\ncompatible with {version}, the newest release\n"
+
+
+def test_a_check_that_fails_says_how_to_write_the_files_anew(tmp_path: Path) -> None:
+    """The sentence names the very folder and page."""
+    folder, page = str(tmp_path / "schemas"), str(tmp_path / "page.md")
+
+    result = CliRunner().invoke(cli, ["schemas", "check", folder, "--page", page])
+
+    assert isinstance(result.exception, LearnerError)
+    assert f"run `learner-worker schemas export {folder} --page {page}`" in str(result.exception)
+
+
+def test_files_that_cannot_be_written_or_read_are_named(tmp_path: Path) -> None:
+    """A file where a folder should be, or a folder where a file should be: one sentence, exit code 2."""
+    (tmp_path / "file").touch()
+    (tmp_path / "released" / "0.1.0" / "asyncapi.json").mkdir(parents=True)
+
+    with pytest.raises(ConfigurationError, match=r"cannot write .*file"):
+        release(tmp_path / "file" / "schemas", RELEASED)
+    with pytest.raises(ConfigurationError, match=r"cannot read .*asyncapi\.json"):
+        compatibility(tmp_path, RELEASED)
 
 
 def test_the_check_fails_on_a_break(tmp_path: Path) -> None:

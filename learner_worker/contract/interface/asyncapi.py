@@ -1,6 +1,6 @@
 """The interface as an AsyncAPI 3 document, made from the table of channels and the messages' JSON Schemas."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from learner_worker.contract.interface.channels import (
@@ -52,7 +52,7 @@ def asyncapi(version: str) -> Document:
         "operations": {operation.name: _operation(operation) for operation in OPERATIONS},
         "components": {
             "messages": {name: _message(message) for name, message in messages.items()},
-            "schemas": _components(),
+            "schemas": components(_named_schemas()),
         },
         "x-error-codes": dict(ERROR_CODES),
         "x-dead-letter-reasons": dict(DEAD_LETTER_REASONS),
@@ -130,20 +130,21 @@ def _message(message: Message) -> Document:
     }
 
 
-def _components() -> dict[str, Document]:
-    """Every schema and what it refers to by name, in the words that JSON Schema 2020-12 and AsyncAPI share.
+def components(named: Iterable[tuple[str, Document]]) -> dict[str, Document]:
+    """Every schema by its name, once.
 
     Raises:
         LearnerError: two schemas give one name to different things.
     """
-    components: dict[str, Document] = {}
-    for name, schema in _named_schemas():
-        if components.setdefault(name, schema) != schema:
+    found: dict[str, Document] = {}
+    for name, schema in named:
+        if found.setdefault(name, schema) != schema:
             raise LearnerError(f"two schemas differ on what {name} is: rename one of the classes")
-    return components
+    return found
 
 
 def _named_schemas() -> Iterator[tuple[str, Document]]:
+    """Every schema and what it refers to, in the words that JSON Schema 2020-12 and AsyncAPI share."""
     for name, schema in schemas().items():
         body = {key: value for key, value in schema.items() if key not in {"$schema", "$id", "$defs"}}
         yield name, _relocated(body)
