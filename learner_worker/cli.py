@@ -11,6 +11,7 @@ import click
 from learner_worker.commands.demo import demo
 from learner_worker.commands.run import run
 from learner_worker.commands.schemas import schemas
+from learner_worker.commands.state import state
 from learner_worker.commands.suggest import suggest
 from learner_worker.commands.topics import topics
 from learner_worker.errors import ConfigurationError, LearnerError
@@ -20,6 +21,7 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     demo,
     topics,
     suggest,
+    state,
     schemas,
 )
 

@@ -25,6 +25,14 @@ class StateError(LearnerError):
     """A shard's file cannot be read or written: the shard stops, the process exits with code 1."""
 
 
+class UnreadableFileError(StateError):
+    """A shard's file cannot be looked into: `kind` says why (damaged, newer, empty). It can be rebuilt."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class UpgradeRequiredError(LearnerError):
     """A record was written by a newer version: upgrade this worker."""
 

@@ -1,6 +1,7 @@
 """The composition root: one replica's parts, wired together, and the loops they run in."""
 
 import asyncio
+import functools
 import os
 import socket
 import time
@@ -22,7 +23,7 @@ from learner_worker.stages.advise import Advise
 from learner_worker.stages.answering import Answering
 from learner_worker.stages.shard import ShardState, Surroundings
 from learner_worker.stages.standby import StandbyState
-from learner_worker.store.shard_file import ShardFile, shard_path
+from learner_worker.store.shard_file import ShardFile, shard_identity, shard_path
 from learner_worker.store.state_folder import held_shards
 from learner_worker.stream import clients
 from learner_worker.stream.assignor import StateKeepingAssignor
@@ -34,6 +35,7 @@ from learner_worker.stream.membership import find_twin
 from learner_worker.stream.outage import Outage
 from learner_worker.stream.partitions import partitioner
 from learner_worker.stream.placement import Claim
+from learner_worker.stream.replies import Replies
 from learner_worker.stream.standbys import Standbys
 from learner_worker.stream.watchdog import Watchdog
 from learner_worker.stream.writer import Writer, stop_within
@@ -63,11 +65,12 @@ class Worker:
         self._settings = settings
         self._connection = connection
         self._topics = settings.topics().named()
-        self._identity = {
-            "cluster_id": cluster_id,
-            "topic_prefix": settings.topic_prefix,
-            "partitions": str(partitions),
-        }
+        self._identity = functools.partial(
+            shard_identity,
+            cluster_id=cluster_id,
+            topic_prefix=settings.topic_prefix,
+            partitions=partitions,
+        )
         self._process = uuid.uuid4().hex
         self._held: dict[Shard, int] = {}
         self._watchdog = Watchdog()
@@ -117,8 +120,7 @@ class Worker:
             left=self.instruments.standby_records,
         )
         self.answering = Answering(
-            producer=self.reply_producer,
-            list_topics=self.request_consumer.topics,
+            replies=Replies(self.reply_producer, self.request_consumer.topics),
             topics=self._topics,
             reply_topics=_reply_topics(settings, self._topics),
             partition_of=partition_of,
@@ -147,6 +149,7 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(self.ingest.read(stopping), name="read")
+                loops.create_task(self.ingest.watch(stopping), name="failures")
                 loops.create_task(self._checkpoints(stopping), name="checkpoints")
                 loops.create_task(self.lane.read(stopping), name="requests")
                 loops.create_task(self.standbys.read(stopping), name="standbys")
@@ -236,14 +239,15 @@ class Worker:
     async def _open_standby(self, number: Shard) -> StandbyState:
         file = await self._open_file(number)
         try:
-            return await StandbyState.open(number, self._topics.outcomes, file)
+            return await StandbyState.open(file, self._topics.outcomes)
         except BaseException:
             await file.close()
             raise
 
     async def _open_file(self, number: Shard) -> ShardFile:
-        identity = {**self._identity, "shard": str(number)}
-        return await ShardFile.open(shard_path(self._settings.state_dir, number), identity)
+        return await ShardFile.open(
+            shard_path(self._settings.state_dir, number), self._identity(shard=number)
+        )
 
     async def _watch(self, stopping: asyncio.Event) -> None:
         """Looks whether the Kafka clients move.

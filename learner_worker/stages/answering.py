@@ -2,20 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from learner_worker.contract.codec import decode_request, encode_message, readable_ids
 from learner_worker.contract.dialects import ReplyAddress, header, reply_address, reply_headers
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import AgentId, Shard
 from learner_worker.contract.suggestions import (
     INTERNAL,
     INVALID_REQUEST,
+    OVERLOADED,
     RESTORING,
     ReplyError,
     SuggestBidError,
@@ -23,23 +22,28 @@ from learner_worker.contract.suggestions import (
 )
 from learner_worker.contract.times import Micros, format_time, parse_time, record_micros
 from learner_worker.contract.topics import HOP_HEADER, ReplyTopics, TopicNames
-from learner_worker.errors import RefusedReplyError, RequestError
+from learner_worker.errors import RefusedReplyError, RequestError, StateError
 from learner_worker.observability import Instruments
 from learner_worker.stages.advise import Advise
+from learner_worker.stages.fair_queue import FairQueue
+from learner_worker.stages.learn import Agent
 from learner_worker.stages.shard import ShardState
 from learner_worker.stream.lane import Offsets
 from learner_worker.stream.records import Headers, Outgoing, Record, hop_of
-from learner_worker.stream.writer import send_single
+from learner_worker.stream.replies import Replies
 
 WhileRestoring = Literal["wait", "refuse", "stale"]
 _DEADLINE_HEADER = "deadline"
-_METADATA_SECONDS = 5.0
-_LISTED_SECONDS = 5.0
-_RETRY_AFTER_MS = 1_000
-_MAX_SENDING = 5_000
+_RESTORING_RETRY_MS = 1_000
 _LAST_MOMENT_MICROS = 250_000
 """So long before its deadline a waiting request is refused, while its agent still listens."""
 _MAX_WAITING = 10_000
+_MAX_QUEUED = 2_000
+"""Requests read and not yet answered, in all: some 100 ms of work. What is above is refused."""
+_SERVED = 100
+"""Requests answered between two yields to the event loop: a few milliseconds."""
+_SLICE_SECONDS = 0.02
+_SHORTEST_RETRY_MS = 100
 _log = structlog.get_logger("learner_worker.answering")
 
 
@@ -62,20 +66,25 @@ class _Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Asked:
+    """A request that was understood."""
+
     ask: _Ask
     request: SuggestBidRequest
     deadline: Micros
 
 
 class Answering:
-    """Answers the requests of this replica's shards."""
+    """Answers the requests of this replica's shards.
+
+    A request is read, then queued, then served: reading is cheap, so what cannot be served in time is known
+    and refused at once, and agents are served in turn however much one of them asks.
+    """
 
     def __init__(
         self,
         *,
-        producer: AIOKafkaProducer,
-        list_topics: Callable[[], Awaitable[set[str]]],
+        replies: Replies,
         topics: TopicNames,
         reply_topics: ReplyTopics,
         partition_of: Callable[[str], int],
@@ -84,11 +93,7 @@ class Answering:
         ttl_micros: int,
         while_restoring: WhileRestoring,
     ) -> None:
-        self._producer = producer
-        self._list_topics = list_topics
-        self._listing = asyncio.Lock()
-        self._topic_names: set[str] = set()
-        self._listed_at = -_LISTED_SECONDS
+        self._replies = replies
         self._topics = topics
         self._reply_topics = reply_topics
         self._partition_of = partition_of
@@ -98,9 +103,10 @@ class Answering:
         self._while_restoring = while_restoring
         self._shards: Mapping[Shard, ShardState] = {}
         self._assigned: frozenset[Shard] = frozenset()
-        self._waiting: list[_Waiting] = []
-        self._partitions: dict[str, set[int]] = {}
-        self._sending: set[asyncio.Task[None]] = set()
+        self._queue: FairQueue[_Asked] = FairQueue(_MAX_QUEUED)
+        self._served_a_second = 0.0
+        self._waiting: list[_Asked] = []
+        self._looking_up: set[asyncio.Task[None]] = set()
 
     def own(self, shards: Mapping[Shard, ShardState], assigned: frozenset[Shard]) -> None:
         """Says which shards are open, and which are this replica's at all.
@@ -111,8 +117,8 @@ class Answering:
         self._assigned = assigned
         self._waiting = [item for item in self._waiting if item.ask.shard in assigned]
 
-    async def take(self, record: Record, offsets: Offsets) -> None:
-        """Answers a request, refuses it, moves it to its shard, or lets it wait for a restore."""
+    def take(self, record: Record, offsets: Offsets) -> None:
+        """Queues a request, refuses it, moves it to its shard, or lets it wait for a restore."""
         try:
             address = reply_address(record.headers, self._topics.replies)
             self._require_allowed(address)
@@ -120,27 +126,123 @@ class Answering:
             self._refuse(record, error)
             offsets.done(record.offset)
             return
-        if len(self._sending) > _MAX_SENDING:
-            await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
         ask = _Ask(record, offsets, address)
-        await self._guarded(ask, self._take(ask))
+        self._guarded(ask, self._take, ask)
 
-    async def tick(self) -> None:
-        """Answers the waiting requests whose shard is restored, and refuses those about to expire."""
+    async def serve(self) -> bool:
+        """Answers what is queued, agents in turn, for some milliseconds; whether some is left.
+
+        Not longer: only what has been read can be served in turn, or refused in time.
+        """
+        self._look_after_waiting()
+        until = time.perf_counter() + _SLICE_SECONDS
+        while len(self._queue) and time.perf_counter() < until:
+            await self._serve_some()
+            self._replies.send()
+            if self._replies.is_full:
+                await self._replies.room()
+            await asyncio.sleep(0)
+        self._replies.send()
+        return len(self._queue) > 0
+
+    async def finish(self, seconds: float) -> None:
+        """Refuses what still waits, and waits until Kafka has every reply."""
+        for item in self._waiting:
+            self._reply_error(item.ask, _restoring())
+        while await self.serve():
+            pass
+        if self._looking_up:
+            await asyncio.wait(self._looking_up, timeout=seconds)
+        await self._replies.finish(seconds)
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    def _take(self, ask: _Ask) -> None:
+        request = decode_request(ask.record.value)
+        asked = _Asked(ask, request, self._deadline(ask.record, request))
+        right = self._partition_of(request.agent_id)
+        if _now() > asked.deadline:
+            self._expire(ask)
+        elif right != ask.record.partition:
+            self._move(ask, right, asked.deadline)
+        elif ask.shard in self._assigned:
+            self._queue_or_wait(asked)
+        # else the shard was lost meanwhile: its new owner reads the request again
+
+    def _queue_or_wait(self, asked: _Asked) -> None:
+        shard = self._shards.get(asked.ask.shard)
+        if shard is not None and (shard.restored or self._while_restoring == "stale"):
+            self._enqueue(asked)
+        elif self._while_restoring == "wait" and len(self._waiting) < _MAX_WAITING:
+            self._waiting.append(asked)
+        else:
+            raise _restoring()
+
+    def _enqueue(self, asked: _Asked) -> None:
+        displaced = self._queue.put(asked.request.agent_id, asked)
+        if displaced is not None:
+            self._reply_error(displaced.ask, self._overloaded())
+
+    def _overloaded(self) -> RequestError:
+        drained_ms = 1_000 * _MAX_QUEUED / self._served_a_second if self._served_a_second else 0.0
+        return RequestError(
+            OVERLOADED,
+            "more requests than can be answered in time; ask again later, or bid your own",
+            retry_after_ms=max(_SHORTEST_RETRY_MS, round(drained_ms)),
+        )
+
+    def _look_after_waiting(self) -> None:
+        """Queues the waiting requests whose shard is restored, and refuses those about to expire."""
         waiting, self._waiting = self._waiting, []
         for item in waiting:
             shard = self._shards.get(item.ask.shard)
             if shard is not None and shard.restored:
-                await self._guarded(item.ask, self._answer(item.ask, item.request, shard))
+                self._enqueue(item)
             elif item.deadline - _now() < _LAST_MOMENT_MICROS:
                 self._reply_error(item.ask, _restoring())
             else:
                 self._waiting.append(item)
 
-    async def _guarded(self, ask: _Ask, answering: Coroutine[None, None, None]) -> None:
+    # --- serving -----------------------------------------------------------------------------------------
+
+    async def _serve_some(self) -> None:
+        started = time.perf_counter()
+        served = self._queue.take(_SERVED)
+        agents = await self._agents(served)
+        for asked in served:
+            self._guarded(asked.ask, self._answer, asked, agents)
+        rate = len(served) / max(time.perf_counter() - started, 1e-6)
+        self._served_a_second += (rate - self._served_a_second) / 10
+
+    async def _agents(self, served: Sequence[_Asked]) -> dict[AgentId, Agent]:
+        """The agents that are asked about, of each shard with one read for those not in the cache."""
+        wanted: dict[Shard, set[AgentId]] = {}
+        for asked in served:
+            wanted.setdefault(asked.ask.shard, set()).add(asked.request.agent_id)
+        agents: dict[AgentId, Agent] = {}
+        for number, ids in wanted.items():
+            shard = self._shards.get(number)
+            if shard is not None:
+                agents.update(await _agents_of(shard, ids))
+        return agents
+
+    def _answer(self, asked: _Asked, agents: Mapping[AgentId, Agent]) -> None:
+        ask, request = asked.ask, asked.request
+        shard = self._shards.get(ask.shard)
+        if ask.shard not in self._assigned:
+            return  # the shard was lost meanwhile: its new owner reads the request again
+        if _now() > asked.deadline:
+            self._expire(ask)
+        elif shard is None:
+            self._waiting.append(asked)
+        else:
+            reply = self._advise.answer(request, agents[request.agent_id], stale=not shard.restored)
+            self._reply(ask, "OK", encode_message(reply), reply_headers(ask.address, error=None))
+
+    def _guarded(self, ask: _Ask, work: Callable[..., None], *arguments: Any) -> None:
         """One request must not stop the answers to all others: it gets its reply, operators the traceback."""
         try:
-            await answering
+            work(*arguments)
         except RequestError as error:
             self._reply_error(ask, error)
         except Exception:  # noqa: BLE001
@@ -148,40 +250,6 @@ class Answering:
             self._reply_error(
                 ask, RequestError(INTERNAL, "the learner failed on this request; its log says why")
             )
-
-    async def finish(self, seconds: float) -> None:
-        """Refuses what still waits, and waits until Kafka has every reply."""
-        for item in self._waiting:
-            self._reply_error(item.ask, _restoring())
-        if self._sending:
-            await asyncio.wait(self._sending, timeout=seconds)
-
-    async def _take(self, ask: _Ask) -> None:
-        request = decode_request(ask.record.value)
-        deadline = self._deadline(ask.record, request)
-        right = self._partition_of(request.agent_id)
-        if _now() > deadline:
-            self._count("EXPIRED")
-            ask.done()
-        elif right != ask.record.partition:
-            self._move(ask, right, deadline)
-        elif ask.shard in self._assigned:
-            await self._answer_or_wait(_Waiting(ask, request, deadline), self._shards.get(ask.shard))
-        # else the shard was lost meanwhile: its new owner reads the request again
-
-    async def _answer_or_wait(self, item: _Waiting, shard: ShardState | None) -> None:
-        if shard is not None and (shard.restored or self._while_restoring == "stale"):
-            await self._answer(item.ask, item.request, shard)
-        elif self._while_restoring == "wait" and len(self._waiting) < _MAX_WAITING:
-            self._waiting.append(item)
-        else:
-            raise _restoring()
-
-    async def _answer(self, ask: _Ask, request: SuggestBidRequest, shard: ShardState) -> None:
-        agent_id = request.agent_id
-        agent = shard.learn.cached(agent_id) or (await shard.learn.agents([agent_id]))[agent_id]
-        reply = self._advise.answer(request, agent, stale=not shard.restored)
-        self._start(self._reply(ask, "OK", encode_message(reply), reply_headers(ask.address, error=None)))
 
     def _deadline(self, record: Record, request: SuggestBidRequest) -> Micros:
         latest = Micros(record_micros(record.timestamp) + self._ttl_micros)
@@ -213,17 +281,22 @@ class Answering:
             error=str(error),
         )
 
+    def _expire(self, ask: _Ask) -> None:
+        self._count("EXPIRED")
+        ask.done()
+
     def _move(self, ask: _Ask, right: int, deadline: Micros) -> None:
         if hop_of(ask.record) is not None:
             raise RequestError(INTERNAL, f"moved once, and still not on partition {right}")
-        self._count("REROUTED")
         headers = [item for item in ask.record.headers if item[0] != _DEADLINE_HEADER]
         headers += [
             (HOP_HEADER, self._topics.requests.encode()),
             (_DEADLINE_HEADER, format_time(deadline).encode()),
         ]
         moved = Outgoing(self._topics.requests, right, ask.record.key, ask.record.value, headers)
-        self._start(self._deliver(ask, moved))
+        self._deliver(ask, moved, "REROUTED")
+
+    # --- replying ----------------------------------------------------------------------------------------
 
     def _reply_error(self, ask: _Ask, error: RequestError) -> None:
         request_id, agent_id = readable_ids(ask.record.value)
@@ -233,74 +306,58 @@ class Answering:
         body = SuggestBidError(
             **{name: value for name, value in known.items() if value is not None}, error=described
         )
-        headers = reply_headers(ask.address, error=described)
-        self._start(self._reply(ask, error.code, encode_message(body), headers))
+        self._reply(ask, error.code, encode_message(body), reply_headers(ask.address, error=described))
 
-    def _start(self, sending: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(sending, name="send-reply")
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+    def _reply(self, ask: _Ask, code: str, value: bytes, headers: Headers) -> None:
+        reply = Outgoing(ask.address.topic, ask.address.partition, ask.record.key, value, headers)
+        self._deliver(ask, reply, code)
 
-    async def _reply(self, ask: _Ask, code: str, value: bytes, headers: Headers) -> None:
-        address, record = ask.address, ask.record
+    def _deliver(self, ask: _Ask, record: Outgoing, code: str) -> None:
+        if self._replies.knows(record.topic, record.partition):
+            self._send(ask, record, code)
+        else:
+            task = asyncio.create_task(self._look_up_and_send(ask, record, code), name="look-up-reply-topic")
+            self._looking_up.add(task)
+            task.add_done_callback(self._looking_up.discard)
+
+    async def _look_up_and_send(self, ask: _Ask, record: Outgoing, code: str) -> None:
         try:
-            await self._require_partition(address)
+            await self._replies.look_up(record.topic, record.partition)
         except RefusedReplyError as error:
-            self._refuse(record, error)
+            self._refuse(ask.record, error)
             ask.done()
-            return
+        else:
+            self._send(ask, record, code)
+            self._replies.send()
+
+    def _send(self, ask: _Ask, record: Outgoing, code: str) -> None:
         self._count(code)
-        await self._deliver(ask, Outgoing(address.topic, address.partition, record.key, value, headers))
-        self._instruments.answer_seconds.observe(max(0.0, time.time() - record.timestamp / 1000))
 
-    async def _require_partition(self, address: ReplyAddress) -> None:
-        partitions = self._partitions.get(address.topic)
-        if partitions is None or (address.partition is not None and address.partition not in partitions):
-            partitions = await self._look_up(address.topic)
-        if address.partition is not None and address.partition not in partitions:
-            raise RefusedReplyError(
-                "reply-partition", f"{address.topic} has no partition {address.partition}"
-            )
-
-    async def _look_up(self, topic: str) -> set[int]:
-        """A topic's partitions. One that is not there is never named to Kafka, which might create it."""
-        try:
-            async with asyncio.timeout(_METADATA_SECONDS):
-                partitions = (
-                    set(await self._producer.partitions_for(topic)) if await self._exists(topic) else set()
-                )
-        except (KafkaError, TimeoutError) as error:
-            raise RefusedReplyError(
-                "reply-topic", f"reply topic {topic!r} cannot be read: {error!r}"
-            ) from error
-        if not partitions:
-            raise RefusedReplyError("reply-topic", f"reply topic {topic!r} does not exist")
-        self._partitions[topic] = partitions
-        return partitions
-
-    async def _exists(self, topic: str) -> bool:
-        async with self._listing:
-            if topic not in self._topic_names and time.monotonic() - self._listed_at > _LISTED_SECONDS:
-                self._topic_names = await self._list_topics()
-                self._listed_at = time.monotonic()
-            return topic in self._topic_names
-
-    async def _deliver(self, ask: _Ask, record: Outgoing) -> None:
-        try:
-            await send_single(self._producer, record)
-        except (KafkaError, TimeoutError) as error:
-            # Nobody waits for it any more by the time this gives up; the lane goes on.
-            _log.warning("reply.not_sent", topic=record.topic, error=repr(error))
-        finally:
+        def done() -> None:
+            self._instruments.answer_seconds.observe(max(0.0, time.time() - ask.record.timestamp / 1000))
             ask.done()
+
+        self._replies.add(record, done)
 
     def _count(self, code: str) -> None:
         self._instruments.requests.labels(code).inc()
 
 
+async def _agents_of(shard: ShardState, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
+    """The agents of a shard; none if its file cannot be read: their requests fail, each with a reply."""
+    cached = {agent_id: agent for agent_id in ids if (agent := shard.learn.cached(agent_id)) is not None}
+    if len(cached) == len(ids):
+        return cached
+    try:
+        return await shard.learn.agents(ids)
+    except StateError as error:
+        _log.error("agents.unreadable", shard=shard.number, error=str(error))
+        return cached
+
+
 def _restoring() -> RequestError:
     return RequestError(
-        RESTORING, "the agent's shard is being restored; ask again", retry_after_ms=_RETRY_AFTER_MS
+        RESTORING, "the agent's shard is being restored; ask again", retry_after_ms=_RESTORING_RETRY_MS
     )
 
 

@@ -1,4 +1,4 @@
-"""The fold of a shard's changelog: records of learner-outcomes into rows, in chunks of a few milliseconds."""
+"""The fold of a shard's changelog: facts into rows, for an owner, a standby and a file made anew."""
 
 import asyncio
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -7,15 +7,19 @@ from learner_worker.contract.outcomes import decode_fact
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import RecordError
 from learner_worker.stages.learn import FactRecord, Learn
+from learner_worker.store.shard_file import ShardFile
+from learner_worker.store.statements import Checkpoint
 from learner_worker.stream.records import Record, chunked
 
+_CHUNK = 100
+"""Facts joined between two yields to the event loop: a few milliseconds."""
 _LOADED = 1_000
 """Facts whose rows are read from the file at once: a read costs two changes of thread."""
-_CHUNK = 100
-"""Facts joined between two yields to the event loop."""
+_WRITTEN = 20_000
+"""Facts joined between two transactions: what memory holds besides the cache."""
 
 
-class Fold:
+class Intake:
     """Feeds learn with a changelog partition and moves the position with it.
 
     Args:
@@ -60,3 +64,87 @@ class Fold:
                 yield FactRecord(record.offset, record.timestamp, decode_fact(record.value))
             except RecordError as error:
                 self._unreadable(record, error)
+
+
+class Fold:
+    """A changelog partition folded into a shard's file, in order, without a shard's other work.
+
+    The file then holds what a restore would have left in it: outcomes, agents, keywords and the changelog's
+    position; of the other topics it knows nothing. After an error the fold is worthless: the file is whole,
+    up to its own position; open another from there.
+
+    Attributes:
+        records: how many records it took.
+        unreadable: how many of them are no facts; they are passed over, as a shard passes over them.
+    """
+
+    def __init__(self, file: ShardFile, topic: TopicName, *, position: int, cached_agents: int) -> None:
+        self.learn = Learn(file, cached_agents=cached_agents)
+        self.records = 0
+        self.unreadable = 0
+        self._positions = {topic: position}
+        self._intake = Intake(self.learn, self._positions, topic, self._pass_over)
+        self._file = file
+        self._topic = topic
+        self._unwritten = 0
+
+    @classmethod
+    async def open(cls, file: ShardFile, topic: TopicName, *, cached_agents: int) -> "Fold":
+        """Goes on where the file ends."""
+        positions = await file.load_positions()
+        return cls(file, topic, position=positions.get(topic, 0), cached_agents=cached_agents)
+
+    @property
+    def position(self) -> int:
+        """The next offset; the file's own follows with `write`."""
+        return self._positions[self._topic]
+
+    async def take(self, records: Sequence[Record]) -> None:
+        """Joins records in; those before the position are known. Now and then it writes.
+
+        Raises:
+            StateError: the file cannot be read or written.
+            UpgradeRequiredError: a newer learner wrote a fact.
+        """
+        fresh = [record for record in records if record.offset >= self.position]
+        for batch in chunked(fresh, _LOADED):
+            await self._intake.take(batch)
+            self.records += len(batch)
+            self._unwritten += len(batch)
+            if self._unwritten >= _WRITTEN:
+                await self.write()
+
+    async def reach(self, position: int) -> None:
+        """Writes what was taken; offsets below the position that held no record count as read.
+
+        Raises:
+            StateError: the file cannot be written.
+        """
+        self.skip_to(max(self.position, position))
+        await self.write()
+
+    def skip_to(self, position: int) -> None:
+        """Moves over offsets that hold no record, or back when the changelog was made anew."""
+        self._positions[self._topic] = position
+
+    async def write(self) -> None:
+        """Writes rows and position in one transaction.
+
+        Raises:
+            StateError: the file cannot be written.
+        """
+        position, changes = self.position, self.learn.cut()
+        self._unwritten = 0
+        await self._file.write(
+            Checkpoint(
+                {self._topic: position},
+                outcomes=changes.outcomes,
+                agents=changes.agents,
+                keywords=changes.keywords,
+            )
+        )
+        self.learn.written()
+        self.learn.unpublished.clear()  # the file keeps them for the day a replica owns the shard
+
+    def _pass_over(self, _: Record, __: RecordError) -> None:
+        self.unreadable += 1

@@ -17,14 +17,22 @@ from learner_worker.contract.times import Micros, record_micros
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames
 from learner_worker.errors import RecordError
 from learner_worker.observability import Instruments
-from learner_worker.stages.fold import Fold
+from learner_worker.stages.fold import Intake
 from learner_worker.stages.learn import Agent, Learn
 from learner_worker.stages.settle import Place, Settle, watermark_of
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import AuctionState, Checkpoint
 from learner_worker.stream.cluster import Committed
 from learner_worker.stream.ingest import Marks
-from learner_worker.stream.records import Outgoing, Record, chunked, dead_letter, hop_of, moved
+from learner_worker.stream.records import (
+    Outgoing,
+    Record,
+    Unreadable,
+    chunked,
+    dead_letter,
+    hop_of,
+    moved,
+)
 from learner_worker.stream.writer import Fallback
 
 _CHUNK = 100
@@ -107,7 +115,7 @@ class ShardState:
         self._file = file
         self._settle = Settle(tolerance_micros=around.tolerance_micros, horizon_micros=around.horizon_micros)
         self.learn = Learn(file, cached_agents=around.cached_agents)
-        self._fold = Fold(self.learn, positions, around.topics.outcomes, self._bury)
+        self._intake = Intake(self.learn, positions, around.topics.outcomes, self._bury)
         self._restore_until = restore_until
         self._ends: dict[TopicName, Micros | None] = {}
         self._last_read: dict[TopicName, Micros] = {}
@@ -193,6 +201,16 @@ class ShardState:
         else:
             await self._settle_all(topic, fresh)
         self._last_read[topic] = record_micros(min(record.timestamp for record in fresh))
+
+    def step_over(self, topic: TopicName, first: int, following: int) -> None:
+        """Makes one dead letter of records that the Kafka client cannot decode, and moves the position."""
+        error = RecordError(
+            "unreadable",
+            f"a header's name is not UTF-8: offsets {first} to {following - 1} of a batch are stepped over; "
+            "publish again what stands behind the first",
+        )
+        self._bury(Unreadable(topic, self.number, first), error)
+        self.positions[topic] = max(self.positions[topic], following)
 
     def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
         """Notes when Kafka last confirmed that a topic is read to its end; None: it is not."""
@@ -282,7 +300,7 @@ class ShardState:
     # --- learning ----------------------------------------------------------------------------------------
 
     async def _learn(self, records: Sequence[Record]) -> None:
-        self._around.instruments.outcomes.inc(await self._fold.take(records))
+        self._around.instruments.outcomes.inc(await self._intake.take(records))
         self._note_restore()
 
     async def _compare(self, records: Sequence[Record]) -> None:

@@ -2,19 +2,12 @@
 
 from typing import Self
 
-import structlog
-
-from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import TopicName
-from learner_worker.errors import RecordError
 from learner_worker.stages.fold import Fold
-from learner_worker.stages.learn import Learn
 from learner_worker.store.shard_file import ShardFile
-from learner_worker.store.statements import Checkpoint
 from learner_worker.stream.records import Record
 
 _CACHED_AGENTS = 10_000
-_log = structlog.get_logger("learner_worker.shard")
 
 
 class StandbyState:
@@ -24,42 +17,31 @@ class StandbyState:
     lost disk, but finds the changelog nearly read.
     """
 
-    def __init__(self, number: Shard, topic: TopicName, file: ShardFile, position: int) -> None:
-        self.number = number
-        self._topic = topic
+    def __init__(self, file: ShardFile, fold: Fold) -> None:
         self._file = file
-        self._positions = {topic: position}
-        self._learn = Learn(file, cached_agents=_CACHED_AGENTS)
-        self._fold = Fold(self._learn, self._positions, topic, self._unreadable)
+        self._fold = fold
 
     @classmethod
-    async def open(cls, number: Shard, topic: TopicName, file: ShardFile) -> Self:
+    async def open(cls, file: ShardFile, topic: TopicName) -> Self:
         """Resumes where the file ends."""
-        positions = await file.load_positions()
-        return cls(number, topic, file, positions.get(topic, 0))
+        return cls(file, await Fold.open(file, topic, cached_agents=_CACHED_AGENTS))
 
     @property
     def position(self) -> int:
         """The next changelog offset to read."""
-        return self._positions[self._topic]
+        return self._fold.position
 
     def skip_to(self, position: int) -> None:
         """Moves over offsets that hold no record, or back when the changelog was made anew."""
-        self._positions[self._topic] = position
+        self._fold.skip_to(position)
 
     async def process(self, records: list[Record]) -> None:
         """Takes changelog records in."""
-        fresh = [record for record in records if record.offset >= self.position]
-        if fresh:
-            await self._fold.take(fresh)
+        await self._fold.take(records)
 
     async def checkpoint(self) -> None:
         """Writes changed rows and the position in one transaction."""
-        positions = dict(self._positions)
-        changes = self._learn.cut()
-        await self._file.write(Checkpoint(positions, {}, *changes))
-        self._learn.written()
-        self._learn.unpublished.clear()  # the file keeps them for the day this replica owns the shard
+        await self._fold.write()
 
     async def close(self) -> None:
         """Writes what is left and closes the file, which stays on disk."""
@@ -67,7 +49,3 @@ class StandbyState:
             await self.checkpoint()
         finally:
             await self._file.close()
-
-    def _unreadable(self, record: Record, error: RecordError) -> None:
-        """The shard's owner makes a dead letter of it."""
-        _log.debug("standby.unreadable_record", shard=self.number, offset=record.offset, reason=error.reason)

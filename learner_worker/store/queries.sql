@@ -99,3 +99,36 @@ ON CONFLICT (agent_id, keyword) DO UPDATE SET wins = excluded.wins, failures = e
 -- name: delete_keyword
 -- Part of a checkpoint: a keyword that no result counts for any more.
 DELETE FROM keywords WHERE agent_id = ? AND keyword = ?;
+
+-- name: count_rows
+-- Outcomes that count, rows, agents, agents whose metrics record is due, keywords, auctions open and closed.
+SELECT
+    (SELECT count(*) FROM outcomes
+     WHERE closed_at IS NOT NULL AND (placed_at IS NOT NULL OR winner_agent_id = agent_id)),
+    (SELECT count(*) FROM outcomes),
+    (SELECT count(*) FROM agents),
+    (SELECT count(*) FROM agents WHERE published = 0),
+    (SELECT count(*) FROM keywords),
+    (SELECT count(*) FROM auctions WHERE CAST(state AS TEXT) ->> '$.standing' IS NULL),
+    (SELECT count(*) FROM auctions WHERE CAST(state AS TEXT) ->> '$.standing' IS NOT NULL);
+
+-- name: outcomes_by_task
+-- Every row in the order of its key.
+SELECT task_id, agent_id, closed_at, winner_agent_id, winning_bid_sats, close_digest,
+       close_description, placed_at, bid_sats, description, finished_at, succeeded
+FROM outcomes ORDER BY task_id, agent_id;
+
+-- name: outcomes_by_agent
+-- Every row that has a close, agent by agent.
+SELECT task_id, agent_id, closed_at, winner_agent_id, winning_bid_sats, close_digest,
+       close_description, placed_at, bid_sats, description, finished_at, succeeded
+FROM outcomes WHERE closed_at IS NOT NULL ORDER BY agent_id;
+
+-- name: agents_in_order
+-- Every agent's metrics.
+SELECT agent_id, total_bids, auctions_won, tasks_completed, tasks_failed, priced_wins, priced_sats
+FROM agents ORDER BY agent_id;
+
+-- name: keywords_in_order
+-- Every keyword, agent by agent.
+SELECT agent_id, keyword, wins, failures FROM keywords ORDER BY agent_id, keyword;

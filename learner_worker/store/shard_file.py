@@ -49,6 +49,16 @@ def shard_path(state_dir: Path, shard: Shard) -> Path:
     return state_dir / f"shard-{shard:05d}.sqlite3"
 
 
+def shard_identity(*, cluster_id: str, topic_prefix: str, partitions: int, shard: Shard) -> dict[str, str]:
+    """Whose a shard's file is."""
+    return {
+        "cluster_id": cluster_id,
+        "topic_prefix": topic_prefix,
+        "partitions": str(partitions),
+        "shard": str(shard),
+    }
+
+
 class ShardFile:
     """An open file. One task writes checkpoints; reads have a connection of their own and never wait."""
 

@@ -2,8 +2,9 @@
 
 import fcntl
 import os
+import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -11,6 +12,29 @@ from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError
 from learner_worker.store.statements import statement
+
+_FILE = re.compile(r"shard-([0-9]{5,})\.sqlite3")
+
+
+def shard_files(path: Path) -> dict[Shard, Path]:
+    """The shards' files in a folder, by shard; none if there is no such folder.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    try:
+        found = [(_FILE.fullmatch(each.name), each) for each in sorted(path.iterdir())]
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the state folder {path}: {error.strerror}") from error
+    return {Shard(int(match[1])): each for match, each in found if match is not None}
+
+
+def no_shard_files(path: Path) -> ConfigurationError:
+    """What to say of a folder that holds no shard's file."""
+    what = "holds no shard's file" if path.is_dir() else "does not exist"
+    return ConfigurationError(f"the state folder {path} {what}: give the one of a worker with --state-dir")
 
 
 @contextmanager
@@ -48,20 +72,22 @@ def _lock(handle: int, path: Path) -> None:
     os.pwrite(handle, str(os.getpid()).encode(), 0)
 
 
-def held_shards(path: Path, identity: Mapping[str, str], topic: TopicName) -> dict[Shard, int]:
+def held_shards(
+    path: Path, identity_of: Callable[[Shard], Mapping[str, str]], topic: TopicName
+) -> dict[Shard, int]:
     """The shards whose files lie in the folder, each with the position of a topic.
 
     Files of another cluster, prefix or partition count, and unreadable ones, are left out: whoever opens one
     says what is wrong with it.
     """
     found: dict[Shard, int] = {}
-    for file in sorted(path.glob("shard-*.sqlite3")):
+    for shard, file in shard_files(path).items():
         try:
             with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
                 whose = dict(connection.execute(statement("load_identity")))
                 positions = dict(connection.execute(statement("load_positions")))
         except sqlite3.Error:
             continue
-        if identity.items() <= whose.items() and topic in positions:
-            found[Shard(int(whose["shard"]))] = positions[topic]
+        if whose == identity_of(shard) and topic in positions:
+            found[shard] = positions[topic]
     return found

@@ -25,6 +25,7 @@ from learner_worker.stream.connection import Connection
 from learner_worker.stream.membership import was_thrown_out
 from learner_worker.stream.outage import Outage, first_line
 from learner_worker.stream.records import Record
+from learner_worker.stream.unreadable import Around, Gap, read_around
 from learner_worker.stream.watchdog import Observation
 from learner_worker.stream.writer import Writer
 
@@ -35,7 +36,8 @@ _COMMIT_SECONDS = 10.0
 _REVOKE_SECONDS = 30.0
 _ADMIN_PATIENCE_SECONDS = 30.0
 _RETRY_SECONDS = 1.0
-_READ = "read"
+_WATCH_SECONDS = 0.2
+_READ, _WATCH = "read", "watch"
 _NOTHING_READ = Committed(0, "rewind=0")
 _log = structlog.get_logger("learner_worker.stream")
 
@@ -85,6 +87,10 @@ class StreamShard(Protocol):
 
     async def process(self, topic: TopicName, records: Sequence[Record]) -> None:
         """Takes records in, moving the position with each."""
+        ...
+
+    def step_over(self, topic: TopicName, first: int, following: int) -> None:
+        """Moves the position over records that cannot be read, and leaves word of them."""
         ...
 
     def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
@@ -186,48 +192,66 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             self._raise_failure()
             self._seek_prepared()
             epoch = self.ownership.epoch
-            batches = await self._poll()
+            polled = await self._poll()
             async with self._processing:
                 if epoch == self.ownership.epoch:
-                    await self._process(batches, epoch)
+                    await self._process(polled, epoch)
 
-    async def _poll(self) -> dict[TopicPartition, list[Record]]:
+    async def _poll(self) -> Around:
         self.last_poll_seconds = time.monotonic()
+        polled = Around()
         try:
-            batches: dict[TopicPartition, list[Record]] = await self._consumer.getmany(
-                timeout_ms=_POLL_MS, max_records=_POLL_RECORDS
-            )
+            polled = await self._records()
         except NoOffsetForPartitionError:  # polled in the moment between assignment and our listener
             await asyncio.sleep(_POLL_MS / 1000)
-            return {}
         except OffsetOutOfRangeError as error:
             _log.error(
                 "records.lost", positions=_told(error), error="Kafka has deleted or lost what comes next"
             )
             self._reload(error)
-            return {}
         except KafkaError as error:
+            self._seek_back()
             await self._end_if_replaced()  # the broker's refusal of a taken name has no error of its own
             self._outage.failed(_READ, error)
             await asyncio.sleep(_RETRY_SECONDS)
-            return {}
-        self._outage.worked(_READ)
-        return batches
+        else:
+            self._outage.worked(_READ)
+        return polled
 
-    async def _process(self, batches: Mapping[TopicPartition, Sequence[Record]], epoch: int) -> None:
+    async def _records(self) -> Around:
         try:
-            for partition, records in batches.items():
+            return Around(await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS))
+        except UnicodeDecodeError:
+            self._seek_back()
+            return await read_around(self._consumer, list(self.ownership.active))
+
+    def _seek_back(self) -> None:
+        """A poll that fails has moved past what it had already taken from other partitions."""
+        for partition in self.ownership.active:
+            shard = self.ownership.shards[Shard(partition.partition)]
+            self._consumer.seek(partition, shard.positions[TopicName(partition.topic)])
+
+    async def _process(self, polled: Around, epoch: int) -> None:
+        try:
+            for partition, records in polled.batches.items():
                 if epoch != self.ownership.epoch:
                     return
                 shard = self.ownership.shards.get(Shard(partition.partition))
                 if shard is not None and partition in self.ownership.active:
                     await shard.process(TopicName(partition.topic), records)
+            if polled.gap is not None and epoch == self.ownership.epoch:
+                self._step_over(polled.gap)
             await self._writer.send()
         except SendError as error:
             self._reload(error)
             return
         await self._note_ends(epoch)
         self._follow_wishes()
+
+    def _step_over(self, gap: Gap) -> None:
+        shard = self.ownership.shards.get(Shard(gap.partition.partition))
+        if shard is not None and gap.partition in self.ownership.active:
+            shard.step_over(TopicName(gap.partition.topic), gap.first, gap.following)
 
     async def _note_ends(self, epoch: int) -> None:
         """Tells the shards which partitions are read to their end, and steps over offsets without records."""
@@ -564,8 +588,11 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             try:
                 async with asyncio.timeout(_POSITION_SECONDS):
                     ends = await self._consumer.end_offsets(list(positions))
-            except (KafkaError, TimeoutError):
+            except (KafkaError, TimeoutError) as error:
+                self._outage.failed(_WATCH, error)
                 ends = None
+            else:
+                self._outage.worked(_WATCH)
         return Observation(not self._outage.is_noticed_by(_READ), settled, self.checkpoints, positions, ends)
 
     # --- the end -----------------------------------------------------------------------------------------
@@ -590,6 +617,16 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             _log.error("shards.failed", exc_info=error)
             error = LearnerError(f"unexpected: {first_line(error)}; the log has the traceback")
         self._failure.set_exception(error)
+
+    async def watch(self, stopping: asyncio.Event) -> None:
+        """Ends with the first failure of a rebalance, during which a poll may not return.
+
+        Raises:
+            LearnerError: a shard could not be opened, or the group does not want this replica.
+        """
+        while not stopping.is_set():
+            await asyncio.wait([self._failure], timeout=_WATCH_SECONDS)
+            self._raise_failure()
 
     def _raise_failure(self) -> None:
         if self._failure.done():

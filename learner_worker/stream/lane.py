@@ -14,8 +14,11 @@ from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import TopicName
 from learner_worker.stream.outage import Outage
 from learner_worker.stream.records import Record
+from learner_worker.stream.unreadable import Around, Gap, read_around
 
 _POLL_MS = 50
+_POLL_RECORDS = 500
+"""Reading them takes a third of the time that answering may take before the next are read."""
 _COMMIT_EVERY_SECONDS = 1.0
 _KAFKA_SECONDS = 10.0
 _RETRY_SECONDS = 0.5
@@ -48,12 +51,12 @@ class Offsets:
 class Answerer(Protocol):
     """What answers."""
 
-    async def take(self, record: Record, offsets: Offsets) -> None:
-        """Answers a request, now or later, and calls `offsets.done` when Kafka has the reply."""
+    def take(self, record: Record, offsets: Offsets) -> None:
+        """Reads a request; calls `offsets.done` when Kafka has the reply."""
         ...
 
-    async def tick(self) -> None:
-        """Looks after the requests that wait."""
+    async def serve(self) -> bool:
+        """Answers what was read, for a while; whether there is more to answer."""
         ...
 
 
@@ -75,6 +78,7 @@ class Lane:
         self._answerer = answerer
         self._outage = outage
         self._wanted: frozenset[Shard] = frozenset()
+        self._more = False
         self._offsets: dict[Shard, Offsets] = {}
         self._committed_at = time.monotonic()
         self.last_poll_seconds = time.monotonic()
@@ -109,16 +113,34 @@ class Lane:
         if not self._offsets:  # a consumer without an assignment would wait for one, not for a time
             await asyncio.sleep(_POLL_MS / 1000)
             return
-        batches = await self._consumer.getmany(timeout_ms=_POLL_MS)
-        for partition, records in batches.items():
-            offsets = self._offsets[Shard(partition.partition)]
-            await self._answer_all(records, offsets)
-        await self._answerer.tick()
+        polled = await self._poll()
+        for partition, records in polled.batches.items():
+            self._take_all(records, self._offsets[Shard(partition.partition)])
+        if polled.gap is not None:
+            self._step_over(polled.gap)
+        self._more = await self._answerer.serve()
 
-    async def _answer_all(self, records: Sequence[Record], offsets: Offsets) -> None:
+    async def _poll(self) -> Around:
+        timeout_ms = 0 if self._more else _POLL_MS
+        try:
+            return Around(await self._consumer.getmany(timeout_ms=timeout_ms, max_records=_POLL_RECORDS))
+        except UnicodeDecodeError:
+            for shard, offsets in self._offsets.items():  # past what the failed poll had already taken
+                self._consumer.seek(self._partition(shard), offsets.position)
+            return await read_around(self._consumer, [self._partition(shard) for shard in self._offsets])
+
+    def _step_over(self, gap: Gap) -> None:
+        """Nobody can be answered: the broken header may be the one that says where to."""
+        _log.error(
+            "requests.unreadable", partition=gap.partition.partition, first=gap.first, next=gap.following
+        )
+        offsets = self._offsets[Shard(gap.partition.partition)]
+        offsets.position = max(offsets.position, gap.following)
+
+    def _take_all(self, records: Sequence[Record], offsets: Offsets) -> None:
         for record in records:
             offsets.begin(record.offset)
-            await self._answerer.take(record, offsets)
+            self._answerer.take(record, offsets)
 
     async def _take_over(self) -> None:
         """Assigns the wanted partitions: kept ones go on, new ones start where their last owner ended."""

@@ -1,4 +1,4 @@
-"""Which partition an id belongs to: Kafka's murmur2 on its UTF-8."""
+"""Which partition an id or a key belongs to: Kafka's murmur2."""
 
 import functools
 from collections.abc import Callable
@@ -14,6 +14,16 @@ def partitioner(partitions: int) -> Callable[[str], int]:
 
     @functools.lru_cache(_CACHED_IDS)
     def partition_of(identifier: str) -> int:
-        return int((murmur2(identifier.encode()) & 0x7FFFFFFF) % partitions)
+        return _partition(identifier.encode(), partitions)
 
     return partition_of
+
+
+@functools.lru_cache(_CACHED_IDS)
+def partition_of_key(key: bytes, partitions: int) -> int:
+    """The partition of a record with this key, by the default partitioner."""
+    return _partition(key, partitions)
+
+
+def _partition(key: bytes, partitions: int) -> int:
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)

@@ -34,6 +34,18 @@ class Record(Protocol):
     def headers(self) -> Headers: ...
 
 
+class Unreadable(NamedTuple):
+    """A record of which only its place is known."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int = -1
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: Headers = ()
+
+
 class Outgoing(NamedTuple):
     """A record to write. `partition` None leaves the choice to the key; times are milliseconds."""
 

@@ -187,3 +187,48 @@ async def _an_unlisted_reply_topic_is_refused_and_never_written(learner: Asking,
     assert 'learner_requests_total{code="REFUSED"} 4.0' in text
     assert await read_topic(broker.bootstrap_servers, learner.names.outcomes) == []
     assert await read_topic(broker.bootstrap_servers, learner.names.task_finished) == []
+
+
+async def test_a_greedy_agent_is_refused_and_nobody_else_waits(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """A burst of one agent beyond the queue, others behind it on its partition: each request one reply."""
+    others = [
+        name
+        for n in range(200)
+        if partitioner(PARTITIONS)(name := f"quiet-{n}") == partitioner(PARTITIONS)("agent-1")
+    ]
+    async with asking(broker, prefix, tmp_path / "state") as learner:
+        await learner.ask(GOOD)
+        greedy = [{**GOOD, "request_id": f"greedy-{n}"} for n in range(20_000)]
+        quiet = [{**GOOD, "agent_id": name, "request_id": name} for name in others]
+        await _send_at_once(learner, greedy + quiet)
+        replies: dict[str, Any] = {}
+        order: list[str] = []
+        while len(order) < len(greedy) + len(quiet):
+            for records in (await learner.replies.getmany(timeout_ms=10_000)).values():
+                for record in records:
+                    answer = json.loads(record.value)
+                    order.append(answer["request_id"])
+                    replies[answer["request_id"]] = answer
+    assert len(replies) == len(order)
+    assert [name for name in others if "error" in replies[name]] == []
+    refused = [replies[one["request_id"]]["error"] for one in greedy if "error" in replies[one["request_id"]]]
+    assert refused
+    assert {error["code"] for error in refused} == {"OVERLOADED"}
+    assert all(error["retry_after_ms"] >= 100 for error in refused)
+    answered_after = [name for name in order[order.index(others[-1]) :] if "error" not in replies[name]]
+    assert len(answered_after) > 100  # of the greedy agent's own queue: the quiet ones did not wait for it
+
+
+async def _send_at_once(learner: Asking, bodies: list[dict[str, object]]) -> None:
+    """One burst in as few records' time as possible: batches of 64 KiB on one partition."""
+    partition = partitioner(PARTITIONS)("agent-1")
+    batch = learner.producer.create_batch()
+    for body in bodies:
+        value = json.dumps(body).encode()
+        if batch.append(key=b"agent-1", value=value, timestamp=None) is None:
+            await learner.producer.send_batch(batch, learner.names.requests, partition=partition)
+            batch = learner.producer.create_batch()
+            batch.append(key=b"agent-1", value=value, timestamp=None)
+    await learner.producer.send_batch(batch, learner.names.requests, partition=partition)

@@ -104,6 +104,9 @@ class CountingShard:
     async def process(self, topic: str, records: Sequence[Record]) -> None:
         raise NotImplementedError
 
+    def step_over(self, topic: TopicName, first: int, following: int) -> None:
+        raise NotImplementedError
+
     def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
         raise NotImplementedError
 

@@ -1,0 +1,196 @@
+"""A shard's file against the fold of its changelog: rows field by field, metrics counted anew from rows.
+
+Both sides are read in the order of their keys, side by side; memory holds a row of each, and one agent.
+"""
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from learner_worker.domain.metrics import Metrics, change, plus
+from learner_worker.store.snapshot import Snapshot
+from learner_worker.store.statements import SqlRow, outcome_of
+
+LISTED: Final = 10
+"""How many differences are kept; all are counted."""
+_FIELDS = (
+    "task_id",
+    "agent_id",
+    "closed_at",
+    "winner_agent_id",
+    "winning_bid_sats",
+    "close_digest",
+    "close_description",
+    "placed_at",
+    "bid_sats",
+    "description",
+    "finished_at",
+    "succeeded",
+)
+_PLACED_AT = _FIELDS.index("placed_at")
+_COUNTS = Metrics._fields
+_NO_COUNTS = (0, 0, 0, 0, 0, "0")
+_NO_TALLY = (0, 0)
+_encode = msgspec.json.Encoder().encode
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One value that is not what the changelog says.
+
+    Attributes:
+        task: the outcome's task; None for an agent's metrics.
+        field: a column, "row" for a whole row, "keyword ..." for a keyword's wins and failures.
+    """
+
+    task: str | None
+    agent: str
+    field: str
+    file: object
+    changelog: object
+
+
+class Comparison:
+    """What was compared, and what differs.
+
+    Attributes:
+        rows: of the file; `outcomes` are those that count.
+        digest: SHA-256 of all rows of the file in the order of their keys: equal digests, equal rows.
+        count: all differences; `differences` holds the first of them.
+    """
+
+    def __init__(self) -> None:
+        self.differences: list[Difference] = []
+        self.count = 0
+        self.rows = 0
+        self.outcomes = 0
+        self.agents = 0
+        self._digest = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """Of the rows so far."""
+        return self._digest.hexdigest()
+
+    def row(self, in_file: SqlRow | None, in_changelog: SqlRow | None) -> None:
+        """Takes a row of the file and the one of the same key that the changelog gives."""
+        if in_file is not None:
+            self.rows += 1
+            self.outcomes += _counts(in_file)
+            self._digest.update(_encode(in_file))
+        if in_file == in_changelog:
+            return
+        task, agent = (in_file or in_changelog or ("", ""))[:2]
+        if in_file is None or in_changelog is None:
+            self._add(task, agent, "row", _presence(in_file), _presence(in_changelog))
+            return
+        for field, found, expected in zip(_FIELDS, in_file, in_changelog, strict=True):
+            if found != expected:
+                self._add(task, agent, field, found, expected)
+
+    def agent(self, in_file: "_Agent | None", in_changelog: "_Agent | None") -> None:
+        """Takes an agent of the file and what the changelog's outcomes make of it."""
+        found, expected = in_file or _Agent(), in_changelog or _Agent()
+        name = (in_file or in_changelog or _Agent()).agent_id
+        self.agents += 1
+        for field, one, other in zip(_COUNTS, found.counts, expected.counts, strict=True):
+            if one != other:
+                self._add(None, name, field, one, other)
+        for keyword in sorted(found.tallies.keys() | expected.tallies.keys()):
+            tally, counted = found.tallies.get(keyword, _NO_TALLY), expected.tallies.get(keyword, _NO_TALLY)
+            if tally != counted:
+                self._add(None, name, f"keyword {keyword}", _named(tally), _named(counted))
+
+    def _add(self, task: object, agent: object, field: str, in_file: object, in_changelog: object) -> None:
+        self.count += 1
+        if len(self.differences) < LISTED:
+            task_id = None if task is None else str(task)
+            self.differences.append(Difference(task_id, str(agent), field, in_file, in_changelog))
+
+
+class _Agent(msgspec.Struct, frozen=True):
+    """An agent's metrics and keywords as columns of the store, whatever a damaged file has in them."""
+
+    agent_id: str = ""
+    counts: SqlRow = _NO_COUNTS
+    tallies: dict[str, SqlRow] = {}
+
+
+def compare(file: Snapshot, fold: Snapshot) -> Comparison:
+    """Compares a file with a fold up to the same position."""
+    comparison = Comparison()
+    for pair in side_by_side(file.outcomes_by_task(), fold.outcomes_by_task(), _row_key):
+        comparison.row(*pair)
+    for agents in side_by_side(_stored(file), _counted(fold), _agent_key):
+        comparison.agent(*agents)
+    return comparison
+
+
+def _stored(file: Snapshot) -> Iterator[_Agent]:
+    """Every agent as its tables say."""
+    agents = ((str(row[0]), row) for row in file.agents())
+    keywords = itertools.groupby(file.keywords(), key=lambda row: str(row[0]))
+    tallies = ((agent_id, _tallies(rows)) for agent_id, rows in keywords)
+    for agent, words in side_by_side(agents, tallies, lambda item: item[0]):
+        agent_id = (agent or words)[0]
+        counts = _NO_COUNTS if agent is None else agent[1][1:]
+        yield _Agent(agent_id, counts, {} if words is None else words[1])
+
+
+def _tallies(rows: Iterator[SqlRow]) -> dict[str, SqlRow]:
+    return {str(keyword): (wins, failures) for _, keyword, wins, failures in rows}
+
+
+def _counted(fold: Snapshot) -> Iterator[_Agent]:
+    """Every agent as its outcomes say: counted from the first to the last, not by differences."""
+    for agent_id, rows in itertools.groupby(fold.outcomes_by_agent(), key=lambda row: str(row[1])):
+        metrics, wins, failures = Metrics(), Counter[str](), Counter[str]()
+        for row in rows:
+            part = change(None, outcome_of(row))
+            metrics = plus(metrics, part.metrics)
+            wins.update(part.wins)
+            failures.update(part.failures)
+        words = wins.keys() | failures.keys()
+        *counts, priced_sats = metrics
+        tallies: dict[str, SqlRow] = {word: (wins[word], failures[word]) for word in words}
+        yield _Agent(agent_id, (*counts, str(priced_sats)), tallies)
+
+
+def side_by_side(
+    left: Iterator[Any], right: Iterator[Any], key: Callable[[Any], Any]
+) -> Iterator[tuple[Any, Any]]:
+    """Pairs the items of two ordered iterators by key; None stands where a side has none of that key."""
+    one, other = next(left, None), next(right, None)
+    while one is not None or other is not None:
+        before = other is None or (one is not None and key(one) < key(other))
+        after = one is None or (other is not None and key(other) < key(one))
+        yield (None if after else one), (None if before else other)
+        if not after:
+            one = next(left, None)
+        if not before:
+            other = next(right, None)
+
+
+def _row_key(row: SqlRow) -> tuple[object, object]:
+    return row[0], row[1]
+
+
+def _agent_key(agent: _Agent) -> str:
+    return agent.agent_id
+
+
+def _counts(row: SqlRow) -> bool:
+    _, agent_id, closed_at, winner_agent_id, *_ = row
+    return closed_at is not None and (row[_PLACED_AT] is not None or winner_agent_id == agent_id)
+
+
+def _named(tally: SqlRow) -> dict[str, object]:
+    wins, failures = tally
+    return {"wins": wins, "failures": failures}
+
+
+def _presence(row: SqlRow | None) -> str:
+    return "missing" if row is None else "present"

@@ -1,0 +1,38 @@
+"""How far a long read is: a line now and then."""
+
+import time
+from collections.abc import Callable
+
+_EVERY_SECONDS = 2.0
+
+
+class Progress:
+    """Says where a read of known length is: offsets done, how many a second, how long still.
+
+    Args:
+        say: takes a line.
+    """
+
+    def __init__(self, what: str, say: Callable[[str], None]) -> None:
+        self._what = what
+        self._say = say
+        self._began = self._said = time.monotonic()
+        self._first = 0
+
+    def begin(self, first: int) -> None:
+        """The read starts at this offset."""
+        self._began = self._said = time.monotonic()
+        self._first = first
+
+    def at(self, position: int, until: int) -> None:
+        """The read is at a position; says so if the last line is old enough."""
+        now = time.monotonic()
+        if now - self._said < _EVERY_SECONDS:
+            return
+        self._said = now
+        done, seconds = position - self._first, max(now - self._began, 1e-3)
+        left = (until - position) * seconds / done if done else 0.0
+        self._say(
+            f"{self._what}: {done:,} of {until - self._first:,} changelog records, "
+            f"{done / seconds:,.0f} a second, {left:,.0f} s left"
+        )

@@ -1,0 +1,168 @@
+"""A shard's file as it is at one moment, for looking only: nothing is written, made or locked."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from learner_worker.contract.topics import TopicName
+from learner_worker.domain.outcomes import Outcome
+from learner_worker.errors import StateError, UnreadableFileError
+from learner_worker.store.shard_file import FORMAT
+from learner_worker.store.statements import OutcomeKey, SqlRow, outcome_of, pairs_parameter, statement
+
+T = TypeVar("T")
+_WAIT_SECONDS = 10.0
+_PRIMARY = 0xFF
+_UNREACHABLE = {
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+}
+"""What says nothing of the file itself."""
+
+
+class Counts(NamedTuple):
+    """How much a file holds.
+
+    Attributes:
+        outcomes: rows that count.
+        rows: all of them.
+        unpublished: agents whose metrics record is still due.
+        open_auctions: those that settle remembers without a close.
+    """
+
+    outcomes: int
+    rows: int
+    agents: int
+    unpublished: int
+    keywords: int
+    open_auctions: int
+    closed_auctions: int
+
+
+class Snapshot:
+    """One read transaction: whatever is read of it belongs together, also while a worker writes on."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, file_format: int) -> None:
+        self.path = path
+        self.format = file_format
+        self._connection = connection
+
+    def identity(self) -> dict[str, str]:
+        """Whose file it is."""
+        return {str(name): str(value) for name, value in self._rows("load_identity")}
+
+    def positions(self) -> dict[str, int]:
+        """The next offset by topic."""
+        return dict(_converted(self.path, list(self._rows("load_positions")), list[tuple[str, int]]))
+
+    def position(self, topic: TopicName) -> int:
+        """A topic's next offset; 0 for one that was never read."""
+        return self.positions().get(topic, 0)
+
+    def counts(self) -> Counts:
+        """How much it holds."""
+        (row,) = self._rows("count_rows")
+        return _converted(self.path, row, Counts)
+
+    def outcomes(self, keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
+        """The rows of the given (task, agent) pairs; missing ones are left out."""
+        try:
+            found = list(map(outcome_of, self._rows("load_outcomes", pairs_parameter(keys))))
+        except msgspec.ValidationError as error:
+            raise _damaged(self.path, error) from error
+        return {(row.task_id, row.agent_id): row for row in found}
+
+    def outcomes_by_task(self) -> Iterator[SqlRow]:
+        """Every row in the order of its key (task, agent)."""
+        return self._rows("outcomes_by_task")
+
+    def outcomes_by_agent(self) -> Iterator[SqlRow]:
+        """Every row that has a close, agent by agent."""
+        return self._rows("outcomes_by_agent")
+
+    def agents(self) -> Iterator[SqlRow]:
+        """Every agent's id and counts, in the order of the ids."""
+        return self._rows("agents_in_order")
+
+    def keywords(self) -> Iterator[SqlRow]:
+        """Every agent's keywords with wins and failures, in the order of agent and keyword."""
+        return self._rows("keywords_in_order")
+
+    def _rows(self, name: str, *parameters: str | int) -> Iterator[SqlRow]:
+        yield from self._connection.execute(statement(name), parameters)
+
+
+@contextlib.contextmanager
+def snapshot_of(path: Path) -> Iterator[Snapshot]:
+    """Opens a shard's file for one read transaction.
+
+    Raises:
+        UnreadableFileError: it is damaged, of a newer format, or was never written.
+        StateError: it cannot be read, or was changed in a way that makes what was read worthless.
+    """
+    before = _stamp(path)
+    at_rest = not path.with_name(path.name + "-wal").exists()
+    try:
+        with contextlib.closing(_connect(path, at_rest=at_rest)) as connection:
+            connection.execute("BEGIN")
+            yield Snapshot(path, connection, _format(path, connection))
+    except sqlite3.Error as error:
+        _require_rest(path, before, at_rest=at_rest)
+        if getattr(error, "sqlite_errorcode", 0) & _PRIMARY in _UNREACHABLE:
+            raise StateError(f"cannot read {path}: {error}") from error
+        raise _damaged(path, error) from error
+    _require_rest(path, before, at_rest=at_rest)
+
+
+def _converted(path: Path, value: object, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UnreadableFileError:
+    return UnreadableFileError("damaged", f"{path} is damaged ({error})")
+
+
+def _connect(path: Path, *, at_rest: bool) -> sqlite3.Connection:
+    """A read-only connection.
+
+    A file that its last user closed has no log; SQLite would make one even to read. Such a file is read as
+    an immutable one, and `_require_rest` asks afterwards whether that was true.
+    """
+    mode = "?mode=ro&immutable=1" if at_rest else "?mode=ro"
+    return sqlite3.connect(
+        path.resolve().as_uri() + mode, uri=True, isolation_level=None, timeout=_WAIT_SECONDS
+    )
+
+
+def _format(path: Path, connection: sqlite3.Connection) -> int:
+    ((version,),) = connection.execute("PRAGMA user_version")
+    if version > FORMAT:
+        raise UnreadableFileError("newer", f"{path} has format {version}, this version reads {FORMAT}")
+    if version == 0:
+        raise UnreadableFileError("empty", f"{path} was never written")
+    return int(version)
+
+
+def _require_rest(path: Path, before: tuple[int, int], *, at_rest: bool) -> None:
+    if at_rest and _stamp(path) != before:
+        raise StateError(f"a worker began to write {path} while it was read: try again")
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise StateError(f"cannot read {path}: {error.strerror}") from error
+    return found.st_size, found.st_mtime_ns

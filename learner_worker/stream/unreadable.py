@@ -1,0 +1,88 @@
+"""Records that aiokafka cannot decode: a header whose name is not UTF-8 makes every poll fail, for ever.
+
+aiokafka also keeps back the records before it in the same fetch. So they are read one by one, and then the
+rest of the batch is stepped over: of the records that share it with the broken one, those behind it are lost
+to this client, and its owner raises an alarm that names them.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from learner_worker.stream.records import Record
+
+_FOUND_MS = 20
+_PROBE_MS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Offsets of a partition that cannot be read: from `first` to before `following`."""
+
+    partition: TopicPartition
+    first: int
+    following: int
+
+
+@dataclass(slots=True)
+class Around:
+    """What a poll around an unreadable record gives."""
+
+    batches: dict[TopicPartition, list[Record]] = field(default_factory=dict)
+    gap: Gap | None = None
+
+
+async def read_around(consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> Around:
+    """Polls partition by partition, up to the first unreadable record, and positions the consumer behind it.
+
+    Raises:
+        KafkaError: as a poll does.
+    """
+    around = Around()
+    for partition in partitions:
+        try:
+            around.batches.update(await consumer.getmany(partition, timeout_ms=_FOUND_MS))
+        except UnicodeDecodeError:
+            around.batches[partition] = await _records_before(consumer, partition)
+            first = await consumer.position(partition)
+            around.gap = Gap(partition, first, await _end_of_gap(consumer, partition, first))
+            return around
+    return around
+
+
+async def _records_before(consumer: AIOKafkaConsumer, partition: TopicPartition) -> list[Record]:
+    """One by one: aiokafka gives what it has decoded only if it stops before the broken record."""
+    records: list[Record] = []
+    try:
+        while batch := await consumer.getmany(partition, timeout_ms=_PROBE_MS, max_records=1):
+            records += batch[partition]
+    except UnicodeDecodeError:
+        pass
+    return records
+
+
+async def _end_of_gap(consumer: AIOKafkaConsumer, partition: TopicPartition, broken: int) -> int:
+    """The first readable offset: doubling steps to find one, halving steps to find the first of them."""
+    end = consumer.highwater(partition) or broken + 1
+    readable, step = broken + 1, 1
+    while readable < end and not await _is_readable(consumer, partition, readable):
+        broken, step = readable, step * 2
+        readable = min(readable + step, end)
+    while readable - broken > 1:
+        middle = (broken + readable) // 2
+        if await _is_readable(consumer, partition, middle):
+            readable = middle
+        else:
+            broken = middle
+    consumer.seek(partition, readable)
+    return readable
+
+
+async def _is_readable(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> bool:
+    consumer.seek(partition, offset)
+    try:
+        await consumer.getmany(partition, timeout_ms=_PROBE_MS, max_records=1)
+    except UnicodeDecodeError:
+        return False
+    return True

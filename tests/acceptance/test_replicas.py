@@ -1,0 +1,185 @@
+"""Replicas come and go on Apache Kafka: what moves, what stays, who takes over, who has to leave."""
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+
+from learner_worker.brokers import Broker
+from tests import model
+from tests.integration.test_whole_way import metrics_equal_the_model
+from tests.swarm import swarm_history
+from tests.workers import WorkerProcess, create_topics, outcomes_on_disk, publish, running_worker, until
+
+pytestmark = pytest.mark.own_kafka
+SESSION_SECONDS = 6
+SHARDS = 12
+
+
+class Fleet:
+    """Replicas of one group, each on a folder of its own."""
+
+    def __init__(self, broker: Broker, prefix: str, folder: Path, **settings: str) -> None:
+        self.servers = broker.bootstrap_servers
+        self.prefix = prefix
+        self._folder = folder
+        self._settings = {f"--{name.replace('_', '-')}": value for name, value in settings.items()}
+
+    def replica(
+        self, name: str, *, static: bool = False, wait: bool = True, instance: str | None = None
+    ) -> AbstractAsyncContextManager[WorkerProcess]:
+        """A running replica; `static` gives it its name as instance id."""
+        settings = {"--session-timeout-seconds": str(SESSION_SECONDS), **self._settings}
+        if static or instance:
+            settings["--group-instance-id"] = instance or name
+        return running_worker(self.servers, self.prefix, self.state_dir(name), settings=settings, wait=wait)
+
+    def state_dir(self, name: str) -> Path:
+        """Where a replica's files lie."""
+        return self._folder / name
+
+
+def shards_of(worker: WorkerProcess) -> set[int]:
+    """What the group gave it last."""
+    assigned = worker.logged("shards.assigned")
+    return set(assigned[-1]["shards"]) if assigned else set()
+
+
+async def shared_by(*workers: WorkerProcess) -> list[set[int]]:
+    """Waits until the replicas share all shards, balanced and ready; who has which."""
+
+    async def balanced() -> list[set[int]] | None:
+        shares = [shards_of(worker) for worker in workers]
+        whole = sorted(shard for share in shares for shard in share) == list(range(SHARDS))
+        even = max(map(len, shares)) - min(map(len, shares)) <= 1
+        ready = [(await worker.get("/readyz"))[0] == 200 for worker in workers]
+        return shares if whole and even and all(ready) else None
+
+    return await until(balanced, f"{len(workers)} replicas share the shards")
+
+
+def moved(before: Sequence[set[int]], after: Sequence[set[int]]) -> int:
+    """How many shards were given to a replica that did not have them."""
+    return sum(len(new - old) for old, new in zip(before, after, strict=True))
+
+
+async def test_growing_and_shrinking_moves_as_little_as_possible(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """Two replicas, then three, then two: a third moves each time, and the model's metrics come out."""
+    fleet = Fleet(broker, prefix, tmp_path)
+    names = await create_topics(fleet.servers, prefix, partitions=SHARDS)
+    events = swarm_history(21, 300)
+    third = len(events) // 3
+    async with fleet.replica("one") as one, fleet.replica("two") as two:
+        await publish(fleet.servers, names, events[:third])
+        of_two = await shared_by(one, two)
+        async with fleet.replica("three") as three:
+            of_three = await shared_by(one, two, three)
+            assert moved([*of_two, set()], of_three) == SHARDS // 3
+            await publish(fleet.servers, names, events[third : 2 * third])
+            await metrics_equal_the_model(broker, names, events[: 2 * third])
+            assert await three.stop() == 0
+        again = await shared_by(one, two)
+        assert moved(of_three[:2], again) == SHARDS // 3
+        await publish(fleet.servers, names, events[2 * third :])
+        await metrics_equal_the_model(broker, names, events)
+
+
+async def test_a_static_replica_that_restarts_keeps_its_shards(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """No rebalance on its return, and through the next one each shard stays where it was."""
+    fleet = Fleet(broker, prefix, tmp_path, session_timeout_seconds="30")
+    await create_topics(fleet.servers, prefix, partitions=SHARDS)
+    async with fleet.replica("one", static=True) as one:
+        async with fleet.replica("two", static=True) as two:
+            before = await shared_by(one, two)
+            rebalances = len(one.logged("shards.assigned"))
+            assert await two.stop() == 0
+        async with fleet.replica("two", static=True) as two:
+            assert await shared_by(one, two) == before
+            assert len(one.logged("shards.assigned")) == rebalances
+            async with fleet.replica("three", static=True) as three:
+                after = await shared_by(one, two, three)
+                assert moved([*before, set()], after) == SHARDS // 3
+
+
+async def test_a_standby_takes_over_without_a_restore(broker: Broker, prefix: str, tmp_path: Path) -> None:
+    """kill -9 of one of three: who followed its shards owns them, with nothing left to read."""
+    fleet = Fleet(broker, prefix, tmp_path, standby_replicas="1")
+    names = await create_topics(fleet.servers, prefix, partitions=SHARDS)
+    events = swarm_history(22, 1_000)
+    half = len(events) // 2
+    async with fleet.replica("one") as one, fleet.replica("two") as two:
+        async with fleet.replica("three") as three:
+            shares = await shared_by(one, two, three)
+            await publish(fleet.servers, names, events[:half])
+            await metrics_equal_the_model(broker, names, events[:half])
+
+            async def followed() -> bool:
+                left = [await worker.metric("learner_standby_records_left") for worker in (one, two, three)]
+                return all(worker.logged("standbys.follow") for worker in (one, two, three)) and not any(left)
+
+            await until(followed, "the standbys have caught up")
+            await asyncio.sleep(1.2)  # a standby's checkpoint
+            await three.stop(signal.SIGKILL)
+        await shared_by(one, two)
+        opened = [line for worker in (one, two) for line in worker.logged("shard.opened")]
+        opened.sort(key=lambda line: line["timestamp"])
+        left = {line["shard"]: line["restore_records"] for line in opened if line["shard"] in shares[2]}
+        assert left == dict.fromkeys(shares[2], 0)
+        await publish(fleet.servers, names, events[half:])
+        await metrics_equal_the_model(broker, names, events)
+        owners = [shards_of(one), shards_of(two)]
+        assert sum(await asyncio.gather(one.stop(), two.stop())) == 0
+    for folder, share in zip(("one", "two"), owners, strict=True):
+        for path in fleet.state_dir(folder).glob("shard-*.sqlite3"):
+            if int(path.stem.removeprefix("shard-")) not in share:
+                path.unlink()  # a standby's copy
+    assert outcomes_on_disk(fleet.state_dir("one"), fleet.state_dir("two")) == model.outcomes(events)
+
+
+async def test_of_two_replicas_with_one_name_the_first_ends_and_names_the_other(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """Exit code 1 and a sentence that says where the twin runs; the twin goes on."""
+    fleet = Fleet(broker, prefix, tmp_path)
+    await create_topics(fleet.servers, prefix, partitions=SHARDS)
+    twins = [fleet.replica(name, instance="same", wait=name == "first") for name in ("first", "second")]
+    async with twins[0] as first, twins[1] as second:
+        assert await asyncio.wait_for(first.process.wait(), 60) == 1
+        said = first.log_path.read_text().splitlines()[-1]
+        assert f"process {second.process.pid}" in said
+        assert "--group-instance-id 'same'" in said
+        await second.ready()
+        await shared_by(second)
+
+
+async def test_a_member_that_makes_no_claim_is_served_by_range(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """Another program's plain range member in the group: whole shards still, and no quarrel."""
+    fleet = Fleet(broker, prefix, tmp_path)
+    names = await create_topics(fleet.servers, prefix, partitions=SHARDS)
+    async with (
+        fleet.replica("one") as one,
+        AIOKafkaConsumer(
+            *names.subscribed,
+            bootstrap_servers=fleet.servers,
+            group_id=f"{prefix}learner",
+            enable_auto_commit=False,
+            partition_assignment_strategy=(RangePartitionAssignor,),
+        ) as foreign,
+    ):
+
+        async def halved() -> bool:
+            return len(shards_of(one)) == SHARDS // 2 and len(foreign.assignment()) > 0
+
+        await until(halved, "the two share the shards")
+        assert {tp.partition for tp in foreign.assignment()} == set(range(SHARDS)) - shards_of(one)

@@ -1,0 +1,122 @@
+"""A changelog partition folded into a shard's file, batch by batch."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from learner_worker.contract.fields import AgentId, TaskId
+from learner_worker.contract.outcomes import Bid, Close, Fact, Result, encode_fact
+from learner_worker.contract.times import Micros
+from learner_worker.contract.topics import TopicName
+from learner_worker.domain.keywords import Tally
+from learner_worker.domain.metrics import Metrics
+from learner_worker.domain.outcomes import Outcome
+from learner_worker.errors import UpgradeRequiredError
+from learner_worker.stages.fold import Fold
+from learner_worker.store.shard_file import ShardFile
+from learner_worker.store.statements import AgentRow, Checkpoint
+
+TOPIC = TopicName("learner-outcomes")
+T, A = TaskId("t"), AgentId("a")
+CLOSE = Close(Micros(9), A, 60)
+BID = Bid(Micros(5), 70, "parse invoices")
+RESULT = Result(Micros(20), succeeded=True)
+FACTS = (Fact(T, A, bid=BID, close=CLOSE), Fact(T, A, result=RESULT))
+
+
+class Read(NamedTuple):
+    """A record as a consumer gives it."""
+
+    offset: int
+    value: bytes | None
+    topic: str = TOPIC
+    partition: int = 3
+    timestamp: int = 1_000
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def records(*facts: Fact, first: int = 0) -> list[Read]:
+    return [Read(first + index, encode_fact(fact)[1]) for index, fact in enumerate(facts)]
+
+
+@pytest.fixture
+async def file(tmp_path: Path) -> AsyncIterator[ShardFile]:
+    file = await ShardFile.open(tmp_path / "shard-00003.sqlite3", {"shard": "3"})
+    yield file
+    await file.close()
+
+
+async def opened(file: ShardFile) -> Fold:
+    return await Fold.open(file, TOPIC, cached_agents=10)
+
+
+async def test_rows_metrics_and_position_are_written_together(file: ShardFile) -> None:
+    """Nothing is in the file before `write`; then the row, its agent, the keywords and the position are."""
+    fold = await opened(file)
+    await fold.take(records(*FACTS))
+    assert await file.load_positions() == {}
+    assert await file.load_outcomes([(T, A)]) == {}
+    await fold.write()
+    assert await file.load_positions() == {TOPIC: 2}
+    assert await file.load_outcomes([(T, A)]) == {(T, A): Outcome(T, A, CLOSE, BID, RESULT)}
+    metrics = Metrics(total_bids=1, auctions_won=1, tasks_completed=1, priced_wins=1, priced_sats=60)
+    tallies = {"parse": Tally(1, 0), "invoices": Tally(1, 0)}
+    assert await file.load_agents([A]) == {A: (AgentRow(metrics, 1_000, 1), tallies)}
+    assert await file.load_unpublished() == {A}
+
+
+async def test_a_fold_goes_on_where_the_file_ends(file: ShardFile) -> None:
+    """A second fold takes the position of the first; records before it are known and change nothing."""
+    first = await opened(file)
+    await first.take(records(FACTS[0]))
+    await first.write()
+    second = await opened(file)
+    assert second.position == 1
+    await second.take(records(*FACTS))
+    await second.write()
+    assert second.records == 1
+    assert await file.load_outcomes([(T, A)]) == {(T, A): Outcome(T, A, CLOSE, BID, RESULT)}
+
+
+async def test_junk_and_tombstones_are_passed_over(file: ShardFile) -> None:
+    """What is no fact moves the position and nothing else; junk is counted."""
+    fold = await opened(file)
+    await fold.take([Read(0, None), Read(1, b"junk"), Read(4, encode_fact(FACTS[0])[1]), Read(7, b"{}")])
+    await fold.write()
+    assert (fold.position, fold.records, fold.unreadable) == (8, 4, 2)
+    assert await file.load_positions() == {TOPIC: 8}
+    assert await file.load_outcomes([(T, A)]) == {(T, A): Outcome(T, A, CLOSE, BID)}
+
+
+async def test_an_end_without_records_counts_as_reached(file: ShardFile) -> None:
+    """Offsets that hold no record any more are behind the position; it never goes back."""
+    fold = await opened(file)
+    await fold.take(records(*FACTS))
+    await fold.reach(9)
+    assert await file.load_positions() == {TOPIC: 9}
+    await fold.reach(3)
+    assert (fold.position, await file.load_positions()) == (9, {TOPIC: 9})
+
+
+async def test_other_topics_positions_and_auctions_stay(file: ShardFile) -> None:
+    """A file that was a worker's keeps what the fold knows nothing of."""
+    bids = TopicName("bid-placed")
+    await file.write(Checkpoint({bids: 5, TOPIC: 1}))
+    fold = await opened(file)
+    await fold.take(records(*FACTS))
+    await fold.write()
+    assert await file.load_positions() == {bids: 5, TOPIC: 2}
+    assert await file.load_outcomes([(T, A)]) == {(T, A): Outcome(T, A, None, None, RESULT)}
+
+
+async def test_a_fact_of_a_newer_learner_ends_the_fold(file: ShardFile) -> None:
+    """It may mean anything: nothing of its batch is written, and the error says to upgrade."""
+    fold = await opened(file)
+    newer = Read(1, b'{"v": 2, "task_id": "t", "agent_id": "a"}')
+    with pytest.raises(UpgradeRequiredError, match="upgrade"):
+        await fold.take([*records(FACTS[0]), newer])
+    assert await file.load_positions() == {}
+    assert await file.load_outcomes([(T, A)]) == {}
