@@ -16,7 +16,7 @@ INTERNAL = "INTERNAL"
 ERROR_CODES: Mapping[str, str] = {
     INVALID_REQUEST: "The message names the fields: correct them.",
     RESTORING: "The agent's shard is being restored: bid the base, or ask again after retry_after_ms.",
-    OVERLOADED: "Reserved: bid the base, or ask again after retry_after_ms.",
+    OVERLOADED: "More requests than can be answered: bid the base, or ask again after retry_after_ms.",
     INTERNAL: "The learner failed on this request: bid the base; tell the operator.",
 }
 """What an error reply's code means, and what to do; newer learners may add."""

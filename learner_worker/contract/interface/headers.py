@@ -27,6 +27,7 @@ DEAD_LETTER_REASONS: Final[Mapping[str, str]] = {
     "not-json": "The value is not JSON.",
     "invalid": "The JSON breaks the event's schema.",
     "invalid-fact": "A record of the outcomes topic is no fact of the learner.",
+    "unreadable": "A header's name is not UTF-8: only the place is known; learner-message says what is lost.",
     "wrong-partition": "It was moved once and still lies on a wrong partition.",
 }
 """Why a record became a dead letter; newer learners may add."""
