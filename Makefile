@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test interop check check-deploy schemas lock clean
+.PHONY: help demo test interop check check-deploy check-asyncapi schemas lock clean
 
 # On the command line only: ARGS goes to the command, PYTHON is used instead of the first one found.
 ARGS =
@@ -37,12 +37,12 @@ test: $(READY) ## Run the tests on every broker that is here; ARGS="tests/unit -
 interop: $(READY) ## Let other frameworks' clients ask, on Apache Kafka (needs Java 17, Maven, Node 20); ARGS="nestjs"
 	@$(BIN)/python -m tests.interop $(ARGS)
 
-check: $(READY) check-deploy ## Lint, format, types, import direction, deploy/, and that schemas and locks are current
+check: $(READY) check-deploy check-asyncapi ## Lint, format, types, import direction, deploy/, schemas (current, valid, compatible), locks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
-	$(BIN)/learner-worker schemas check
+	$(BIN)/learner-worker schemas check --page docs/interface.md
 	$(BIN)/python -m pytest -q --no-header --no-summary tests/unit/test_lock.py
 
 # Offline: hadolint, the compose specification, Kubernetes' own schemas, and ours for the custom resources.
@@ -55,8 +55,12 @@ check-deploy: $(READY)
 	$(BIN)/check-jsonschema --schemafile deploy/schemas/podmonitor.json $(K8S)/monitoring/podmonitor.yaml
 	$(BIN)/python -m pytest -q --no-header --no-summary tests/unit/test_deploy.py
 
-schemas: $(READY) ## Write schemas/ from the code
-	@$(BIN)/learner-worker schemas export
+# AsyncAPI's own JSON Schema; also its official parser where Node and npm are. It says which ran.
+check-asyncapi: $(READY)
+	$(BIN)/python tests/asyncapi/validate.py schemas/asyncapi.json .venv/asyncapi
+
+schemas: $(READY) ## Write schemas/ and docs/interface.md from the code
+	@$(BIN)/learner-worker schemas export --page docs/interface.md
 
 # Three locks: to develop, to run, and to build a wheel. The last two hold what the first one holds: what is tested.
 # And one for the Python clients of `make interop`.

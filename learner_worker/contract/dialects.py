@@ -7,7 +7,7 @@
 | SmallRye | `REPLY_CORRELATION_ID` | `REPLY_TOPIC` | `REPLY_PARTITION` |
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -18,6 +18,12 @@ from learner_worker.errors import RefusedReplyError
 Headers = Sequence[tuple[str, bytes]]
 Dialect = Literal["plain", "spring", "smallrye"]
 """NestJS shares Spring's names."""
+SPEAKERS: Final[Mapping[Dialect, str]] = {
+    "plain": "any client, all headers text",
+    "spring": "Spring Kafka and NestJS",
+    "smallrye": "SmallRye Reactive Messaging",
+}
+"""Who speaks a dialect."""
 
 CORRELATION_ID: Final = "correlation_id"
 REPLY_TO: Final = "reply_to"
@@ -43,6 +49,8 @@ _FAMILIES: tuple[tuple[Dialect, _Names], ...] = (
     ("plain", _PLAIN),
 )
 _CORRELATION_NAMES: dict[Dialect, str] = {dialect: names[0] for dialect, names in _FAMILIES}
+REQUEST_HEADERS: Final[Mapping[Dialect, tuple[str, str, str]]] = dict(_FAMILIES)
+"""A request's headers: correlation id, reply topic, reply partition; the first dialect present counts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """What a bidding agent asks, and what it is answered."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +13,13 @@ INVALID_REQUEST = "INVALID_REQUEST"
 RESTORING = "RESTORING"
 OVERLOADED = "OVERLOADED"
 INTERNAL = "INTERNAL"
+ERROR_CODES: Mapping[str, str] = {
+    INVALID_REQUEST: "The message names the fields: correct them.",
+    RESTORING: "The agent's shard is being restored: bid the base, or ask again after retry_after_ms.",
+    OVERLOADED: "More requests than can be answered: bid the base, or ask again after retry_after_ms.",
+    INTERNAL: "The learner failed on this request: bid the base; tell the operator.",
+}
+"""What an error reply's code means, and what to do; newer learners may add."""
 
 Rule = Literal[
     "win_rate_high",
@@ -90,7 +98,7 @@ class SuggestBidReply(_Answer):
 class ReplyError(_Answer):
     """Why there is no advice."""
 
-    code: Annotated[str, Field(description="INVALID_REQUEST, RESTORING, OVERLOADED or INTERNAL.")]
+    code: Annotated[str, Field(description=f"One of {', '.join(ERROR_CODES)}; newer learners may add.")]
     message: str
     retry_after_ms: int | None = None
 

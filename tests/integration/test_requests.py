@@ -213,7 +213,8 @@ async def test_a_greedy_agent_is_refused_and_nobody_else_waits(
                     replies[answer["request_id"]] = answer
     assert len(replies) == len(order)
     assert [name for name in others if "error" in replies[name]] == []
-    refused = [replies[one["request_id"]]["error"] for one in greedy if "error" in replies[one["request_id"]]]
+    answers = [replies[f"greedy-{n}"] for n in range(len(greedy))]
+    refused = [answer["error"] for answer in answers if "error" in answer]
     assert refused
     assert {error["code"] for error in refused} == {"OVERLOADED"}
     assert all(error["retry_after_ms"] >= 100 for error in refused)

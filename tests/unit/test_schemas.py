@@ -28,6 +28,7 @@ from learner_worker.errors import LearnerError
 
 SCHEMAS = schemas()
 COMMITTED = Path(__file__).parents[2] / "schemas"
+PAGE = COMMITTED.parent / "docs" / "interface.md"
 MOST_SATS = 2**53 - 1
 NOON = "2026-01-31T12:00:00Z"
 
@@ -267,33 +268,40 @@ def test_written_fields_are_left_out_and_never_null(field: str) -> None:
 
 
 def test_committed_schemas_are_current() -> None:
-    """The files in schemas/ are those of the code: if not, run `learner-worker schemas export schemas`."""
-    assert check(COMMITTED) == []
+    """The files in schemas/, and the page, are those of the code: if not, run `make schemas`."""
+    assert check(COMMITTED, PAGE) == []
 
 
 def test_check_is_silent_on_what_export_wrote(tmp_path: Path) -> None:
-    """Export makes the folder and one file a message, and writes the same bytes each time."""
-    folder = tmp_path / "new" / "schemas"
+    """Export makes the folder, one file a message, the document and the page; the same bytes each time."""
+    folder, page = tmp_path / "new" / "schemas", tmp_path / "docs" / "interface.md"
 
-    files = export(folder)
+    files = export(folder, page)
     first = [path.read_bytes() for path in files]
 
-    assert check(folder) == []
-    assert sorted(files) == sorted(folder.iterdir())
-    assert [path.name for path in files] == [f"{name}.schema.json" for name in SCHEMAS]
-    assert [path.read_bytes() for path in export(folder)] == first
+    assert check(folder, page) == []
+    assert sorted(files) == sorted([*folder.iterdir(), page])
+    assert [path.name for path in files] == [
+        *(f"{name}.schema.json" for name in SCHEMAS),
+        "asyncapi.json",
+        "interface.md",
+    ]
+    assert [path.read_bytes() for path in export(folder, page)] == first
 
 
 def test_check_names_each_file_that_is_wrong(tmp_path: Path) -> None:
-    """A missing, a stale and an unknown schema get a sentence each; other files are none of its business."""
-    missing, stale, *_ = export(tmp_path)
+    """A missing, a stale and an unknown file get a sentence each; other files are none of its business."""
+    missing, stale, *_, document, page = export(tmp_path, tmp_path / "page.md")
     missing.unlink()
-    stale.write_text("{}", encoding="utf-8")
+    for path in (stale, document, page):
+        path.write_text("{}", encoding="utf-8")
     (tmp_path / "old.schema.json").touch()
     (tmp_path / "README.md").touch()
 
-    assert check(tmp_path) == [
+    assert check(tmp_path, page) == [
         f"{missing} is missing",
         f"{stale} is not what the code says",
+        f"{document} is not what the code says",
+        f"{page} is not what the code says",
         f"{tmp_path / 'old.schema.json'} belongs to no message",
     ]
