@@ -83,8 +83,10 @@ class ShardFile:
 
     async def close(self) -> None:
         """Closes both connections."""
-        await self._reader.close()
-        await self._writer.close()
+        try:
+            await self._reader.close()
+        finally:
+            await self._writer.close()
 
     async def load_positions(self) -> dict[str, int]:
         """The next offset by topic; empty for a new file."""
