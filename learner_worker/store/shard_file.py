@@ -171,7 +171,8 @@ class ShardFile:
                 f"{self.path} is damaged ({error}) and was set aside: restart, and it is rebuilt from Kafka"
             )
         return StateError(
-            f"cannot {what} {self.path}: {error}; free disk space or mend the disk, then restart"
+            f"cannot {what} {self.path}: {error}; "
+            "free disk space, or mend the disk or this user's rights to it, then restart"
         )
 
     async def _claim(self, identity: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from learner_worker.errors import ConfigurationError
+from learner_worker.errors import ConfigurationError, StateError
 
 
 @contextmanager
@@ -15,6 +15,7 @@ def locked_state_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         ConfigurationError: it cannot be written, or another worker uses it.
+        StateError: its disk is full.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -26,6 +27,7 @@ def locked_state_folder(path: Path) -> Iterator[Path]:
         ) from error
     try:
         _lock(handle, path)
+        _name_owner(handle, path)
         yield path
     finally:
         os.close(handle)
@@ -40,5 +42,13 @@ def _lock(handle: int, path: Path) -> None:
             f"the state folder {path} is in use by another worker (process {owner}): "
             "stop it, or give this one its own --state-dir"
         ) from error
-    os.truncate(handle, 0)
-    os.pwrite(handle, str(os.getpid()).encode(), 0)
+
+
+def _name_owner(handle: int, path: Path) -> None:
+    try:
+        os.truncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+    except OSError as error:
+        raise StateError(
+            f"cannot write {path / 'lock'}: {error.strerror}; free disk space or mend the disk, then restart"
+        ) from error

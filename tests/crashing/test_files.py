@@ -30,18 +30,25 @@ def _with_a_junk_index(state_dir: Path) -> None:
 
 
 def _cut_in_the_middle(state_dir: Path) -> None:
-    _without_the_wal(state_dir)
     for path in state_dir.glob("shard-*.sqlite3"):
         os.truncate(path, path.stat().st_size // 2)
 
 
-@pytest.mark.parametrize("change", [_without_the_wal, _with_a_junk_index, _cut_in_the_middle])
-async def test_a_file_changed_while_the_worker_was_dead_is_mended(
-    one_broker: Broker, prefix: str, tmp_path: Path, change: Callable[[Path], None]
+@pytest.mark.parametrize(
+    ("change", "set_aside"), [(_without_the_wal, 0), (_with_a_junk_index, 0), (_cut_in_the_middle, 2)]
+)
+async def test_a_file_changed_between_two_runs_is_mended(
+    one_broker: Broker,
+    prefix: str,
+    tmp_path: Path,
+    change: Callable[[Path], None],
+    set_aside: int,
 ) -> None:
-    """Killed, its files changed, started again: the outcomes are the model's."""
+    """Killed or stopped, its files changed, started again: all is the model's; damage was set aside."""
     async with scene(one_broker.bootstrap_servers, prefix, tmp_path, seed=7) as found:
-        assert await found.play_with_changed_files(change) == FLAWLESS
+        assert await found.play_with_changed_files(change, killed=set_aside == 0) == FLAWLESS
+
+    assert len(list(found.state_dir.glob("*.damaged"))) == set_aside
 
 
 def _bound_by_rights() -> None:
@@ -58,9 +65,8 @@ async def test_a_read_only_file_ends_the_worker_with_a_sentence(
         assert await found.play_read_only(_bound_by_rights) == FLAWLESS
 
 
-@pytest.mark.parametrize("size", [0, 2])
-def test_no_room_for_the_lock_is_told_in_a_sentence(tmp_path: Path, size: int) -> None:
-    """Not even the process id fits: exit code 2, the folder's name, no traceback."""
+def test_no_room_for_the_lock_is_told_in_a_sentence(tmp_path: Path) -> None:
+    """Not even the process id fits: exit code 1, the file's name and what to do, no traceback."""
     command = [sys.executable, "-m", "learner_worker", "run", "--state-dir", str(tmp_path / "state")]
     done = subprocess.run(
         command,
@@ -69,10 +75,11 @@ def test_no_room_for_the_lock_is_told_in_a_sentence(tmp_path: Path, size: int) -
         check=False,
         timeout=60,
         env=clean_environment(),
-        preexec_fn=functools.partial(limit_file_size, size),
+        preexec_fn=functools.partial(limit_file_size, 0),
     )
 
-    assert done.returncode == 2, done.stderr
-    assert f"cannot write to the state folder {tmp_path / 'state'}" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == (
+        f"learner-worker: cannot write {tmp_path / 'state' / 'lock'}: File too large; "
+        "free disk space or mend the disk, then restart\n"
+    )
