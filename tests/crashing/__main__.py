@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 import dataclasses
+import logging
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -105,6 +107,8 @@ def _broker(asked: BrokerKind | None) -> BrokerKind:
 def main() -> int:
     """Plays what was asked and prints the table; 1 if anything was not flawless."""
     arguments = _arguments()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)  # it says how long new topics take
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as an exception: the broker is stopped, too
     with running_broker(_broker(arguments.broker)) as broker:
         rows = _rows(arguments, broker)
     sys.stdout.write(f"{broker.description}\n{_told_as_table(rows)}\n")
