@@ -60,10 +60,10 @@ async def _told(play: Play, servers: str) -> Verdict | None:
     try:
         verdict = await played(play, servers)
     except Exception:  # noqa: BLE001 (the run goes on, and its row says so)
-        sys.stdout.write(f"{play}\n{traceback.format_exc()}\n")
+        print(f"{play}\n{traceback.format_exc()}", flush=True)  # noqa: T201 (this is its output)
         return None
     if verdict != FLAWLESS:
-        sys.stdout.write(f"{play}: {verdict}\n")
+        print(f"{play}: {verdict}", flush=True)  # noqa: T201 (this is its output)
     return verdict
 
 
