@@ -114,9 +114,14 @@ async def running_worker(
     state_dir: Path,
     *,
     settings: Mapping[str, str] | None = None,
+    program: Sequence[str] = ("-m", "learner_worker"),
+    preexec_fn: Callable[[], None] | None = None,
     wait: bool = True,
 ) -> AsyncIterator[WorkerProcess]:
-    """A worker process; killed at the end if the test has not stopped it."""
+    """A worker process; killed at the end if the test has not stopped it.
+
+    `program` is what Python runs, `preexec_fn` what the new process does before.
+    """
     flags = {
         "--bootstrap-servers": bootstrap_servers,
         "--topic-prefix": prefix,
@@ -129,10 +134,11 @@ async def running_worker(
     log_path = state_dir.parent / f"{state_dir.name}-{time.monotonic_ns()}.log"
     with log_path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "learner_worker", "run", *arguments),
+            *(sys.executable, *program, "run", *arguments),
             stdout=log,
             stderr=log,
             env=clean_environment(),
+            preexec_fn=preexec_fn,
         )
     worker = WorkerProcess(process, log_path)
     try:

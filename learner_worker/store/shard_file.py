@@ -93,8 +93,10 @@ class ShardFile:
 
     async def close(self) -> None:
         """Closes both connections."""
-        await self._reader.close()
-        await self._writer.close()
+        try:
+            await self._reader.close()
+        finally:
+            await self._writer.close()
 
     async def load_positions(self) -> dict[str, int]:
         """The next offset by topic; empty for a new file."""
@@ -179,7 +181,8 @@ class ShardFile:
                 f"{self.path} is damaged ({error}) and was set aside: restart, and it is rebuilt from Kafka"
             )
         return StateError(
-            f"cannot {what} {self.path}: {error}; free disk space or mend the disk, then restart"
+            f"cannot {what} {self.path}: {error}; "
+            "free disk space, or mend the disk or this user's rights to it, then restart"
         )
 
     async def _claim(self, identity: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import TopicName
-from learner_worker.errors import ConfigurationError
+from learner_worker.errors import ConfigurationError, StateError
 from learner_worker.store.statements import statement
 
 _FILE = re.compile(r"shard-([0-9]{5,})\.sqlite3")
@@ -43,6 +43,7 @@ def locked_state_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         ConfigurationError: it cannot be written, or another worker uses it.
+        StateError: its disk is full.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -54,6 +55,7 @@ def locked_state_folder(path: Path) -> Iterator[Path]:
         ) from error
     try:
         _lock(handle, path)
+        _name_owner(handle, path)
         yield path
     finally:
         os.close(handle)
@@ -68,8 +70,16 @@ def _lock(handle: int, path: Path) -> None:
             f"the state folder {path} is in use by another worker (process {owner}): "
             "stop it, or give this one its own --state-dir"
         ) from error
-    os.truncate(handle, 0)
-    os.pwrite(handle, str(os.getpid()).encode(), 0)
+
+
+def _name_owner(handle: int, path: Path) -> None:
+    try:
+        os.truncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+    except OSError as error:
+        raise StateError(
+            f"cannot write {path / 'lock'}: {error.strerror}; free disk space or mend the disk, then restart"
+        ) from error
 
 
 def held_shards(

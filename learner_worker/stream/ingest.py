@@ -171,6 +171,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._processing = asyncio.Lock()
         self._checkpointing = asyncio.Lock()
         self._preparing: asyncio.Task[None] | None = None
+        self._being_closed: set[asyncio.Task[None]] = set()
         self._committed: dict[TopicPartition, Committed] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._answers: dict[TopicPartition, tuple[int | None, int | None]] = {}
@@ -496,11 +497,16 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             await asyncio.sleep(0 if opened else _RETRY_SECONDS)
 
     async def _close(self, numbers: Sequence[Shard]) -> None:
-        """Takes shards out of use first, then closes their files."""
+        """Takes shards out of use first, then closes their files; a cancellation does not stop that.
+
+        An open file has threads, and a process does not end before its threads.
+        """
         closing = [self.ownership.shards.pop(number) for number in numbers]
         self._tell()
-        for shard in closing:
-            await shard.close()
+        closed = asyncio.create_task(_close_all(closing), name="close-shards")
+        self._being_closed.add(closed)
+        closed.add_done_callback(self._being_closed.discard)
+        await asyncio.shield(closed)
 
     def _tell(self) -> None:
         self._on_ownership(self.ownership.shards, self.ownership.assigned or frozenset())
@@ -609,6 +615,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             self._preparing.cancel()
             await asyncio.wait([self._preparing])
         await self._close(list(self.ownership.shards))
+        await asyncio.gather(*self._being_closed)
 
     def _fail(self, error: BaseException) -> None:
         if self._failure.done():
@@ -636,3 +643,11 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
 def _told(error: OffsetOutOfRangeError) -> dict[str, int]:
     positions: Mapping[TopicPartition, int] = error.args[0]
     return {f"{partition.topic}/{partition.partition}": offset for partition, offset in positions.items()}
+
+
+async def _close_all(shards: Sequence[StreamShard]) -> None:
+    """Closes every one of them, and only then tells of the first that could not be."""
+    told = await asyncio.gather(*(shard.close() for shard in shards), return_exceptions=True)
+    for error in told:
+        if error is not None:
+            raise error

@@ -114,6 +114,7 @@ class CountingShard:
         raise NotImplementedError
 
     async def close(self) -> None:
+        await asyncio.sleep(0.01)  # SQLite closes in a thread of its own
         self.closed = True
 
 
@@ -230,6 +231,20 @@ async def test_a_full_disk_in_a_revoke_stops_the_worker() -> None:
         race.ingest._raise_failure()
     assert race.on_disk == NOTHING
     await race.ingest.close()
+
+
+async def test_an_end_in_the_middle_of_a_discard_closes_every_file() -> None:
+    """A full disk ends the worker while it closes its files: one left open keeps the process alive."""
+    race = Race()
+    another = race.ingest.ownership.shards[Shard(1)] = CountingShard()
+    race.shard.disk_is_full = True
+    with pytest.raises(StateError):
+        await race.ingest.checkpoint()
+    async with asyncio.timeout(5):
+        while race.ingest.ownership.shards:  # noqa: ASYNC110 (a fake: nobody to wait on)
+            await asyncio.sleep(0)
+    await race.ingest.close()
+    assert (race.shard.closed, another.closed) == (True, True)
 
 
 async def test_a_flush_waits_for_what_another_task_is_handing_over() -> None:

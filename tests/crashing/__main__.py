@@ -1,0 +1,127 @@
+"""The long run, one line a point: `python -m tests.crashing --times 20 --disk 100`."""
+
+import argparse
+import asyncio
+import dataclasses
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+
+from learner_worker.brokers import Broker, BrokerKind, available_brokers, running_broker
+from tests.crashing.disk import DISK
+from tests.crashing.plays import AT_ONCE, Play, planned, played
+from tests.crashing.points import POINTS, Point
+from tests.crashing.scene import FLAWLESS, Verdict
+
+_PREFERRED = (BrokerKind.KAFKA, BrokerKind.DOCKER, BrokerKind.EMBEDDED)
+
+
+@dataclasses.dataclass(slots=True)
+class Row:
+    """What became of a point's runs."""
+
+    times: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    different: int = 0
+    failed: int = 0
+
+    def add(self, verdict: Verdict | None) -> None:
+        """Counts one run; None is one that did not come to a verdict."""
+        self.times += 1
+        if verdict is None:
+            self.failed += 1
+            return
+        self.lost += verdict.lost
+        self.duplicated += verdict.duplicated
+        self.different += verdict.different
+
+    def __str__(self) -> str:
+        numbers = (self.times, self.lost, self.duplicated, self.different, self.failed)
+        return "".join(f"{number:11}" for number in numbers)
+
+
+async def play_all(plays: Sequence[Play], servers: str, at_once: int) -> dict[str, Row]:
+    """Plays them all, some at once; what fails is told at once."""
+    rows = {play.name: Row() for play in plays}
+    left = iter(plays)
+
+    async def play_on() -> None:
+        for play in left:
+            rows[play.name].add(await _told(play, servers))
+
+    await asyncio.gather(*(play_on() for _ in range(at_once)))
+    return rows
+
+
+async def _told(play: Play, servers: str) -> Verdict | None:
+    try:
+        verdict = await played(play, servers)
+    except Exception:  # noqa: BLE001 (the run goes on, and its row says so)
+        print(f"{play}\n{traceback.format_exc()}", flush=True)  # noqa: T201 (this is its output)
+        return None
+    if verdict != FLAWLESS:
+        print(f"{play}: {verdict}", flush=True)  # noqa: T201 (this is its output)
+    return verdict
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.crashing", description=__doc__)
+    parser.add_argument("--times", type=int, default=0, help="how often to kill a worker at each point")
+    parser.add_argument("--disk", type=int, default=0, help="how many disk faults, over all their points")
+    parser.add_argument(
+        "--point", action="append", choices=[*POINTS, *DISK], help="only this one; repeatable"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the first history; the others follow")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="scenes side by side")
+    parser.add_argument("--broker", type=BrokerKind, choices=_PREFERRED, help="the first that is there")
+    return parser.parse_args()
+
+
+def _chosen(points: dict[str, Point], given: Sequence[str] | None) -> list[str]:
+    return [name for name in points if given is None or name in given]
+
+
+def _plays(arguments: argparse.Namespace) -> list[Play]:
+    killed, failing = _chosen(POINTS, arguments.point), _chosen(DISK, arguments.point)
+    each = -(-arguments.disk // len(failing)) if failing else 0
+    return [
+        *planned(killed, arguments.times, arguments.seed),
+        *list(planned(failing, each, arguments.seed))[: arguments.disk],
+    ]
+
+
+def _told_as_table(rows: dict[str, Row]) -> str:
+    head = "".join(f"{name:>11}" for name in ("times", "lost", "duplicated", "different", "failed"))
+    lines = [f"{'point':26}{head}", *(f"{name:26}{row}" for name, row in rows.items())]
+    return "\n".join(lines)
+
+
+def _broker(asked: BrokerKind | None) -> BrokerKind:
+    available = available_brokers()
+    return asked or next(kind for kind in _PREFERRED if kind in available)
+
+
+def main() -> int:
+    """Plays what was asked and prints the table; 1 if anything was not flawless."""
+    arguments = _arguments()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)  # it says how long new topics take
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as an exception: the broker is stopped, too
+    with running_broker(_broker(arguments.broker)) as broker:
+        rows = _rows(arguments, broker)
+    sys.stdout.write(f"{broker.description}\n{_told_as_table(rows)}\n")
+    flawless = all(
+        (row.lost, row.duplicated, row.different, row.failed) == (0, 0, 0, 0) for row in rows.values()
+    )
+    return 0 if flawless else 1
+
+
+def _rows(arguments: argparse.Namespace, broker: Broker) -> dict[str, Row]:
+    plays = _plays(arguments)
+    return asyncio.run(play_all(plays, broker.bootstrap_servers, arguments.at_once))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
