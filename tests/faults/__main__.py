@@ -1,6 +1,7 @@
 """`python -m tests.faults`: the long column of the fault tests, as a table; exit code 1 for any loss."""
 
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -27,6 +28,7 @@ _TABLE_WIDTH = 160
 @click.option("--standby-replicas", type=int, help="Handed to the workers.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write the rows, too.")
 def main(
+    *,
     only: Sequence[str],
     kills: int,
     events: int,
@@ -37,6 +39,7 @@ def main(
     json_path: Path | None,
 ) -> None:
     """Break a running system again and again, and count what was lost, doubled or answered wrongly."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)  # its servers die here
     folder = Path(tempfile.mkdtemp(prefix="learner-faults-"))
     options = Options(kills, events, times, seed, simulation_seeds, standby_replicas, folder, _say)
     _say(f"state and logs in {folder}")

@@ -25,7 +25,7 @@ async def kill_worker(scene: Scene) -> None:
     async with scene.fault(f"kill -9 of {name}{', disk lost' * lost}{', back late' * late}"):
         await scene.replicas.kill(name, in_a_write=amid)
         replica = scene.replicas[name]
-        await scene.examine_crash(replica)
+        remains = scene.remains(replica)
         if lost:
             replica.lose_disk()
         if late:
@@ -33,6 +33,7 @@ async def kill_worker(scene: Scene) -> None:
         else:
             await asyncio.sleep(rng.uniform(0, 1))
         await scene.replicas.start(name)
+    await scene.examine(remains)
 
 
 async def suspend_worker(scene: Scene) -> None:

@@ -1,6 +1,5 @@
 """The judge: when the storm is over, what the swarm published and what is kept must amount to the same."""
 
-import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -130,17 +129,10 @@ def published_as_expected(entries: Mapping[Any, Entry], expected: Mapping[str, m
     return None
 
 
-async def judge_shard(
-    verdict: Verdict, bootstrap_servers: str, topic: TopicName, shard: int, path: Path, expected: Outcomes
+def judge_shard(
+    verdict: Verdict, path: Path, *, entries: list[Entry], topic: TopicName, expected: Outcomes
 ) -> None:
     """Compares a shard's file and its changelog with the model, and the file with the changelog's prefix."""
-    entries = await entries_of(bootstrap_servers, topic, shard)
-    await asyncio.to_thread(_judge_file, verdict, path, entries, topic, expected)
-
-
-def _judge_file(
-    verdict: Verdict, path: Path, entries: list[Entry], topic: TopicName, expected: Outcomes
-) -> None:
     verdict.compare(f"{path.parent.name}/{path.name}", outcomes_in_file(path), expected)
     verdict.compare(f"the changelog of {path.name}", checks.counted(checks.fold(entries)), expected)
     verdict.require(lambda: checks.check_keys(entries))

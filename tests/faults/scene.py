@@ -6,7 +6,6 @@ import random
 import shutil
 import sqlite3
 import statistics
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -191,31 +190,32 @@ class Scene:
 
         await until(whole, "every partition has all of its copies", seconds=_ANSWER_SECONDS)
 
-    async def examine_crash(self, replica: Replica) -> None:
-        """Looks at a killed replica's files before it starts again: third invariant, open transactions."""
-        paths = sorted(replica.state_dir.glob("shard-*.sqlite3"))
+    def remains(self, replica: Replica) -> Path:
+        """A copy of a killed replica's files, made before it starts again."""
+        folder = replica.state_dir.with_name(f"{replica.name}-remains")
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(replica.state_dir, folder, ignore=shutil.ignore_patterns("*-shm"))
+        return folder
+
+    async def examine(self, remains: Path) -> None:
+        """Looks for an unfinished transaction, and compares one file with the changelog: third invariant."""
+        paths = _shard_files(remains)
         frames = [await asyncio.to_thread(unfinished_frames, wal_of(path)) for path in paths]
         self.kills_in_a_transaction += any(frames)
         share = _ALWAYS_CHECKED_EVENTS / max(1, self.swarm.published)  # a long changelog takes its time
-        if paths and self.rng.random() < share:
-            await self._check_crashed_file(replica, self.rng.choice(paths))
+        whole = [path for path in paths if not _is_empty(path)]
+        if whole and self.rng.random() < share:
+            await self._check_prefix(self.rng.choice(whole))
 
-    async def _check_crashed_file(self, replica: Replica, path: Path) -> None:
+    async def _check_prefix(self, path: Path) -> None:
         number = int(path.stem.removeprefix("shard-"))
-        with tempfile.TemporaryDirectory() as folder:
-            for part in (path, wal_of(path)):
-                if part.exists():
-                    shutil.copy(part, folder)
-            copy = Path(folder) / path.name
-            if _is_empty(copy):
-                return
-            entries = await judge.entries_of(self.kafka.bootstrap_servers, self.names.outcomes, number)
-            verdict = judge.Verdict()
-            await asyncio.to_thread(
-                verdict.require, lambda: judge.check_prefix(copy, entries, self.names.outcomes)
-            )
+        verdict = judge.Verdict()
+        entries = await judge.entries_of(self.kafka.bootstrap_servers, self.names.outcomes, number)
+        await asyncio.to_thread(
+            verdict.require, lambda: judge.check_prefix(path, entries, self.names.outcomes)
+        )
         self.crashed_files_checked += 1
-        self._failures += [f"after a kill of {replica.name}: {failure}" for failure in verdict.failures]
+        self._failures += [f"after a kill, {path.parent.name}: {failure}" for failure in verdict.failures]
 
     # --- judgement ---------------------------------------------------------------------------------------
 
@@ -273,8 +273,11 @@ class Scene:
             by_shard[partition_of(key[1])][key] = outcome
         for shard, name in sorted(owners.items()):
             path = self.replicas[name].file_of(shard)
-            servers, topic = self.kafka.bootstrap_servers, self.names.outcomes
-            await judge.judge_shard(verdict, servers, topic, shard, path, by_shard[shard])
+            topic = self.names.outcomes
+            entries = await judge.entries_of(self.kafka.bootstrap_servers, topic, shard)
+            await asyncio.to_thread(
+                judge.judge_shard, verdict, path, entries=entries, topic=topic, expected=by_shard[shard]
+            )
 
     def _report(self, verdict: judge.Verdict) -> Report:
         settled = [asked for asked in self.prober.asked.values() if self._was_settled(asked)]
@@ -282,9 +285,7 @@ class Scene:
         if self.replicas.peak_bytes > _MAX_RSS_BYTES:
             failures.append(f"a replica took {self.replicas.peak_bytes / _MEBIBYTE:.0f} MiB of memory")
         if self.swarm.longest_block_seconds > self.plan.horizon_seconds / 2:
-            failures.append(
-                f"an auction took {self.swarm.longest_block_seconds:.0f} s to be published: too near the horizon"
-            )
+            failures.append(f"an auction took {self.swarm.longest_block_seconds:.0f} s: too near the horizon")
         failures += [f"a traceback in {path}" for path in self.replicas.tracebacks()]
         return Report(
             outcomes=verdict.outcomes,
@@ -352,6 +353,10 @@ async def running_scene(
             scene.end()
     finally:
         await replicas.close()
+
+
+def _shard_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("shard-*.sqlite3"))
 
 
 def _is_empty(path: Path) -> bool:
