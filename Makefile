@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check check-deploy schemas lock clean
+.PHONY: help demo test chaos check check-deploy schemas lock clean
 
 # On the command line only: ARGS goes to the command, PYTHON is used instead of the first one found.
 ARGS =
@@ -33,6 +33,10 @@ demo: $(READY) ## Watch a swarm bid and the learner learn, on an embedded broker
 
 test: $(READY) ## Run the tests on every broker that is here; ARGS="tests/unit -x"
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Takes KILLS and SIMULATION_SEEDS from the environment; make puts what its command line says there.
+chaos: $(READY) ## Break a running system for an hour and count what is lost; KILLS=500, ARGS="--only worker-kill"
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 check: $(READY) check-deploy ## Lint, format, types, import direction, deploy/, and that schemas and locks are current
 	$(BIN)/ruff check

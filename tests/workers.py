@@ -58,6 +58,7 @@ class WorkerProcess:
 
     process: asyncio.subprocess.Process
     log_path: Path
+    _url: str | None = None
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -71,10 +72,10 @@ class WorkerProcess:
 
     async def get(self, path: str) -> tuple[int, str]:
         """An HTTP answer of the worker: status and body; status 0 while there is none."""
-        listening = self.logged("http.listening")
-        if not listening:
-            return 0, ""
-        return await asyncio.to_thread(_get, listening[0]["url"] + path)
+        if self._url is None:
+            listening = self.logged("http.listening")
+            self._url = listening[0]["url"] if listening else None
+        return (0, "") if self._url is None else await asyncio.to_thread(_get, self._url + path)
 
     async def ready(self, seconds: float = START_SECONDS) -> None:
         """Waits for readiness."""

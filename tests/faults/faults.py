@@ -72,6 +72,8 @@ async def kill_broker(scene: Scene) -> None:
 async def restart_workers(scene: Scene) -> int:
     """SIGTERM, start again, wait until ready: one replica after the other.
 
+    The session timeout has to be longer than a restart, as an operator would set it.
+
     Returns:
         By how much the group's generation grew.
     """

@@ -19,11 +19,12 @@ from learner_worker.stream.partitions import partitioner
 from tests import model
 from tests.faults.load import AGENTS
 from tests.swarm import EXTRAS, TOPICS, agent_id
+from tests.workers import until
 
-DEADLINE_SECONDS = 10.0
 _SEND_SECONDS = 15.0
 _POLL_MS = 50
 _RETRY_SECONDS = 0.2
+_SECOND_REPLY_SECONDS = 1.0
 _BASE_BIDS = (1, 137, 1_000, 250_000, 2**53 - 1)
 _KEPT_PROBLEMS = 20
 
@@ -42,6 +43,7 @@ class Asked:
     base_bid_sats: int
     description: str
     asked_at: float
+    deadline: float
     known_as_of: datetime | None
     delivered: bool = False
     answered_at: list[float] = field(default_factory=list)
@@ -51,7 +53,7 @@ class Asked:
     @property
     def in_time(self) -> bool:
         """Whether it was answered before its deadline."""
-        return bool(self.answered_at) and self.answered_at[0] - self.asked_at <= DEADLINE_SECONDS
+        return bool(self.answered_at) and self.answered_at[0] <= self.deadline
 
 
 class Prober:
@@ -63,13 +65,20 @@ class Prober:
     """
 
     def __init__(
-        self, bootstrap_servers: str, names: TopicNames, *, partitions: int, asks_a_second: float
+        self,
+        bootstrap_servers: str,
+        names: TopicNames,
+        *,
+        partitions: int,
+        asks_a_second: float,
+        deadline_seconds: float,
     ) -> None:
         self._servers = bootstrap_servers
         self._names = names
         self._partitions = partitions
         self._agents = _agents_of_shards(partitions)
         self.interval_seconds = 1 / asks_a_second
+        self._deadline_seconds = deadline_seconds
         self._stopping = asyncio.Event()
         self._as_of: dict[str, datetime] = {}
         self._sending: set[asyncio.Task[None]] = set()
@@ -98,7 +107,7 @@ class Prober:
             reading = asyncio.create_task(self._read(consumer), name="read-replies")
             try:
                 await asyncio.gather(*(self._ask_shard(producer, shard) for shard in self._agents))
-                await asyncio.sleep(DEADLINE_SECONDS)
+                await self._last_replies()
             finally:
                 reading.cancel()
                 await asyncio.gather(reading, *self._sending, return_exceptions=True)
@@ -124,6 +133,7 @@ class Prober:
             base_bid_sats=_BASE_BIDS[number % len(_BASE_BIDS)],
             description=TOPICS[number % len(TOPICS)] + EXTRAS[number % len(EXTRAS)],
             asked_at=time.monotonic(),
+            deadline=time.monotonic() + self._deadline_seconds,
             known_as_of=self._as_of.get(agent),
         )
         self.asked[request_id] = asked
@@ -131,9 +141,31 @@ class Prober:
         with suppress(KafkaError, TimeoutError):
             async with asyncio.timeout(_SEND_SECONDS):
                 await producer.send_and_wait(
-                    self._names.requests, _body(asked, request_id), key=agent.encode(), headers=headers
+                    self._names.requests, self._body(asked, request_id), key=agent.encode(), headers=headers
                 )
             asked.delivered = True
+
+    async def _last_replies(self) -> None:
+        """Waits until every request is answered, or past its deadline, and a moment for a second reply."""
+        waiting = list(self._recent(time.monotonic() - self._deadline_seconds))
+
+        async def over() -> bool:
+            return all(asked.answered_at or time.monotonic() > asked.deadline for asked in waiting)
+
+        await until(over, "the last requests are over", seconds=2 * self._deadline_seconds)
+        await asyncio.sleep(_SECOND_REPLY_SECONDS)
+
+    def _body(self, asked: Asked, request_id: str) -> bytes:
+        return json.dumps(
+            {
+                "agent_id": asked.agent_id,
+                "base_bid_sats": asked.base_bid_sats,
+                "description": asked.description,
+                "request_id": request_id,
+                "deadline": (datetime.now(UTC) + timedelta(seconds=self._deadline_seconds)).isoformat(),
+                "include": ["learned_keywords"],
+            }
+        ).encode()
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -199,7 +231,7 @@ class Prober:
 
     def _answer_times(self, shard: int, since: float) -> list[float]:
         """The answers of a shard from a deadline before a moment on."""
-        recent = self._recent(since - 2 * DEADLINE_SECONDS)
+        recent = self._recent(since - 2 * self._deadline_seconds)
         return sorted(at for asked in recent if asked.shard == shard for at in asked.answered_at)
 
     def _recent(self, moment: float) -> Iterator[Asked]:
@@ -221,19 +253,6 @@ def _agents_of_shards(partitions: int) -> dict[int, list[str]]:
     for number in range(AGENTS):
         found[partition_of(agent_id(number))].append(agent_id(number))
     return dict(found)
-
-
-def _body(asked: Asked, request_id: str) -> bytes:
-    return json.dumps(
-        {
-            "agent_id": asked.agent_id,
-            "base_bid_sats": asked.base_bid_sats,
-            "description": asked.description,
-            "request_id": request_id,
-            "deadline": (datetime.now(UTC) + timedelta(seconds=DEADLINE_SECONDS)).isoformat(),
-            "include": ["learned_keywords"],
-        }
-    ).encode()
 
 
 # --- the reply's check -----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The replicas under test: real worker processes, their names surviving restarts, each with its folder."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,6 @@ from tests.workers import WorkerProcess, running_worker, until
 READY_SECONDS = 180.0
 _WRITE_POLL_SECONDS = 0.0002
 _MEMORY_POLL_SECONDS = 1.0
-_KIBIBYTE = 1024
 
 
 @dataclass(slots=True)
@@ -29,6 +29,8 @@ class Replica:
     state_dir: Path
     worker: WorkerProcess | None = None
     life: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _read_bytes: int = 0
+    _shards: frozenset[int] = frozenset()
 
     @property
     def running(self) -> WorkerProcess:
@@ -38,9 +40,24 @@ class Replica:
 
     @property
     def shards(self) -> frozenset[int]:
-        """The shards that the group gave it last."""
-        assigned = self.running.logged("shards.assigned") if self.worker else []
-        return frozenset(assigned[-1]["shards"]) if assigned else frozenset()
+        """The shards that the group gave it last; none if it does not run."""
+        if self.worker is not None:
+            self._follow_log(self.worker.log_path)
+        return self._shards
+
+    def _follow_log(self, path: Path) -> None:
+        """Reads what the log says since the last look: it is asked for many times a second."""
+        with path.open("rb") as log:
+            log.seek(self._read_bytes)
+            whole, newline, _ = log.read().rpartition(b"\n")
+        self._read_bytes += len(whole) + len(newline)
+        for line in whole.splitlines():
+            if b'"shards.assigned"' in line:
+                self._shards = frozenset(json.loads(line)["shards"])
+
+    def forget_process(self) -> None:
+        """Its process has ended: the next one has a log of its own, and no shards yet."""
+        self.worker, self._read_bytes, self._shards = None, 0, frozenset()
 
     def file_of(self, shard: int) -> Path:
         """Where its file of a shard lies, or would lie."""
@@ -66,7 +83,7 @@ class Replicas:
 
     Attributes:
         logs: the logs of all processes so far.
-        rebalances: how often any of them was given shards, over all processes.
+        peak_bytes: the most memory that any of them held.
     """
 
     def __init__(
@@ -132,7 +149,7 @@ class Replicas:
         await self._gone(replica)
 
     async def _gone(self, replica: Replica) -> None:
-        replica.worker = None
+        replica.forget_process()
         await replica.life.aclose()
 
     def suspend(self, name: str) -> None:

@@ -8,7 +8,7 @@ import sqlite3
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from learner_worker.brokers import KafkaCluster
@@ -19,7 +19,7 @@ from learner_worker.stream.partitions import partitioner
 from tests import model
 from tests.faults import judge
 from tests.faults.load import Swarm
-from tests.faults.prober import DEADLINE_SECONDS, Asked, Prober
+from tests.faults.prober import Asked, Prober
 from tests.faults.replicas import Replica, Replicas, wal_of
 from tests.faults.wal import unfinished_frames
 from tests.workers import create_topics, until
@@ -40,6 +40,7 @@ class Plan:
 
     Attributes:
         horizon_seconds: how far apart the events of one auction may arrive. A lost disk reads as much again.
+        deadline_seconds: how long an asker waits.
     """
 
     partitions: int = 6
@@ -48,14 +49,20 @@ class Plan:
     seed: int = 1
     session_timeout_seconds: float = 6.0
     horizon_seconds: float = 3_600.0
+    deadline_seconds: float = 10.0
     settings: Mapping[str, str] = field(default_factory=dict)
     replicas: tuple[str, ...] = REPLICAS
+
+    def patient(self) -> "Plan":
+        """The same with Kafka's own session timeout: a replica that restarts is not given up."""
+        return replace(self, session_timeout_seconds=45.0)
 
     def flags(self) -> dict[str, str]:
         """The workers' settings."""
         return {
             "--session-timeout-seconds": f"{self.session_timeout_seconds:g}",
             "--auction-horizon-seconds": f"{self.horizon_seconds:g}",
+            "--request-ttl-seconds": f"{self.deadline_seconds:g}",
             **self.settings,
         }
 
@@ -127,7 +134,13 @@ class Scene:
         self.rng = random.Random(plan.seed)
         servers = kafka.bootstrap_servers
         self.swarm = Swarm(servers, names, seed=plan.seed, events_a_second=plan.events_a_second)
-        self.prober = Prober(servers, names, partitions=plan.partitions, asks_a_second=plan.asks_a_second)
+        self.prober = Prober(
+            servers,
+            names,
+            partitions=plan.partitions,
+            asks_a_second=plan.asks_a_second,
+            deadline_seconds=plan.deadline_seconds,
+        )
         self.windows: list[Window] = []
         self.kills_in_a_transaction = 0
         self.crashed_files_checked = 0
@@ -305,7 +318,7 @@ class Scene:
 
     def _was_settled(self, asked: Asked) -> bool:
         """Whether no fault touched the request or its replies."""
-        last = max(asked.answered_at, default=asked.asked_at + DEADLINE_SECONDS)
+        last = max(asked.answered_at, default=asked.deadline)
         return asked.delivered and not any(
             asked.asked_at < window.ended + _SETTLING_SECONDS and last > window.began
             for window in self.windows

@@ -115,7 +115,7 @@ def rolling_restarts(options: Options) -> list[Row]:
 
 
 async def _rolling_restarts(options: Options) -> Row:
-    async with _scene(options, "rolling-restart", options.plan(), brokers=1) as scene:
+    async with _scene(options, "rolling-restart", options.plan().patient(), brokers=1) as scene:
         grown = [await faults.restart_workers(scene) for _ in range(options.times)]
         report = await scene.report()
     changed = sum(map(bool, grown))
@@ -140,6 +140,7 @@ async def _kafka_away(options: Options) -> Row:
         await scene.published(5_000)
         before = scene.replicas.rss_bytes()
         await faults.take_kafka_away(scene, nodes=_BROKERS, seconds=_KAFKA_AWAY_SECONDS)
+        await scene.published(scene.swarm.published + 2_000)
         report = await scene.report()
     return row_of(
         f"Kafka away for {_KAFKA_AWAY_SECONDS:g} s",

@@ -118,6 +118,7 @@ _ASKED = Asked(
     base_bid_sats=1_000,
     description="parse invoices",
     asked_at=0.0,
+    deadline=10.0,
     known_as_of=None,
 )
 
@@ -185,7 +186,7 @@ def test_the_longest_gap_touches_the_fault() -> None:
 
 def test_a_reply_from_an_older_state_is_noticed() -> None:
     """A request made after a newer answer was read must not be answered from before that."""
-    prober = Prober("localhost:1", Topics().named(), partitions=2, asks_a_second=1)
+    prober = Prober("localhost:1", Topics().named(), partitions=2, asks_a_second=1, deadline_seconds=10)
     newer, older = "2026-01-01T00:00:02Z", "2026-01-01T00:00:01Z"
     first, second = dataclasses.replace(_ASKED, asked_at=time.monotonic()), dataclasses.replace(_ASKED)
     prober._note_as_of({"as_of": newer}, first)
