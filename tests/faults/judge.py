@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,16 +34,16 @@ class Verdict:
     """
 
     outcomes: int = 0
-    lost: int = 0
-    duplicated: int = 0
+    lost: set[Key] = field(default_factory=set)
+    duplicated: set[Key] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
 
     def compare(self, where: str, found: Outcomes, expected: Outcomes) -> None:
         """Counts what is missing, what is too much and what differs in one place."""
         missing, surplus = expected.keys() - found.keys(), found.keys() - expected.keys()
         differing = {key for key in expected.keys() & found.keys() if expected[key] != found[key]}
-        self.lost += len(missing)
-        self.duplicated += len(surplus)
+        self.lost |= missing
+        self.duplicated |= surplus
         for what, keys in (("lacks", missing), ("has besides", surplus), ("differs in", differing)):
             if keys:
                 shown = [(key, found.get(key), expected.get(key)) for key in sorted(keys)[:_KEPT_DETAILS]]
@@ -70,12 +71,19 @@ class Latest:
     def __init__(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
         self._consumer = consumer
         self._partitions = partitions
+        self._came_at = time.monotonic()
         self.entries: dict[bytes | None, Entry] = {}
+
+    @property
+    def quiet_seconds(self) -> float:
+        """For how long no record has come."""
+        return time.monotonic() - self._came_at
 
     async def refresh(self) -> None:
         """Reads to the end."""
         async for entry in entries_to_the_end(self._consumer, self._partitions):
             self.entries[entry.key] = entry
+            self._came_at = time.monotonic()
 
 
 @contextlib.asynccontextmanager

@@ -207,9 +207,11 @@ def test_the_verdict_counts_lost_doubled_and_different_outcomes() -> None:
     found[second] = dataclasses.replace(expected[second], closed_at=0)
     verdict = Verdict()
     verdict.compare("here", expected, expected)
-    assert (verdict.lost, verdict.duplicated, verdict.failures) == (0, 0, [])
-    verdict.compare("here", found, expected)
-    assert (verdict.lost, verdict.duplicated, len(verdict.failures)) == (1, 1, 3)
+    assert (verdict.lost, verdict.duplicated, verdict.failures) == (set(), set(), [])
+    for place in ("the file", "the changelog"):
+        verdict.compare(place, found, expected)
+    assert (verdict.lost, verdict.duplicated) == ({first}, {("nobody's", "agent")})
+    assert len(verdict.failures) == 6
 
 
 def test_a_row_with_a_failure_does_not_hold() -> None:
