@@ -21,7 +21,7 @@ KILLS = 5
 QUICK_FAILOVER = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
 PLAN = Plan(events_a_second=80, asks_a_second=3)
 # A restart must not be taken for a death, nor a slow machine's restart for a lost request.
-PATIENT = replace(PLAN.patient(), deadline_seconds=30)
+PATIENT = replace(PLAN.patient(), deadline_seconds=60)
 
 
 @pytest.fixture(scope="module")

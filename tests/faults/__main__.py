@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -39,6 +40,7 @@ def main(
     json_path: Path | None,
 ) -> None:
     """Break a running system again and again, and count what was lost, doubled or answered wrongly."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: brokers and workers end, too
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)  # its servers die here
     folder = Path(tempfile.mkdtemp(prefix="learner-faults-"))
     options = Options(kills, events, times, seed, simulation_seeds, standby_replicas, folder, _say)

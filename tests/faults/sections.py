@@ -206,8 +206,9 @@ def ablations(options: Options) -> list[Row]:
     with ProcessPoolExecutor(_PROCESSES) as processes:
         rows = list(processes.map(_ablation, ablation.ABLATIONS))
     unnoticed = [name for name, seeds, scenarios in rows if not seeds and not scenarios]
-    notes = [
-        f"without {name}: {seeds} of {_ABLATION_SEEDS} seeds, {scenarios} directed sequences fail"
+    notes = ["who fails without"]
+    notes += [
+        f"{name}: {seeds} of {_ABLATION_SEEDS} seeds, {scenarios} sequences"
         for name, seeds, scenarios in rows
     ]
     failures = [f"nothing notices the loss of: {name}" for name in unnoticed]
