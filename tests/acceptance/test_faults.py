@@ -14,7 +14,7 @@ from learner_worker.brokers import BrokerKind, KafkaCluster
 from tests.faults import faults
 from tests.faults.scene import Plan, Scene, running_scene
 
-pytestmark = pytest.mark.own_kafka
+pytestmark = [pytest.mark.own_kafka, pytest.mark.timeout(900)]  # three brokers and three workers on few cores
 
 NODES = 3
 KILLS = 5
