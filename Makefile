@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test interop check check-deploy check-asyncapi schemas lock clean
+.PHONY: help demo test chaos interop check check-deploy check-asyncapi schemas lock clean
 
 # On the command line only: ARGS goes to the command, PYTHON is used instead of the first one found.
 ARGS =
@@ -33,6 +33,10 @@ demo: $(READY) ## Watch a swarm bid and the learner learn, on an embedded broker
 
 test: $(READY) ## Run the tests on every broker that is here; ARGS="tests/unit -x"
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Takes KILLS and SIMULATION_SEEDS from the environment; make puts what its command line says there.
+chaos: $(READY) ## Break a running system for an hour and count what is lost; KILLS=500, ARGS="--only worker-kill"
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 interop: $(READY) ## Let other frameworks' clients ask, on Apache Kafka (needs Java 17, Maven, Node 20); ARGS="nestjs"
 	@$(BIN)/python -m tests.interop $(ARGS)

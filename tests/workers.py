@@ -42,11 +42,13 @@ async def until(condition: Callable[[], Awaitable[T | None]], what: str, *, seco
     return value
 
 
-async def create_topics(bootstrap_servers: str, prefix: str, *, partitions: int = 4) -> TopicNames:
-    """Creates all topics under a prefix."""
+async def create_topics(
+    bootstrap_servers: str, prefix: str, *, partitions: int = 4, replication_factor: int | None = 1
+) -> TopicNames:
+    """Creates all topics under a prefix; without a factor three copies, or as many as there are brokers."""
     names = Topics(prefix=prefix).named()
     async with connected(Connection(bootstrap_servers), patience_seconds=30) as cluster:
-        await cluster.create_topics(names, partitions=partitions, replication_factor=1)
+        await cluster.create_topics(names, partitions=partitions, replication_factor=replication_factor)
     return names
 
 
@@ -56,6 +58,7 @@ class WorkerProcess:
 
     process: asyncio.subprocess.Process
     log_path: Path
+    _url: str | None = None
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -69,10 +72,10 @@ class WorkerProcess:
 
     async def get(self, path: str) -> tuple[int, str]:
         """An HTTP answer of the worker: status and body; status 0 while there is none."""
-        listening = self.logged("http.listening")
-        if not listening:
-            return 0, ""
-        return await asyncio.to_thread(_get, listening[0]["url"] + path)
+        if self._url is None:
+            listening = self.logged("http.listening")
+            self._url = listening[0]["url"] if listening else None
+        return (0, "") if self._url is None else await asyncio.to_thread(_get, self._url + path)
 
     async def ready(self, seconds: float = START_SECONDS) -> None:
         """Waits for readiness."""
@@ -204,11 +207,16 @@ def outcomes_on_disk(*state_dirs: Path) -> dict[tuple[str, str], Outcome]:
     """Every outcome that counts in the shard files of some replicas, as the model describes outcomes."""
     found: dict[tuple[str, str], Outcome] = {}
     for path in (path for folder in state_dirs for path in sorted(folder.glob("shard-*.sqlite3"))):
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            for row in connection.execute(_OUTCOMES):
-                assert (row[0], row[1]) not in found, f"{row[:2]} stands in two shards"
-                found[row[0], row[1]] = _outcome(row)
+        for key, outcome in outcomes_in_file(path).items():
+            assert key not in found, f"{key} stands in two shards"
+            found[key] = outcome
     return found
+
+
+def outcomes_in_file(path: Path) -> dict[tuple[str, str], Outcome]:
+    """Every outcome that counts in one shard's file."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return {(row[0], row[1]): _outcome(row) for row in connection.execute(_OUTCOMES)}
 
 
 _OUTCOMES = """

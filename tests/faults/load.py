@@ -1,0 +1,141 @@
+"""A swarm that publishes for as long as wanted. Its seed and how far it came tell what it published."""
+
+import asyncio
+import random
+from collections.abc import Iterator, Sequence
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from learner_worker.contract.topics import TopicName, TopicNames
+from tests.model import Event
+from tests.swarm import START_US, swarm_history
+from tests.workers import topic_of
+
+AGENTS = 120
+BLOCK_AUCTIONS = 60
+_BLOCK_SPACING_US = 1_000_000
+_SEEDS_A_RUN = 1_000_000
+_DISPLACED = 0.3
+_DUPLICATED = 0.2
+_CHUNK = 100
+_RETRY_SECONDS = 0.5
+_MAX_CATCH_UP_SECONDS = 1.0
+_Outgoing = tuple[TopicName, bytes, bytes]
+
+
+def block_events(seed: int, block: int) -> list[Event]:
+    """One block's events, each once: whole auctions, none of which has an event in another block."""
+    return swarm_history(
+        seed * _SEEDS_A_RUN + block,
+        BLOCK_AUCTIONS,
+        agents=AGENTS,
+        start_us=START_US + block * _BLOCK_SPACING_US,
+        spacing_us=_BLOCK_SPACING_US // BLOCK_AUCTIONS,
+    )
+
+
+def delivery(seed: int, block: int) -> list[Event]:
+    """A block as it is published: a third of the events out of order, a fifth once more some time later."""
+    rng = random.Random(f"{seed}/{block}")
+    events = block_events(seed, block)
+    size = len(events)
+    places = [
+        (place + (rng.uniform(-size, size) if rng.random() < _DISPLACED else 0.0), event)
+        for place, event in enumerate(events)
+    ]
+    repeated = rng.sample(list(enumerate(events)), round(_DUPLICATED * size))
+    places += [(place + rng.uniform(0, size), event) for place, event in repeated]
+    return [event for _, event in sorted(places, key=lambda placed: placed[0])]
+
+
+class Swarm:
+    """Publishes block after block at a rate, through every outage, until told to stop at a block's end.
+
+    Attributes:
+        blocks: how many blocks were published.
+        published: how many events, duplicates included.
+        poison: the values of records that are no events, one a block.
+        longest_block_seconds: how long the slowest block took; the auction horizon has to be longer.
+    """
+
+    def __init__(
+        self, bootstrap_servers: str, names: TopicNames, *, seed: int, events_a_second: float
+    ) -> None:
+        self._servers = bootstrap_servers
+        self._names = names
+        self._seed = seed
+        self._rate = events_a_second
+        self._stopping = asyncio.Event()
+        self._due = 0.0
+        self.blocks = 0
+        self.published = 0
+        self.poison: set[bytes] = set()
+        self.longest_block_seconds = 0.0
+
+    def history(self) -> Iterator[list[Event]]:
+        """What was published, each event once, block by block."""
+        return (block_events(self._seed, block) for block in range(self.blocks))
+
+    def stop(self) -> None:
+        """Lets `run` end with the block in hand."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Publishes until told to stop."""
+        self._due = asyncio.get_running_loop().time()
+        async with AIOKafkaProducer(
+            bootstrap_servers=self._servers, acks="all", linger_ms=5, max_batch_size=256 * 1024
+        ) as producer:
+            while not self._stopping.is_set():
+                await self._publish_block(producer)
+
+    async def _publish_block(self, producer: AIOKafkaProducer) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        events = delivery(self._seed, self.blocks)
+        for start in range(0, len(events), _CHUNK):
+            chunk = events[start : start + _CHUNK]
+            await self._keep_pace(len(chunk))
+            await _delivered(
+                producer,
+                [(topic_of(event, self._names), event.task_id.encode(), event.to_json()) for event in chunk],
+            )
+            self.published += len(chunk)
+        poison = b"poison %d" % self.blocks
+        await _delivered(producer, [(self._names.bid_placed, poison, poison)])
+        self.poison.add(poison)
+        self.blocks += 1
+        self.longest_block_seconds = max(self.longest_block_seconds, clock() - began)
+
+    async def _keep_pace(self, events: int) -> None:
+        now = asyncio.get_running_loop().time()
+        self._due = max(self._due + events / self._rate, now - _MAX_CATCH_UP_SECONDS)
+        await asyncio.sleep(max(0.0, self._due - now))
+
+
+async def _delivered(producer: AIOKafkaProducer, outgoing: Sequence[_Outgoing]) -> None:
+    """Sends until Kafka has acknowledged every record: what it refused, or never answered, is sent again."""
+    waiting = list(outgoing)
+    while waiting:
+        sent = [await _handed_over(producer, item) for item in waiting]
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+        waiting = [item for item, answer in zip(waiting, answers, strict=True) if _failed(answer)]
+        if waiting:
+            await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _handed_over(producer: AIOKafkaProducer, item: _Outgoing) -> "asyncio.Future[object]":
+    topic, key, value = item
+    try:
+        sent: asyncio.Future[object] = await producer.send(topic, value, key=key)
+    except KafkaError as error:
+        sent = asyncio.get_running_loop().create_future()
+        sent.set_exception(error)
+    return sent
+
+
+def _failed(answer: object) -> bool:
+    if isinstance(answer, BaseException) and not isinstance(answer, KafkaError):
+        raise answer
+    return isinstance(answer, KafkaError)

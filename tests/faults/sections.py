@@ -1,0 +1,233 @@
+"""What `make chaos` runs: the one table from a section's name to what runs it.
+
+Another section is a function from the options to rows, and a line in `SECTIONS`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from learner_worker.brokers import KafkaCluster
+from tests.faults import faults
+from tests.faults.scene import Plan, Scene, running_scene
+from tests.faults.table import Row, row_of
+from tests.simulation import ablation
+from tests.simulation.driver import run_seed
+from tests.simulation.environment import simulated
+
+_BROKERS = 3
+_KAFKA_AWAY_SECONDS = 120.0
+_SEEDS_A_TASK = 50
+_ABLATION_SEEDS = 150
+_PROCESSES = 2
+_SHOWN_SEEDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for.
+
+    Attributes:
+        kills: of workers; `times` is how often every other fault is done.
+        events: how many are published at least during the kills of workers.
+        standby_replicas: handed to the workers if given.
+        folder: for state and logs.
+    """
+
+    kills: int
+    events: int
+    times: int
+    seed: int
+    simulation_seeds: int
+    standby_replicas: int | None
+    folder: Path
+    say: Callable[[str], None]
+
+    def plan(self) -> Plan:
+        """The usual scene."""
+        standby = self.standby_replicas
+        settings = {} if standby is None else {"--standby-replicas": str(standby)}
+        return Plan(seed=self.seed, settings=settings)
+
+
+Section = Callable[[Options], list[Row]]
+Repeated = Callable[[Scene], Awaitable[None]]
+
+
+@asynccontextmanager
+async def _scene(options: Options, name: str, plan: Plan, *, brokers: int) -> AsyncIterator[Scene]:
+    folder = options.folder / name
+    with KafkaCluster(folder / "kafka", nodes=brokers) as kafka:
+        async with running_scene(kafka, folder, plan, say=options.say) as scene:
+            yield scene
+
+
+# --- faults on a running system --------------------------------------------------------------------------
+
+
+def worker_kills(options: Options) -> list[Row]:
+    """kill -9 of workers, half of the disks lost."""
+    return [asyncio.run(_worker_kills(options))]
+
+
+async def _worker_kills(options: Options) -> Row:
+    # A lost disk reads the horizon's events again: a short one keeps the run short.
+    plan = replace(options.plan(), partitions=12, events_a_second=1_000.0, horizon_seconds=60.0)
+    async with _scene(options, "worker-kill", plan, brokers=1) as scene:
+        for _ in range(options.kills):
+            await faults.kill_worker(scene)
+        await scene.published(options.events)
+        report = await scene.report()
+    return row_of(
+        "worker kill -9, half of the disks lost",
+        options.kills,
+        report,
+        f"{scene.kills_in_a_transaction} kills left an unfinished transaction in a file",
+        f"{scene.crashed_files_checked} files checked right after their kill",
+        f"{report.unanswered} requests passed their deadline",
+    )
+
+
+def broker_kills(options: Options) -> list[Row]:
+    """kill -9 of one of three brokers."""
+    return [asyncio.run(_repeated(options, "broker kill -9", faults.kill_broker, brokers=_BROKERS))]
+
+
+def suspensions(options: Options) -> list[Row]:
+    """SIGSTOP of a worker past its session timeout."""
+    return [asyncio.run(_repeated(options, "SIGSTOP past the session timeout", faults.suspend_worker))]
+
+
+async def _repeated(options: Options, fault: str, run: Repeated, *, brokers: int = 1) -> Row:
+    async with _scene(options, fault.replace(" ", "-"), options.plan(), brokers=brokers) as scene:
+        for _ in range(options.times):
+            await run(scene)
+        report = await scene.report()
+    return row_of(fault, options.times, report, f"{report.unanswered} requests passed their deadline")
+
+
+def rolling_restarts(options: Options) -> list[Row]:
+    """Rolling restarts of three workers, the group's generation unchanged, no request lost."""
+    return [asyncio.run(_rolling_restarts(options))]
+
+
+async def _rolling_restarts(options: Options) -> Row:
+    async with _scene(options, "rolling-restart", options.plan().patient(), brokers=1) as scene:
+        grown = [await faults.restart_workers(scene) for _ in range(options.times)]
+        report = await scene.report()
+    changed = sum(map(bool, grown))
+    report.failures += [f"the generation changed in {changed} restarts: {grown}"] * bool(changed)
+    report.failures += [f"{report.unanswered} requests passed their deadline"] * bool(report.unanswered)
+    return row_of(
+        "rolling restart of 3 workers",
+        options.times,
+        report,
+        f"the group's generation changed in {changed} of them",
+        f"{report.unanswered} of {len(scene.prober.asked)} requests passed their deadline",
+    )
+
+
+def kafka_away(options: Options) -> list[Row]:
+    """All brokers killed for two minutes under load."""
+    return [asyncio.run(_kafka_away(options))]
+
+
+async def _kafka_away(options: Options) -> Row:
+    async with _scene(options, "kafka-away", options.plan(), brokers=_BROKERS) as scene:
+        await scene.published(5_000)
+        before = scene.replicas.rss_bytes()
+        await faults.take_kafka_away(scene, nodes=_BROKERS, seconds=_KAFKA_AWAY_SECONDS)
+        await scene.published(scene.swarm.published + 2_000)
+        report = await scene.report()
+    return row_of(
+        f"Kafka away for {_KAFKA_AWAY_SECONDS:g} s",
+        1,
+        report,
+        f"a replica held {before / 2**20:.0f} MiB before",
+    )
+
+
+def scaling(options: Options) -> list[Row]:
+    """2, 3, 2, 3, 2, 1 replicas: the third comes first without, then with files."""
+    return [asyncio.run(_scaling(options))]
+
+
+async def _scaling(options: Options) -> Row:
+    plan = replace(options.plan(), replicas=("one", "two"))
+    pair, three = ("one", "two"), ("one", "two", "three")
+    async with _scene(options, "scaling", plan, brokers=1) as scene:
+        await scene.published(5_000)
+        moves = [await faults.scale(scene, *names) for names in (three, pair, three, pair, ("one",))]
+        report = await scene.report()
+    return row_of("scaling 2-3-2-3-2-1", len(moves), report, *map(_told, moves))
+
+
+def _told(move: faults.Move) -> str:
+    silent = ", ".join(
+        f"{max(seconds):.1f} s with {kept}" for kept, seconds in sorted(move.silent_seconds.items())
+    )
+    return f"{move.step}: {move.moved} shards moved, at least {move.least} had to; silent {silent or '-'}"
+
+
+# --- the simulation --------------------------------------------------------------------------------------
+
+
+def simulation(options: Options) -> list[Row]:
+    """The deterministic simulation, seed by seed."""
+    starts = range(0, options.simulation_seeds, _SEEDS_A_TASK)
+    chunks = [range(start, min(start + _SEEDS_A_TASK, options.simulation_seeds)) for start in starts]
+    failing: list[str] = []
+    with ProcessPoolExecutor(_PROCESSES) as processes:
+        for number, found in enumerate(processes.map(_failing_seeds, chunks), 1):
+            failing += found
+            if number % 20 == 0:
+                options.say(f"simulation: {number * _SEEDS_A_TASK} seeds, {len(failing)} fail")
+    notes = [f"{len(failing)} seeds fail"]
+    return [Row("simulation", options.simulation_seeds, notes=notes, failures=failing[:_SHOWN_SEEDS])]
+
+
+def _failing_seeds(seeds: range) -> list[str]:
+    """What went wrong with those that fail."""
+    failing = []
+    with simulated():
+        for seed in seeds:
+            try:
+                run_seed(seed)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the other seeds are run as well)
+                failing.append(f"seed {seed}: {type(error).__name__}: {str(error)[:300]}")
+    return failing
+
+
+def ablations(options: Options) -> list[Row]:
+    """Every safeguard taken out in turn: who notices."""
+    with ProcessPoolExecutor(_PROCESSES) as processes:
+        rows = list(processes.map(_ablation, ablation.ABLATIONS))
+    unnoticed = [name for name, seeds, scenarios in rows if not seeds and not scenarios]
+    notes = ["who fails without"]
+    notes += [
+        f"{name}: {seeds} of {_ABLATION_SEEDS} seeds, {scenarios} sequences"
+        for name, seeds, scenarios in rows
+    ]
+    failures = [f"nothing notices the loss of: {name}" for name in unnoticed]
+    return [Row("safeguards taken out", len(rows), notes=notes, failures=failures)]
+
+
+def _ablation(name: str) -> tuple[str, int, int]:
+    with simulated(), ablation.Without(name):
+        seeds = sum(1 for _ in ablation.seeds_that_notice(range(_ABLATION_SEEDS)))
+        return name, seeds, sum(1 for _ in ablation.scenarios_that_notice())
+
+
+SECTIONS: dict[str, Section] = {
+    "simulation": simulation,
+    "ablation": ablations,
+    "worker-kill": worker_kills,
+    "broker-kill": broker_kills,
+    "sigstop": suspensions,
+    "rolling-restart": rolling_restarts,
+    "kafka-away": kafka_away,
+    "scaling": scaling,
+}
