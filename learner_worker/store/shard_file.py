@@ -14,7 +14,7 @@ import structlog
 from learner_worker.contract.fields import AgentId, Shard, TaskId
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.keywords import Tally
-from learner_worker.domain.outcomes import Outcome
+from learner_worker.domain.outcomes import Cutoff, Outcome
 from learner_worker.errors import ConfigurationError, StateError
 from learner_worker.store.statements import (
     AgentRow,
@@ -32,7 +32,7 @@ from learner_worker.store.statements import (
     writes_of,
 )
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _BATCH = 500
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PRAGMAS = (
@@ -110,6 +110,35 @@ class ShardFile:
             page = [outcome_of(row) for row in rows]
             yield page
             task_id, agent_id = page[-1].task_id, page[-1].agent_id
+
+    async def load_cutoff(self) -> Cutoff | None:
+        """Before which times parts of outcomes have expired; None: nothing was ever forgotten.
+
+        Rows may still hold such parts until they are swept: compare what is `living` under it.
+        """
+        for row in await self._read("load_cutoff"):
+            return msgspec.convert(row, Cutoff)
+        return None
+
+    async def expired_after(
+        self, after: OutcomeKey | None, cutoff: Cutoff, *, scanned: int, limit: int
+    ) -> tuple[list[OutcomeKey], OutcomeKey | None]:
+        """Rows with an expired part, among the next so many in the order of their keys.
+
+        Returns:
+            At most `limit` keys, and the key to go on after; None at the table's end.
+        """
+        first = after or ("", "")
+        page_end = await self._read("load_page_end", *first, scanned - 1)
+        last = page_end or await self._read("load_last_key")
+        if not last:
+            return [], None
+        times = (cutoff.closes, cutoff.others)
+        found = await self._read("load_expired", *first, *map(str, last[0]), *times, limit)
+        keys = [msgspec.convert(row, OutcomeKey) for row in found]
+        if len(keys) == limit:
+            return keys, keys[-1]
+        return keys, msgspec.convert(page_end[0], OutcomeKey) if page_end else None
 
     async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
         """The metrics and keywords of the given agents; unknown ones are left out."""

@@ -14,7 +14,7 @@ _ACTIONS = 260
 class Weather:
     """One seed's run."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, forgetful: bool = False) -> None:
         self.rng = rng = random.Random(seed)
         self.slow = rng.choice((0.0, 0.02, 0.1))
         self.refusing = rng.choice((0.0, 0.0, 0.0, 0.02, 0.1))
@@ -29,6 +29,7 @@ class Weather:
             idle_seconds=0.5,
             checkpoint_seconds=rng.choice((0.2, 1.0, 1.0, 3.0)),
             cached_agents=rng.choice((1, 2, 1_000)),
+            retention=_retention(seed) if forgetful else None,
         )
         self.stormy = True
         self.world = World(names, shards, self.habits, shuffled(rng))
@@ -249,9 +250,15 @@ class Weather:
             process.stop()
 
 
-def run_seed(seed: int) -> None:
-    """Runs one seed's weather to its judgement."""
-    weather = Weather(seed)
+def _retention(seed: int) -> int:
+    """So long that the cutoff walks through the events' times, or jumps over them, or never comes there."""
+    walked = random.Random(f"retention {seed}").choice((20, 12, 8, 6, 3, 0, -5, -60, -1_500, -20_000))
+    return (36_000 - walked) * SECOND
+
+
+def run_seed(seed: int, *, forgetful: bool = False) -> None:
+    """Runs one seed's weather to its judgement; `forgetful`: with a retention."""
+    weather = Weather(seed, forgetful=forgetful)
     try:
         weather.run()
     except Exception as error:
