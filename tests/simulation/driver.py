@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from tests.simulation.history import Planned, plan
 from tests.simulation.worker import HORIZON, SECOND, TOPICS, Habits, Process
@@ -29,7 +30,6 @@ class Weather:
             idle_seconds=0.5,
             checkpoint_seconds=rng.choice((0.2, 1.0, 1.0, 3.0)),
             cached_agents=rng.choice((1, 2, 1_000)),
-            retention=_retention(seed) if forgetful else None,
         )
         self.stormy = True
         self.world = World(names, shards, self.habits, shuffled(rng))
@@ -37,6 +37,19 @@ class Weather:
         self.first: dict[str, int] = {}
         self.wrong_share = rng.choice((0.0, 0.0, 0.05, 0.3))
         self.actions: list[tuple[Callable[[], None], float]] = self._weighted()
+        if forgetful:
+            self._become_forgetful(random.Random(f"retention {seed}"))
+
+    def _become_forgetful(self, rng: random.Random) -> None:
+        """A retention so long that the cutoff walks through the events' times, jumps, or never comes there.
+
+        Every event has its own time: a bid that is much older than its close would expire before it.
+        """
+        walked = rng.choice((12, 4, 0, -3, -6, -9, -14, -20, -30, -40, -50, -1_500))
+        self.world.habits = replace(self.habits, retention=(36_000 - walked) * SECOND)
+        self.tasks = [[replace(planned, timeless=False) for planned in task] for task in self.tasks]
+        if rng.random() < 0.7:
+            self.actions = [(action, weight) for action, weight in self.actions if action != self._jump]
 
     async def _latency(self) -> None:
         if self.stormy and self.rng.random() < self.slow:
@@ -248,12 +261,6 @@ class Weather:
         if process is not None:
             self.world.note(f"stop {process.name}")
             process.stop()
-
-
-def _retention(seed: int) -> int:
-    """So long that the cutoff walks through the events' times, or jumps over them, or never comes there."""
-    walked = random.Random(f"retention {seed}").choice((20, 12, 8, 6, 3, 0, -5, -60, -1_500, -20_000))
-    return (36_000 - walked) * SECOND
 
 
 def run_seed(seed: int, *, forgetful: bool = False) -> None:

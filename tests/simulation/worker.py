@@ -24,8 +24,8 @@ from tests.simulation.loop import new_loop
 SECOND = 1_000_000
 TOLERANCE = SECOND
 HORIZON = 3_600 * SECOND
-GRACE = 3 * SECOND
-"""Shorter than the times between a bid and its close, so that parts of one outcome expire apart."""
+GRACE = 13 * SECOND
+"""As long as a bid may be placed before its close, and no more, so that parts of one outcome expire apart."""
 TOPICS = Topics().named()
 _runs = itertools.count()
 
