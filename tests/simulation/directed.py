@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tests.model import AuctionClosed, BidPlaced, TaskFinished
-from tests.simulation.checks import cutoff_of, fold, living, positions_of, require
+from tests.simulation.checks import cutoff_of, fold, living, positions_of, require, rows_of
 from tests.simulation.history import Planned
 from tests.simulation.worker import HORIZON, SECOND, TOPICS, Habits, Process
 from tests.simulation.world import CALM, World, no_latency
@@ -505,7 +505,74 @@ def a_zombie_sends_expired_facts_again() -> World:
     there.deliver_all()
     require(not _without_expired(there), "the zombie's fact is in the log")
     there.settle()
+    _require_swept(there, "w1")
     require(_without_expired(there), "the zombie's fact stays in the log")
+    return there
+
+
+def _require_swept(there: World, name: str) -> None:
+    """No row of the first shard that holds anything of before its cutoff."""
+    database = there.disks[name].databases[0]
+    rows = rows_of(database)
+    require(rows == living(rows, cutoff_of(database)), "a row holds an expired part", rows)
+
+
+@scenario
+def a_cutoff_moves_over_rows_that_no_checkpoint_has_written() -> World:
+    """Facts are joined and expire between two checkpoints: the sweep waits until they are in the file."""
+    there = world(habits=replace(CALM, retention=(36_000 - 3) * SECOND, checkpoint_seconds=60.0))
+    publish(there, bid("t", "a", 3, 4), close("t", "a", 5))
+    there.until(lambda: position(there.processes["w0"], TOPICS.outcomes) > 0)
+    require(filed(there, "w0", TOPICS.outcomes) == 0, "a checkpoint was faster")
+    _age(there, 10)
+    _require_swept(there, "w0")
+    return there
+
+
+@scenario
+def results_meet_a_sweep() -> World:
+    """A result is joined at any moment of the sweep that takes the close of its row away."""
+    there = _forgetful(closes_from=3)
+    for number in range(40):
+        now = (there.clock.micros - START_US) / SECOND - 36_000
+        publish(there, bid(f"t{number}", "a", 3, now + 4), close(f"t{number}", "a", now + 5))
+        there.settle()
+        there.advance(6 * SECOND)
+        young = Planned(BidPlaced("young", "z", 1, "", there.clock.micros))
+        publish(there, result(f"t{number}", "a", now + 20), young)
+        for _ in range(number * 3):
+            there.deliver_all()
+            there.processes["w0"].step(1)
+        publish(there, result(f"t{number}", "a", now + 21, succeeded=False))
+        there.settle()
+        there.check_disk("w0")
+    return there
+
+
+@scenario
+def a_bid_survives_the_fact_that_brought_it() -> World:
+    """A close expires before its bid; the agent's shard loses its disk, and only then a correction comes."""
+    there = World(("w0", "w1"), 2, replace(CALM, retention=(36_000 - 3) * SECOND))
+    for name in there.disks:
+        there.start(name)
+    there.until(lambda: there.broker.group.rebalance is None and len(there.broker.group.assignment) == 2)
+    task = next(name for name in map("t{}".format, range(99)) if there.partition_of(name) == 0)
+    agent = next(name for name in "abcdefgh" if there.partition_of(name) == 1)
+    publish(there, bid(task, agent, 3, 4), close(task, None, 5))
+    there.settle()
+    there.advance(4 * SECOND)
+    for shard in (0, 1):
+        young = next(name for name in map("y{}".format, range(99)) if there.partition_of(name) == shard)
+        publish(there, Planned(BidPlaced(young, "z", 1, "", there.clock.micros)))
+    there.settle()
+    there.compact(TOPICS.outcomes, 1)
+    owner = there.broker.group.owner(1)
+    require(owner is not None, "the agent's shard has an owner")
+    if owner is not None:
+        lose_disk(there, owner.name)
+    there.settle()
+    publish(there, close(task, None, 14))
+    there.settle()
     return there
 
 
