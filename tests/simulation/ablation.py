@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import cast
 from unittest import mock
@@ -23,7 +23,6 @@ from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint, SqlRow
 from learner_worker.stream.cluster import Committed
 from learner_worker.stream.ingest import Ingest, Marks
-from learner_worker.stream.records import Record
 from learner_worker.stream.writer import Writer
 from tests.simulation.checks import InvariantError
 from tests.simulation.directed import SCENARIOS
@@ -221,16 +220,6 @@ def _cutoff_unwritten(retention: Retention) -> Cutoff | None:
     return None
 
 
-async def _sweep_beside(state: ShardState, batch: Sequence[Record]) -> None:
-    state._learning.release()
-    try:
-        await _learn_batch(state, batch)
-    finally:
-        await state._learning.acquire()
-
-
-_learn_batch = ShardState._learn_batch
-
 ABLATIONS["an empty disk finds the cutoff with the commit"] = [(shard, "noted", _note_nothing)]
 ABLATIONS["expired parts are not joined"] = [(Retention, "read", _unfiltered)]
 ABLATIONS["expired facts are not sent"] = [(Retention, "living", _all_sent)]
@@ -238,7 +227,6 @@ ABLATIONS["expired facts that are read are tombstoned"] = [(Retention, "read", _
 ABLATIONS["what lives of an expired fact is sent first"] = [(Retention, "due", _nothing_left_of)]
 ABLATIONS["rows are swept once the cutoff is written"] = [(Retention, "advance", _swept_before_written)]
 ABLATIONS["the cutoff in the file"] = [(Retention, "cut", _cutoff_unwritten)]
-ABLATIONS["no sweep beside a batch of facts"] = [(ShardState, "_learn_batch", _sweep_beside)]
 
 
 # --- who notices -----------------------------------------------------------------------------------------

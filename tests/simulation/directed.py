@@ -467,7 +467,7 @@ def a_correction_in_time_of_an_expired_close() -> World:
     _age(there, 4)
     there.compact(TOPICS.outcomes, 0)
     lose_disk(there, "w0")
-    publish(there, close("t", "b", 14))
+    publish(there, close("t", "b", 16))
     there.settle()
     return there
 
@@ -558,9 +558,9 @@ def a_bid_survives_the_fact_that_brought_it() -> World:
     there.until(lambda: there.broker.group.rebalance is None and len(there.broker.group.assignment) == 2)
     task = next(name for name in map("t{}".format, range(99)) if there.partition_of(name) == 0)
     agent = next(name for name in "abcdefgh" if there.partition_of(name) == 1)
-    publish(there, bid(task, agent, 3, 4), close(task, None, 5))
+    publish(there, bid(task, agent, 3, 14), close(task, None, 15))
     there.settle()
-    there.advance(4 * SECOND)
+    there.advance(round(11.5 * SECOND))
     for shard in (0, 1):
         young = next(name for name in map("y{}".format, range(99)) if there.partition_of(name) == shard)
         publish(there, Planned(BidPlaced(young, "z", 1, "", there.clock.micros)))
@@ -571,8 +571,9 @@ def a_bid_survives_the_fact_that_brought_it() -> World:
     if owner is not None:
         lose_disk(there, owner.name)
     there.settle()
-    publish(there, close(task, None, 14))
+    publish(there, close(task, None, 27))
     there.settle()
+    require(len(rows_of(there.disks["w1"].databases[1])) == 1, "the corrected close is past retention")
     return there
 
 
