@@ -1,6 +1,7 @@
 """A shard's SQLite file: opened, migrated, read in batches, written one checkpoint at a time."""
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from importlib import resources
@@ -34,6 +35,8 @@ from learner_worker.store.statements import (
 
 FORMAT: Final = 2
 _BATCH = 500
+_MAX_LOG_BYTES = 16 * 2**20
+"""A longer write-ahead log is emptied: SQLite itself starts it anew only in a moment without readers."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
@@ -57,6 +60,7 @@ class ShardFile:
         self._writer = writer
         self._reader = reader
         self._transaction = asyncio.Lock()
+        self._log = path.with_name(f"{path.name}-wal")
 
     @classmethod
     async def open(cls, path: Path, identity: dict[str, str]) -> Self:
@@ -189,6 +193,16 @@ class ShardFile:
                     raise
             except sqlite3.Error as error:
                 raise self._failure("write", error) from error
+            await self._bound_log()
+
+    async def _bound_log(self) -> None:
+        """Empties a log that has grown too long, waiting for the reads under way, not for later ones.
+
+        What was committed stays committed if this fails; a disk that is full is the next transaction's error.
+        """
+        with contextlib.suppress(OSError, sqlite3.OperationalError):
+            if self._log.stat().st_size > _MAX_LOG_BYTES:
+                await self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _failure(self, what: str, error: sqlite3.Error) -> StateError:
         """The error for operators; a damaged file is moved away, so that a restart mends it."""
