@@ -17,6 +17,7 @@ SETTINGS = {
     "--outcome-retention-seconds": "30",
     "--auction-horizon-seconds": "3",
     "--checkpoint-interval-seconds": "0.2",
+    "--group-instance-id": "one",  # noida-db never lets go of a dynamic member that was killed
 }
 
 
