@@ -69,12 +69,11 @@ SELECT task_id, agent_id FROM outcomes WHERE (task_id, agent_id) > (?, ?)
 ORDER BY task_id, agent_id LIMIT 1 OFFSET ?;
 
 -- name: load_expired
--- Rows between two (task, agent) pairs with a part before the cutoff. No index serves this: one on the times
--- would cost every insert and a quarter of the file, though most shards forget nothing.
+-- Rows between two (task, agent) pairs with a part before the cutoff, without an index: it would cost more.
 SELECT task_id, agent_id FROM outcomes
-WHERE (task_id, agent_id) > (?1, ?2) AND (task_id, agent_id) <= (?3, ?4)
-  AND (closed_at < ?5 OR placed_at < ?6 OR finished_at < ?6)
-ORDER BY task_id, agent_id LIMIT ?7;
+WHERE (task_id, agent_id) > (?, ?) AND (task_id, agent_id) <= (?, ?)
+  AND (closed_at < ? OR placed_at < ? OR finished_at < ?)
+ORDER BY task_id, agent_id LIMIT ?;
 
 -- name: load_last_key
 -- The greatest (task, agent) pair.

@@ -129,6 +129,9 @@ class ShardFile:
     ) -> tuple[list[OutcomeKey], OutcomeKey | None]:
         """Rows with an expired part, among the next so many in the order of their keys.
 
+        An index on the times would cost every insert about a tenth, and a quarter more space, also where
+        nothing is ever forgotten. Looking at a row costs half a microsecond.
+
         Returns:
             At most `limit` keys, and the key to go on after; None at the table's end.
         """
@@ -137,7 +140,7 @@ class ShardFile:
         last = page_end or await self._read("load_last_key")
         if not last:
             return [], None
-        times = (cutoff.closes, cutoff.others)
+        times = (cutoff.closes, cutoff.others, cutoff.others)
         found = await self._read("load_expired", *first, *map(str, last[0]), *times, limit)
         keys = [msgspec.convert(row, OutcomeKey) for row in found]
         if len(keys) == limit:
