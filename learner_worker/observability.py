@@ -51,6 +51,11 @@ class Instruments:
         )
         self.facts = Counter("learner_facts", "Facts sent to learner-outcomes.", registry=self.registry)
         self.outcomes = Counter("learner_outcomes", "Facts that changed an outcome.", registry=self.registry)
+        self.outcomes_expired = Counter(
+            "learner_outcomes_expired",
+            "Outcomes that retention took out of the agents' metrics.",
+            registry=self.registry,
+        )
         self.dead_letters = Counter(
             "learner_dead_letters", "Dead letters, by reason.", ["reason"], registry=self.registry
         )

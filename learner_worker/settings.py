@@ -27,7 +27,7 @@ _PREFIX = "LEARNER_"
 _LAST_PORT = 65_535
 
 
-def _port(value: object) -> object:
+def _none(value: object) -> object:
     return None if isinstance(value, str) and value.lower() == "none" else value
 
 
@@ -43,7 +43,8 @@ def _reachable(value: str) -> str:
     return value
 
 
-Port = Annotated[int | None, Field(ge=0, le=_LAST_PORT), BeforeValidator(_port)]
+Port = Annotated[int | None, Field(ge=0, le=_LAST_PORT), BeforeValidator(_none)]
+Retention = Annotated[float | None, Field(gt=0), BeforeValidator(_none)]
 Names = Annotated[list[str] | None, NoDecode, BeforeValidator(_listed)]
 TopicSetting = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")]
 
@@ -111,6 +112,9 @@ class Settings(BaseSettings):
     strategy: Literal["classic"] = Field("classic", description="How metrics become advice.")
     auction_horizon_seconds: float = Field(
         3600, gt=0, description="How far apart the events of one auction may arrive."
+    )
+    outcome_retention_seconds: Retention = Field(
+        None, description="How long outcomes count after their auction's close; none = for ever."
     )
     clock_skew_tolerance_seconds: float = Field(
         1, ge=0, description="A bid placed so long after its auction's close still counts."

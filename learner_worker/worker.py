@@ -13,6 +13,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from learner_worker.contract.fields import Shard
+from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import ReplyTopics, TopicNames
 from learner_worker.domain.strategies import STRATEGIES
 from learner_worker.errors import BrokerError, LearnerError, StuckError
@@ -21,6 +22,7 @@ from learner_worker.observability import Instruments
 from learner_worker.settings import Settings
 from learner_worker.stages.advise import Advise
 from learner_worker.stages.answering import Answering
+from learner_worker.stages.retention import STEPS, Policy
 from learner_worker.stages.shard import ShardState, Surroundings
 from learner_worker.stages.standby import StandbyState
 from learner_worker.store.shard_file import ShardFile, shard_identity, shard_path
@@ -100,6 +102,7 @@ class Worker:
             tolerance_micros=round(settings.clock_skew_tolerance_seconds * _MICROS),
             horizon_micros=round(settings.auction_horizon_seconds * _MICROS),
             cached_agents=settings.cached_agents,
+            retention=_retention(settings),
         )
         self.ingest = Ingest[ShardState](
             connection=connection,
@@ -322,6 +325,17 @@ async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def _retention(settings: Settings) -> Policy:
+    seconds = settings.outcome_retention_seconds
+    retention_micros = None if seconds is None else round(seconds * _MICROS)
+    return Policy(
+        retention_micros=retention_micros,
+        step_micros=max(1, (retention_micros or 0) // STEPS),
+        grace_micros=round(settings.auction_horizon_seconds * _MICROS),
+        now=lambda: Micros(time.time_ns() // 1000),
+    )
 
 
 def _reply_topics(settings: Settings, topics: TopicNames) -> ReplyTopics:

@@ -112,6 +112,24 @@ def _json(fields: Mapping[str, object]) -> bytes:
     return json.dumps(fields, ensure_ascii=False).encode()
 
 
+# --- retention -----------------------------------------------------------------------------------
+
+
+def remembered(events: Iterable[Event], *, closes_from_us: int, others_from_us: int) -> list[Event]:
+    """What retention leaves: closes, and bids and results, from a time on; earlier ones never were."""
+    return [event for event in events if _is_remembered(event, closes_from_us, others_from_us)]
+
+
+def _is_remembered(event: Event, closes_from_us: int, others_from_us: int) -> bool:
+    match event:
+        case AuctionClosed():
+            return event.closed_at >= closes_from_us
+        case BidPlaced():
+            return event.placed_at >= others_from_us
+        case TaskFinished():
+            return event.finished_at >= others_from_us
+
+
 # --- outcomes -------------------------------------------------------------------------------------
 
 

@@ -197,10 +197,11 @@ async def read_topic(bootstrap_servers: str, topic: TopicName) -> list[Any]:
 
 
 async def latest_metrics(bootstrap_servers: str, names: TopicNames) -> dict[str, dict[str, Any]]:
-    """The last record of every agent in the metrics topic."""
+    """The last record of every agent in the metrics topic, unless it is a tombstone."""
     records = await read_topic(bootstrap_servers, names.metrics)
     records.sort(key=lambda record: (record.partition, record.offset))
-    return {record.key.decode(): json.loads(record.value) for record in records}
+    last = {record.key.decode(): record.value for record in records}
+    return {agent_id: json.loads(value) for agent_id, value in last.items() if value is not None}
 
 
 def outcomes_on_disk(*state_dirs: Path) -> dict[tuple[str, str], Outcome]:

@@ -69,6 +69,14 @@ def _readable(value: object) -> AgentId | None:
         return None
 
 
+def readable_id(key: bytes | None) -> AgentId | None:
+    """The id in a record's key, if it can be one."""
+    try:
+        return _readable((key or b"").decode())
+    except UnicodeDecodeError:
+        return None
+
+
 def encode_message(
     message: Event | SuggestBidRequest | SuggestBidReply | SuggestBidError | AgentMetricsRecord,
 ) -> bytes:

@@ -81,11 +81,21 @@ def _version_of(fact: Fact) -> tuple[object, ...]:
     return (
         fact.task_id,
         fact.agent_id,
-        close and (close.closed_at, close.winner, close.winning_bid_sats, close.description_digest),
+        close
+        and (
+            *(close.closed_at, close.winner, close.winning_bid_sats, close.description_digest),
+            *(("without its text",) if _lacks_text(fact.agent_id, close, bid) else ()),
+        ),
         # A close without a bid also carries its own text, so the two never share a key.
         bid and (bid.placed_at, bid.bid_sats, description_digest(bid.description)[:32]),
         result and (result.finished_at, result.succeeded),
     )
+
+
+def _lacks_text(agent_id: AgentId, close: Close, bid: Bid | None) -> bool:
+    """Whether a winner's close came with a bid, whose text was to stand, and the bid has expired."""
+    expected = bid is None and close.winner == agent_id and close.description_digest is not None
+    return expected and close.description is None
 
 
 def decode_fact(value: bytes) -> Fact:

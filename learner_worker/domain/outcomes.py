@@ -2,12 +2,17 @@
 
 The join is commutative, associative and idempotent, so neither order, nor duplication, nor redelivery of
 facts matters.
+
+Retention takes parts away by their own time: a part before the cutoff is as if it had never been published.
+Each part's greatest is its latest, so taking away before a join or after it is the same, and so are one
+step of the cutoff and many: order does not matter here either.
 """
 
 from typing import NamedTuple
 
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.outcomes import Bid, Close, Fact, Result
+from learner_worker.contract.times import Micros
 
 
 class Outcome(NamedTuple):
@@ -18,6 +23,11 @@ class Outcome(NamedTuple):
     close: Close | None = None
     bid: Bid | None = None
     result: Result | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is known; a row of which nothing is known any more is deleted."""
+        return self.close is not None or self.bid is not None or self.result is not None
 
     @property
     def won(self) -> bool:
@@ -42,6 +52,55 @@ class Outcome(NamedTuple):
         if self.bid is not None:
             return self.bid.description
         return (self.close and self.close.description) or ""
+
+
+class Cutoff(NamedTuple):
+    """Before which times parts have expired; the bids and results of a close that lives must live, too.
+
+    Attributes:
+        closes: closes before it are gone.
+        others: bids and results before it are gone: a grace earlier.
+    """
+
+    closes: Micros
+    others: Micros
+
+
+def later_cutoff(one: Cutoff | None, other: Cutoff | None) -> Cutoff | None:
+    """The later of two: a cutoff never moves back."""
+    if one is None or other is None:
+        return other if one is None else one
+    return Cutoff(max(one.closes, other.closes), max(one.others, other.others))
+
+
+def living(outcome: Outcome, cutoff: Cutoff) -> Outcome:
+    """The outcome without its expired parts; the same object when none has expired."""
+    task_id, agent_id, close, bid, result = outcome
+    if close is not None and close.closed_at < cutoff.closes:
+        close = None
+    if bid is not None and bid.placed_at < cutoff.others:
+        bid = None
+    if result is not None and result.finished_at < cutoff.others:
+        result = None
+    if close is outcome.close and bid is outcome.bid and result is outcome.result:
+        return outcome
+    return Outcome(task_id, agent_id, close, bid, result)
+
+
+def living_fact(fact: Fact, cutoff: Cutoff) -> Fact | None:
+    """The fact without its expired parts; itself when none has expired, None when all have."""
+    known = Outcome(fact.task_id, fact.agent_id, fact.close, fact.bid, fact.result)
+    left = living(known, cutoff)
+    if left is known:
+        return fact
+    return Fact(*left) if left.known else None
+
+
+def facts_of(outcome: Outcome) -> list[Fact]:
+    """The facts that say all that is known: a close with its bid, and a result."""
+    task_id, agent_id, close, bid, result = outcome
+    settled = [] if close is None and bid is None else [Fact(task_id, agent_id, close, bid)]
+    return settled if result is None else [*settled, Fact(task_id, agent_id, result=result)]
 
 
 def join(outcome: Outcome, fact: Fact) -> Outcome:

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from typing import Protocol
 
-from learner_worker.contract.outcomes import decode_fact
+from learner_worker.contract.outcomes import Fact, decode_fact
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import RecordError
 from learner_worker.stages.learn import FactRecord, Learn
@@ -19,11 +20,35 @@ _WRITTEN = 20_000
 """Facts joined between two transactions: what memory holds besides the cache."""
 
 
+class Sieve(Protocol):
+    """What decides which facts still count."""
+
+    def read(self, fact: Fact) -> Fact | None:
+        """What of a fact still counts."""
+        ...
+
+    def forgotten(self, key: bytes | None) -> None:
+        """A tombstone was read."""
+        ...
+
+
+class Unsieved:
+    """Everything counts: for a file whose rows an owner will sweep."""
+
+    def read(self, fact: Fact) -> Fact | None:
+        """The fact as it is."""
+        return fact
+
+    def forgotten(self, key: bytes | None) -> None:
+        """A tombstone says nothing that rows would not say."""
+
+
 class Intake:
     """Feeds learn with a changelog partition and moves the position with it.
 
     Args:
         positions: where the position of the changelog is kept; a cut copies it with learn's changes.
+        sieve: what has expired does not pass it.
         unreadable: told of a record that is no fact; it is stepped over.
     """
 
@@ -32,11 +57,13 @@ class Intake:
         learn: Learn,
         positions: MutableMapping[TopicName, int],
         topic: TopicName,
+        sieve: Sieve,
         unreadable: Callable[[Record, RecordError], None],
     ) -> None:
         self._learn = learn
         self._positions = positions
         self._topic = topic
+        self._sieve = sieve
         self._unreadable = unreadable
 
     async def take(self, records: Sequence[Record]) -> int:
@@ -59,11 +86,15 @@ class Intake:
     def _decoded(self, batch: Sequence[Record]) -> Iterator[FactRecord]:
         for record in batch:
             if record.value is None:
+                self._sieve.forgotten(record.key)
                 continue
             try:
-                yield FactRecord(record.offset, record.timestamp, decode_fact(record.value))
+                fact = self._sieve.read(decode_fact(record.value))
             except RecordError as error:
                 self._unreadable(record, error)
+                continue
+            if fact is not None:
+                yield FactRecord(record.offset, record.timestamp, fact)
 
 
 class Fold:
@@ -83,7 +114,7 @@ class Fold:
         self.records = 0
         self.unreadable = 0
         self._positions = {topic: position}
-        self._intake = Intake(self.learn, self._positions, topic, self._pass_over)
+        self._intake = Intake(self.learn, self._positions, topic, Unsieved(), self._pass_over)
         self._file = file
         self._topic = topic
         self._unwritten = 0

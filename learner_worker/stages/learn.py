@@ -5,7 +5,7 @@ learner-outcomes -> the shard's file, the metrics cache, learner-agent-metrics
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from learner_worker.contract.fields import AgentId
@@ -14,7 +14,7 @@ from learner_worker.contract.suggestions import AgentMetrics, AgentMetricsRecord
 from learner_worker.contract.times import format_time, record_micros
 from learner_worker.domain.keywords import Tally, strongest
 from learner_worker.domain.metrics import Change, Metrics, change, plus
-from learner_worker.domain.outcomes import Outcome, join
+from learner_worker.domain.outcomes import Cutoff, Outcome, join, living
 from learner_worker.store.statements import AgentRow, OutcomeKey
 
 _NO_TALLY = Tally()
@@ -60,6 +60,11 @@ class Agent:
         """When the metrics last changed, or None if they never did."""
         return format_time(record_micros(self.row.as_of_ms)) if self.row.outcome_offset >= 0 else None
 
+    @property
+    def known(self) -> bool:
+        """Whether the agent has outcomes that count."""
+        return self.metrics.total_bids > 0
+
     def record(self) -> AgentMetricsRecord:
         """What learner-agent-metrics carries of the agent."""
         return AgentMetricsRecord(
@@ -72,7 +77,7 @@ class Agent:
 
 
 class LearnChanges(NamedTuple):
-    """The rows that changed since the last cut."""
+    """The rows that changed since the last cut; an outcome of which nothing is known is to be deleted."""
 
     outcomes: Mapping[OutcomeKey, Outcome]
     agents: Mapping[AgentId, AgentRow]
@@ -104,8 +109,10 @@ class Learn:
 
     async def load(self, records: Sequence[FactRecord]) -> dict[OutcomeKey, Outcome]:
         """Fetches what `apply` needs of the file: the outcomes' rows (returned) and the agents (cached)."""
-        self._pinned = {record.fact.agent_id for record in records}
-        keys = {(record.fact.task_id, record.fact.agent_id) for record in records}
+        return await self._load({(record.fact.task_id, record.fact.agent_id) for record in records})
+
+    async def _load(self, keys: Collection[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
+        self._pinned = {agent_id for _, agent_id in keys}
         held = {key: row for key in keys if (row := self._in_memory(key)) is not None}
         missing = [key for key in keys if key not in held]
         if missing:
@@ -116,6 +123,25 @@ class Learn:
     def apply(self, records: Iterable[FactRecord], rows: dict[OutcomeKey, Outcome]) -> int:
         """Joins loaded facts in; how many changed something. Without an await: a cut sees all or nothing."""
         return sum(self._join(record, rows) for record in records)
+
+    async def expire(self, keys: Collection[OutcomeKey], cutoff: Cutoff, now_ms: int) -> list[Outcome]:
+        """Takes the expired parts out of some rows; those that lost something, as they were.
+
+        Not while facts that were loaded are still to be applied: they would count on the rows as they were.
+        """
+        rows = await self._load(keys)  # from here on no await: a cut sees all or nothing
+        return [row for row in rows.values() if self._expire(row, cutoff, now_ms)]
+
+    def _expire(self, row: Outcome, cutoff: Cutoff, now_ms: int) -> bool:
+        left = living(row, cutoff)
+        if left is row:
+            return False
+        self._outcomes[row.task_id, row.agent_id] = left
+        difference = change(row, left)
+        if difference:
+            agent = self._agents[row.agent_id]
+            self._change(agent, difference, now_ms, agent.row.outcome_offset)
+        return True
 
     async def agents(self, ids: Iterable[AgentId]) -> dict[AgentId, Agent]:
         """The given agents, from the cache or the file; an unknown agent is a new one."""
@@ -158,12 +184,12 @@ class Learn:
         rows[key] = self._outcomes[key] = after
         difference = change(before, after)
         if difference:
-            self._change(self._agents[fact.agent_id], difference, record)
+            self._change(self._agents[fact.agent_id], difference, record.timestamp_ms, record.offset)
         return True
 
-    def _change(self, agent: Agent, difference: Change, record: FactRecord) -> None:
-        as_of_ms = max(agent.row.as_of_ms, record.timestamp_ms)
-        agent.row = AgentRow(plus(agent.metrics, difference.metrics), as_of_ms, record.offset)
+    def _change(self, agent: Agent, difference: Change, timestamp_ms: int, offset: int) -> None:
+        as_of_ms = max(agent.row.as_of_ms, timestamp_ms)
+        agent.row = AgentRow(plus(agent.metrics, difference.metrics), as_of_ms, offset)
         self._agent_rows[agent.agent_id] = agent.row
         for keyword in {*difference.wins, *difference.failures}:
             old = agent.tallies.get(keyword, _NO_TALLY)

@@ -9,19 +9,27 @@ from typing import Protocol
 
 import structlog
 
-from learner_worker.contract.codec import MetricsContent, decode_event, encode_message, metrics_content
+from learner_worker.contract.codec import (
+    MetricsContent,
+    decode_event,
+    encode_message,
+    metrics_content,
+    readable_id,
+)
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.fields import AgentId, Shard, TaskId
 from learner_worker.contract.outcomes import Fact, encode_fact
 from learner_worker.contract.times import Micros, record_micros
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames
+from learner_worker.domain.outcomes import facts_of, living
 from learner_worker.errors import RecordError
 from learner_worker.observability import Instruments
 from learner_worker.stages.fold import Intake
 from learner_worker.stages.learn import Agent, Learn
+from learner_worker.stages.retention import Policy, Retention, noted, read_note
 from learner_worker.stages.settle import Place, Settle, watermark_of
 from learner_worker.store.shard_file import ShardFile
-from learner_worker.store.statements import AuctionState, Checkpoint
+from learner_worker.store.statements import AuctionState, Checkpoint, OutcomeKey
 from learner_worker.stream.cluster import Committed
 from learner_worker.stream.ingest import Marks
 from learner_worker.stream.records import (
@@ -37,6 +45,8 @@ from learner_worker.stream.writer import Fallback
 
 _CHUNK = 100
 """Records processed between two yields to the event loop: a few milliseconds."""
+_LEARNED = 1_000
+"""Facts joined before a sweep may have its turn."""
 _REMEMBERED = 1_000
 """Auctions handed to settle between two yields."""
 _PUBLISHED_AT_ONCE = 5_000
@@ -49,6 +59,9 @@ _KINDS: Mapping[bytes, EventKind] = {
 OWNER_HEADER = "learner-owner"
 _REWIND = "rewind="
 _BEYOND_ANY_END = 2**62
+_SWEPT = 4_000
+"""Rows swept with one checkpoint, at most; a chunk of them between two yields."""
+_FOR_EVER = Policy(None, 1, 0, lambda: Micros(0))
 _openings = itertools.count()
 _log = structlog.get_logger("learner_worker.shard")
 
@@ -56,8 +69,8 @@ _log = structlog.get_logger("learner_worker.shard")
 class Outbox(Protocol):
     """Where a shard's records go; acknowledged before the next checkpoint is written."""
 
-    def append(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
-        """Adds a record to its partition's batch."""
+    def append(self, topic: str, partition: int, key: bytes, value: bytes | None) -> None:
+        """Adds a record to its partition's batch; a tombstone without a value."""
         ...
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
@@ -90,6 +103,7 @@ class Surroundings:
     tolerance_micros: int
     horizon_micros: int
     cached_agents: int
+    retention: Policy = _FOR_EVER
 
     @property
     def sources(self) -> tuple[TopicName, TopicName, TopicName]:
@@ -108,6 +122,7 @@ class ShardState:
         *,
         positions: dict[TopicName, int],
         restore_until: int,
+        retention: Retention,
     ) -> None:
         self.number = number
         self.positions = positions
@@ -115,8 +130,10 @@ class ShardState:
         self._file = file
         self._settle = Settle(tolerance_micros=around.tolerance_micros, horizon_micros=around.horizon_micros)
         self.learn = Learn(file, cached_agents=around.cached_agents)
-        self._intake = Intake(self.learn, positions, around.topics.outcomes, self._bury)
+        self._intake = Intake(self.learn, positions, around.topics.outcomes, retention, self._bury)
         self._restore_until = restore_until
+        self.retention = retention
+        self._learning = asyncio.Lock()
         self._ends: dict[TopicName, Micros | None] = {}
         self._last_read: dict[TopicName, Micros] = {}
         self._metrics_known = False
@@ -134,6 +151,10 @@ class ShardState:
             sources = (*around.sources, around.topics.task_finished)
             await file.rewind({topic: positions[topic] for topic in sources})
         auctions = {} if rewound else await file.load_auctions()
+        known = marks.committed.get(around.topics.outcomes)
+        retention = Retention(
+            around.retention, await file.load_cutoff(), None if known is None else read_note(known.metadata)
+        )
         lost_end = filed.get(around.topics.outcomes, 0) > marks.ends[around.topics.outcomes][1]
         shard = cls(
             number,
@@ -141,6 +162,7 @@ class ShardState:
             file,
             positions=positions,
             restore_until=marks.ends[around.topics.outcomes][1],
+            retention=retention,
         )
         await shard._remember(auctions)
         shard.learn.unpublished |= await file.load_unpublished()
@@ -199,6 +221,7 @@ class ShardState:
         elif topic == self._around.topics.metrics:
             await self._compare(fresh)
         else:
+            self.retention.advance(record_micros(max(record.timestamp for record in fresh)))
             await self._settle_all(topic, fresh)
         self._last_read[topic] = record_micros(min(record.timestamp for record in fresh))
 
@@ -259,6 +282,7 @@ class ShardState:
                 return self._settle.result(event, place)
 
     def _send(self, facts: Sequence[Fact]) -> None:
+        facts = self.retention.living(facts)
         for fact in facts:
             key, value = encode_fact(fact)
             partition = self._around.partition_of(fact.agent_id)
@@ -274,7 +298,7 @@ class ShardState:
         outcomes_topic = self._around.topics.outcomes
         await self._file.write(Checkpoint({outcomes_topic: _BEYOND_ANY_END}))
         async for outcomes in self._file.all_outcomes():
-            self._send([Fact(*outcome) for outcome in outcomes])
+            self._send([fact for outcome in outcomes for fact in facts_of(outcome)])
             await self._around.outbox.send()
         await self._around.outbox.flush()
         await self._file.write(Checkpoint({outcomes_topic: self.positions[outcomes_topic]}))
@@ -300,8 +324,10 @@ class ShardState:
     # --- learning ----------------------------------------------------------------------------------------
 
     async def _learn(self, records: Sequence[Record]) -> None:
-        self._around.instruments.outcomes.inc(await self._intake.take(records))
-        self._note_restore()
+        for batch in chunked(records, _LEARNED):
+            async with self._learning:
+                self._around.instruments.outcomes.inc(await self._intake.take(batch))
+            self._note_restore()
 
     async def _compare(self, records: Sequence[Record]) -> None:
         """Reads the metrics topic back: a record that says anything else than this shard is written anew."""
@@ -309,17 +335,20 @@ class ShardState:
             found = dict(said for record in chunk if (said := self._said(record)) is not None)
             agents = await self.learn.agents(found)
             for agent_id, content in found.items():
-                if content != metrics_content(encode_message(agents[agent_id].record())):
+                if content != self._content_of(agents[agent_id]):
                     self.learn.unpublished.add(agent_id)
                 elif not self._metrics_known:  # later on a record of ours may have gone over this one
                     self.learn.unpublished.discard(agent_id)
                     self._confirmed.add(agent_id)
             self.positions[self._around.topics.metrics] = chunk[-1].offset + 1
 
-    def _said(self, record: Record) -> tuple[AgentId, MetricsContent] | None:
-        """What a metrics record says of an agent; None for one that this opening sent, or junk."""
-        if record.value is None or (OWNER_HEADER, self._owner) in record.headers:
+    def _said(self, record: Record) -> tuple[AgentId, MetricsContent | None] | None:
+        """What a metrics record says of an agent, a tombstone None; no pair for our own records and junk."""
+        if (OWNER_HEADER, self._owner) in record.headers:
             return None
+        if record.value is None:
+            agent_id = readable_id(record.key)
+            return None if agent_id is None else (agent_id, None)
         content = metrics_content(record.value)
         return None if content is None else (content.agent_id, content)
 
@@ -331,17 +360,18 @@ class ShardState:
         positions: dict[TopicName, int] = dict(self.positions)
         unpublished = self._take_unpublished()
         published, self._confirmed = self._confirmed - self.learn.unpublished | unpublished, set()
-        changes, auctions = self.learn.cut(), self._settle.cut()
+        changes, auctions, cutoff = self.learn.cut(), self._settle.cut(), self.retention.cut()
         rewinds = {
             topic: self._settle.rewind_offset(topic, positions[topic]) for topic in self._around.sources
         }
+        notes = {self._around.topics.outcomes: noted(cutoff)}
         self._count_auctions()
         return ShardCut(
             self._file,
-            lambda: Checkpoint(positions, auctions, *changes, published),
+            lambda: Checkpoint(positions, auctions, *changes, published, cutoff),
             lambda: self._publish(unpublished),
             {
-                topic: Committed(offset, f"{_REWIND}{rewinds.get(topic, offset)}")
+                topic: Committed(offset, f"{_REWIND}{rewinds.get(topic, offset)}{notes.get(topic, '')}")
                 for topic, offset in positions.items()
             },
         )
@@ -362,6 +392,7 @@ class ShardState:
     def written(self) -> None:
         """The last cut is in the file."""
         self.learn.written()
+        self.retention.written()
 
     async def close(self) -> None:
         """Closes the file, which stays on disk for the shard's return."""
@@ -386,8 +417,37 @@ class ShardState:
             end = self._ends.get(topic)
             yield self._last_read.get(topic) if end is None else end
 
+    async def _sweep(self) -> None:
+        """Takes expired parts out of some rows, and out of the changelog; the next cut writes those rows."""
+        left = _SWEPT if self.restored else 0
+        while left > 0 and (keys := await self.retention.next_page(self._file)) is not None:
+            left -= max(len(keys), 1)
+            for chunk in chunked(keys, _CHUNK):
+                await self._expire(chunk)
+        for due in chunked(self.retention.due(restored=self.restored), _CHUNK):
+            for key, fact in due:
+                if fact is None:
+                    self._around.outbox.append(self._around.topics.outcomes, self.number, key, None)
+                else:
+                    self._send([fact])
+            await asyncio.sleep(0)
+
+    async def _expire(self, keys: Sequence[OutcomeKey]) -> None:
+        cutoff = self.retention.cutoff
+        if cutoff is None:
+            return
+        async with self._learning:
+            rows = await self.learn.expire(keys, cutoff, self._around.retention.now() // 1000)
+        for row in rows:
+            self.retention.swept(row)
+        self._around.instruments.outcomes_expired.inc(
+            sum(row.counts and not living(row, cutoff).counts for row in rows)
+        )
+        await asyncio.sleep(0)
+
     async def _publish(self, agent_ids: set[AgentId]) -> None:
         """Writes the current metrics records of changed agents."""
+        await self._sweep()
         ordered = sorted(agent_ids)
         for start in range(0, len(ordered), _PUBLISH_CHUNK):
             agents = await self.learn.agents(ordered[start : start + _PUBLISH_CHUNK])
@@ -395,12 +455,20 @@ class ShardState:
                 self._around.outbox.single(self._metrics_record(agent))
             await self._around.outbox.send()
 
+    def _record_of(self, agent: Agent) -> bytes | None:
+        """An agent's metrics record; a tombstone once all of its outcomes have expired."""
+        return encode_message(agent.record()) if agent.known or self.retention.cutoff is None else None
+
+    def _content_of(self, agent: Agent) -> MetricsContent | None:
+        record = self._record_of(agent)
+        return None if record is None else metrics_content(record)
+
     def _metrics_record(self, agent: Agent) -> Outgoing:
         return Outgoing(
             self._around.topics.metrics,
             self.number,
             agent.agent_id.encode(),
-            encode_message(agent.record()),
+            self._record_of(agent),
             [(OWNER_HEADER, self._owner)],
         )
 

@@ -12,8 +12,9 @@ from typing import Any, Final
 import msgspec
 
 from learner_worker.domain.metrics import Metrics, change, plus
+from learner_worker.domain.outcomes import Cutoff, living
 from learner_worker.store.snapshot import Snapshot
-from learner_worker.store.statements import SqlRow, outcome_of
+from learner_worker.store.statements import SqlRow, outcome_of, outcome_row
 
 LISTED: Final = 10
 """How many differences are kept; all are counted."""
@@ -120,13 +121,28 @@ class _Agent(msgspec.Struct, frozen=True):
 
 
 def compare(file: Snapshot, fold: Snapshot) -> Comparison:
-    """Compares a file with a fold up to the same position."""
-    comparison = Comparison()
-    for pair in side_by_side(file.outcomes_by_task(), fold.outcomes_by_task(), _row_key):
+    """Compares a file with a fold up to the same position.
+
+    Where outcomes expire, what has expired may be in either and is left out. The file's metrics, which count
+    its rows until they are swept, are then held against its own rows.
+    """
+    comparison, cutoff = Comparison(), file.cutoff()
+    ours, theirs = _living(file, cutoff), _living(fold, cutoff)
+    for pair in side_by_side(ours, theirs, _row_key):
         comparison.row(*pair)
-    for agents in side_by_side(_stored(file), _counted(fold), _agent_key):
+    for agents in side_by_side(_stored(file), _counted(fold if cutoff is None else file), _agent_key):
         comparison.agent(*agents)
     return comparison
+
+
+def _living(rows: Snapshot, cutoff: Cutoff | None) -> Iterator[SqlRow]:
+    if cutoff is None:
+        yield from rows.outcomes_by_task()
+        return
+    for row in rows.outcomes_by_task():
+        left = living(outcome_of(row), cutoff)
+        if left.known:
+            yield outcome_row(left)
 
 
 def _stored(file: Snapshot) -> Iterator[_Agent]:

@@ -59,6 +59,35 @@ ON CONFLICT (task_id, agent_id) DO UPDATE SET
     bid_sats = excluded.bid_sats, description = excluded.description,
     finished_at = excluded.finished_at, succeeded = excluded.succeeded;
 
+-- name: delete_outcome
+-- Part of a checkpoint: an outcome of which nothing is known any more.
+DELETE FROM outcomes WHERE task_id = ? AND agent_id = ?;
+
+-- name: load_page_end
+-- The key that so many rows after a (task, agent) pair lead to.
+SELECT task_id, agent_id FROM outcomes WHERE (task_id, agent_id) > (?, ?)
+ORDER BY task_id, agent_id LIMIT 1 OFFSET ?;
+
+-- name: load_expired
+-- Rows between two (task, agent) pairs with a part before the cutoff, without an index: it would cost more.
+SELECT task_id, agent_id FROM outcomes
+WHERE (task_id, agent_id) > (?, ?) AND (task_id, agent_id) <= (?, ?)
+  AND (closed_at < ? OR placed_at < ? OR finished_at < ?)
+ORDER BY task_id, agent_id LIMIT ?;
+
+-- name: load_last_key
+-- The greatest (task, agent) pair.
+SELECT task_id, agent_id FROM outcomes ORDER BY task_id DESC, agent_id DESC LIMIT 1;
+
+-- name: load_cutoff
+-- Before which times parts of outcomes have expired.
+SELECT closes, others FROM cutoff;
+
+-- name: save_cutoff
+-- Part of a checkpoint.
+INSERT INTO cutoff (only, closes, others) VALUES (1, ?, ?)
+ON CONFLICT (only) DO UPDATE SET closes = excluded.closes, others = excluded.others;
+
 -- name: load_agents
 -- The metrics of a batch of agents, given as a JSON array.
 SELECT a.agent_id, a.total_bids, a.auctions_won, a.tasks_completed, a.tasks_failed, a.priced_wins,
@@ -86,6 +115,10 @@ ON CONFLICT (agent_id) DO UPDATE SET
 -- name: mark_published
 -- Part of a checkpoint: Kafka has this agent's current metrics record.
 UPDATE agents SET published = 1 WHERE agent_id = ?;
+
+-- name: forget_agent
+-- Part of a checkpoint: an agent without outcomes goes once Kafka knows that it has none.
+DELETE FROM agents WHERE agent_id = ? AND published = 1 AND total_bids = 0;
 
 -- name: load_unpublished
 -- The agents whose metrics record is still to be written.

@@ -1,4 +1,4 @@
--- One file a shard. Format 1; PRAGMA user_version says which format a file has.
+-- One file a shard. Format 2; PRAGMA user_version says which format a file has.
 
 -- Whose file this is: cluster_id, topic_prefix, partitions, shard. A mismatch refuses the start.
 CREATE TABLE identity (
@@ -63,3 +63,11 @@ CREATE TABLE keywords (
     failures INTEGER NOT NULL,
     PRIMARY KEY (agent_id, keyword)
 ) WITHOUT ROWID;
+
+-- Before which times parts of outcomes have expired (microseconds since 1970): closes; bids and results.
+-- At most one row; written with the first rows that it took something from. It never moves back.
+CREATE TABLE cutoff (
+    only   INTEGER PRIMARY KEY CHECK (only = 1),
+    closes INTEGER NOT NULL,
+    others INTEGER NOT NULL
+);

@@ -9,13 +9,14 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from learner_worker.contract.topics import TopicName
-from learner_worker.domain.outcomes import Outcome
+from learner_worker.domain.outcomes import Cutoff, Outcome
 from learner_worker.errors import StateError, UnreadableFileError
 from learner_worker.store.shard_file import FORMAT
 from learner_worker.store.statements import OutcomeKey, SqlRow, outcome_of, pairs_parameter, statement
 
 T = TypeVar("T")
 _WAIT_SECONDS = 10.0
+_FORMAT_WITH_CUTOFF = 2
 _PRIMARY = 0xFF
 _UNREACHABLE = {
     sqlite3.SQLITE_PERM,
@@ -67,6 +68,12 @@ class Snapshot:
     def position(self, topic: TopicName) -> int:
         """A topic's next offset; 0 for one that was never read."""
         return self.positions().get(topic, 0)
+
+    def cutoff(self) -> Cutoff | None:
+        """Before which times parts of outcomes have expired; None: nothing was ever forgotten."""
+        if self.format < _FORMAT_WITH_CUTOFF:
+            return None
+        return next((_converted(self.path, row, Cutoff) for row in self._rows("load_cutoff")), None)
 
     def counts(self) -> Counts:
         """How much it holds."""

@@ -14,7 +14,7 @@ from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
-from learner_worker.domain.outcomes import Outcome
+from learner_worker.domain.outcomes import Cutoff, Outcome
 
 OutcomeKey = tuple[TaskId, AgentId]
 SqlRow = tuple[object, ...]
@@ -53,7 +53,7 @@ class AuctionState(msgspec.Struct, frozen=True, gc=False):
 class Checkpoint:
     """A consistent cut of a shard: the positions, and every row that changed since the last one.
 
-    A None stands for a row to delete.
+    A None stands for a row to delete, and so does an outcome of which nothing is known.
     """
 
     positions: Mapping[TopicName, int]
@@ -62,6 +62,7 @@ class Checkpoint:
     agents: Mapping[AgentId, AgentRow] = field(default_factory=dict)
     keywords: Mapping[tuple[AgentId, str], Tally] = field(default_factory=dict)
     published: Collection[AgentId] = ()
+    cutoff: Cutoff | None = None
 
 
 @functools.cache
@@ -86,9 +87,13 @@ def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
 
     The rows are made while they are read: in the connection's thread, not in the event loop.
     """
-    yield "save_outcome", map(_outcome_row, checkpoint.outcomes.values())
+    outcomes = checkpoint.outcomes
+    yield "save_outcome", (outcome_row(outcome) for outcome in outcomes.values() if outcome.known)
+    yield "delete_outcome", (key for key, outcome in outcomes.items() if not outcome.known)
     yield "save_agent", (_agent_row(agent_id, row) for agent_id, row in checkpoint.agents.items())
     yield "mark_published", ((agent_id,) for agent_id in checkpoint.published)
+    forgetting = checkpoint.published if checkpoint.cutoff is not None else ()
+    yield "forget_agent", ((agent_id,) for agent_id in forgetting)
     keywords = checkpoint.keywords
     yield "save_keyword", ((*key, *tally) for key, tally in keywords.items() if any(tally))
     yield "delete_keyword", (key for key, tally in keywords.items() if not any(tally))
@@ -96,6 +101,7 @@ def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
     yield "save_auction", _held_auctions(checkpoint.auctions, gone)
     yield "delete_auction", gone
     yield "save_position", checkpoint.positions.items()
+    yield "save_cutoff", () if checkpoint.cutoff is None else (checkpoint.cutoff,)
 
 
 def _held_auctions(auctions: Mapping[TaskId, AuctionState | None], gone: list[SqlRow]) -> Iterator[SqlRow]:
@@ -123,7 +129,8 @@ def auction_of(row: Sequence[object]) -> tuple[TaskId, AuctionState]:
     return msgspec.convert(task_id, TaskId), _decode_auction(msgspec.convert(state, bytes))
 
 
-def _outcome_row(outcome: Outcome) -> SqlRow:
+def outcome_row(outcome: Outcome) -> SqlRow:
+    """An outcome as the columns of its row."""
     close, bid, result = outcome.close, outcome.bid, outcome.result
     return (
         outcome.task_id,

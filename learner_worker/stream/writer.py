@@ -47,8 +47,8 @@ class Writer:
         self._handing_over = asyncio.Lock()
         self._generation = 0
 
-    def append(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
-        """Adds a record to its partition's batch; sent with the next `send`."""
+    def append(self, topic: str, partition: int, key: bytes, value: bytes | None) -> None:
+        """Adds a record to its partition's batch, a tombstone without a value; sent with the next `send`."""
         place = (topic, partition)
         batch = self._open.get(place)
         if batch is None or batch.append(key=key, value=value, timestamp=None) is None:

@@ -15,8 +15,9 @@ from learner_worker.contract.outcomes import Bid, Close, Fact
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain.auctions import Auction
-from learner_worker.domain.outcomes import Outcome
+from learner_worker.domain.outcomes import Cutoff, Outcome, living_fact
 from learner_worker.stages import learn, shard
+from learner_worker.stages.retention import Retention
 from learner_worker.stages.shard import ShardCut, ShardState
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint, SqlRow
@@ -180,6 +181,54 @@ ABLATIONS["an explicit fact: no outcome"] = [(Auction, "_settle", _no_losses_wit
 ABLATIONS["bids above the cutoff wait"] = [(Auction, "_admit", _late_bids_dropped)]
 
 
+# --- retention -------------------------------------------------------------------------------------------
+
+_read = Retention.read
+_due = Retention.due
+_advance = Retention.advance
+_retention_cut = Retention.cut
+
+
+def _note_nothing(cutoff: Cutoff | None) -> str:
+    return ""
+
+
+def _unfiltered(retention: Retention, fact: Fact) -> Fact | None:
+    _read(retention, fact)
+    return fact
+
+
+def _all_sent(retention: Retention, facts: Iterable[Fact]) -> list[Fact]:
+    return list(facts)
+
+
+def _untold(retention: Retention, fact: Fact) -> Fact | None:
+    return fact if retention.cutoff is None else living_fact(fact, retention.cutoff)
+
+
+def _nothing_left_of(retention: Retention, *, restored: bool) -> list[tuple[bytes, Fact | None]]:
+    return [(key, None) for key, _ in _due(retention, restored=restored)]
+
+
+def _swept_before_written(retention: Retention, newest: Micros) -> None:
+    _advance(retention, newest)
+    retention._written = retention.cutoff
+
+
+def _cutoff_unwritten(retention: Retention) -> Cutoff | None:
+    _retention_cut(retention)
+    return None
+
+
+ABLATIONS["an empty disk finds the cutoff with the commit"] = [(shard, "noted", _note_nothing)]
+ABLATIONS["expired parts are not joined"] = [(Retention, "read", _unfiltered)]
+ABLATIONS["expired facts are not sent"] = [(Retention, "living", _all_sent)]
+ABLATIONS["expired facts that are read are tombstoned"] = [(Retention, "read", _untold)]
+ABLATIONS["what lives of an expired fact is sent first"] = [(Retention, "due", _nothing_left_of)]
+ABLATIONS["rows are swept once the cutoff is written"] = [(Retention, "advance", _swept_before_written)]
+ABLATIONS["the cutoff in the file"] = [(Retention, "cut", _cutoff_unwritten)]
+
+
 # --- who notices -----------------------------------------------------------------------------------------
 
 
@@ -192,9 +241,9 @@ class Without(ExitStack):
             self.enter_context(mock.patch.object(owner, attribute, replacement))
 
 
-def seeds_that_notice(seeds: Iterable[int]) -> Iterator[int]:
-    """Those of the seeds that fail."""
-    return (seed for seed in seeds if _fails(functools.partial(run_seed, seed)))
+def seeds_that_notice(seeds: Iterable[int], *, forgetful: bool = False) -> Iterator[int]:
+    """Those of the seeds that fail, without a retention or with one."""
+    return (seed for seed in seeds if _fails(functools.partial(run_seed, seed, forgetful=forgetful)))
 
 
 def scenarios_that_notice() -> Iterator[str]:
@@ -224,9 +273,11 @@ def main(count: int) -> None:
         for name in ABLATIONS:
             with Without(name):
                 seeds = list(seeds_that_notice(range(count)))
+                forgetful = list(seeds_that_notice(range(count), forgetful=True))
                 scenarios = list(scenarios_that_notice())
             first = f"first {seeds[0]}" if seeds else "-"
-            sys.stdout.write(f"{name:52} {len(seeds):5} of {count}  {first:12} {', '.join(scenarios)}\n")
+            counts = f"{len(seeds):5} of {count} {len(forgetful):5} with a retention"
+            sys.stdout.write(f"{name:60} {counts}  {first:12} {', '.join(scenarios)}\n")
             sys.stdout.flush()
 
 

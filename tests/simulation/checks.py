@@ -103,6 +103,18 @@ class _Reversed:
         return f"~{self.value!r}"
 
 
+def living(folded: Folded, cutoff: tuple[int, int] | None) -> Folded:
+    """What is known without the parts of before the cutoff: of closes, and of bids and results."""
+    if cutoff is None:
+        return folded
+    first = {"close": cutoff[0], "bid": cutoff[1], "result": cutoff[1]}
+    left = {
+        key: {name: part for name, part in parts.items() if part[1][0] >= first[name]}
+        for key, parts in folded.items()
+    }
+    return {key: parts for key, parts in left.items() if parts}
+
+
 def counted(folded: Folded) -> dict[Key, model.Outcome]:
     """The outcomes that the folded facts amount to."""
     found: dict[Key, model.Outcome] = {}
@@ -159,6 +171,12 @@ def positions_of(database: sqlite3.Connection) -> dict[str, int]:
     return dict(database.execute("SELECT topic, next_offset FROM positions").fetchall())
 
 
+def cutoff_of(database: sqlite3.Connection) -> tuple[int, int] | None:
+    """Before which times closes, and bids and results, have expired."""
+    rows: list[tuple[int, int]] = database.execute("SELECT closes, others FROM cutoff").fetchall()
+    return rows[0] if rows else None
+
+
 def metrics_of(database: sqlite3.Connection) -> dict[str, model.Metrics]:
     """The agents and keywords tables, without agents that have nothing."""
     wins: defaultdict[str, dict[str, int]] = defaultdict(dict)
@@ -191,11 +209,11 @@ def check_file(
     """Third invariant: the positions are the prefix folded into the rows, and the metrics are the rows'.
 
     A compacted record may have been read before or after its equal vanished: the rows lie between the fold of
-    what is left of the prefix and the fold of all that ever stood in it.
+    what is left of the prefix and the fold of all that ever stood in it. What has expired may be missing.
     """
     position = positions_of(database).get(topic, 0)
     rows = rows_of(database)
-    least = fold(entry for entry in live if entry.offset < position)
+    least = living(fold(entry for entry in live if entry.offset < position), cutoff_of(database))
     most = fold(entry for entry in history if entry.offset < position)
     require(_within(least, rows), f"{name}: rows lack facts below the position {position}", rows, least)
     require(_within(rows, most), f"{name}: rows hold facts beyond the position {position}", rows, most)
@@ -220,24 +238,28 @@ def _within(smaller: Folded, greater: Folded) -> bool:
 
 
 def check_keys(history: Iterable[Entry]) -> None:
-    """Fifth invariant: records with equal keys have equal content."""
-    contents: dict[bytes | None, bytes | None] = {}
+    """Fifth invariant: records with equal keys have equal content, or are tombstones."""
+    contents: dict[bytes | None, bytes] = {}
     for entry in history:
+        if entry.value is None:
+            continue
         first = contents.setdefault(entry.key, entry.value)
         require(first == entry.value, "two records of one key differ", entry.key, first, entry.value)
 
 
 def check_published(entries: Iterable[Entry], expected: Mapping[str, model.Metrics]) -> None:
-    """The last record of every agent in learner-agent-metrics is what the model says."""
-    last: dict[str, dict[str, Any]] = {}
+    """The last record of every agent is what the model says; without outcomes it may be a tombstone."""
+    last: dict[str, dict[str, Any] | None] = {}
     for entry in entries:
-        if entry.key is not None and entry.value is not None:
-            last[entry.key.decode()] = json.loads(entry.value)
+        if entry.key is not None:
+            last[entry.key.decode()] = None if entry.value is None else json.loads(entry.value)
     for agent_id in sorted({*last, *expected}):
-        metrics = expected.get(agent_id, model.NO_HISTORY)
-        found = last.get(agent_id)
-        require(found is not None, f"no metrics record of agent {agent_id}", metrics)
-        require(_says(found or {}, metrics), f"the last metrics record of {agent_id}", found, metrics)
+        metrics, found = expected.get(agent_id), last.get(agent_id)
+        if found is None:
+            require(metrics is None, f"no metrics record of agent {agent_id}", metrics)
+        else:
+            metrics = metrics or model.NO_HISTORY
+            require(_says(found, metrics), f"the last metrics record of {agent_id}", found, metrics)
 
 
 def _says(record: Mapping[str, Any], metrics: model.Metrics) -> bool:

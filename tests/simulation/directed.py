@@ -1,9 +1,10 @@
 """Minimal sequences that broke earlier drafts; random seeds alone miss several."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tests.model import AuctionClosed, BidPlaced, TaskFinished
-from tests.simulation.checks import positions_of
+from tests.simulation.checks import cutoff_of, fold, living, positions_of, require, rows_of
 from tests.simulation.history import Planned
 from tests.simulation.worker import HORIZON, SECOND, TOPICS, Habits, Process
 from tests.simulation.world import CALM, World, no_latency
@@ -377,5 +378,226 @@ def a_suspended_worker() -> World:
     there.until(lambda: there.processes["w0"].consumer.awaiting)
     publish(there, close("t", "b", 5))
     there.advance(2 * HORIZON)
+    there.settle()
+    return there
+
+
+# --- retention -------------------------------------------------------------------------------------------
+
+
+def _forgetful(*workers: str, closes_from: float) -> World:
+    """A world whose cutoff is now so many seconds after the start of the events' times."""
+    habits = replace(CALM, retention=round((36_000 - closes_from) * SECOND))
+    return world(*workers, habits=habits)
+
+
+def _age(there: World, seconds: float) -> None:
+    """Time passes, and an event of another task says so."""
+    there.advance(round(seconds * SECOND))
+    publish(there, Planned(BidPlaced("young", "z", 1, "", there.clock.micros)))
+    there.settle()
+
+
+def _left_in_the_changelog(there: World) -> int:
+    """How many facts the changelog holds after compaction."""
+    there.compact(TOPICS.outcomes, 0)
+    return sum(entry.value is not None for entry in there.broker.log.partitions[TOPICS.outcomes, 0].live)
+
+
+def _forget_everything(there: World, names: str) -> None:
+    """Bids, closes and results of a moment ago age until nothing of them is left."""
+    agents = list(names)
+    publish(there, *(bid("t", agent, 3, 4) for agent in agents), close("t", "a", 5))
+    publish(there, result("t", "a", 6), close("u", "b", 5, 70))
+    there.settle()
+    require(_left_in_the_changelog(there) == len(agents) + 2, "facts are there before they age")
+    _age(there, 5)
+    there.check()
+    _age(there, 20)
+    require(_left_in_the_changelog(there) == 0, "a fact of expired parts is left in the changelog")
+
+
+@scenario
+def outcomes_age_away_everywhere() -> World:
+    """First the closes, then bids and results expire: no row, no fact, no metrics record is left."""
+    there = _forgetful(closes_from=3)
+    _forget_everything(there, "abc")
+    return there
+
+
+@scenario
+def a_lost_disk_brings_nothing_back() -> World:
+    """Before the cleaner ran and after it: an empty disk finds the cutoff with the commit."""
+    there = _forgetful(closes_from=3)
+    publish(there, bid("t", "a", 3, 4), bid("t", "b", 2, 4), close("t", "a", 5), result("t", "a", 30))
+    there.settle()
+    _age(there, 10)
+    lose_disk(there, "w0")
+    there.settle()
+    there.check()
+    there.compact(TOPICS.outcomes, 0)
+    lose_disk(there, "w0")
+    there.settle()
+    return there
+
+
+@scenario
+def an_empty_disk_knows_the_cutoff_before_it_reads_an_event() -> World:
+    """The clock of the next worker is behind: the commit's cutoff stands, and old facts do not come back."""
+    there = _forgetful(closes_from=3)
+    publish(there, bid("t", "a", 3, 4), close("t", "a", 5))
+    there.settle()
+    _age(there, 10)
+    before = cutoff_of(there.disks["w0"].databases[0])
+    there.clock.micros -= 8 * SECOND
+    lose_disk(there, "w0")
+    publish(there, close("u", "a", 6), close("v", "a", 14))
+    there.settle()
+    require(cutoff_of(there.disks["w0"].databases[0]) == before, "the cutoff moved", before)
+    there.advance(8 * SECOND)
+    return there
+
+
+@scenario
+def a_correction_in_time_of_an_expired_close() -> World:
+    """A close has expired, its bids have not: a correction that is young enough finds them."""
+    there = _forgetful(closes_from=3)
+    publish(there, bid("t", "a", 3, 4), bid("t", "b", 2, 4), close("t", "a", 5), result("t", "b", 20))
+    there.settle()
+    _age(there, 4)
+    there.compact(TOPICS.outcomes, 0)
+    lose_disk(there, "w0")
+    publish(there, close("t", "b", 16))
+    there.settle()
+    return there
+
+
+@scenario
+def an_old_topic_read_again_sends_nothing() -> World:
+    """The group's offsets are lost: the sources are read from their beginning, past retention in silence."""
+    there = _forgetful(closes_from=3)
+    _forget_everything(there, "abc")
+    there.crash("w0")
+    there.broker.log.committed.clear()
+    there.advance(HORIZON)
+    there.disks["w0"].databases[0].execute("DELETE FROM positions")
+    facts = there.broker.log.end(TOPICS.outcomes, 0)
+    there.start("w0")
+    there.settle()
+    require(there.broker.log.end(TOPICS.outcomes, 0) == facts, "facts were sent again")
+    return there
+
+
+@scenario
+def a_zombie_sends_expired_facts_again() -> World:
+    """What a stalled owner had in flight lands when it has expired: it does not count, and it goes."""
+    there = _forgetful("w0", "w1", closes_from=3)
+    there.held.add("w0")
+    publish(there, bid("t", "a", 3, 4), close("t", "a", 5))
+    there.until(lambda: bool(there.broker.waiting()))
+    there.processes["w0"].paused = True
+    there.expire("w0")
+    there.until(lambda: filed(there, "w1", TOPICS.outcomes) > 0)
+    there.advance(30 * SECOND)
+    publish(there, Planned(BidPlaced("young", "z", 1, "", there.clock.micros)))
+    there.until(lambda: _without_expired(there) and not there.lags())
+    there.held.clear()
+    there.deliver_all()
+    require(not _without_expired(there), "the zombie's fact is in the log")
+    there.settle()
+    _require_swept(there, "w1")
+    require(_without_expired(there), "the zombie's fact stays in the log")
+    return there
+
+
+def _require_swept(there: World, name: str) -> None:
+    """No row of the first shard that holds anything of before its cutoff."""
+    database = there.disks[name].databases[0]
+    rows = rows_of(database)
+    require(rows == living(rows, cutoff_of(database)), "a row holds an expired part", rows)
+
+
+@scenario
+def a_cutoff_moves_over_rows_that_no_checkpoint_has_written() -> World:
+    """Facts are joined and expire between two checkpoints: the sweep waits until they are in the file."""
+    there = world(habits=replace(CALM, retention=(36_000 - 3) * SECOND, checkpoint_seconds=60.0))
+    publish(there, bid("t", "a", 3, 4), close("t", "a", 5))
+    there.until(lambda: position(there.processes["w0"], TOPICS.outcomes) > 0)
+    require(filed(there, "w0", TOPICS.outcomes) == 0, "a checkpoint was faster")
+    _age(there, 10)
+    _require_swept(there, "w0")
+    return there
+
+
+@scenario
+def results_meet_a_sweep() -> World:
+    """A result is joined at any moment of the sweep that takes the close of its row away."""
+    there = _forgetful(closes_from=3)
+    for number in range(40):
+        now = (there.clock.micros - START_US) / SECOND - 36_000
+        publish(there, bid(f"t{number}", "a", 3, now + 4), close(f"t{number}", "a", now + 5))
+        there.settle()
+        there.advance(6 * SECOND)
+        young = Planned(BidPlaced("young", "z", 1, "", there.clock.micros))
+        publish(there, result(f"t{number}", "a", now + 20), young)
+        for _ in range(number * 3):
+            there.deliver_all()
+            there.processes["w0"].step(1)
+        publish(there, result(f"t{number}", "a", now + 21, succeeded=False))
+        there.settle()
+        there.check_disk("w0")
+    return there
+
+
+@scenario
+def a_bid_survives_the_fact_that_brought_it() -> World:
+    """A close expires before its bid; the agent's shard loses its disk, and only then a correction comes."""
+    there = World(("w0", "w1"), 2, replace(CALM, retention=(36_000 - 3) * SECOND))
+    for name in there.disks:
+        there.start(name)
+    there.until(lambda: there.broker.group.rebalance is None and len(there.broker.group.assignment) == 2)
+    task = next(name for name in map("t{}".format, range(99)) if there.partition_of(name) == 0)
+    agent = next(name for name in "abcdefgh" if there.partition_of(name) == 1)
+    publish(there, bid(task, agent, 3, 14), close(task, None, 15))
+    there.settle()
+    there.advance(round(11.5 * SECOND))
+    for shard in (0, 1):
+        young = next(name for name in map("y{}".format, range(99)) if there.partition_of(name) == shard)
+        publish(there, Planned(BidPlaced(young, "z", 1, "", there.clock.micros)))
+    there.settle()
+    there.compact(TOPICS.outcomes, 1)
+    owner = there.broker.group.owner(1)
+    require(owner is not None, "the agent's shard has an owner")
+    if owner is not None:
+        lose_disk(there, owner.name)
+    there.settle()
+    publish(there, close(task, None, 27))
+    there.settle()
+    require(len(rows_of(there.disks["w1"].databases[1])) == 1, "the corrected close is past retention")
+    return there
+
+
+def _without_expired(there: World) -> bool:
+    """Whether the changelog, as its cleaner would leave it, says nothing of before the owner's cutoff."""
+    owner = there.broker.group.owner(0)
+    database = None if owner is None else there.disks[owner.name].databases.get(0)
+    last = {entry.key: entry for entry in there.broker.log.partitions[TOPICS.outcomes, 0].live}
+    known = fold(last.values())
+    return database is not None and known == living(known, cutoff_of(database))
+
+
+@scenario
+def an_agent_that_comes_back() -> World:
+    """All its outcomes expired and its record is a tombstone; then it bids again."""
+    there = _forgetful(closes_from=3)
+    publish(there, bid("t", "a", 3, 4), close("t", "a", 5), result("t", "a", 6))
+    there.settle()
+    _age(there, 30)
+    agents = there.disks["w0"].databases[0].execute("SELECT count(*) FROM agents").fetchone()
+    require(agents == (0,), "an agent without outcomes has a row", agents)
+    there.check()
+    publish(there, bid("u", "a", 3, 40), close("u", "a", 41))
+    there.settle()
+    lose_disk(there, "w0")
     there.settle()
     return there

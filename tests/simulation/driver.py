@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from tests.simulation.history import Planned, plan
 from tests.simulation.worker import HORIZON, SECOND, TOPICS, Habits, Process
@@ -14,7 +15,7 @@ _ACTIONS = 260
 class Weather:
     """One seed's run."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, forgetful: bool = False) -> None:
         self.rng = rng = random.Random(seed)
         self.slow = rng.choice((0.0, 0.02, 0.1))
         self.refusing = rng.choice((0.0, 0.0, 0.0, 0.02, 0.1))
@@ -36,6 +37,19 @@ class Weather:
         self.first: dict[str, int] = {}
         self.wrong_share = rng.choice((0.0, 0.0, 0.05, 0.3))
         self.actions: list[tuple[Callable[[], None], float]] = self._weighted()
+        if forgetful:
+            self._become_forgetful(random.Random(f"retention {seed}"))
+
+    def _become_forgetful(self, rng: random.Random) -> None:
+        """A retention so long that the cutoff walks through the events' times, jumps, or never comes there.
+
+        Every event has its own time: a bid that is much older than its close would expire before it.
+        """
+        walked = rng.choice((12, 4, 0, -3, -6, -9, -14, -20, -30, -40, -50, -1_500))
+        self.world.habits = replace(self.habits, retention=(36_000 - walked) * SECOND)
+        self.tasks = [[replace(planned, timeless=False) for planned in task] for task in self.tasks]
+        if rng.random() < 0.7:
+            self.actions = [(action, weight) for action, weight in self.actions if action != self._jump]
 
     async def _latency(self) -> None:
         if self.stormy and self.rng.random() < self.slow:
@@ -249,9 +263,9 @@ class Weather:
             process.stop()
 
 
-def run_seed(seed: int) -> None:
-    """Runs one seed's weather to its judgement."""
-    weather = Weather(seed)
+def run_seed(seed: int, *, forgetful: bool = False) -> None:
+    """Runs one seed's weather to its judgement; `forgetful`: with a retention."""
+    weather = Weather(seed, forgetful=forgetful)
     try:
         weather.run()
     except Exception as error:

@@ -13,6 +13,8 @@ from tests.simulation.environment import simulated
 
 _CHUNK = 50
 _DEFAULT_SEEDS = 1_000
+_FORGETFUL = 3
+"""Of so many seeds one is run with a retention, too."""
 
 
 def _chunks() -> list[range]:
@@ -29,3 +31,11 @@ def test_every_seed_ends_in_the_models_outcomes(seeds: range) -> None:
     with simulated():
         for seed in seeds:
             run_seed(seed)
+
+
+@pytest.mark.parametrize("seeds", _chunks(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def test_every_seed_with_a_retention_ends_in_what_the_model_remembers(seeds: range) -> None:
+    """After any storm the shards hold what the model folds from the events that retention leaves."""
+    with simulated():
+        for seed in seeds[::_FORGETFUL]:
+            run_seed(seed, forgetful=True)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from learner_worker.contract.fields import Shard
+from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import Topics
 from learner_worker.observability import Instruments
+from learner_worker.stages.retention import Policy
 from learner_worker.stages.shard import ShardState, Surroundings
 from learner_worker.stream.ingest import Ingest, Marks
 from learner_worker.stream.outage import Outage
@@ -23,6 +25,8 @@ from tests.simulation.loop import new_loop
 SECOND = 1_000_000
 TOLERANCE = SECOND
 HORIZON = 3_600 * SECOND
+GRACE = 13 * SECOND
+"""As long as a bid may be placed before its close, and no more, so that parts of one outcome expire apart."""
 TOPICS = Topics().named()
 _runs = itertools.count()
 
@@ -44,6 +48,7 @@ class Habits:
         refuses: whether the producer takes no batch just now.
         fetch_seconds: what a fetch costs besides.
         idle_seconds: how long at least a fetch without records takes; fewer idle polls, faster seeds.
+        retention: how long closes count, in microseconds; None: for ever.
     """
 
     latency: Callable[[], Awaitable[None]]
@@ -54,6 +59,7 @@ class Habits:
     idle_seconds: float = 0.0
     checkpoint_seconds: float = 1.0
     cached_agents: int = 1_000
+    retention: int | None = None
 
 
 async def _nobody() -> None:
@@ -92,6 +98,7 @@ class Process:
             tolerance_micros=TOLERANCE,
             horizon_micros=HORIZON,
             cached_agents=habits.cached_agents,
+            retention=Policy(habits.retention, SECOND, GRACE, lambda: Micros(broker.clock.micros)),
         )
         self.ingest: Ingest[ShardState] = self.loop.inside(
             lambda: Ingest(
@@ -110,9 +117,11 @@ class Process:
 
     @property
     def busy(self) -> bool:
-        """Whether a checkpoint is under way, or a metrics record still due."""
+        """Whether a checkpoint is under way, a metrics record still due, or a row to be swept."""
         shards = self.ingest.ownership.shards.values()
-        return self.ingest._checkpointing.locked() or any(shard.learn.unpublished for shard in shards)
+        return self.ingest._checkpointing.locked() or any(
+            shard.learn.unpublished or not shard.retention.idle for shard in shards
+        )
 
     def coordinate(self) -> None:
         """The group wants this member to rejoin."""

@@ -1,7 +1,9 @@
 """The world: workers, their disks, the broker and the clock, with everything that can happen to them."""
 
 import asyncio
+import itertools
 import random
+import sqlite3
 from collections.abc import Callable, Sequence
 
 from learner_worker.stream.partitions import partitioner
@@ -13,7 +15,9 @@ from tests.simulation.checks import (
     check_keys,
     check_published,
     counted,
+    cutoff_of,
     fold,
+    living,
     metrics_of,
     positions_of,
     require,
@@ -246,7 +250,8 @@ class World:
         """All invariants, once the world is at rest."""
         for name in self.disks:
             self.check_disk(name)
-        expected = model.outcomes(self.published)
+        cutoff = self._even_cutoff()
+        expected = model.outcomes(self._remembered(cutoff))
         expected_metrics = model.metrics(expected)
         for shard in range(self.shards):
             self._check_shard(
@@ -263,15 +268,41 @@ class World:
     ) -> None:
         there = self.broker.log.partitions[TOPICS.outcomes, shard]
         check_keys(there.history)
-        _require_equal(f"shard {shard}: the changelog's fold", counted(fold(there.live)), outcomes)
+        database = self._owners_file(shard)
+        cutoff = cutoff_of(database)
+        logged = living(fold(there.live), cutoff)
+        _require_equal(f"shard {shard}: the changelog's fold", counted(logged), outcomes)
+        rows = rows_of(database)
+        _require_equal(f"shard {shard}: the file's swept rows", rows, living(rows, cutoff))
+        _require_equal(f"shard {shard}: the file's outcomes", counted(rows), outcomes)
+        _require_equal(f"shard {shard}: the file's metrics", metrics_of(database), metrics)
+        check_published(self.broker.log.partitions[TOPICS.metrics, shard].live, metrics)
+
+    def _owners_file(self, shard: int) -> sqlite3.Connection:
         owner = self.broker.group.owner(shard)
         database = None if owner is None else self.disks[owner.name].databases.get(shard)
         if database is None:
-            require(False, f"shard {shard} has no owner with a file")
-            return
-        _require_equal(f"shard {shard}: the file's outcomes", counted(rows_of(database)), outcomes)
-        _require_equal(f"shard {shard}: the file's metrics", metrics_of(database), metrics)
-        check_published(self.broker.log.partitions[TOPICS.metrics, shard].live, metrics)
+            raise InvariantError(f"shard {shard} has no owner with a file")
+        return database
+
+    def _remembered(self, cutoff: tuple[int, int] | None) -> list[model.Event]:
+        if cutoff is None:
+            return self.published
+        return model.remembered(self.published, closes_from_us=cutoff[0], others_from_us=cutoff[1])
+
+    def _even_cutoff(self) -> tuple[int, int] | None:
+        """The shards' common cutoff: one event each, at the same moment, brings them there."""
+        if self.habits.retention is None:
+            return None
+        for shard in range(self.shards):
+            task_id = next(
+                name for name in map("even-{}".format, itertools.count()) if self.partition_of(name) == shard
+            )
+            self.publish(Planned(model.BidPlaced(task_id, "a", 1, "", self.clock.micros)))
+        self.settle()
+        cutoffs = {cutoff_of(self._owners_file(shard)) for shard in range(self.shards)}
+        require(len(cutoffs) == 1, "the shards' cutoffs differ", cutoffs)
+        return cutoffs.pop()
 
     def close(self) -> None:
         """Ends everything that runs."""

@@ -31,9 +31,10 @@ class Sent:
         self.facts: list[Fact] = []
         self.sends: Counter[str] = Counter()
 
-    def append(self, topic: str, partition: int, key: bytes, value: bytes) -> None:  # noqa: ARG002
+    def append(self, topic: str, partition: int, key: bytes, value: bytes | None) -> None:  # noqa: ARG002
         self.sends[topic] += 1
-        self.facts.append(decode_fact(value))
+        if value is not None:
+            self.facts.append(decode_fact(value))
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:  # noqa: ARG002
         self.sends[record.topic] += 1
@@ -85,10 +86,10 @@ async def test_rows_are_published_again_when_the_changelog_lost_its_end(
     outbox = Sent()
     ends = dict.fromkeys(TOPICS.subscribed, (0, 0)) | {TOPICS.outcomes: (0, end)}
     shard = await ShardState.open(Shard(0), around(outbox), file, Marks({}, ends))
-    folded = {
-        (fact.task_id, fact.agent_id): join(Outcome(fact.task_id, fact.agent_id), fact)
-        for fact in outbox.facts
-    }
+    folded: dict[tuple[TaskId, AgentId], Outcome] = {}
+    for fact in outbox.facts:
+        key = (fact.task_id, fact.agent_id)
+        folded[key] = join(folded.get(key, Outcome(*key)), fact)
     assert folded == (rows if published else {})
     assert shard.positions[TOPICS.outcomes] == (0 if published else 100)
     await shard.close()

@@ -873,3 +873,18 @@ def test_swarm_history_has_every_variety() -> None:
         "unicode ids": any(not one.agent_id.isascii() and not one.task_id.isascii() for one in bids),
     }
     assert {name: reached for name, reached in varieties.items() if not reached} == {}
+
+
+# --- retention ------------------------------------------------------------------------------------
+
+
+def test_retention_leaves_what_is_not_before_its_times() -> None:
+    """Closes from one time on, bids and results from another; the times themselves stay."""
+    at = (9, 10, 11)
+    closes = [model.AuctionClosed("t", "a", None, time_us) for time_us in at]
+    bids = [model.BidPlaced("t", "a", 1, "", time_us) for time_us in at]
+    results = [model.TaskFinished("t", "a", True, time_us) for time_us in at]
+
+    left = model.remembered([*closes, *bids, *results], closes_from_us=11, others_from_us=10)
+
+    assert [closes[2], *bids[1:], *results[1:]] == left

@@ -80,6 +80,15 @@ def test_each_setting_has_a_variable(
     assert expected == getattr(load_settings({}), name)
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("none", None), ("None", None), ("0.5", 0.5), ("90", 90.0)])
+def test_the_retention_may_be_none(text: str, seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outcomes count for ever by default and with none, else for so many seconds."""
+    assert load_settings({}).outcome_retention_seconds is None
+    monkeypatch.setenv("LEARNER_OUTCOME_RETENTION_SECONDS", text)
+    assert seconds == load_settings({}).outcome_retention_seconds
+    assert seconds == load_settings({"outcome_retention_seconds": text}).outcome_retention_seconds
+
+
 @pytest.mark.parametrize(
     ("text", "port"), [("none", None), ("NONE", None), ("None", None), ("0", 0), ("1", 1), ("65535", 65_535)]
 )
@@ -127,6 +136,7 @@ def test_a_list_may_be_one_in_toml() -> None:
     [
         ("http_port", "65536"),
         ("http_port", "-1"),
+        ("outcome_retention_seconds", "0"),
         ("http_port", "http"),
         ("http_port", ""),
         ("bootstrap_servers", ""),

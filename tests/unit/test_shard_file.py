@@ -1,24 +1,29 @@
 """A shard's file on a real disk: what comes back, what is set aside, what a failure leaves."""
 
 import asyncio
+import itertools
+import random
 import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 from contextlib import closing
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
+from learner_worker import store
 from learner_worker.contract.fields import MAX_SATS, AgentId, Shard, TaskId
 from learner_worker.contract.outcomes import Bid, Close, Result
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
-from learner_worker.domain.outcomes import Outcome
+from learner_worker.domain.outcomes import Cutoff, Outcome
 from learner_worker.errors import ConfigurationError, StateError
+from learner_worker.store import shard_file
 from learner_worker.store.shard_file import FORMAT, ShardFile, shard_path
 from learner_worker.store.state_folder import locked_state_folder
 from learner_worker.store.statements import AgentRow, AuctionState, Checkpoint, OutcomeKey
@@ -115,6 +120,126 @@ def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+# --- growth ---------------------------------------------------------------------------------------
+
+
+def closed(count: int, first: int = 0) -> dict[OutcomeKey, Outcome]:
+    """Lost outcomes under random keys, closed one after the other."""
+    found: dict[OutcomeKey, Outcome] = {}
+    for number in range(first, first + count):
+        key = (TaskId(f"{random.Random(number).getrandbits(128):032x}"), A)
+        found[key] = Outcome(*key, Close(Micros(number)), Bid(Micros(number), 5, "parse invoices " * 4))
+    return found
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+async def test_the_log_stays_bounded_though_somebody_always_reads(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows by the ten thousand, a read always under way: the log is emptied as soon as it is too long."""
+    limit, sizes, done = 2**20, [0], asyncio.Event()
+    monkeypatch.setattr(shard_file, "_MAX_LOG_BYTES", limit)
+    file = await ShardFile.open(path, IDENTITY)
+
+    keys = list(closed(500))
+
+    async def read_on() -> int:
+        reads = 0
+        while not done.is_set():
+            await file.load_outcomes(keys)
+            reads += 1
+        return reads
+
+    reading = asyncio.create_task(read_on())
+    for first in range(0, 10_000, 200):
+        await file.write(Checkpoint({}, outcomes=closed(200, first)))
+        sizes.append(size_of(path.with_name(path.name + "-wal")))
+    done.set()
+
+    assert await reading > 10
+    growth = [after - before for before, after in itertools.pairwise(sizes)]
+    assert max(sizes) <= limit + max(growth)
+    assert len([size for size in sizes[1:] if size == 0]) > 3
+    await file.close()
+
+
+async def test_space_of_forgotten_rows_is_used_again(path: Path) -> None:
+    """Outcomes and auctions that go make room for as many new ones: the file grows once, not for ever."""
+    file = await ShardFile.open(path, IDENTITY)
+    sizes = []
+    for first in range(0, 32_000, 4_000):
+        gone = {key: Outcome(*key) for key in closed(4_000, first - 4_000)} if first else {}
+        old = {TaskId(f"t{number}"): None for number in range(first - 4_000, first)}
+        new = {TaskId(f"t{number}"): STATE for number in range(first, first + 4_000)}
+        await file.write(Checkpoint({}, {**old, **new}, {**gone, **closed(4_000, first)}))
+        await file._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        sizes.append(size_of(path))
+    assert max(sizes) <= 2.5 * sizes[0]
+    assert max(sizes[4:]) <= 1.1 * max(sizes[:4])
+    await file.close()
+
+
+async def test_expired_rows_are_found_page_by_page(path: Path) -> None:
+    """Pages of any size meet every row with an expired part once, and no other."""
+    rows = closed(300)
+    early = {key for key, row in rows.items() if row.close is not None and row.close.closed_at < 100}
+    alone = Outcome(T, A, result=Result(Micros(9), succeeded=True))
+    file = await ShardFile.open(path, IDENTITY)
+    assert await file.expired_after(None, Cutoff(Micros(1), Micros(1)), scanned=7, limit=7) == ([], None)
+    await file.write(Checkpoint({}, outcomes={**rows, (T, A): alone, (T, B): Outcome(T, B, None, BID)}))
+    for scanned, limit in ((1, 1), (7, 3), (50, 50), (301, 10), (302, 1_000), (10_000, 10_000)):
+        found: list[OutcomeKey] = []
+        after: OutcomeKey | None = None
+        while True:
+            cutoff = Cutoff(Micros(100), Micros(6))
+            keys, after = await file.expired_after(after, cutoff, scanned=scanned, limit=limit)
+            found += keys
+            if after is None:
+                break
+        assert sorted(found) == sorted({*early, (T, B)})
+    await file.close()
+
+
+async def test_forgotten_rows_and_agents_go_and_the_cutoff_stays(path: Path) -> None:
+    """An outcome of which nothing is known, an agent without outcomes once that is published."""
+    nobody, known = AgentRow(Metrics(), 5, 5), AgentRow(Metrics(total_bids=1), 5, 5)
+    cutoff = Cutoff(Micros(9), Micros(-3))
+    await write(
+        path, WHOLE, Checkpoint({}, outcomes={(T, A): Outcome(T, A)}, agents={A: nobody}, cutoff=cutoff)
+    )
+    file = await ShardFile.open(path, IDENTITY)
+    assert cutoff == await file.load_cutoff()
+    assert list(await file.load_outcomes([(T, A), (T, B)])) == [(T, B)]
+    assert A in await file.load_agents([A])
+    await file.write(Checkpoint({}, published=[A], cutoff=cutoff))
+    assert A not in await file.load_agents([A])
+    await file.write(Checkpoint({}, agents={A: known}, published=[A]))
+    assert A in await file.load_agents([A])
+    assert cutoff == await file.load_cutoff()
+    await file.close()
+
+
+async def test_a_file_of_the_first_format_is_migrated_in_place(path: Path) -> None:
+    """Its rows stay, and it has a place for the cutoff; a file without one has forgotten nothing."""
+    await write(path, WHOLE)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE cutoff; PRAGMA user_version = 1;")
+    assert await read(path) == WRITTEN
+    file = await ShardFile.open(path, IDENTITY)
+    assert await file.load_cutoff() is None
+    await file.write(Checkpoint({}, cutoff=Cutoff(Micros(1), Micros(0))))
+    assert Cutoff(Micros(1), Micros(0)) == await file.load_cutoff()
+    await file.close()
+    with closing(sqlite3.connect(path)) as migrated, closing(sqlite3.connect(":memory:")) as new:
+        new.executescript(resources.files(store).joinpath("schema.sql").read_text("utf-8"))
+        tables = "SELECT name, sql FROM sqlite_schema ORDER BY name"
+        assert migrated.execute(tables).fetchall() == new.execute(tables).fetchall()
+        assert migrated.execute("PRAGMA user_version").fetchone() == (FORMAT,)
+
+
 # --- round trips ----------------------------------------------------------------------------------
 
 
@@ -197,7 +322,7 @@ async def test_agents_are_unpublished_until_a_checkpoint_says_otherwise(path: Pa
 
 
 async def test_the_schema_of_a_fresh_file(path: Path) -> None:
-    """Format 1: its tables with their columns, the version, write-ahead logging."""
+    """Format 2: its tables with their columns, the version, write-ahead logging."""
     await write(path)
 
     with closing(sqlite3.connect(path)) as database:
@@ -210,6 +335,7 @@ async def test_the_schema_of_a_fresh_file(path: Path) -> None:
             " as_of outcome_offset published",
             "agents_unpublished": "",
             "auctions": "task_id state",
+            "cutoff": "only closes others",
             "identity": "name value",
             "keywords": "agent_id keyword wins failures",
             "outcomes": "task_id agent_id closed_at winner_agent_id winning_bid_sats close_digest"
@@ -219,7 +345,7 @@ async def test_the_schema_of_a_fresh_file(path: Path) -> None:
         assert (
             database.execute("PRAGMA user_version").fetchone()[0],
             database.execute("PRAGMA journal_mode").fetchone()[0],
-        ) == (1, "wal")
+        ) == (2, "wal")
         assert dict(database.execute("SELECT name, value FROM identity")) == IDENTITY
 
 

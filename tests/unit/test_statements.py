@@ -107,7 +107,6 @@ def test_every_load_goes_by_a_key(database: sqlite3.Connection) -> None:
 
 OUTCOMES = [
     FULL,
-    Outcome(T, A),
     Outcome(T, A, FULL.close),
     Outcome(T, A, None, BID),
     Outcome(T, A, None, Bid(Micros(0), 0, "")),
@@ -119,7 +118,7 @@ OUTCOMES = [
     Outcome(
         T, A, Close(Micros(9), A, MAX_SATS, description_digest("x")), Bid(Micros(2**62), MAX_SATS, "🤖\x00é")
     ),
-    Outcome(TaskId("🧾"), AgentId('"[]"')),
+    Outcome(TaskId("🧾"), AgentId('"[]"'), None, BID),
 ]
 
 
@@ -130,6 +129,21 @@ def test_an_outcome_comes_back_as_it_was(outcome: Outcome, database: sqlite3.Con
     parameter = pairs_parameter([(outcome.task_id, outcome.agent_id), (TaskId("no"), A)])
 
     assert [outcome] == [outcome_of(row) for row in database.execute(statement("load_outcomes"), [parameter])]
+
+
+def test_an_outcome_of_which_nothing_is_known_has_no_row(database: sqlite3.Connection) -> None:
+    """It deletes the row that was there, and leaves none otherwise."""
+    for known in ([(T, A)], []):
+        write(database, Checkpoint({}, outcomes=dict.fromkeys(known, FULL)))
+        write(database, Checkpoint({}, outcomes={(T, A): Outcome(T, A)}))
+        assert database.execute("SELECT count(*) FROM outcomes").fetchone() == (0,)
+
+
+def test_a_page_of_expired_rows_is_searched_by_key(database: sqlite3.Connection) -> None:
+    """Looking for expired rows reads no more of the table than its page."""
+    for name, parameters in (("load_expired", 8), ("load_page_end", 3)):
+        plan = database.execute(f"EXPLAIN QUERY PLAN {statement(name)}", [None] * parameters).fetchall()
+        assert [row[3].split(" (")[0] for row in plan] == ["SEARCH outcomes USING PRIMARY KEY"]
 
 
 def test_an_outcome_replaces_its_earlier_row(database: sqlite3.Connection) -> None:
@@ -197,13 +211,16 @@ def test_an_empty_checkpoint_writes_nothing() -> None:
     """Every statement is there, none has rows."""
     assert {name: list(rows) for name, rows in writes_of(Checkpoint({}))} == {
         "save_outcome": [],
+        "delete_outcome": [],
         "save_agent": [],
         "mark_published": [],
+        "forget_agent": [],
         "save_keyword": [],
         "delete_keyword": [],
         "save_auction": [],
         "delete_auction": [],
         "save_position": [],
+        "save_cutoff": [],
     }
 
 

@@ -1,0 +1,177 @@
+"""Retention in parts: when the cutoff moves, what it takes, which tombstones are due, and the sweep."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from learner_worker.contract.fields import AgentId, Shard, TaskId
+from learner_worker.contract.outcomes import Bid, Close, Fact, Result, decode_fact, encode_fact
+from learner_worker.contract.times import Micros
+from learner_worker.domain.outcomes import Cutoff, Outcome, facts_of, living, living_fact
+from learner_worker.stages.retention import Policy, Retention, noted, read_note
+from learner_worker.stages.shard import ShardState
+from learner_worker.store.shard_file import ShardFile, shard_path
+from learner_worker.store.statements import Checkpoint, OutcomeKey
+from learner_worker.stream.ingest import Marks
+from tests.simulation.log import Entry
+from tests.unit.test_lost_ends import IDENTITY, TOPICS, Sent, around
+
+T, A = TaskId("t"), AgentId("a")
+CLOSE, BID, RESULT = Close(Micros(10), A), Bid(Micros(8), 70, "parse"), Result(Micros(12), succeeded=True)
+WHOLE = Outcome(T, A, CLOSE, BID, RESULT)
+
+
+def policy(retention: int | None = 100, now: int = 1_000) -> Policy:
+    return Policy(retention, step_micros=10, grace_micros=5, now=lambda: Micros(now))
+
+
+def at(closes: int) -> Cutoff:
+    return Cutoff(Micros(closes), Micros(closes - 5))
+
+
+@pytest.mark.parametrize(
+    ("newest", "now", "expected"),
+    [(555, 1_000, 450), (2_000, 555, 450), (550, 1_000, 450), (549, 1_000, 440), (1, 1_000, -100)],
+)
+def test_the_cutoff_is_a_retention_before_the_lesser_witness(newest: int, now: int, expected: int) -> None:
+    """Neither this worker's clock nor a record's time alone moves it; it moves in whole steps."""
+    retention = Retention(policy(now=now), None, None)
+    retention.advance(Micros(newest))
+    assert at(expected) == retention.cutoff
+
+
+def test_the_cutoff_never_moves_back() -> None:
+    """Not by an older record, an older file, another owner's commit or a retention switched off."""
+    for filed, committed in ((at(400), None), (None, at(400)), (at(390), at(400))):
+        retention = Retention(policy(), filed, committed)
+        retention.advance(Micros(300))
+        assert at(400) == retention.cutoff
+    switched_off = Retention(policy(None), at(400), None)
+    switched_off.advance(Micros(900))
+    assert at(400) == switched_off.cutoff
+    assert switched_off.living([Fact(T, A, CLOSE)]) == []
+
+
+def test_parts_expire_by_their_own_times() -> None:
+    """A close at its time, bids and results a grace later; the time itself is not before it."""
+    assert living(WHOLE, at(10)) is WHOLE
+    assert Outcome(T, A, None, BID, RESULT) == living(WHOLE, at(11))
+    assert Outcome(T, A, None, None, RESULT) == living(WHOLE, at(14))
+    assert not living(WHOLE, at(18)).known
+    assert [Fact(T, A, CLOSE, BID), Fact(T, A, result=RESULT)] == facts_of(WHOLE)
+    assert living_fact(Fact(T, A, CLOSE, BID), at(14)) is None
+
+
+def test_what_lives_of_a_fact_goes_before_its_tombstone() -> None:
+    """First the bid as a fact of its own; with the next call, when Kafka has it, the tombstone."""
+    retention = Retention(policy(), at(11), None)
+    key = encode_fact(Fact(T, A, CLOSE, BID))[0]
+    assert Fact(T, A, None, BID) == retention.read(Fact(T, A, CLOSE, BID))
+    assert [(key, Fact(T, A, None, BID))] == retention.due(restored=True)
+    assert [(key, None)] == retention.due(restored=True)
+    assert retention.due(restored=True) == []
+
+
+def test_a_tombstone_that_is_read_saves_another() -> None:
+    """And a shard that is not restored sends none: its tombstones may come later in the log."""
+    retention = Retention(policy(), at(40), None)
+    assert retention.read(Fact(T, A, CLOSE)) is None
+    assert retention.due(restored=False) == []
+    retention.forgotten(encode_fact(Fact(T, A, CLOSE))[0])
+    assert retention.due(restored=True) == []
+
+
+def test_a_winners_close_without_its_text_has_a_key_of_its_own() -> None:
+    """Its bid has expired; equal keys must mean equal content, and the close itself may carry the text."""
+    close = Close(Micros(10), A, None, "digest", "the text")
+    left = living_fact(Fact(T, A, Close(Micros(10), A, None, "digest"), Bid(Micros(1), 7, "old")), at(9))
+    assert left is not None
+    assert left.bid is None
+    assert encode_fact(left)[0] != encode_fact(Fact(T, A, close))[0]
+
+
+def test_a_cutoff_travels_in_a_commits_metadata() -> None:
+    """What is noted is read; anything else says nothing."""
+    assert at(400) == read_note(f"rewind=7{noted(at(400))}")
+    assert noted(None) == ""
+    for text in ("", "rewind=7", "rewind=7;cutoff=", "rewind=7;cutoff=1", "rewind=7;cutoff=x,y"):
+        assert read_note(text) is None
+
+
+async def test_no_sweep_while_loaded_facts_are_still_to_be_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result meets the row it was loaded for, or what a sweep left of it: the metrics stay the rows'."""
+    file = await ShardFile.open(shard_path(tmp_path, Shard(0)), IDENTITY)
+    outbox = Sent()
+    marks = Marks({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
+    shard = await ShardState.open(Shard(0), around(outbox), file, marks)
+    await shard.process(TOPICS.outcomes, [_entry(0, Fact(T, A, CLOSE, BID))])
+    await _checkpoint(shard)
+    shard.retention.cutoff = at(11)
+    await _checkpoint(shard)  # the cutoff is written; the next checkpoint sweeps
+    loaded, may_go_on = asyncio.Event(), asyncio.Event()
+    load = file.load_outcomes
+
+    async def load_slowly(keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
+        rows = await load(keys)
+        if not loaded.is_set():
+            loaded.set()
+            await may_go_on.wait()
+        return rows
+
+    monkeypatch.setattr(file, "load_outcomes", load_slowly)
+    learning = asyncio.create_task(shard.process(TOPICS.outcomes, [_entry(1, Fact(T, A, result=RESULT))]))
+    await loaded.wait()
+    sweeping = asyncio.create_task(_checkpoint(shard))
+    await load([(T, A)])  # time for the sweep to look the row up, and to change it if it could
+    await file.expired_after(None, at(11), scanned=10, limit=10)
+    await load([(T, A)])
+    may_go_on.set()
+    await asyncio.gather(learning, sweeping)
+    await _checkpoint(shard)
+    await _checkpoint(shard)
+
+    assert {(T, A): Outcome(T, A, None, BID, RESULT)} == await load([(T, A)])
+    agents = await shard.learn.agents([A])
+    assert not any(agents[A].metrics)
+    assert agents[A].tallies == {}
+    await shard.close()
+
+
+async def _checkpoint(shard: ShardState) -> None:
+    cut = shard.cut()
+    await cut.publish()
+    await cut.write()
+    shard.written()
+
+
+def _entry(offset: int, fact: Fact) -> Entry:
+    key, value = encode_fact(fact)
+    assert decode_fact(value) == fact
+    return Entry(TOPICS.outcomes, 0, offset, 1, key, value)
+
+
+async def test_a_page_of_rows_is_swept_and_counted(tmp_path: Path) -> None:
+    """Rows go from the file, their facts by tombstones, and the counter says how many outcomes it were."""
+    file = await ShardFile.open(shard_path(tmp_path, Shard(0)), IDENTITY)
+    rows = {
+        (TaskId(f"t{number}"), A): Outcome(
+            TaskId(f"t{number}"), A, Close(Micros(number)), Bid(Micros(number), 1, "")
+        )
+        for number in range(700)
+    }
+    await file.write(Checkpoint(dict.fromkeys(TOPICS.subscribed, 0), outcomes=rows, cutoff=at(605)))
+    outbox = Sent()
+    surroundings = around(outbox)
+    marks = Marks({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
+    shard = await ShardState.open(Shard(0), surroundings, file, marks)
+    for _ in range(4):
+        await _checkpoint(shard)
+    left = [row async for page in file.all_outcomes() for row in page]
+    assert sorted(row.bid.placed_at for row in left if row.bid is not None) == list(range(600, 700))
+    assert surroundings.instruments.registry.get_sample_value("learner_outcomes_expired_total") == 605
+    assert outbox.sends[TOPICS.outcomes] == 2 * 605 + 5
+    await shard.close()
