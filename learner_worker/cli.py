@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 
 import click
 
+from learner_worker.commands.dead_letters import dead_letters
 from learner_worker.commands.demo import demo
 from learner_worker.commands.run import run
 from learner_worker.commands.schemas import schemas
@@ -21,6 +22,7 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     topics,
     suggest,
     schemas,
+    dead_letters,
 )
 
 
