@@ -10,6 +10,7 @@ import click
 
 from learner_worker.commands.dead_letters import dead_letters
 from learner_worker.commands.demo import demo
+from learner_worker.commands.doctor import doctor
 from learner_worker.commands.run import run
 from learner_worker.commands.schemas import schemas
 from learner_worker.commands.suggest import suggest
@@ -23,6 +24,7 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     suggest,
     schemas,
     dead_letters,
+    doctor,
 )
 
 
