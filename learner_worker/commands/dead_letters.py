@@ -208,8 +208,8 @@ async def _report(verdicts: AsyncIterator[Verdict], done: str) -> int:
     click.echo(f"{_counted(counts['done'])} {done}, {counts['stays']} stay")
     if counts["late"]:
         click.echo(
-            f"{counts['late']} of them belong to auctions longer ago than the auction horizon: "
-            "what is replayed together counts together, the rest of such an auction is forgotten"
+            f"{counts['late']} of them are bids and closes older than the auction horizon: "
+            "their auctions may be forgotten, and then they count for nothing"
         )
     return 1 if counts["stays"] else 0
 

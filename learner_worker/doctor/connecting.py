@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from aiokafka.errors import AuthenticationFailedError, KafkaError
+from aiokafka.errors import AuthenticationFailedError, KafkaError, SaslAuthenticationFailed
 
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, error, ok, or_ok, warning
@@ -99,10 +99,10 @@ async def check_login(case: Case) -> Sequence[Finding]:
         return [ok("no login is needed")]
     try:
         (await connect(case.connection(), *case.reached[0])).close()
-    except AuthenticationFailedError as refusal:
+    except (AuthenticationFailedError, SaslAuthenticationFailed) as refusal:
         return [
             error(
-                f"Kafka refuses user {case.settings.sasl_username!r}: {refusal}",
+                f"Kafka refuses user {case.settings.sasl_username!r}: {refusal.args[0] if refusal.args else ''}",
                 "correct --sasl-username and LEARNER_SASL_PASSWORD, or create that user in Kafka",
             )
         ]

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import create_conn
-from aiokafka.errors import for_code
+from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 
 from learner_worker.contract.topics import TopicName
 from learner_worker.doctor.wire import describe_group, describe_topics
@@ -29,6 +29,7 @@ _REQUEST_MS = 8_000
 _SAMPLE = 200
 _SAMPLE_SECONDS = 6.0
 _POLL_MS = 200
+_COORDINATOR_SECONDS = 5.0
 _UNKNOWN_OPERATIONS = -(2**31)
 T = TypeVar("T")
 
@@ -60,6 +61,10 @@ class Group:
     state: str
     members: Sequence[str]
     operations: frozenset[int] | None
+
+
+_OFFSETS = TopicName("__consumer_offsets")
+_NO_GROUP = Group(NO_ERROR, "Dead", (), None)
 
 
 class Kafka:
@@ -119,6 +124,8 @@ class Kafka:
         """A group, as its coordinator says."""
 
         async def ask() -> Group:
+            if not await self._has_groups():
+                return _NO_GROUP
             conn = await self._coordinator(name)
             try:
                 _, groups = await conn.send(describe_group(name))
@@ -129,17 +136,44 @@ class Kafka:
 
         return await self._once(("group", name), ask)
 
+    async def _has_groups(self) -> bool:
+        """Whether there was ever a group: Kafka makes the topic for all of them when first asked for one.
+
+        Where this user may not see that topic it is taken to be there: then only asking tells its rights.
+        """
+
+        async def ask() -> bool:
+            topic = (await self.topics([_OFFSETS]))[_OFFSETS]
+            return topic.code != UNKNOWN_TOPIC or bool(await self._admin.list_consumer_groups())
+
+        return await self._once("groups", ask)
+
     async def _coordinator(self, group: str) -> Any:
-        node = await self._admin.find_coordinator(group)
+        node = await self._find_coordinator(group)
         brokers = (await self._once("cluster", self._admin.describe_cluster))["brokers"]
         for broker in brokers:
             if broker["node_id"] == node:
                 return await connect(self._connection, broker["host"], broker["port"])
         raise BrokerError(f"the group's coordinator, broker {node}, is not in the cluster")
 
+    async def _find_coordinator(self, group: str) -> int:
+        """The broker that keeps a group; a cluster that was just started takes a moment to name it."""
+        deadline = time.monotonic() + _COORDINATOR_SECONDS
+        while True:
+            try:
+                return int(await self._admin.find_coordinator(group))
+            except GroupCoordinatorNotAvailableError:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(_POLL_MS / 1000)
+
     async def committed(self, group: str) -> Mapping[TopicPartition, Committed]:
         """What a group has committed."""
-        offsets = await self._admin.list_consumer_group_offsets(group)
+        if not await self._has_groups():
+            return {}
+        offsets = await self._admin.list_consumer_group_offsets(
+            group, group_coordinator_id=await self._find_coordinator(group)
+        )
         return {
             partition: Committed(found.offset, found.metadata or "")
             for partition, found in offsets.items()

@@ -63,9 +63,9 @@ def _compacted(names: TopicNames, found: Configurations, _settings: Settings) ->
 
 
 def _deleted(names: TopicNames, found: Configurations, _settings: Settings) -> Iterator[Finding]:
-    for name in set(names.all) - {names.outcomes, names.metrics}:
+    for name in names.all:
         policy = found.get(name, {}).get("cleanup.policy", "delete")
-        if "compact" in policy:
+        if "compact" in policy and name not in {names.outcomes, names.metrics}:
             yield error(
                 f"{name} has cleanup.policy={policy}: "
                 "compaction keeps one record a key and deletes others unread",

@@ -34,7 +34,7 @@ class Verdict:
     Attributes:
         sent: the record that went back, or would go; None if the letter stays.
         why: the reason it stays, a sentence.
-        late: it may count for nothing: its auction is longer ago than the auction horizon.
+        late: it may count for nothing, because its auction may be forgotten.
     """
 
     letter_id: LetterId
