@@ -102,7 +102,7 @@ async def check_login(case: Case) -> Sequence[Finding]:
     except (AuthenticationFailedError, SaslAuthenticationFailed) as refusal:
         return [
             error(
-                f"Kafka refuses user {case.settings.sasl_username!r}: {refusal.args[0] if refusal.args else ''}",
+                f"Kafka refuses user {case.settings.sasl_username!r}: {' '.join(map(str, refusal.args))}",
                 "correct --sasl-username and LEARNER_SASL_PASSWORD, or create that user in Kafka",
             )
         ]
