@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
+
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.connecting import (
     check_addresses,
@@ -94,6 +96,9 @@ async def _run(check: Check, case: Case, seconds: float) -> Sequence[Finding]:
             return await check.run(case)
     except TimeoutError:
         return [error(f"no answer within {seconds:g} s", "see whether Kafka is overloaded, then try again")]
+    except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as refusal:
+        # What a worker itself needs is for `rights` to say.
+        return [note(f"this user may not look there ({refusal})", "ask as somebody who may")]
     except Exception as failure:  # noqa: BLE001 (one check that fails must not hide the others)
         words = f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__
         return [error(f"could not be checked ({words})", "mend what the other checks say, then try again")]

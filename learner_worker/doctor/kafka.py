@@ -27,7 +27,7 @@ READ, WRITE = 3, 4
 """Kafka's numbers of what one may do with a topic or group."""
 _REQUEST_MS = 8_000
 _SAMPLE = 200
-_SAMPLE_SECONDS = 6.0
+_SAMPLE_SECONDS = 3.5
 _POLL_MS = 200
 _COORDINATOR_SECONDS = 5.0
 _UNKNOWN_OPERATIONS = -(2**31)

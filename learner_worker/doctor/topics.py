@@ -191,4 +191,6 @@ def _copies(name: TopicName, topic: Topic, brokers: int, needed: int) -> Iterato
             "raise its replication factor (kafka-reassign-partitions), 3 is usual",
         )
     elif factor > 1 and needed == 1:
-        yield note(f"{name} acknowledges records that only one broker has", "set min.insync.replicas=2 on it")
+        yield warning(
+            f"{name} acknowledges records that only one broker has", "set min.insync.replicas=2 on it"
+        )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from learner_worker.contract.topics import HOP_HEADER, TopicName
 from learner_worker.errors import BrokerError, ConfigurationError
@@ -265,16 +266,21 @@ async def letter_box(
     """The dead letters of a running cluster.
 
     Raises:
-        BrokerError: Kafka cannot be reached.
+        BrokerError: Kafka cannot be reached, or does not let this user read.
         ConfigurationError: there is no such topic.
     """
     async with connected(connection, patience_seconds=patience_seconds) as cluster:
         partitions = (await cluster.partitions([topic])).get(topic)
     if partitions is None:
-        raise ConfigurationError(f"there is no topic {topic}: create it with `learner-worker topics create`")
+        raise ConfigurationError(
+            f"there is no topic {topic}, or this user may not see it: "
+            "create it with `learner-worker topics create`, or allow Describe and Read on it"
+        )
     consumer = standby_consumer(connection)
     await start_within(consumer, patience_seconds)
     try:
         yield LetterBox(consumer, topic, partitions)
+    except KafkaError as error:
+        raise BrokerError(f"the dead letters cannot be read: {error}") from error
     finally:
         await stop_within(consumer)

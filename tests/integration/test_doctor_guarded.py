@@ -1,5 +1,6 @@
 """`doctor` on Apache Kafka with TLS, logins, rights and several brokers: each broken set-up is explained."""
 
+import asyncio
 import secrets
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -9,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.protocol.admin import CreateAclsRequest
 
 from learner_worker.brokers import BrokerKind, KafkaCluster, maven
 from learner_worker.brokers.waiting import free_ports
 from learner_worker.contract.topics import TopicNames, Topics
-from learner_worker.doctor import Level
+from learner_worker.doctor import Level, Report
 from learner_worker.doctor.kafka import connect
 from learner_worker.stream.connection import Connection
 from tests.acceptance.test_refusals import learner_worker
 from tests.integration.test_doctor import examined, only, told
-from tests.workers import create_topics
+from tests.workers import create_topics, until
 
 PASSWORD = secrets.token_hex(8)
 GUESSED = secrets.token_hex(8)
@@ -28,7 +30,7 @@ TOPIC, GROUP, LITERAL, ALLOW = 2, 3, 3, 3
 READ, WRITE = 3, 4
 GUARDED = {
     "listener.security.protocol.map": (
-        "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT,TLS:SSL,ABROAD:PLAINTEXT"
+        "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT,TLS:SSL,MUTUAL:SSL,ABROAD:PLAINTEXT"
     ),
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "super.users": "User:ANONYMOUS",
@@ -37,9 +39,10 @@ GUARDED = {
         "org.apache.kafka.common.security.plain.PlainLoginModule required "
         f'user_worker="{PASSWORD}" user_other="{PASSWORD}";'
     ),
-    "listener.name.tls.ssl.keystore.type": "PKCS12",
-    "listener.name.tls.ssl.keystore.password": PASSWORD,
-    "listener.name.tls.ssl.key.password": PASSWORD,
+    "listener.name.mutual.ssl.client.auth": "required",
+    "ssl.keystore.type": "PKCS12",
+    "ssl.keystore.password": PASSWORD,
+    "ssl.key.password": PASSWORD,
 }
 
 
@@ -50,6 +53,7 @@ class Guarded:
     open: str
     login: str
     tls: str
+    mutual: str
     abroad: str
     certificate: Path
 
@@ -63,18 +67,20 @@ def guarded(
         pytest.skip("Apache Kafka by Maven and Java is not among the brokers of this run")
     folder = tmp_path_factory.mktemp("guarded")
     keystore, certificate = key_and_certificate(folder)
-    login, tls, abroad = free_ports(3)
+    login, tls, mutual, abroad = free_ports(4)
     listeners = {
         "LOGIN": (f"127.0.0.1:{login}", f"127.0.0.1:{login}"),
         "TLS": (f"127.0.0.1:{tls}", f"localhost:{tls}"),
+        "MUTUAL": (f"127.0.0.1:{mutual}", f"localhost:{mutual}"),
         "ABROAD": (f"127.0.0.1:{abroad}", "kafka.inside.invalid:9092"),
     }
-    properties = {**GUARDED, "listener.name.tls.ssl.keystore.location": str(keystore)}
+    properties = {**GUARDED, "ssl.keystore.location": str(keystore)}
     with KafkaCluster(folder / "kafka", properties=properties, listeners=listeners) as kafka:
         yield Guarded(
             kafka.bootstrap_servers,
             f"127.0.0.1:{login}",
             f"localhost:{tls}",
+            f"localhost:{mutual}",
             f"127.0.0.1:{abroad}",
             certificate,
         )
@@ -186,6 +192,14 @@ async def test_certificates_that_do_not_fit(guarded: Guarded, prefix: str, tmp_p
     assert told(right, "listener", Level.OK) == [f"{guarded.tls} speaks Kafka's protocol over SSL"]
 
 
+async def test_a_broker_that_wants_this_clients_certificate(guarded: Guarded, tmp_path: Path) -> None:
+    """The broker's own certificate is trusted, the client shows none: the error says that it must."""
+    report = await examined(tmp_path, guarded.mutual, security_protocol="SSL", ssl_cafile=guarded.certificate)
+    assert "the broker wants this client's certificate" in only(report, "listener", Level.ERROR)
+    in_the_clear = await examined(tmp_path, guarded.mutual)
+    assert "wants TLS, the settings do not" in only(in_the_clear, "listener", Level.ERROR)
+
+
 async def test_an_unreadable_certificate_file_hides_no_other_check(guarded: Guarded, tmp_path: Path) -> None:
     """A file that is not there: an error with the flags, and the state folder is checked all the same."""
     report = await examined(
@@ -208,11 +222,10 @@ async def test_a_broker_that_names_an_address_unknown_here(guarded: Guarded, tmp
 
 
 async def test_missing_rights_are_named_one_by_one(guarded: Guarded, prefix: str, tmp_path: Path) -> None:
-    """No right at all; then all but three; then all: what is missing, by operation and resource."""
+    """No right at all; then all but three; then all: what is missing, one by one."""
     names = await create_topics(guarded.open, prefix)
     nobody = await examined(tmp_path, guarded.login, prefix, **as_worker(sasl_username="other"))
-    refused = told(nobody, "rights", Level.ERROR)
-    assert sorted(refused) == [
+    assert sorted(told(nobody, "rights", Level.ERROR)) == [
         *sorted(f"user other may not Describe topic {name}" for name in names.all),
         f"user other may not Read group {prefix}learner",
         f"user other may not Read group {prefix}learner.requests",
@@ -223,18 +236,38 @@ async def test_missing_rights_are_named_one_by_one(guarded: Guarded, prefix: str
         if name != names.bid_placed:
             await allow(guarded.open, resource=TOPIC, name=name, operations=operations)
     await allow(guarded.open, resource=GROUP, name=f"{prefix}learner", operations=[READ])
-    some = await examined(tmp_path, guarded.login, prefix, **as_worker())
-    assert sorted(told(some, "rights", Level.ERROR)) == [
+    missing = [
         f"user worker may not Describe topic {names.bid_placed}",
         f"user worker may not Read group {prefix}learner.requests",
         f"user worker may not Write topic {names.rerouted}",
     ]
+    some = await refusals_become(missing, guarded, prefix, tmp_path)
     assert not told(some, "topics", Level.ERROR)
     await allow(guarded.open, resource=TOPIC, name=names.bid_placed, operations=[READ])
     await allow(guarded.open, resource=TOPIC, name=names.rerouted, operations=[WRITE])
     await allow(guarded.open, resource=GROUP, name=f"{prefix}learner.requests", operations=[READ])
-    enough = await examined(tmp_path, guarded.login, prefix, **as_worker())
-    assert not told(enough, "rights", Level.ERROR)
+    async with AIOKafkaProducer(bootstrap_servers=guarded.open) as producer:
+        await producer.send_and_wait(names.dead_letters, b"a letter that a worker need not read")
+    enough = await refusals_become([], guarded, prefix, tmp_path)
+    assert enough.worst == Level.NOTE, enough
+    assert "may not look there" in told(enough, "dead letters", Level.NOTE)[0]
+    refused = await learner_worker(
+        *("dead-letters", "list", "--bootstrap-servers", guarded.login, "--topic-prefix", prefix),
+        *("--security-protocol", "SASL_PLAINTEXT", "--sasl-username", "worker"),
+        environment={"LEARNER_SASL_PASSWORD": PASSWORD},
+    )
+    assert refused.code == 1
+    assert "the dead letters cannot be read" in refused.sentence
+
+
+async def refusals_become(expected: list[str], guarded: Guarded, prefix: str, tmp_path: Path) -> Report:
+    """The report once the rights that were just given have reached the broker: that takes it a moment."""
+
+    async def report() -> Report | None:
+        found = await examined(tmp_path, guarded.login, prefix, **as_worker())
+        return found if sorted(told(found, "rights", Level.ERROR)) == expected else None
+
+    return await until(report, f"what is refused is {expected}", seconds=30)
 
 
 # --- several brokers ------------------------------------------------------------------------------------
@@ -250,37 +283,52 @@ async def administrator(address: str) -> AsyncIterator[Any]:
         await admin.close()
 
 
-async def copied_topics(address: str, prefix: str, *, single: str) -> TopicNames:
-    """All topics with three copies, one with a single one."""
-    names = Topics(prefix=prefix).named()
+async def copied_topics(address: str, names: TopicNames) -> None:
+    """Topics with three copies, two of them in sync for a record to count; but for three topics."""
+    copies = {names.outcomes: 1, names.replies: 1}
+    in_sync = {names.outcomes: "1", names.metrics: "1"}
     async with administrator(address) as admin:
         await admin.create_topics(
             [
-                NewTopic(name, 2, 1 if name == single else 3, topic_configs=names.configuration(name))
+                NewTopic(
+                    name,
+                    2,
+                    copies.get(name, 3),
+                    topic_configs={
+                        **names.configuration(name),
+                        "min.insync.replicas": in_sync.get(name, "2"),
+                    },
+                )
                 for name in names.all
             ]
         )
-    return names
 
 
-async def test_one_copy_in_a_cluster_of_three_and_a_broker_that_is_away(
+async def test_single_copies_in_a_cluster_of_three_and_a_broker_that_is_away(
     broker_kinds: frozenset[BrokerKind], prefix: str, tmp_path: Path
 ) -> None:
-    """A single copy among three brokers: a warning. One broker stopped: copies are missing."""
+    """One copy, one in sync, more in sync than copies: each is told; then a broker stops, and copies lack."""
     if BrokerKind.KAFKA not in broker_kinds:
         pytest.skip("Apache Kafka by Maven and Java is not among the brokers of this run")
-    single = f"{prefix}learner-outcomes"
-    properties = {"min.insync.replicas": "1"}
-    with KafkaCluster(tmp_path / "kafka", nodes=3, properties=properties) as kafka:
-        names = await copied_topics(kafka.bootstrap_servers, prefix, single=single)
+    names = Topics(prefix=prefix).named()
+    with KafkaCluster(tmp_path / "kafka", nodes=3) as kafka:
+        await copied_topics(kafka.bootstrap_servers, names)
         report = await examined(tmp_path, kafka.bootstrap_servers, prefix)
-        what = only(report, "copies", Level.WARNING)
-        assert what.startswith(f"{single} has one copy in a cluster of 3 brokers")
-        assert f"{names.metrics} acknowledges records that only one broker has" in str(report)
-        kafka.stop(3)
+        refused = f"{names.replies} takes no records on partitions [0, 1]: 2 copies must be in sync"
+        assert only(report, "copies", Level.ERROR) == refused
+        warnings = told(report, "copies", Level.WARNING)
+        single = "has one copy in a cluster of 3 brokers: with its broker its records are gone"
+        assert f"{names.outcomes} {single}" in warnings
+        assert f"{names.metrics} acknowledges records that only one broker has" in warnings
+        assert len(warnings) == 3
+
+        async with administrator(kafka.bootstrap_servers) as admin:
+            assert set(await admin.list_topics()) == set(names.all)  # not even Kafka's own, for groups
+
+        await asyncio.to_thread(kafka.stop, 3)
         missing = await examined(tmp_path, kafka.bootstrap_servers, prefix)
-        lacking = told(missing, "copies", Level.WARNING)
-        assert f"{names.bid_placed} lacks copies of partitions [0, 1]" in lacking
+        lacking = f"{names.bid_placed} lacks copies of partitions [0, 1]"
+        assert lacking in told(missing, "copies", Level.WARNING)
         (address,) = told(missing, "addresses", Level.WARNING)
         assert address.startswith("nothing listens at")
 
