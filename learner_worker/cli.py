@@ -8,7 +8,9 @@ from typing import Final, NoReturn
 
 import click
 
+from learner_worker.commands.dead_letters import dead_letters
 from learner_worker.commands.demo import demo
+from learner_worker.commands.doctor import doctor
 from learner_worker.commands.run import run
 from learner_worker.commands.schemas import schemas
 from learner_worker.commands.state import state
@@ -21,6 +23,8 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     demo,
     topics,
     suggest,
+    doctor,
+    dead_letters,
     state,
     schemas,
 )

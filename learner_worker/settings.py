@@ -23,7 +23,7 @@ from learner_worker.errors import ConfigurationError
 from learner_worker.observability import LogFormat, LogLevel
 from learner_worker.stream.connection import Connection
 
-_PREFIX = "LEARNER_"
+SETTINGS_PREFIX = "LEARNER_"
 _LAST_PORT = 65_535
 
 
@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     """The worker's settings; durations in seconds."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_file=".env", toml_file="learner-worker.toml", extra="ignore"
+        env_prefix=SETTINGS_PREFIX, env_file=".env", toml_file="learner-worker.toml", extra="ignore"
     )
 
     bootstrap_servers: Annotated[str, AfterValidator(_reachable)] = Field(
@@ -205,4 +205,5 @@ def load_settings(flags: Mapping[str, Any]) -> Settings:
 
 def _describe(problem: Any) -> str:
     name = str(problem["loc"][0])
-    return f"--{name.replace('_', '-')} ({_PREFIX}{name.upper()}): {problem['msg']}, not {problem['input']!r}"
+    where = f"--{name.replace('_', '-')} ({SETTINGS_PREFIX}{name.upper()})"
+    return f"{where}: {problem['msg']}, not {problem['input']!r}"

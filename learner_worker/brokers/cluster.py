@@ -21,8 +21,10 @@ ANSWER_SECONDS = 90.0
 class KafkaCluster:
     """N nodes on 127.0.0.1, numbered from 1, each broker and controller; running inside `with`.
 
-    `properties` are added to every node's server.properties and win over the ones chosen here. Ports and
-    folders stay the same over `kill`, `stop` and `start`. Raises `BrokerError` where a node does not start.
+    `properties` are added to every node's server.properties and win over the ones chosen here. `listeners`
+    are more of them for a cluster of one node: by name, where it listens and what it tells clients. Ports
+    and folders stay the same over `kill`, `stop` and `start`. Raises `BrokerError` where a node does not
+    start.
     """
 
     def __init__(
@@ -31,11 +33,13 @@ class KafkaCluster:
         *,
         nodes: int = 1,
         properties: Mapping[str, str] | None = None,
+        listeners: Mapping[str, tuple[str, str]] | None = None,
         log: Log = silent,
     ) -> None:
         ports = free_ports(2 * nodes)
         self._data_dir = data_dir
         self._extra = dict(properties or {})
+        self._listeners = dict(listeners or {})
         self._log = log
         self._servers = {node: f"127.0.0.1:{ports[node - 1]}" for node in range(1, nodes + 1)}
         self._controllers = {node: f"127.0.0.1:{ports[nodes + node - 1]}" for node in self._servers}
@@ -90,13 +94,16 @@ class KafkaCluster:
         return KafkaNode(node, folder, self._servers[node], java, jars, properties)
 
     def _node_properties(self, node: int, folder: Path) -> dict[str, str]:
-        listeners = f"PLAINTEXT://{self._servers[node]},CONTROLLER://{self._controllers[node]}"
+        own = f"PLAINTEXT://{self._servers[node]}"
+        more = [f",{name}://{at}" for name, (at, _) in self._listeners.items()]
+        told = [f",{name}://{address}" for name, (_, address) in self._listeners.items()]
         return {
             "process.roles": "broker,controller",
             "node.id": str(node),
             "controller.quorum.voters": ",".join(f"{voter}@{at}" for voter, at in self._controllers.items()),
             "controller.listener.names": "CONTROLLER",
-            "listeners": listeners,
+            "listeners": f"{own},CONTROLLER://{self._controllers[node]}{''.join(more)}",
+            "advertised.listeners": f"{own}{''.join(told)}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(folder / "data"),
             "auto.create.topics.enable": "false",

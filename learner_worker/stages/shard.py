@@ -33,6 +33,7 @@ from learner_worker.store.statements import AuctionState, Checkpoint, OutcomeKey
 from learner_worker.stream.cluster import Committed
 from learner_worker.stream.ingest import Marks
 from learner_worker.stream.records import (
+    EVENT_KINDS,
     Outgoing,
     Record,
     Unreadable,
@@ -51,11 +52,6 @@ _REMEMBERED = 1_000
 """Auctions handed to settle between two yields."""
 _PUBLISHED_AT_ONCE = 5_000
 _PUBLISH_CHUNK = 50
-_KINDS: Mapping[bytes, EventKind] = {
-    b"bid-placed": "bid-placed",
-    b"auction-closed": "auction-closed",
-    b"task-finished": "task-finished",
-}
 OWNER_HEADER = "learner-owner"
 _REWIND = "rewind="
 _BEYOND_ANY_END = 2**62
@@ -497,7 +493,7 @@ def _require_first_move(hop: bytes | None, right: int) -> None:
 
 
 def _moved_kind(hop: bytes | None) -> EventKind:
-    kind = None if hop is None else _KINDS.get(hop)
+    kind = None if hop is None else EVENT_KINDS.get(hop)
     if kind is None:
         raise RecordError("invalid", f"a moved event names its kind in the header {HOP_HEADER}")
     return kind

@@ -14,8 +14,8 @@ from learner_worker.state.progress import Progress
 from learner_worker.store.shard_file import shard_identity
 from learner_worker.store.snapshot import Snapshot
 from learner_worker.stream.cluster import connected
+from learner_worker.stream.partition_reader import PartitionReader, reading_partitions
 from learner_worker.stream.records import Record
-from learner_worker.stream.replay import Replay, replaying
 
 Say = Callable[[str], None]
 
@@ -28,14 +28,14 @@ class Changelog:
     """
 
     def __init__(
-        self, settings: Settings, cluster_id: str, partitions: int, replay: Replay, say: Say
+        self, settings: Settings, cluster_id: str, partitions: int, reader: PartitionReader, say: Say
     ) -> None:
         self.topic: TopicName = settings.topics().named().outcomes
         self.partitions = partitions
         self.cached_agents = settings.cached_agents
         self._prefix = settings.topic_prefix
         self._cluster_id = cluster_id
-        self._replay = replay
+        self._reader = reader
         self._say = say
 
     def identity(self, shard: Shard) -> dict[str, str]:
@@ -60,7 +60,7 @@ class Changelog:
 
     async def ends(self, shard: Shard) -> tuple[int, int]:
         """The first and the next offset of the shard's partition."""
-        return await self._replay.ends(TopicPartition(self.topic, shard))
+        return await self._reader.ends(TopicPartition(self.topic, shard))
 
     async def fold(self, fold: Fold, shard: Shard, first: int, until: int) -> None:
         """Folds the partition on, up to an offset that is not beyond its end."""
@@ -74,7 +74,7 @@ class Changelog:
 
     def records(self, shard: Shard, start: int, until: int) -> AsyncIterator[Sequence[Record]]:
         """The partition's records in batches."""
-        return self._replay.records(TopicPartition(self.topic, shard), start, until)
+        return self._reader.records(TopicPartition(self.topic, shard), start, until)
 
 
 @asynccontextmanager
@@ -89,5 +89,5 @@ async def open_changelog(settings: Settings, say: Say) -> AsyncIterator[Changelo
     async with connected(connection, patience_seconds=settings.startup_timeout_seconds) as cluster:
         partitions = await cluster.check_topics(settings.topics().named())
         cluster_id = cluster.cluster_id
-    async with replaying(connection) as replay:
-        yield Changelog(settings, cluster_id, partitions, replay, say)
+    async with reading_partitions(connection) as reader:
+        yield Changelog(settings, cluster_id, partitions, reader, say)

@@ -1,7 +1,7 @@
 """A record as it came from Kafka, and what becomes of one that is wrong or lies on a wrong partition."""
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from learner_worker.contract.fields import MAX_RECORD_BYTES
@@ -12,7 +12,15 @@ Headers = Sequence[tuple[str, bytes]]
 
 T = TypeVar("T")
 TRUNCATED_BYTES = 64 * 1024
-_TRUNCATED_HEADER = "learner-truncated"
+TRUNCATED_HEADER = "learner-truncated"
+REASON_HEADER = "learner-reason"
+ORIGIN_HEADER = "learner-origin"
+EVENT_KINDS: Mapping[bytes, EventKind] = {
+    b"bid-placed": "bid-placed",
+    b"auction-closed": "auction-closed",
+    b"task-finished": "task-finished",
+}
+"""The values of the header that marks a moved event."""
 
 
 class Record(Protocol):
@@ -72,7 +80,7 @@ def hop_of(record: Record) -> bytes | None:
 
 def moved(record: Record, topic: TopicName, partition: int, kind: EventKind) -> Outgoing:
     """The record on its way to its right partition, with its original record time."""
-    headers = [*record.headers, (HOP_HEADER, kind.encode()), ("learner-origin", _origin(record))]
+    headers = [*record.headers, (HOP_HEADER, kind.encode()), (ORIGIN_HEADER, _origin(record))]
     return Outgoing(topic, partition, record.key, record.value, headers, max(record.timestamp, 0))
 
 
@@ -82,13 +90,13 @@ def dead_letter(record: Record, topic: TopicName, error: RecordError, *, truncat
     headers = [(name, content) for name, content in record.headers if not name.startswith("kafka_dlt-")]
     if value is not None and (truncate or len(value) > MAX_RECORD_BYTES):
         headers = headers if sum(map(_header_bytes, headers)) <= TRUNCATED_BYTES else []
-        headers.append((_TRUNCATED_HEADER, str(len(value)).encode()))
+        headers.append((TRUNCATED_HEADER, str(len(value)).encode()))
         value = value[:TRUNCATED_BYTES]
         key = None if key is None else key[:TRUNCATED_BYTES]
     headers += [
-        ("learner-reason", error.reason.encode()),
+        (REASON_HEADER, error.reason.encode()),
         ("learner-message", str(error).encode()),
-        ("learner-origin", _origin(record)),
+        (ORIGIN_HEADER, _origin(record)),
         ("kafka_dlt-original-topic", record.topic.encode()),
         ("kafka_dlt-original-partition", struct.pack(">i", record.partition)),
         ("kafka_dlt-original-offset", struct.pack(">q", record.offset)),

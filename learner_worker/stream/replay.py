@@ -1,99 +1,166 @@
-"""Reading one partition from an offset up to another, apart from any group."""
+"""Sends dead letters back: each event to its right partition of `learner-rerouted`, at its original time.
+
+1. decode: a letter that this version cannot read either stays a dead letter
+2. send: the event, until Kafka has acknowledged it
+3. mark: the letter as replayed
+
+A crash between 2 and 3 leaves the letter open. Replayed again it changes nothing: an event carries its own
+time or its record's original one, so both copies are the same event.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from learner_worker.contract.fields import MAX_RECORD_BYTES
-from learner_worker.errors import BrokerError
-from learner_worker.stream.cluster import ends_of, start_within
-from learner_worker.stream.connection import Connection
-from learner_worker.stream.records import Record
-from learner_worker.stream.writer import stop_within
+from learner_worker.contract.codec import decode_event
+from learner_worker.contract.events import TaskFinished
+from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicNames
+from learner_worker.errors import BrokerError, RecordError
+from learner_worker.stream.letters import Handled, Letter, LetterId, mark
+from learner_worker.stream.records import EVENT_KINDS, ORIGIN_HEADER, Outgoing
+from learner_worker.stream.writer import send_single
 
-_START_SECONDS = 30.0
-_KAFKA_SECONDS = 30.0
-_SILENT_SECONDS = 60.0
-_POLL_MS = 200
-_POLL_RECORDS = 4_000
-_FETCH_WAIT_MS = 100
+_AT_ONCE = 200
+_AT_ONCE_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a letter.
+
+    Attributes:
+        sent: the record that went back, or would go; None if the letter stays.
+        why: the reason it stays, a sentence.
+        late: it may count for nothing, because its auction may be forgotten.
+    """
+
+    letter_id: LetterId
+    origin: str
+    sent: Outgoing | None
+    why: str = ""
+    late: bool = False
 
 
 class Replay:
-    """Reads partitions one after the other."""
+    """Returns letters to the learner.
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
-        self._consumer = consumer
+    Args:
+        partition_of: a task's partition.
+        late_before_ms: bids and closes of older record times may find their auction forgotten.
+    """
 
-    async def ends(self, partition: TopicPartition) -> tuple[int, int]:
-        """The partition's first and its next offset, as Kafka says now.
+    def __init__(
+        self, topics: TopicNames, partition_of: Callable[[str], int], *, late_before_ms: int = 0
+    ) -> None:
+        self._topics = topics
+        self._partition_of = partition_of
+        self._late_before_ms = late_before_ms
 
-        Raises:
-            BrokerError: Kafka does not answer.
-        """
+    def judge(self, letter: Letter) -> Verdict:
+        """What would become of a letter. Sends nothing."""
         try:
-            async with asyncio.timeout(_KAFKA_SECONDS):
-                return (await ends_of(self._consumer, [partition]))[partition]
-        except (KafkaError, TimeoutError) as error:
-            raise BrokerError(f"Kafka does not say where {partition.topic} ends: {error!r}") from error
+            record, late = self._returned(letter)
+        except RecordError as error:
+            return Verdict(letter.letter_id, letter.origin, None, str(error))
+        return Verdict(letter.letter_id, letter.origin, record, late=late)
 
-    async def records(
-        self, partition: TopicPartition, start: int, until: int
-    ) -> AsyncIterator[Sequence[Record]]:
-        """The partition's records from `start` to before `until`, in batches.
-
-        Offsets that hold no record (any more) are passed over. `until` must not lie beyond the end.
+    async def run(self, letters: AsyncIterator[Letter], producer: AIOKafkaProducer) -> AsyncIterator[Verdict]:
+        """Sends letters back and marks them; yields what became of each, in their order.
 
         Raises:
-            BrokerError: Kafka gives nothing for a minute.
+            BrokerError: Kafka did not take something; what was yielded before is done.
         """
-        if start >= until:
-            return
-        self._consumer.assign([partition])
-        self._consumer.seek(partition, start)
-        position, moved_at = start, _now()
-        while position < until:
-            try:
-                batches = await self._consumer.getmany(
-                    partition, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS
-                )
-                async with asyncio.timeout(_KAFKA_SECONDS):
-                    reached = await self._consumer.position(partition)
-            except (KafkaError, TimeoutError) as error:
-                raise BrokerError(
-                    f"Kafka does not give the records of {partition.topic}: {error!r}"
-                ) from error
-            if records := [record for record in batches.get(partition, ()) if record.offset < until]:
-                yield records
-            if reached != position:
-                position, moved_at = reached, _now()
-            elif _now() - moved_at > _SILENT_SECONDS:
-                raise BrokerError(f"Kafka gave no record of {partition.topic} for {_SILENT_SECONDS:g} s")
+        async for chunk in _chunks(letters):
+            verdicts = await self._send(chunk, producer)
+            sent = [verdict.letter_id for verdict in verdicts if verdict.sent is not None]
+            await mark_all(producer, self._topics, sent, "replayed")
+            for verdict in verdicts:
+                yield verdict
+
+    async def _send(self, letters: Sequence[Letter], producer: AIOKafkaProducer) -> list[Verdict]:
+        verdicts = [self.judge(letter) for letter in letters]
+        return list(await asyncio.gather(*(_send_one(verdict, producer) for verdict in verdicts)))
+
+    def _returned(self, letter: Letter) -> tuple[Outgoing, bool]:
+        """The record that brings the letter's event back, and whether it is late.
+
+        Raises:
+            RecordError: it cannot come back; the message says why.
+        """
+        kind = self._kind(letter)
+        if letter.truncated_bytes is not None:
+            raise RecordError(
+                "truncated",
+                f"only the first {letter.value_bytes} of its {letter.truncated_bytes} bytes were kept: "
+                "have its publisher send it again",
+            )
+        event = decode_event(kind, letter.value)
+        record = Outgoing(
+            self._topics.rerouted,
+            self._partition_of(event.task_id),
+            letter.key,
+            letter.value,
+            [*letter.headers, (HOP_HEADER, kind.encode()), (ORIGIN_HEADER, letter.origin.encode())],
+            max(letter.original_ms, 0),
+        )
+        late = not isinstance(event, TaskFinished) and letter.original_ms < self._late_before_ms
+        return record, late
+
+    def _kind(self, letter: Letter) -> EventKind:
+        kind = self._topics.event_kind(letter.topic)
+        if kind is None and letter.topic == self._topics.rerouted:
+            kind = EVENT_KINDS.get(letter.hop or b"")
+            if kind is None:
+                raise RecordError("invalid", f"its header {HOP_HEADER} does not say which event it is")
+        if kind is None:
+            raise RecordError(
+                "not-an-event", f"a record of {letter.topic} is no event: it cannot be sent back"
+            )
+        return kind
 
 
-@asynccontextmanager
-async def replaying(connection: Connection) -> AsyncIterator[Replay]:
-    """A consumer of no group.
+async def mark_all(
+    producer: AIOKafkaProducer, topics: TopicNames, letter_ids: Sequence[LetterId], handled: Handled
+) -> None:
+    """Marks letters as handled.
 
     Raises:
-        BrokerError: Kafka cannot be reached.
+        BrokerError: Kafka did not take a mark.
     """
-    consumer = AIOKafkaConsumer(
-        **connection.options(),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        fetch_max_wait_ms=_FETCH_WAIT_MS,
-        max_partition_fetch_bytes=MAX_RECORD_BYTES,
-    )
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(stop_within, consumer)
-        await start_within(consumer, _START_SECONDS)
-        yield Replay(consumer)
+    marks = [mark(topics.dead_letters, letter_id, handled) for letter_id in letter_ids]
+    try:
+        await asyncio.gather(*(send_single(producer, record) for record in marks))
+    except (KafkaError, TimeoutError) as error:
+        raise BrokerError(
+            f"Kafka did not take a mark ({error!r}): repeat the command, that is safe"
+        ) from error
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+async def _send_one(verdict: Verdict, producer: AIOKafkaProducer) -> Verdict:
+    if verdict.sent is None:
+        return verdict
+    try:
+        await send_single(producer, verdict.sent)
+    except MessageSizeTooLargeError:
+        why = f"Kafka refuses it for its size: raise max.message.bytes of {verdict.sent.topic}"
+        return Verdict(verdict.letter_id, verdict.origin, None, why)
+    except (KafkaError, TimeoutError) as error:
+        raise BrokerError(
+            f"Kafka did not take a letter ({error!r}): repeat the command, that is safe"
+        ) from error
+    return verdict
+
+
+async def _chunks(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]]:
+    """Letters a few at a time: one acknowledgement for many, and memory for few."""
+    chunk: list[Letter] = []
+    async for letter in letters:
+        chunk.append(letter)
+        if len(chunk) >= _AT_ONCE or sum(held.value_bytes for held in chunk) >= _AT_ONCE_BYTES:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,50 @@
+"""What the commands print of what came from outside, and the times they read."""
+
+import re
+import time
+from datetime import UTC, datetime
+
+from learner_worker.contract.times import parse_time
+
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+_UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def escaped(text: str | bytes) -> str:
+    """The text with everything that could move a cursor or hide itself written as an escape."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def text_or_hex(content: bytes | None) -> str | dict[str, str] | None:
+    """Bytes as JSON shows them: text where they are UTF-8, else `{"hex": ...}`."""
+    if content is None:
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return {"hex": content.hex()}
+
+
+def shown_time(timestamp_ms: int) -> str:
+    """A record's time as RFC 3339 text in UTC; the number itself where it is no such time."""
+    try:
+        return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return str(timestamp_ms)
+
+
+def moment_ms(text: str) -> int:
+    """The milliseconds since 1970 that a text names: RFC 3339, or how long ago, as `90s`, `2h`, `7d`.
+
+    Raises:
+        ValueError: it names none.
+    """
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return round(time.time() * 1000) - int(ago[1]) * _UNIT_MS[ago[2]]
+    return parse_time(text) // 1000

@@ -1,0 +1,65 @@
+"""What the checks share: the settings under examination, and the cluster once it can be reached."""
+
+import ssl
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from learner_worker.contract.topics import TopicNames
+from learner_worker.doctor.kafka import Kafka, kafka
+from learner_worker.doctor.listener import Listener, look_at
+from learner_worker.settings import Settings
+from learner_worker.stream.connection import Connection
+
+
+class Case:
+    """One examination.
+
+    Attributes:
+        environment: this process's environment variables.
+        folder: the working folder, where settings files lie.
+        reached: the addresses of the settings that take connections, filled in by the first check.
+    """
+
+    def __init__(
+        self, settings: Settings, environment: Mapping[str, str], folder: Path, stack: AsyncExitStack
+    ) -> None:
+        self.settings = settings
+        self.environment = environment
+        self.folder = folder
+        self.reached: list[tuple[str, int]] = []
+        self._stack = stack
+        self._listener: Listener | None = None
+        self._kafka: Kafka | None = None
+
+    @property
+    def names(self) -> TopicNames:
+        """The topics' full names."""
+        return self.settings.topics().named()
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each address in the settings."""
+        texts = [text.strip().rpartition(":") for text in self.settings.bootstrap_servers.split(",")]
+        return [(host.strip("[]"), int(port)) for host, _, port in texts]
+
+    def connection(self) -> Connection:
+        """How the settings say to connect.
+
+        Raises:
+            ConfigurationError: a certificate cannot be read.
+        """
+        return self.settings.connection()
+
+    async def listener(self) -> Listener:
+        """What was found at the first address that takes connections."""
+        if self._listener is None:
+            context: ssl.SSLContext | None = self.connection().ssl_context
+            self._listener = await look_at(*self.reached[0], context)
+        return self._listener
+
+    async def kafka(self) -> Kafka:
+        """The cluster; connected on first use, until the examination ends."""
+        if self._kafka is None:
+            self._kafka = await self._stack.enter_async_context(kafka(self.connection(), *self.reached[0]))
+        return self._kafka

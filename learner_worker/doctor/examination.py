@@ -1,0 +1,104 @@
+"""The table of checks, and running them: each bounded in time, none hiding another."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
+
+from learner_worker.doctor.case import Case
+from learner_worker.doctor.connecting import (
+    check_addresses,
+    check_brokers,
+    check_listener,
+    check_login,
+    check_versions,
+)
+from learner_worker.doctor.findings import Finding, Level, Report, error, note
+from learner_worker.doctor.folder import check_files, check_folder
+from learner_worker.doctor.groups import check_group, check_requests_group
+from learner_worker.doctor.rights import check_rights
+from learner_worker.doctor.spelling import check_spelling
+from learner_worker.doctor.topics import check_configuration, check_copies, check_topics
+from learner_worker.doctor.traffic import check_clocks, check_letters, check_partitioning
+from learner_worker.settings import Settings
+
+CHECK_SECONDS: Final = 20.0
+
+
+class Check(NamedTuple):
+    """A check of the table.
+
+    Attributes:
+        gate: an error here means that Kafka cannot be asked anything: later checks that need it are left out.
+    """
+
+    name: str
+    run: Callable[[Case], Awaitable[Sequence[Finding]]]
+    needs_kafka: bool = True
+    gate: bool = False
+
+
+CHECKS: Final[tuple[Check, ...]] = (
+    Check("settings", check_spelling, needs_kafka=False),
+    Check("state folder", check_folder, needs_kafka=False),
+    Check("addresses", check_addresses, needs_kafka=False, gate=True),
+    Check("listener", check_listener, gate=True),
+    Check("login", check_login, gate=True),
+    Check("brokers", check_brokers, gate=True),
+    Check("version", check_versions),
+    Check("topics", check_topics),
+    Check("configuration", check_configuration),
+    Check("copies", check_copies),
+    Check("rights", check_rights),
+    Check("group", check_group),
+    Check("requests", check_requests_group),
+    Check("partitioning", check_partitioning),
+    Check("dead letters", check_letters),
+    Check("clocks", check_clocks),
+    Check("state files", check_files),
+)
+
+
+async def examine(
+    settings: Settings,
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    checks: Sequence[Check] = CHECKS,
+    check_seconds: float = CHECK_SECONDS,
+) -> Report:
+    """Runs the checks in their order. Reads only: no topic, group, record or file comes to be."""
+    findings: list[tuple[str, Finding]] = []
+    left_out: list[str] = []
+    async with AsyncExitStack() as stack:
+        case = Case(settings, environment, folder, stack)
+        shut = False
+        for check in checks:
+            if shut and check.needs_kafka:
+                left_out.append(check.name)
+                continue
+            found = await _run(check, case, check_seconds)
+            findings += [(check.name, finding) for finding in found]
+            shut = shut or (check.gate and any(finding.level == Level.ERROR for finding in found))
+    if left_out:
+        findings.append(
+            ("not checked", note(f"without Kafka: {', '.join(left_out)}", "mend the errors above first"))
+        )
+    return Report(findings)
+
+
+async def _run(check: Check, case: Case, seconds: float) -> Sequence[Finding]:
+    try:
+        async with asyncio.timeout(seconds):
+            return await check.run(case)
+    except TimeoutError:
+        return [error(f"no answer within {seconds:g} s", "see whether Kafka is overloaded, then try again")]
+    except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as refusal:
+        # What a worker itself needs is for `rights` to say.
+        return [note(f"this user may not look there ({refusal})", "ask as somebody who may")]
+    except Exception as failure:  # noqa: BLE001 (one check that fails must not hide the others)
+        words = f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__
+        return [error(f"could not be checked ({words})", "mend what the other checks say, then try again")]

@@ -1,0 +1,140 @@
+"""The state folder: may it be written, who has it, is there room, whose files lie in it."""
+
+import asyncio
+import fcntl
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from learner_worker.doctor.case import Case
+from learner_worker.doctor.findings import Finding, error, note, ok, or_ok, warning
+from learner_worker.store.shard_file import FORMAT
+from learner_worker.store.statements import statement
+
+_LOW_BYTES, _EMPTY_BYTES = 1024**3, 64 * 1024**2
+_FILE_SECONDS = 2.0
+_STEPS = 100_000
+_ASIDE = ("*.damaged", "*.newer")
+_REBUILT = "move it away: it is rebuilt from Kafka"
+
+
+async def check_folder(case: Case) -> Sequence[Finding]:
+    """The folder is there or can be made, is writable, has room, and is nobody else's."""
+    path = case.settings.state_dir
+    if not path.exists():
+        return [_absent(path)]
+    if not path.is_dir():
+        return [error(f"{path} is a file, not a folder", "give --state-dir a folder")]
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        return [error(f"this user may not write to {path}", "give --state-dir a folder that it may write to")]
+    return or_ok([*_room(path), *_owner(path), *_set_aside(path)], f"{path} is writable, free and has room")
+
+
+def _absent(path: Path) -> Finding:
+    parent = next((folder for folder in path.absolute().parents if folder.exists()), Path("/"))
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        return error(f"{path} is not there and cannot be made", "give --state-dir a folder that can be made")
+    return note(f"{path} is not there yet", "the first `learner-worker run` makes it")
+
+
+def _room(path: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(path).free
+    text = f"{free // 1024**2} MiB are free in {path}"
+    if free < _EMPTY_BYTES:
+        yield error(text, "free some space: without it no checkpoint can be written")
+    elif free < _LOW_BYTES:
+        yield warning(text, "free some space before it is full")
+
+
+def _owner(path: Path) -> Iterator[Finding]:
+    """Tries the lock as a worker would, without making or changing its file."""
+    try:
+        handle = os.open(path / "lock", os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        yield note(
+            f"a worker (process {owner}) uses {path} now",
+            "fine if it is the one you mean; another worker needs its own --state-dir",
+        )
+    finally:
+        os.close(handle)
+
+
+def _set_aside(path: Path) -> Iterator[Finding]:
+    for file in sorted(found for pattern in _ASIDE for found in path.glob(pattern)):
+        yield note(
+            f"{file} was set aside ({file.suffix[1:]}) and rebuilt from Kafka", "delete it when you like"
+        )
+
+
+async def check_files(case: Case) -> Sequence[Finding]:
+    """The shard files belong to this cluster, prefix and partition count, and SQLite finds them whole."""
+    files = sorted(case.settings.state_dir.glob("shard-*.sqlite3"))
+    if not files:
+        return [note(f"{case.settings.state_dir} holds no shards yet")]
+    identity = await _identity(case)
+    findings = [finding for file in files for finding in await asyncio.to_thread(_look_into, file, identity)]
+    return or_ok(findings, f"{len(files)} shard files are whole and belong here")
+
+
+async def _identity(case: Case) -> Mapping[str, str]:
+    """What a file of this worker says of itself, as far as it is known from Kafka."""
+    kafka = await case.kafka()
+    cluster_id, _ = await kafka.identity()
+    existing = await kafka.existing(case.names.sharded)
+    counts = {len(topic.partitions) for topic in existing.values()}
+    partitions = {"partitions": str(counts.pop())} if len(counts) == 1 else {}
+    return {"cluster_id": cluster_id, "topic_prefix": case.settings.topic_prefix, **partitions}
+
+
+def _look_into(path: Path, identity: Mapping[str, str]) -> list[Finding]:
+    try:
+        with closing(_read_only(path)) as connection:
+            ((version,),) = connection.execute("PRAGMA user_version")
+            if version > FORMAT:
+                return [
+                    warning(f"{path} is of format {version}, newer than this worker's", "upgrade this worker")
+                ]
+            whose = dict(connection.execute(statement("load_identity")))
+            return [*_foreign(path, whose, identity), *_damaged(path, connection)]
+    except sqlite3.Error as failure:
+        return [error(f"{path} cannot be read ({failure})", f"stop its worker and {_REBUILT}")]
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    """Without a journal beside it a file is read as it lies: SQLite would make one even to read."""
+    lies_still = not path.with_name(f"{path.name}-wal").exists()
+    mode = "immutable=1" if lies_still else "mode=ro"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+
+
+def _foreign(path: Path, whose: Mapping[str, str], identity: Mapping[str, str]) -> Iterator[Finding]:
+    for name, expected in identity.items():
+        if whose and whose.get(name) != expected:
+            yield error(
+                f"{path} belongs to {name} {whose.get(name)!r}, this worker to {expected!r}: "
+                "it will refuse to start",
+                f"give the worker another --state-dir, or {_REBUILT}",
+            )
+
+
+def _damaged(path: Path, connection: sqlite3.Connection) -> list[Finding]:
+    deadline = time.monotonic() + _FILE_SECONDS
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
+    try:
+        ((verdict,),) = connection.execute("PRAGMA quick_check(1)")
+    except sqlite3.OperationalError as failure:
+        if failure.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return [ok(f"{path} is too large to be looked through in {_FILE_SECONDS:g} s")]
+    if verdict == "ok":
+        return []
+    return [error(f"{path} is damaged ({verdict})", f"stop its worker and {_REBUILT}")]

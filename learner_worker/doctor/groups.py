@@ -1,0 +1,94 @@
+"""The consumer groups: who is in them, and how much waits to be read."""
+
+from collections.abc import Mapping, Sequence
+
+from aiokafka import TopicPartition
+
+from learner_worker.contract.topics import TopicName
+from learner_worker.doctor.case import Case
+from learner_worker.doctor.findings import Finding, error, note, ok, warning
+from learner_worker.doctor.kafka import NO_ERROR, Kafka, code_in_words
+
+_REBALANCING = {"PreparingRebalance", "CompletingRebalance"}
+_MUCH = 10_000
+_RUN = "`learner-worker run`"
+Lags = Mapping[str, int]
+
+
+async def check_group(case: Case) -> Sequence[Finding]:
+    """The workers' group: members, lag by topic, and nothing deleted before it was read."""
+    kafka, name = await case.kafka(), case.settings.group_id
+    group = await kafka.group(name)
+    if group.code != NO_ERROR:
+        return [error(f"the group {name} cannot be seen: {code_in_words(group.code)}", "see `rights` above")]
+    partitions = await _partitions(kafka, case.names.subscribed)
+    committed = await kafka.committed(name)
+    if not committed and not group.members:
+        return [note(f"no worker has ever run in the group {name}", f"start one with {_RUN}")]
+    lags, lost = await _lags(kafka, name, partitions)
+    return [*_lost(name, lost), *_members(name, group.state, group.members, lags, partitions)]
+
+
+def _lost(name: str, lost: Sequence[TopicPartition]) -> list[Finding]:
+    if not lost:
+        return []
+    listed = ", ".join(f"{partition.topic}/{partition.partition}" for partition in lost)
+    return [
+        error(
+            f"Kafka has deleted records of {listed} before the group {name} read them",
+            "raise retention.ms on these topics, and keep workers running",
+        )
+    ]
+
+
+def _members(
+    name: str, state: str, members: Sequence[str], lags: Lags, partitions: Sequence[TopicPartition]
+) -> list[Finding]:
+    waiting = ", ".join(f"{topic} {lag}" for topic, lag in lags.items() if lag) or "nothing"
+    text = f"group {name}: {state}, {len(members)} members; to be read: {waiting}"
+    if state in _REBALANCING:
+        return [note(text, "wait a minute and look again; if it stays, a member comes and goes: see its log")]
+    if not members and any(lags.values()):
+        return [error(f"nobody reads: {text}", f"start workers with {_RUN} and this --group-id")]
+    if not members:
+        return [note(text, f"no worker runs: start one with {_RUN}")]
+    findings = [ok(text)]
+    if sum(lags.values()) > _MUCH:
+        findings = [warning(text, "look again: if it grows, add replicas, up to one a shard")]
+    shards = len({partition.partition for partition in partitions})
+    if len(members) > shards:
+        findings.append(note(f"{len(members)} members share {shards} shards", "the rest of them idles"))
+    return findings
+
+
+async def check_requests_group(case: Case) -> Sequence[Finding]:
+    """Requests that wait for an answer."""
+    kafka, name = await case.kafka(), f"{case.settings.group_id}.requests"
+    partitions = await _partitions(kafka, (case.names.requests,))
+    if not await kafka.committed(name):
+        return [note("no request was ever answered")]
+    lags, _ = await _lags(kafka, name, partitions)
+    waiting = sum(lags.values())
+    if waiting > _MUCH:
+        return [warning(f"{waiting} requests wait for an answer", "add replicas; the late ones are dropped")]
+    return [ok(f"{waiting} requests wait for an answer")]
+
+
+async def _partitions(kafka: Kafka, names: Sequence[TopicName]) -> list[TopicPartition]:
+    found = await kafka.existing(names)
+    return [TopicPartition(name, one.number) for name, topic in found.items() for one in topic.partitions]
+
+
+async def _lags(
+    kafka: Kafka, group: str, partitions: Sequence[TopicPartition]
+) -> tuple[dict[str, int], list[TopicPartition]]:
+    """What waits, by topic, and the partitions whose next record is gone."""
+    committed = await kafka.committed(group)
+    lags: dict[str, int] = {}
+    lost = []
+    for partition, (first, following) in (await kafka.ends(partitions)).items():
+        position = committed[partition].offset if partition in committed else first
+        lags[partition.topic] = lags.get(partition.topic, 0) + max(0, following - max(position, first))
+        if position < first:
+            lost.append(partition)
+    return lags, lost

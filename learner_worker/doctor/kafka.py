@@ -1,0 +1,261 @@
+"""The cluster, asked once: its topics, their settings, the newest records, and what this user may do."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.conn import create_conn
+from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
+
+from learner_worker.contract.topics import TopicName
+from learner_worker.doctor.wire import describe_group, describe_topics
+from learner_worker.errors import BrokerError
+from learner_worker.stream.clients import standby_consumer
+from learner_worker.stream.cluster import Committed, ends_of, start_within
+from learner_worker.stream.connection import Connection
+from learner_worker.stream.records import Record
+from learner_worker.stream.writer import stop_within
+
+NO_ERROR, UNKNOWN_TOPIC, TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 0, 3, 29, 30
+READ, WRITE = 3, 4
+"""Kafka's numbers of what one may do with a topic or group."""
+_REQUEST_MS = 8_000
+_SAMPLE = 200
+_SAMPLE_SECONDS = 3.5
+_POLL_MS = 200
+_COORDINATOR_SECONDS = 5.0
+_UNKNOWN_OPERATIONS = -(2**31)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition's leader (-1: none) and copies."""
+
+    number: int
+    leader: int
+    replicas: Sequence[int]
+    in_sync: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as this user sees it; `operations` None: this Kafka does not say what the user may do."""
+
+    code: int
+    partitions: Sequence[Partition]
+    operations: frozenset[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A consumer group as this user sees it."""
+
+    code: int
+    state: str
+    members: Sequence[str]
+    operations: frozenset[int] | None
+
+
+_OFFSETS = TopicName("__consumer_offsets")
+_NO_GROUP = Group(NO_ERROR, "Dead", (), None)
+
+
+class Kafka:
+    """A running cluster, at most one question for each answer."""
+
+    def __init__(self, admin: Any, conn: Any, consumer: AIOKafkaConsumer, connection: Connection) -> None:
+        self._admin, self._conn, self._consumer = admin, conn, consumer
+        self._connection = connection
+        self._known: dict[object, asyncio.Task[Any]] = {}
+        self._reading = asyncio.Lock()
+
+    async def identity(self) -> tuple[str, int]:
+        """The cluster's id and the number of its brokers."""
+        described = await self._once("cluster", self._admin.describe_cluster)
+        return str(described.get("cluster_id") or ""), len(described["brokers"])
+
+    async def topics(self, names: Sequence[TopicName]) -> Mapping[TopicName, Topic]:
+        """The topics of these names, also those that are not there; none is made."""
+
+        async def ask() -> dict[TopicName, Topic]:
+            _, _, _, _, topics, _ = await self._conn.send(describe_topics(names))
+            return {
+                TopicName(name): Topic(
+                    code,
+                    [
+                        Partition(number, leader, replicas, in_sync)
+                        for _, number, leader, _, replicas, in_sync, _ in partitions
+                    ],
+                    _operations(operations),
+                )
+                for code, name, _, partitions, operations in topics
+            }
+
+        return await self._once(("topics", tuple(names)), ask)
+
+    async def existing(self, names: Sequence[TopicName]) -> Mapping[TopicName, Topic]:
+        """Those of the topics that are there and visible."""
+        found = await self.topics(names)
+        return {name: topic for name, topic in found.items() if topic.code == NO_ERROR}
+
+    async def configurations(self, names: Sequence[TopicName]) -> Mapping[TopicName, Mapping[str, str]]:
+        """The settings of existing topics; those this user may not see are left out."""
+
+        async def ask() -> dict[TopicName, Mapping[str, str]]:
+            resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+            answers = await self._admin.describe_configs(resources) if resources else []
+            return {
+                TopicName(name): {entry[0]: entry[1] or "" for entry in entries}
+                for answer in answers
+                for code, _, _, name, entries in answer.resources
+                if code == NO_ERROR
+            }
+
+        return await self._once(("configurations", tuple(names)), ask)
+
+    async def group(self, name: str) -> Group:
+        """A group, as its coordinator says."""
+
+        async def ask() -> Group:
+            if not await self._has_groups():
+                return _NO_GROUP
+            conn = await self._coordinator(name)
+            try:
+                _, groups = await conn.send(describe_group(name))
+            finally:
+                conn.close()
+            ((code, _, state, _, _, members, operations),) = groups
+            return Group(code, state, [member[2] for member in members], _operations(operations))
+
+        return await self._once(("group", name), ask)
+
+    async def _has_groups(self) -> bool:
+        """Whether there was ever a group: Kafka makes the topic for all of them when first asked for one.
+
+        Where this user may not see that topic it is taken to be there: then only asking tells its rights.
+        """
+
+        async def ask() -> bool:
+            topic = (await self.topics([_OFFSETS]))[_OFFSETS]
+            return topic.code != UNKNOWN_TOPIC or bool(await self._admin.list_consumer_groups())
+
+        return await self._once("groups", ask)
+
+    async def _coordinator(self, group: str) -> Any:
+        node = await self._find_coordinator(group)
+        brokers = (await self._once("cluster", self._admin.describe_cluster))["brokers"]
+        for broker in brokers:
+            if broker["node_id"] == node:
+                return await connect(self._connection, broker["host"], broker["port"])
+        raise BrokerError(f"the group's coordinator, broker {node}, is not in the cluster")
+
+    async def _find_coordinator(self, group: str) -> int:
+        """The broker that keeps a group; a cluster that was just started takes a moment to name it."""
+        deadline = time.monotonic() + _COORDINATOR_SECONDS
+        while True:
+            try:
+                return int(await self._admin.find_coordinator(group))
+            except GroupCoordinatorNotAvailableError:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(_POLL_MS / 1000)
+
+    async def committed(self, group: str) -> Mapping[TopicPartition, Committed]:
+        """What a group has committed."""
+        if not await self._has_groups():
+            return {}
+        offsets = await self._admin.list_consumer_group_offsets(
+            group, group_coordinator_id=await self._find_coordinator(group)
+        )
+        return {
+            partition: Committed(found.offset, found.metadata or "")
+            for partition, found in offsets.items()
+            if found.offset >= 0
+        }
+
+    async def ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        """The first and the next offset of each partition."""
+        return await ends_of(self._consumer, list(partitions)) if partitions else {}
+
+    async def newest(self, name: TopicName) -> Sequence[Record]:
+        """The newest records of each partition of an existing topic, a few hundred."""
+
+        async def read() -> list[Record]:
+            topic = (await self.topics([name]))[name]
+            async with self._reading:
+                return await self._read([TopicPartition(name, found.number) for found in topic.partitions])
+
+        return await self._once(("newest", name), read)
+
+    async def _read(self, partitions: Sequence[TopicPartition]) -> list[Record]:
+        ends = await self.ends(partitions)
+        left = {partition for partition, (first, end) in ends.items() if first < end}
+        self._consumer.assign(list(left))
+        for partition in left:
+            self._consumer.seek(partition, max(ends[partition][0], ends[partition][1] - _SAMPLE))
+        records: list[Record] = []
+        deadline = time.monotonic() + _SAMPLE_SECONDS
+        while left and time.monotonic() < deadline:
+            batches = await self._consumer.getmany(*left, timeout_ms=_POLL_MS)
+            records += [record for batch in batches.values() for record in batch]
+            left = {one for one in left if await self._consumer.position(one) < ends[one][1]}
+        return records
+
+    async def _once(self, key: object, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """An answer, asked for once: also by a check that ran out of time."""
+        if key not in self._known:
+            self._known[key] = asyncio.create_task(ask(), name=f"ask-{key}")
+        answer: T = await asyncio.shield(self._known[key])
+        return answer
+
+    async def close(self) -> None:
+        """Ends what is still being asked."""
+        for task in self._known.values():
+            task.cancel()
+        await asyncio.gather(*self._known.values(), return_exceptions=True)
+
+
+async def connect(connection: Connection, host: str, port: int) -> Any:
+    """A connection to one broker, logged in.
+
+    Raises:
+        KafkaError, OSError, TimeoutError: it cannot be made; the error says why.
+    """
+    options = connection.options()
+    del options["bootstrap_servers"]
+    return await create_conn(host, port, request_timeout_ms=_REQUEST_MS, **options)
+
+
+@asynccontextmanager
+async def kafka(connection: Connection, host: str, port: int) -> AsyncIterator[Kafka]:
+    """The cluster behind an address that was found to work."""
+    async with AsyncExitStack() as stack:
+        conn = await connect(connection, host, port)
+        stack.callback(conn.close)
+        admin = AIOKafkaAdminClient(**connection.options(), request_timeout_ms=_REQUEST_MS)
+        stack.push_async_callback(admin.close)
+        await admin.start()
+        consumer = standby_consumer(connection)
+        stack.push_async_callback(stop_within, consumer)
+        await start_within(consumer, _REQUEST_MS / 1000)
+        found = Kafka(admin, conn, consumer, connection)
+        stack.push_async_callback(found.close)
+        yield found
+
+
+def code_in_words(code: int) -> str:
+    """What Kafka calls an error."""
+    return str(for_code(code).__name__)
+
+
+def _operations(bits: int) -> frozenset[int] | None:
+    if bits == _UNKNOWN_OPERATIONS:
+        return None
+    return frozenset(number for number in range(31) if bits >> number & 1)

@@ -1,0 +1,148 @@
+"""A port, looked at from outside: does it answer, is it Kafka's, through TLS, does it want a login."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiokafka.protocol.admin import SaslHandShakeRequest
+from aiokafka.protocol.metadata import MetadataRequest
+
+from learner_worker.doctor.wire import NotKafkaError, Versions, stream
+
+_SECONDS = 3.0
+_ILLEGAL_STATE = 34
+_TLS_ALERT = b"\x15"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What was found behind an address.
+
+    Attributes:
+        versions: what it speaks of Kafka's protocol; None: it does not speak it.
+        said: the start of what it answered, if that is not Kafka's.
+        tls: through TLS.
+        wants_login: it closes the connection on those who do not log in.
+        mechanisms: how one may log in.
+        certificate_problem: why its certificate, or this client's, is not accepted.
+    """
+
+    host: str
+    port: int
+    versions: Versions | None
+    said: bytes = b""
+    tls: bool = False
+    wants_login: bool = False
+    mechanisms: Sequence[str] = ()
+    certificate_problem: str = ""
+
+    @property
+    def protocol(self) -> str:
+        """The security protocol that it takes."""
+        return ("SASL_" if self.wants_login else "") + ("SSL" if self.tls else "PLAINTEXT")
+
+
+async def unreachable(host: str, port: int) -> tuple[str, str] | None:
+    """Why no connection can be made, and what to do; None: one can."""
+    address = f"{host}:{port}"
+    try:
+        async with asyncio.timeout(_SECONDS):
+            await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, TimeoutError, UnicodeError):
+        return f"this machine cannot resolve the name {host}", f"correct it, or add {host} to DNS"
+    try:
+        async with asyncio.timeout(_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except TimeoutError:
+        return f"{address} does not answer", "open the firewall or the network's rules for this port"
+    except ConnectionRefusedError:
+        return f"nothing listens at {address}", "start Kafka there, or correct the port"
+    except OSError as error:
+        return f"{address} cannot be reached ({error.strerror or error})", "check the network to that host"
+    writer.close()
+    return None
+
+
+async def look_at(host: str, port: int, context: ssl.SSLContext | None) -> Listener:
+    """Finds out what listens there.
+
+    Args:
+        context: what this worker's settings trust and show; None: they want no TLS.
+    """
+    lenient = _lenient()
+    said = b""
+    problem = "" if context is None else await _certificate_problem(host, port, context)
+    asked_for = lenient if problem else context
+    for through in (None, lenient) if context is None else (asked_for, None):
+        try:
+            async with asyncio.timeout(_SECONDS), stream(host, port, through) as asked:
+                versions = await asked.versions()
+        except NotKafkaError as error:
+            said = said or error.answer
+        except (OSError, EOFError, TimeoutError) as error:
+            problem = problem or (_refusal_of_client(error) if through else "")
+        else:
+            return await _with_login(
+                Listener(host, port, versions, tls=through is not None, certificate_problem=problem), through
+            )
+    tls = said.startswith(_TLS_ALERT) or bool(problem)
+    return Listener(host, port, None, said, tls=tls, certificate_problem=problem)
+
+
+def _lenient() -> ssl.SSLContext:
+    """Trusts everybody: to tell TLS from no TLS, never to send anything worth hiding."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def _certificate_problem(host: str, port: int, context: ssl.SSLContext) -> str:
+    """Why a handshake with these settings fails on a certificate; empty if it does not."""
+    try:
+        async with asyncio.timeout(_SECONDS), stream(host, port, context) as asked:
+            await asked.versions()
+    except ssl.SSLCertVerificationError as error:
+        return str(error.verify_message)
+    except ssl.SSLError as error:
+        return _refusal_of_client(error)
+    except (OSError, EOFError, TimeoutError, NotKafkaError):
+        return ""
+    return ""
+
+
+def _refusal_of_client(error: BaseException) -> str:
+    reason = getattr(error, "reason", None) or ""
+    return "the broker wants this client's certificate" if "CERTIFICATE" in reason else ""
+
+
+async def _with_login(found: Listener, context: ssl.SSLContext | None) -> Listener:
+    versions = found.versions or {}
+    wants = not await _serves_anybody(found, context)
+    mechanisms: Sequence[str] = ()
+    try:
+        async with asyncio.timeout(_SECONDS), stream(found.host, found.port, context) as asked:
+            answer = await asked.ask(SaslHandShakeRequest("PLAIN"), versions)
+            mechanisms = () if answer.error_code == _ILLEGAL_STATE else answer.enabled_mechanisms
+    except (OSError, EOFError, TimeoutError, NotImplementedError):
+        pass  # it knows no logins at all
+    return Listener(
+        found.host,
+        found.port,
+        versions,
+        tls=found.tls,
+        wants_login=wants,
+        mechanisms=tuple(mechanisms),
+        certificate_problem=found.certificate_problem,
+    )
+
+
+async def _serves_anybody(found: Listener, context: ssl.SSLContext | None) -> bool:
+    try:
+        async with asyncio.timeout(_SECONDS), stream(found.host, found.port, context) as asked:
+            await asked.ask(MetadataRequest([]), found.versions or {})
+    except (OSError, EOFError, TimeoutError):
+        return False
+    return True

@@ -1,0 +1,128 @@
+"""What the newest records show: how publishers partition, what could not be read, whose clock is ahead."""
+
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from learner_worker.contract.codec import decode_event, readable_ids
+from learner_worker.contract.topics import HOP_HEADER, TopicName
+from learner_worker.doctor.case import Case
+from learner_worker.doctor.findings import Finding, note, ok, or_ok, warning
+from learner_worker.errors import RecordError
+from learner_worker.stream.letters import letter_of, mark_of
+from learner_worker.stream.partitions import partitioner
+from learner_worker.stream.records import Record
+
+_DAY_MS = 24 * 60 * 60 * 1000
+_AHEAD_MS = 1_000
+_TOP = 3
+IdOf = Callable[[Record], str | None]
+
+
+async def check_partitioning(case: Case) -> Sequence[Finding]:
+    """The share of the newest events and requests that lie where the learner looks for them."""
+    kafka, names = await case.kafka(), case.names
+    existing = await kafka.existing(names.all)
+    findings: list[Finding] = []
+    seen = 0
+    for name in (names.bid_placed, names.auction_closed, names.task_finished, names.requests):
+        if name in existing:
+            records = await kafka.newest(name)
+            seen += len(records)
+            findings += _misplaced(name, records, len(existing[name].partitions), _id_of(case, name))
+    return or_ok(findings, f"the newest {seen} events and requests lie on the right partitions")
+
+
+def _id_of(case: Case, name: TopicName) -> IdOf:
+    kind = case.names.event_kind(name)
+
+    def task_id(record: Record) -> str | None:
+        try:
+            return None if kind is None else decode_event(kind, record.value).task_id
+        except RecordError:
+            return None
+
+    def agent_id(record: Record) -> str | None:
+        moved = any(header == HOP_HEADER for header, _ in record.headers)
+        return None if moved else readable_ids(record.value)[1]
+
+    return agent_id if kind is None else task_id
+
+
+def _misplaced(name: TopicName, records: Sequence[Record], count: int, id_of: IdOf) -> Iterator[Finding]:
+    right = partitioner(count)
+    known = [(record, identifier) for record in records if (identifier := id_of(record)) is not None]
+    wrong = [(record, identifier) for record, identifier in known if right(identifier) != record.partition]
+    if wrong:
+        share = 100 * len(wrong) / len(known)
+        yield warning(
+            f"{len(wrong)} of the newest {len(known)} records of {name} ({share:.0f} %) lie on a wrong "
+            f"partition: {_cause(wrong, count)}; they are counted right, but each costs a move",
+            "publish with the id as key and Kafka's murmur2 (librdkafka: partitioner=murmur2_random)",
+        )
+
+
+def _cause(wrong: Sequence[tuple[Record, str]], count: int) -> str:
+    """What their publishers do, as the records tell."""
+    without = sum(record.key is None for record, _ in wrong)
+    other = sum(record.key is not None and record.key != name.encode() for record, name in wrong)
+    crc32 = sum(
+        record.key is not None and zlib.crc32(record.key) % count == record.partition for record, _ in wrong
+    )
+    causes = (
+        (crc32, "their client hashes keys by CRC32, librdkafka's default"),
+        (without, "they have no key"),
+        (other, "their key is another than the id"),
+    )
+    share, words = max(causes, key=lambda cause: cause[0])
+    return words if share else "their client partitions in a way of its own"
+
+
+async def check_letters(case: Case) -> Sequence[Finding]:
+    """Open dead letters of the last day, among the newest."""
+    kafka, name = await case.kafka(), case.names.dead_letters
+    if name not in await kafka.existing(case.names.all):
+        return [note("there is no topic for dead letters yet")]
+    records = await kafka.newest(name)
+    handled = {marked[0] for record in records if (marked := mark_of(record)) is not None}
+    since = _now_ms() - _DAY_MS
+    letters = [letter for record in records if (letter := letter_of(record)) is not None]
+    open_ones = [one for one in letters if one.letter_id not in handled and one.timestamp_ms >= since]
+    if not open_ones:
+        return [ok("no open dead letters of the last day")]
+    causes = Counter(f"{letter.reason} in {letter.topic}" for letter in open_ones).most_common(_TOP)
+    listed = ", ".join(f"{count} x {cause}" for cause, count in causes)
+    return [
+        warning(
+            f"at least {len(open_ones)} dead letters of the last day are open: {listed}",
+            "look at them with `learner-worker dead-letters list`, then replay or drop them",
+        )
+    ]
+
+
+async def check_clocks(case: Case) -> Sequence[Finding]:
+    """Records from this machine's future: whoever stamped them has a clock that is ahead of this one.
+
+    Measured is the newest record's time against this clock, a bound from one side: requests carry the
+    brokers' clock, events their publishers'. A clock that is behind cannot be told without writing.
+    """
+    kafka, names = await case.kafka(), case.names
+    existing = await kafka.existing(names.all)
+    findings = []
+    for name in (names.requests, names.bid_placed, names.auction_closed, names.task_finished):
+        records = await kafka.newest(name) if name in existing else []
+        ahead = max((record.timestamp for record in records), default=0) - _now_ms()
+        if ahead > _AHEAD_MS:
+            whose = "a broker's" if name == names.requests else "a publisher's"
+            findings.append(
+                warning(
+                    f"{whose} clock is at least {ahead / 1000:.1f} s ahead of this machine's ({name})",
+                    "keep all clocks by NTP: deadlines and late bids are judged by them",
+                )
+            )
+    return or_ok(findings, "no record comes from this clock's future")
+
+
+def _now_ms() -> int:
+    return round(time.time() * 1000)

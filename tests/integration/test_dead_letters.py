@@ -1,0 +1,280 @@
+"""Dead letters on a real broker: listed, shown, sent back after a fix, dropped."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from learner_worker.brokers import Broker
+from learner_worker.contract.topics import HOP_HEADER, TopicName, TopicNames, Topics
+from learner_worker.errors import RecordError
+from learner_worker.stream.connection import Connection
+from learner_worker.stream.letters import Filter, letter_box
+from learner_worker.stream.partitions import partitioner
+from learner_worker.stream.records import Headers, Outgoing, dead_letter
+from learner_worker.stream.replay import Replay
+from tests import model
+from tests.acceptance.test_refusals import Ended, learner_worker
+from tests.integration.test_whole_way import metrics_equal_the_model
+from tests.swarm import swarm_history
+from tests.workers import (
+    WorkerProcess,
+    create_topics,
+    outcomes_on_disk,
+    publish,
+    read_topic,
+    running_worker,
+    topic_of,
+    until,
+)
+
+PARTITIONS = 4
+ROOMY = 4 * 1024 * 1024
+TIMES = ("placed_at", "closed_at", "finished_at")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record as a worker of another version would have found it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+async def test_letters_replayed_once_or_twice_give_the_models_outcomes(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """Events lost to a wrong partition and to an older version come back, poison stays; twice is once."""
+    names = await _roomy_topics(broker, prefix)
+    history, auction = swarm_history(8, 30), timeless_auction()
+    moved, refused = history[::4], history[1::4]
+    state_dir = tmp_path / "state"
+    async with running_worker(broker.bootstrap_servers, prefix, state_dir) as worker:
+        rest = [event for event in history if event not in {*moved, *refused}]
+        await publish(broker.bootstrap_servers, names, rest)
+        await send(broker, [twice_wrong(event, names) for event in moved])
+        await send(broker, [twice_wrong(event, names, own_time=False) for event in auction])
+        await send(broker, [refused_before(event, names, at) for at, event in enumerate(refused)])
+        await send(broker, poison(names))
+        count = len([*moved, *auction, *refused]) + len(poison(names))
+        await until(lambda: letters(broker, names, count), "every letter", seconds=60)
+        assert [letter["state"] for letter in await listed(broker, prefix)] == ["open"] * count
+
+        tried = await command(broker, prefix, "replay", "--dry-run")
+        assert tried.code == 1
+        assert f"{count - 3} dead letters would be replayed, 3 stay" in tried.out
+        assert await rerouted(broker, names) == len(moved) + len(auction)
+
+        await _replay(broker, prefix, worker, count=count - 3, stay=3)
+        everything = [*history, *auction]
+        await metrics_equal_the_model(broker, names, everything)
+        left = await listed(broker, prefix)
+        assert sorted(letter["reason"] for letter in left) == ["not-json", "not-json", "too-large"]
+
+        handled = [letter["letter"] for letter in await listed(broker, prefix, "--all")]
+        again = [name for name in handled if name not in {letter["letter"] for letter in left}]
+        await _replay(broker, prefix, worker, *again, count=count - 3, stay=0)
+        await metrics_equal_the_model(broker, names, everything)
+        assert await worker.stop() == 0
+    assert outcomes_on_disk(state_dir) == model.outcomes(everything)
+
+
+async def test_what_stays_says_why_and_is_dropped_by_a_human(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """Poison: replay names each reason, show has all of it, drop closes it; list --all still has it."""
+    names = await _roomy_topics(broker, prefix)
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state") as worker:
+        await send(broker, poison(names))
+        await until(lambda: letters(broker, names, 3), "every letter")
+        assert await worker.stop() == 0
+    replayed = await command(broker, prefix, "replay")
+    assert replayed.code == 1
+    for reason in (
+        "Invalid JSON",
+        "only the first 65536 of its",
+        f"a record of {names.outcomes} is no event",
+    ):
+        assert f"stays a dead letter: {reason}" in replayed.out
+    (letter,) = await listed(broker, prefix, "--reason", "not-json", "--topic", names.bid_placed)
+    assert "\\x1b[31m" in letter["value_start"]
+    shown = json.loads((await command(broker, prefix, "show", letter["letter"])).out)
+    assert shown["value"] == "\x1b[31mnot JSON"
+    assert shown["headers"] == [["trace", "abc"], ["learner-dropped", "0/0"]]
+    in_words = await command(broker, prefix, "list")
+    assert "\x1b" not in in_words.out
+    assert "3 open, 0 replayed, 0 dropped" in in_words.out
+
+    named = await command(broker, prefix, "drop", letter["letter"])
+    assert (named.code, named.out) == (0, "dropped 1 dead letter\n")
+    refused = await command(broker, prefix, "drop", "--all-matching")
+    assert refused.code != 0
+    assert len(await listed(broker, prefix)) == 2
+    others = await command(broker, prefix, "drop", "--all-matching", "--yes")
+    assert (others.code, others.out) == (0, "dropped 2 dead letters\n")
+    assert await listed(broker, prefix) == []
+    assert [one["state"] for one in await listed(broker, prefix, "--all")] == ["dropped"] * 3
+    assert await listed(broker, prefix, "--all", "--since", "1s") == []
+    assert len(await listed(broker, prefix, "--all", "--since", "1h", "--limit", "2")) == 2
+
+
+async def test_a_replay_that_dies_before_its_marks_is_repeated_without_harm(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """Sent but never marked: the letters are open still, and the second replay changes no outcome."""
+    names = await create_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS)
+    auction = timeless_auction()
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state") as worker:
+        await send(broker, [twice_wrong(event, names, own_time=False) for event in auction])
+        await until(lambda: letters(broker, names, len(auction)), "every letter")
+        replay = Replay(names, partitioner(PARTITIONS))
+        async with letter_box(
+            Connection(broker.bootstrap_servers), names.dead_letters, patience_seconds=10
+        ) as box:
+            stock = await box.take_stock(Filter())
+            found = [letter async for letter in box.whole({letter.letter_id for letter in stock.letters})]
+        await send(broker, [sent for letter in found if (sent := replay.judge(letter).sent) is not None])
+        assert len(await listed(broker, prefix)) == len(auction)
+        await _replay(broker, prefix, worker, count=len(auction), stay=0)
+        await metrics_equal_the_model(broker, names, auction)
+        assert await worker.stop() == 0
+    assert outcomes_on_disk(tmp_path / "state") == model.outcomes(auction)
+
+
+async def test_wrong_usage_and_absent_letters_have_exit_codes(broker: Broker, prefix: str) -> None:
+    """A name that is none, a drop without a choice: 2. A letter that is not there: 1."""
+    await create_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS)
+    assert (await command(broker, prefix, "show", "seven")).code == 2
+    assert (await command(broker, prefix, "drop")).code == 2
+    assert (await command(broker, prefix, "list", "--since", "yesterday")).code == 2
+    absent = await command(broker, prefix, "replay", "0/7")
+    assert (absent.code, "no dead letter 0/7" in absent.err) == (1, True)
+    assert (await command(broker, prefix, "replay")).out == "0 dead letters replayed, 0 stay\n"
+    missing = await command(broker, f"{prefix}other-", "list")
+    assert (missing.code, "learner-worker topics create" in missing.err) == (2, True)
+
+
+# --- what is put there ------------------------------------------------------------------------------
+
+
+def timeless_auction() -> list[model.Event]:
+    """An auction of the last minutes; its times are the records' own when its events carry none."""
+    start = (round(time.time()) - 120) * 1_000_000
+    return [
+        model.BidPlaced("late-task", "agent-1", 50, "parse invoices", start),
+        model.BidPlaced("late-task", "agent-2", 60, "parse invoices", start + 1_000_000),
+        model.AuctionClosed("late-task", "agent-1", None, start + 30_000_000),
+        model.TaskFinished("late-task", "agent-1", True, start + 60_000_000),
+    ]
+
+
+def twice_wrong(event: model.Event, names: TopicNames, *, own_time: bool = True) -> Outgoing:
+    """An event that was moved once, to a wrong partition: its worker makes it a dead letter."""
+    right = partitioner(PARTITIONS)(event.task_id)
+    body = json.loads(event.to_json())
+    times = [getattr(event, name) for name in TIMES if hasattr(event, name)]
+    kind = names.event_kind(topic_of(event, names)) or ""
+    return Outgoing(
+        names.rerouted,
+        (right + 1) % PARTITIONS,
+        b"any key",
+        json.dumps({name: value for name, value in body.items() if own_time or name not in TIMES}).encode(),
+        [("trace", b"abc"), (HOP_HEADER, kind.encode())],
+        None if own_time else times[0] // 1000,
+    )
+
+
+def refused_before(event: model.Event, names: TopicNames, offset: int) -> Outgoing:
+    """The dead letter of a good event, as a version that could not read it wrote it."""
+    now_ms = round(time.time() * 1000)
+    record = Found(topic_of(event, names), 1, 1_000 + offset, now_ms, b"key", event.to_json())
+    return dead_letter(record, names.dead_letters, RecordError("invalid", "unknown to that version"))
+
+
+def poison(names: TopicNames) -> list[Outgoing]:
+    """What nobody can ever read; one of them pretends to be a mark."""
+    spoofed = [("trace", b"abc"), ("learner-dropped", b"0/0")]
+    return [
+        Outgoing(names.bid_placed, 0, b"k", b"\x1b[31mnot JSON", spoofed),
+        Outgoing(names.bid_placed, 1, b"k", b'{"note":"' + b"n" * 2_000_000 + b'"}'),
+        Outgoing(names.outcomes, 2, b"k", b"no fact"),
+    ]
+
+
+async def send(broker: Broker, records: Sequence[Outgoing]) -> None:
+    async with AIOKafkaProducer(
+        bootstrap_servers=broker.bootstrap_servers, max_request_size=ROOMY
+    ) as producer:
+        for record in records:
+            await producer.send_and_wait(
+                record.topic,
+                record.value,
+                key=record.key,
+                partition=record.partition,
+                headers=list(record.headers),
+                timestamp_ms=record.timestamp_ms,
+            )
+
+
+async def _roomy_topics(broker: Broker, prefix: str) -> TopicNames:
+    """The topics, with a bid topic that takes 2 MB, as an operator may have configured it."""
+    names = Topics(prefix=prefix).named()
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    await admin.start()
+    try:
+        roomy = NewTopic(names.bid_placed, PARTITIONS, 1, topic_configs={"max.message.bytes": str(ROOMY)})
+        await admin.create_topics([roomy])
+    finally:
+        await admin.close()
+    return await create_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS)
+
+
+# --- what is read of it -----------------------------------------------------------------------------
+
+
+async def command(broker: Broker, prefix: str, *arguments: str) -> Ended:
+    """A command of the group, as a process."""
+    where = ("--bootstrap-servers", broker.bootstrap_servers, "--topic-prefix", prefix)
+    return await learner_worker("dead-letters", *arguments, *where)
+
+
+async def listed(broker: Broker, prefix: str, *flags: str) -> list[dict[str, Any]]:
+    """What `list --json` says; all of it unless a flag says otherwise."""
+    limit = () if "--limit" in flags else ("--limit", "1000")
+    ended = await command(broker, prefix, "list", "--json", *limit, *flags)
+    assert ended.code == 0, ended.err
+    found: list[dict[str, Any]] = json.loads(ended.out)
+    return found
+
+
+async def letters(broker: Broker, names: TopicNames, count: int) -> bool:
+    return len(await read_topic(broker.bootstrap_servers, names.dead_letters)) >= count
+
+
+async def rerouted(broker: Broker, names: TopicNames) -> int:
+    return len(await read_topic(broker.bootstrap_servers, TopicName(names.rerouted)))
+
+
+async def _replay(
+    broker: Broker, prefix: str, worker: WorkerProcess, *named: str, count: int, stay: int
+) -> None:
+    """Replays and waits until the worker has read every event that came back."""
+    before = await worker.metric("learner_events_total")
+    ended = await command(broker, prefix, "replay", *named)
+    assert ended.code == (1 if stay else 0), ended.err
+    assert f"{count} dead letters replayed, {stay} stay" in ended.out
+
+    async def read() -> bool:
+        return await worker.metric("learner_events_total") >= before + count
+
+    await until(read, "the worker has read what was replayed")

@@ -1,0 +1,119 @@
+"""Dead letters taken apart again, and the marks beside them."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from learner_worker.commands.printing import escaped, moment_ms, shown_time
+from learner_worker.contract.topics import HOP_HEADER, TopicName
+from learner_worker.errors import RecordError
+from learner_worker.stream.letters import Filter, LetterId, letter_of, mark, mark_of
+from learner_worker.stream.records import TRUNCATED_BYTES, Headers, Outgoing, dead_letter
+
+DEAD_LETTERS = TopicName("learner-dead-letters")
+
+
+@dataclass(frozen=True)
+class Lying:
+    """A record where it lies."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+def lying(record: Outgoing) -> Lying:
+    """A written record, as it is read back from partition 3."""
+    return Lying(record.topic, 3, 17, 5_000, record.key, record.value, record.headers)
+
+
+def test_a_letter_gives_back_everything_its_original_was() -> None:
+    """Origin, time, key, value and own headers come back; what the learner added does not."""
+    headers = [("trace", b"\x00"), (HOP_HEADER, b"bid-placed"), ("learner-origin", b"bid-placed/1/2")]
+    original = Lying("learner-rerouted", 5, 8, 1_234, b"key", b"value", headers)
+    letter = letter_of(
+        lying(dead_letter(original, DEAD_LETTERS, RecordError("wrong-partition", "moved once")))
+    )
+    assert letter is not None
+    assert (letter.letter_id, letter.timestamp_ms) == (LetterId(3, 17), 5_000)
+    assert (letter.origin, letter.original_ms) == ("learner-rerouted/5/8", 1_234)
+    assert (letter.reason, letter.message) == ("wrong-partition", "moved once")
+    assert (letter.key, letter.value, letter.headers) == (b"key", b"value", [("trace", b"\x00")])
+    assert (letter.hop, letter.truncated_bytes) == (b"bid-placed", None)
+
+
+def test_a_cut_off_letter_knows_how_long_it_was() -> None:
+    """The truncation and the length before it are read back."""
+    original = Lying("bid-placed", 0, 0, 0, None, b"v" * (TRUNCATED_BYTES + 1))
+    cut = dead_letter(original, DEAD_LETTERS, RecordError("too-large", "too large"), truncate=True)
+    letter = letter_of(lying(cut))
+    assert letter is not None
+    assert (letter.value_bytes, letter.truncated_bytes) == (TRUNCATED_BYTES, TRUNCATED_BYTES + 1)
+
+
+def test_an_originals_headers_cannot_pretend() -> None:
+    """Headers named as the learner's own neither truncate a letter, nor change its reason, nor mark any."""
+    pretended = [("learner-reason", b"fine"), ("learner-truncated", b"9"), ("learner-replayed", b"0/0")]
+    original = Lying("bid-placed", 0, 0, 0, b"key", b"value", pretended)
+    record = lying(dead_letter(original, DEAD_LETTERS, RecordError("invalid", "bad")))
+    letter = letter_of(record)
+    assert letter is not None
+    assert (letter.reason, mark_of(record)) == ("invalid", None)
+
+
+def test_a_mark_names_its_letter_and_lies_on_its_partition() -> None:
+    """Written and read back, a mark says which letter and what was done; it is no letter itself."""
+    written = mark(DEAD_LETTERS, LetterId(3, 4), "replayed")
+    assert written.partition == 3
+    assert mark_of(lying(written)) == (LetterId(3, 4), "replayed")
+    assert letter_of(lying(written)) is None
+
+
+def test_what_others_put_into_the_topic_is_neither() -> None:
+    """A record without the learner's headers, or with broken ones, is stepped over."""
+    strange = Lying(DEAD_LETTERS, 0, 0, 0, None, b"x", [("learner-reason", b"invalid")])
+    assert (letter_of(strange), mark_of(strange)) == (None, None)
+    broken = Lying(DEAD_LETTERS, 0, 0, 0, None, b"x", [("learner-dropped", b"first")])
+    assert (letter_of(broken), mark_of(broken)) == (None, None)
+
+
+def test_a_filter_takes_what_matches_in_every_part() -> None:
+    """Reason, topic, times and names: all must match; an empty filter takes everything."""
+    original = Lying("bid-placed", 0, 0, 0, b"k", b"v")
+    letter = letter_of(lying(dead_letter(original, DEAD_LETTERS, RecordError("invalid", "bad"))))
+    assert letter is not None
+    assert Filter().matches(letter)
+    assert Filter("invalid", "bid-placed", 5_000, 5_001, {LetterId(3, 17)}).matches(letter)
+    for other in (
+        Filter(reason="empty"),
+        Filter(topic="auction-closed"),
+        Filter(since_ms=5_001),
+        Filter(until_ms=5_000),
+        Filter(letter_ids={LetterId(3, 18)}),
+    ):
+        assert not other.matches(letter)
+
+
+@pytest.mark.parametrize("text", ["", "3", "3/", "/4", "a/b", "-1/2", "1/2/3", "٣/٤"])
+def test_a_name_that_is_none_is_refused(text: str) -> None:
+    """Only `PARTITION/OFFSET` in plain digits names a letter."""
+    with pytest.raises(ValueError, match="PARTITION/OFFSET"):
+        LetterId.parse(text)
+
+
+def test_what_came_from_outside_is_printed_without_power() -> None:
+    """Escape sequences, line ends, direction marks and broken UTF-8 are written out."""
+    assert escaped("\x1b[2Jж\r\n\u202e") == "\\x1b[2Jж\\r\\n\\u202e"
+    assert escaped(b"\xff\x00ok") == "\\xff\\x00ok"
+
+
+def test_times_are_read_and_shown() -> None:
+    """RFC 3339 and ages are read; a time beyond the calendar is shown as its number."""
+    assert moment_ms("1970-01-01T00:00:01Z") == 1_000
+    assert moment_ms("1h") - moment_ms("2h") == pytest.approx(3_600_000, abs=1_000)
+    assert shown_time(1_500) == "1970-01-01T00:00:01.500+00:00"
+    assert shown_time(2**62) == str(2**62)

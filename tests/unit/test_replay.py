@@ -1,0 +1,82 @@
+"""What becomes of a dead letter that is sent back."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from learner_worker.contract.topics import HOP_HEADER, Topics
+from learner_worker.stream.letters import Letter, LetterId
+from learner_worker.stream.partitions import partitioner
+from learner_worker.stream.replay import Replay
+
+NAMES = Topics(prefix="p-").named()
+BID = b'{"task_id":"task-1","agent_id":"a","bid_sats":5,"description":"x"}'
+RESULT = b'{"task_id":"task-1","agent_id":"a","succeeded":true}'
+LETTER = Letter(
+    LetterId(1, 2),
+    9_000,
+    topic=NAMES.bid_placed,
+    partition=3,
+    offset=4,
+    original_ms=1_000,
+    reason="invalid",
+    message="bad",
+    hop=None,
+    key=b"key",
+    value=BID,
+    value_bytes=len(BID),
+    headers=[("trace", b"abc")],
+    truncated_bytes=None,
+)
+REPLAY = Replay(NAMES, partitioner(12), late_before_ms=2_000)
+
+
+def test_an_event_goes_back_as_if_it_had_been_moved() -> None:
+    """Its right partition of the rerouted topic, its original time, key, value and headers, and its kind."""
+    verdict = REPLAY.judge(LETTER)
+    assert verdict.sent is not None
+    assert verdict.sent.topic == NAMES.rerouted
+    assert verdict.sent.partition == partitioner(12)("task-1")
+    assert verdict.sent.timestamp_ms == 1_000
+    assert (verdict.sent.key, verdict.sent.value) == (b"key", BID)
+    assert verdict.sent.headers == [
+        ("trace", b"abc"),
+        (HOP_HEADER, b"bid-placed"),
+        ("learner-origin", b"p-bid-placed/3/4"),
+    ]
+
+
+def test_an_event_that_was_moved_before_keeps_its_kind() -> None:
+    """A letter from the rerouted topic: the header says what it is."""
+    verdict = REPLAY.judge(replace(LETTER, topic=NAMES.rerouted, hop=b"task-finished", value=RESULT))
+    assert verdict.sent is not None
+    assert (HOP_HEADER, b"task-finished") in verdict.sent.headers
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"value": b"no JSON"}, "Invalid JSON"),
+        ({"value": None}, "the record has no value"),
+        ({"value": RESULT}, "bid_sats: Field required"),
+        ({"truncated_bytes": 2_000_000}, "only the first 66 of its 2000000 bytes were kept"),
+        ({"topic": NAMES.outcomes}, "a record of p-learner-outcomes is no event"),
+        ({"topic": "bid-placed"}, "a record of bid-placed is no event"),
+        ({"topic": NAMES.rerouted}, "does not say which event it is"),
+        ({"topic": NAMES.rerouted, "hop": b"bid"}, "does not say which event it is"),
+    ],
+)
+def test_what_cannot_come_back_stays_and_says_why(changes: dict[str, Any], why: str) -> None:
+    """Unreadable, cut off, or no event: nothing is sent, and the reason is a sentence."""
+    verdict = REPLAY.judge(replace(LETTER, **changes))
+    assert verdict.sent is None
+    assert why in verdict.why
+
+
+def test_bids_and_closes_of_old_auctions_are_late_and_results_never() -> None:
+    """Older than the horizon a bid may find its auction forgotten; a result counts at any time."""
+    assert REPLAY.judge(LETTER).late
+    assert not REPLAY.judge(replace(LETTER, original_ms=2_000)).late
+    result = replace(LETTER, topic=NAMES.task_finished, value=RESULT)
+    assert not REPLAY.judge(result).late
