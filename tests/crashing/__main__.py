@@ -2,69 +2,17 @@
 
 import argparse
 import asyncio
-import dataclasses
 import logging
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 
 from learner_worker.brokers import Broker, BrokerKind, available_brokers, running_broker
 from tests.crashing.disk import DISK
-from tests.crashing.plays import AT_ONCE, Play, planned, played
+from tests.crashing.plays import AT_ONCE, Play, Row, planned, play_all
 from tests.crashing.points import POINTS, Point
-from tests.crashing.scene import FLAWLESS, Verdict
 
 _PREFERRED = (BrokerKind.KAFKA, BrokerKind.DOCKER, BrokerKind.EMBEDDED)
-
-
-@dataclasses.dataclass(slots=True)
-class Row:
-    """What became of a point's runs."""
-
-    times: int = 0
-    lost: int = 0
-    duplicated: int = 0
-    different: int = 0
-    failed: int = 0
-
-    def add(self, verdict: Verdict | None) -> None:
-        """Counts one run; None is one that did not come to a verdict."""
-        self.times += 1
-        if verdict is None:
-            self.failed += 1
-            return
-        self.lost += verdict.lost
-        self.duplicated += verdict.duplicated
-        self.different += verdict.different
-
-    def __str__(self) -> str:
-        numbers = (self.times, self.lost, self.duplicated, self.different, self.failed)
-        return "".join(f"{number:11}" for number in numbers)
-
-
-async def play_all(plays: Sequence[Play], servers: str, at_once: int) -> dict[str, Row]:
-    """Plays them all, some at once; what fails is told at once."""
-    rows = {play.name: Row() for play in plays}
-    left = iter(plays)
-
-    async def play_on() -> None:
-        for play in left:
-            rows[play.name].add(await _told(play, servers))
-
-    await asyncio.gather(*(play_on() for _ in range(at_once)))
-    return rows
-
-
-async def _told(play: Play, servers: str) -> Verdict | None:
-    try:
-        verdict = await played(play, servers)
-    except Exception:  # noqa: BLE001 (the run goes on, and its row says so)
-        print(f"{play}\n{traceback.format_exc()}", flush=True)  # noqa: T201 (this is its output)
-        return None
-    if verdict != FLAWLESS:
-        print(f"{play}: {verdict}", flush=True)  # noqa: T201 (this is its output)
-    return verdict
 
 
 def _arguments() -> argparse.Namespace:

@@ -23,6 +23,7 @@ _TABLE_WIDTH = 160
 @click.option("--only", multiple=True, type=click.Choice(list(SECTIONS)), help="Just these; all by default.")
 @click.option("--kills", default=100, show_default=True, envvar="KILLS", help="Of workers.")
 @click.option("--events", default=1_000_000, show_default=True, help="Published during the kills of workers.")
+@click.option("--outcomes", default=1_000_000, show_default=True, help="There before owners are taken over.")
 @click.option("--times", default=20, show_default=True, help="How often any other fault is done.")
 @click.option("--seed", default=1, show_default=True, help="Decides the load and the moments.")
 @click.option("--simulation-seeds", default=20_000, show_default=True, envvar="SIMULATION_SEEDS")
@@ -33,6 +34,7 @@ def main(
     only: Sequence[str],
     kills: int,
     events: int,
+    outcomes: int,
     times: int,
     seed: int,
     simulation_seeds: int,
@@ -43,7 +45,7 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: brokers and workers end, too
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)  # its servers die here
     folder = Path(tempfile.mkdtemp(prefix="learner-faults-"))
-    options = Options(kills, events, times, seed, simulation_seeds, standby_replicas, folder, _say)
+    options = Options(kills, events, times, seed, simulation_seeds, outcomes, standby_replicas, folder, _say)
     _say(f"state and logs in {folder}")
     rows: list[Row] = []
     for name in only or SECTIONS:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.faults.group import generation_of
-from tests.faults.scene import Scene
+from tests.faults.scene import Scene, Window
 from tests.workers import until
 
 _NODES = 3
@@ -166,3 +166,18 @@ def least_moves(before: Mapping[int, str], after: Mapping[int, str]) -> int:
     small, larger = divmod(len(after), len(names))
     shares = [small + 1] * larger + [small] * (len(names) - larger)
     return len(after) - sum(map(min, held, shares))
+
+
+async def kill_owner(
+    scene: Scene, name: str, kept: str, *, lose_disk: bool = False, start_again: bool = True
+) -> Window:
+    """kill -9 of a replica: started again with its disk or an empty one, or its shards are the others'."""
+    async with scene.fault(kept):
+        await scene.replicas.kill(name)
+        if lose_disk:
+            scene.replicas[name].lose_disk()
+        if start_again:
+            await scene.replicas.start(name)
+        else:
+            await _taken_over(scene, name)
+    return scene.windows[-1]

@@ -182,6 +182,16 @@ class Replicas:
 
         await until(shared_out, "every shard has one ready owner", seconds=seconds)
 
+    async def followed(self, seconds: float = READY_SECONDS) -> None:
+        """Waits until every replica follows other shards and has caught up with all of them."""
+
+        async def caught_up() -> bool:
+            workers = [replica.running for replica in self.running]
+            left = [await worker.metric("learner_standby_records_left") for worker in workers]
+            return all(worker.logged("standbys.follow") for worker in workers) and not any(left)
+
+        await until(caught_up, "the standbys have caught up", seconds=seconds)
+
     async def _all_ready(self) -> bool:
         answers = await asyncio.gather(*(replica.running.get("/readyz") for replica in self.running))
         return all(status == 200 for status, _ in answers)

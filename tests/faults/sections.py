@@ -4,19 +4,25 @@ Another section is a function from the options to rows, and a line in `SECTIONS`
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import statistics
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from learner_worker.brokers import KafkaCluster
+from tests.crashing.disk import DISK
+from tests.crashing.plays import AT_ONCE, Play, planned, play_all
+from tests.crashing.points import POINTS
 from tests.faults import faults
+from tests.faults.load import preload
 from tests.faults.scene import Plan, Scene, running_scene
 from tests.faults.table import Row, row_of
 from tests.simulation import ablation
 from tests.simulation.driver import run_seed
 from tests.simulation.environment import simulated
+from tests.workers import create_topics
 
 _BROKERS = 3
 _KAFKA_AWAY_SECONDS = 120.0
@@ -24,6 +30,8 @@ _SEEDS_A_TASK = 50
 _ABLATION_SEEDS = 150
 _PROCESSES = 2
 _SHOWN_SEEDS = 10
+_DISK_FAULTS = 5
+"""Of disks, for each time that another fault is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,7 @@ class Options:
     Attributes:
         kills: of workers; `times` is how often every other fault is done.
         events: how many are published at least during the kills of workers.
+        outcomes: how many there are before owners are taken over from.
         standby_replicas: handed to the workers if given.
         folder: for state and logs.
     """
@@ -42,6 +51,7 @@ class Options:
     times: int
     seed: int
     simulation_seeds: int
+    outcomes: int
     standby_replicas: int | None
     folder: Path
     say: Callable[[str], None]
@@ -172,6 +182,38 @@ def _told(move: faults.Move) -> str:
     return f"{move.step}: {move.moved} shards moved, at least {move.least} had to; silent {silent or '-'}"
 
 
+# --- taking over a million outcomes ----------------------------------------------------------------------
+
+
+def takeovers(options: Options) -> list[Row]:
+    """The owner of half of a million outcomes is killed: its file kept, lost, or followed elsewhere."""
+    return [asyncio.run(_takeovers(options))]
+
+
+async def _takeovers(options: Options) -> Row:
+    replicas = ("one", "two")
+    plan = replace(options.plan(), partitions=12, events_a_second=50.0, replicas=replicas)
+    folder = options.folder / "takeover"
+    with KafkaCluster(folder / "kafka") as kafka:
+        names = await create_topics(kafka.bootstrap_servers, "", partitions=plan.partitions)
+        await preload(kafka.bootstrap_servers, names, plan.partitions, options.outcomes)
+        windows = []
+        async with running_scene(kafka, folder, plan, say=options.say) as scene:
+            windows.append(await faults.kill_owner(scene, "two", "its file on disk"))
+            windows.append(await faults.kill_owner(scene, "two", "nothing", lose_disk=True))
+        following = replace(plan, settings={"--standby-replicas": "1"})
+        async with running_scene(kafka, folder, following, say=options.say) as scene:
+            await scene.replicas.followed()
+            windows.append(await faults.kill_owner(scene, "two", "a standby", start_again=False))
+    notes = [f"{options.outcomes:,} outcomes, half of them to be taken over, with"]
+    notes += [f"{window.fault}: {_spread(window.gaps)} s" for window in windows]
+    return Row("taking over", len(windows), silent_seconds=[w.silent_seconds for w in windows], notes=notes)
+
+
+def _spread(gaps: Mapping[int, float]) -> str:
+    return f"median {statistics.median(gaps.values()):.1f}, worst {max(gaps.values()):.1f}"
+
+
 # --- the simulation --------------------------------------------------------------------------------------
 
 
@@ -221,6 +263,40 @@ def _ablation(name: str) -> tuple[str, int, int]:
         return name, seeds, sum(1 for _ in ablation.scenarios_that_notice())
 
 
+# --- crash points and disks that fail --------------------------------------------------------------------
+
+
+def crash_points(options: Options) -> list[Row]:
+    """kill -9 at every named point of the code."""
+    plays = list(planned(list(POINTS), options.times, options.seed))
+    return asyncio.run(_crashes(options, "kill -9 at named points", plays))
+
+
+def disk_faults(options: Options) -> list[Row]:
+    """Disks that are full or fail, at every point."""
+    plays = list(planned(list(DISK), -(-_DISK_FAULTS * options.times // len(DISK)), options.seed))
+    return asyncio.run(_crashes(options, "disk full, I/O error", plays))
+
+
+async def _crashes(options: Options, fault: str, plays: Sequence[Play]) -> list[Row]:
+    with KafkaCluster(options.folder / fault.replace(" ", "-")) as kafka:
+        rows = await play_all(plays, kafka.bootstrap_servers, AT_ONCE)
+    return [
+        Row(
+            fault,
+            len(plays),
+            sum(row.lost for row in rows.values()),
+            sum(row.duplicated for row in rows.values()),
+            notes=[f"{len(rows)} points of the real code"],
+            failures=[
+                f"{name}: {row.different} values differ, {row.failed} runs broke off"
+                for name, row in rows.items()
+                if row.different or row.failed
+            ],
+        )
+    ]
+
+
 SECTIONS: dict[str, Section] = {
     "simulation": simulation,
     "ablation": ablations,
@@ -230,4 +306,7 @@ SECTIONS: dict[str, Section] = {
     "rolling-restart": rolling_restarts,
     "kafka-away": kafka_away,
     "scaling": scaling,
+    "takeover": takeovers,
+    "crash-points": crash_points,
+    "disk": disk_faults,
 }
