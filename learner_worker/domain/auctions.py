@@ -94,7 +94,7 @@ class Auction:
             and close.description is not None
             and (bid is not None or close.winner != agent_id)
         ):
-            close = _without_text(close)
+            close = without_text(close)
         return Fact(self.task_id, agent_id, close, bid)
 
 
@@ -102,6 +102,6 @@ def _admits(close: Close, bid: Bid, tolerance_micros: int) -> bool:
     return bid.placed_at <= close.closed_at + tolerance_micros
 
 
-def _without_text(close: Close) -> Close:
+def without_text(close: Close) -> Close:
     """The close as it travels where its text is not needed: its digest still tells versions apart."""
     return Close(Micros(close.closed_at), close.winner, close.winning_bid_sats, close.description_digest)

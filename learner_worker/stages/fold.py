@@ -13,6 +13,8 @@ _LOADED = 1_000
 """Facts whose rows are read from the file at once: a read costs two changes of thread."""
 _CHUNK = 100
 """Facts joined between two yields to the event loop."""
+BEYOND_ANY_END = 2**62
+"""The position of a file whose rows the changelog may lack: whoever owns the shard publishes them again."""
 
 
 class Fold:

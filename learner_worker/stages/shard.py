@@ -15,9 +15,11 @@ from learner_worker.contract.fields import AgentId, Shard, TaskId
 from learner_worker.contract.outcomes import Fact, encode_fact
 from learner_worker.contract.times import Micros, record_micros
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames
+from learner_worker.domain.auctions import without_text
+from learner_worker.domain.outcomes import Outcome
 from learner_worker.errors import RecordError
 from learner_worker.observability import Instruments
-from learner_worker.stages.fold import Fold
+from learner_worker.stages.fold import BEYOND_ANY_END, Fold
 from learner_worker.stages.learn import Agent, Learn
 from learner_worker.stages.settle import Place, Settle, watermark_of
 from learner_worker.store.shard_file import ShardFile
@@ -40,7 +42,6 @@ _KINDS: Mapping[bytes, EventKind] = {
 }
 OWNER_HEADER = "learner-owner"
 _REWIND = "rewind="
-_BEYOND_ANY_END = 2**62
 _openings = itertools.count()
 _log = structlog.get_logger("learner_worker.shard")
 
@@ -72,6 +73,7 @@ class Surroundings:
     Attributes:
         partition_of: an id's partition.
         owner: names this run of this process in the records it writes.
+        others_passed: up to which record time the whole group had read, as known at a moment.
     """
 
     topics: TopicNames
@@ -82,6 +84,7 @@ class Surroundings:
     tolerance_micros: int
     horizon_micros: int
     cached_agents: int
+    others_passed: Callable[[Micros], Micros | None]
 
     @property
     def sources(self) -> tuple[TopicName, TopicName, TopicName]:
@@ -111,7 +114,9 @@ class ShardState:
         self._restore_until = restore_until
         self._ends: dict[TopicName, Micros | None] = {}
         self._last_read: dict[TopicName, Micros] = {}
+        self._others_passed: Micros | None = None
         self._metrics_known = False
+        self._metrics_compared = positions[around.topics.metrics]
         # This opening, not this process: what an earlier one of ours sent may arrive late.
         self._owner = f"{around.owner}-{next(_openings)}".encode()
         self._confirmed: set[AgentId] = set()
@@ -125,6 +130,9 @@ class ShardState:
         if rewound:
             sources = (*around.sources, around.topics.task_finished)
             await file.rewind({topic: positions[topic] for topic in sources})
+        for topic, count in lost_unread(filed, marks, around.topics).items():
+            _log.error("shard.records_lost", shard=number, topic=topic, records=count)
+            around.instruments.records_lost.labels(topic).inc(count)
         auctions = {} if rewound else await file.load_auctions()
         lost_end = filed.get(around.topics.outcomes, 0) > marks.ends[around.topics.outcomes][1]
         shard = cls(
@@ -197,6 +205,8 @@ class ShardState:
     def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
         """Notes when Kafka last confirmed that a topic is read to its end; None: it is not."""
         self._ends[topic] = confirmed
+        if topic == self._around.topics.rerouted and confirmed is not None:
+            self._others_passed = self._around.others_passed(confirmed) or self._others_passed
         if topic == self._around.topics.metrics and confirmed is not None and self.restored:
             self._metrics_known = True
 
@@ -254,9 +264,9 @@ class ShardState:
             SendError: Kafka did not take it; the file still says that this is to be done.
         """
         outcomes_topic = self._around.topics.outcomes
-        await self._file.write(Checkpoint({outcomes_topic: _BEYOND_ANY_END}))
+        await self._file.write(Checkpoint({outcomes_topic: BEYOND_ANY_END}))
         async for outcomes in self._file.all_outcomes():
-            self._send([Fact(*outcome) for outcome in outcomes])
+            self._send([_fact_of(outcome) for outcome in outcomes])
             await self._around.outbox.send()
         await self._around.outbox.flush()
         await self._file.write(Checkpoint({outcomes_topic: self.positions[outcomes_topic]}))
@@ -312,6 +322,7 @@ class ShardState:
         self._forget()
         positions: dict[TopicName, int] = dict(self.positions)
         unpublished = self._take_unpublished()
+        positions[self._around.topics.metrics] = self._compared()
         published, self._confirmed = self._confirmed - self.learn.unpublished | unpublished, set()
         changes, auctions = self.learn.cut(), self._settle.cut()
         rewinds = {
@@ -335,6 +346,16 @@ class ShardState:
         taken = set(itertools.islice(self.learn.unpublished, _PUBLISHED_AT_ONCE))
         self.learn.unpublished -= taken
         return taken
+
+    def _compared(self) -> int:
+        """The position in the metrics topic to note.
+
+        Others' records that say something else are due to be written over; until they are, a crash has to
+        find them again.
+        """
+        if not self.learn.unpublished:
+            self._metrics_compared = self.positions[self._around.topics.metrics]
+        return self._metrics_compared
 
     def _count_auctions(self) -> None:
         gauge, settle = self._around.instruments.auctions, self._settle
@@ -363,10 +384,14 @@ class ShardState:
         count.labels("no").inc(forgotten.never_closed)
 
     def _times_of_unread(self) -> Iterator[Micros | None]:
-        """At most each source's smallest unread record time: its confirmed end, or its last read."""
-        for topic in self._around.sources:
+        """At most each source's smallest unread record time: its confirmed end, or its last read.
+
+        Moved events have the times of the partitions they were found on: the group's frontier counts there.
+        """
+        for topic in (self._around.topics.bid_placed, self._around.topics.auction_closed):
             end = self._ends.get(topic)
             yield self._last_read.get(topic) if end is None else end
+        yield self._others_passed
 
     async def _publish(self, agent_ids: set[AgentId]) -> None:
         """Writes the current metrics records of changed agents."""
@@ -403,6 +428,12 @@ class ShardCut:
     async def write(self) -> None:
         """Writes rows and positions in one transaction."""
         await self.file.write(self.checkpoint())
+
+
+def _fact_of(outcome: Outcome) -> Fact:
+    """A row as one fact; as in all facts, a close has no text where a bid brings one."""
+    task_id, agent_id, close, bid, result = outcome
+    return Fact(task_id, agent_id, without_text(close) if close and bid else close, bid, result)
 
 
 def _require_first_move(hop: bytes | None, right: int) -> None:
@@ -443,6 +474,18 @@ def resume_positions(
             wanted = first
         positions[topic] = max(first, wanted)
     return positions, not ahead
+
+
+def lost_unread(filed: Mapping[str, int], marks: Marks, topics: TopicNames) -> dict[TopicName, int]:
+    """How many offsets Kafka deleted before they were read, by topic; a first start has nothing to miss."""
+    lost: dict[TopicName, int] = {}
+    for topic in topics.subscribed:
+        reached = [filed[topic]] if topic in filed else []
+        reached += [marks.committed[topic].offset] if topic in marks.committed else []
+        missing = marks.ends[topic][0] - max(reached, default=marks.ends[topic][0])
+        if missing > 0:
+            lost[topic] = missing
+    return lost
 
 
 def _rewound(committed: Committed | None, first: int) -> int:

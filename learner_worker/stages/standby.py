@@ -7,7 +7,7 @@ import structlog
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import RecordError
-from learner_worker.stages.fold import Fold
+from learner_worker.stages.fold import BEYOND_ANY_END, Fold
 from learner_worker.stages.learn import Learn
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint
@@ -28,7 +28,9 @@ class StandbyState:
         self.number = number
         self._topic = topic
         self._file = file
-        self._positions = {topic: position}
+        self._ahead = position == BEYOND_ANY_END
+        self._torn = False
+        self._positions = {topic: 0 if self._ahead else position}
         self._learn = Learn(file, cached_agents=_CACHED_AGENTS)
         self._fold = Fold(self._learn, self._positions, topic, self._unreadable)
 
@@ -44,8 +46,13 @@ class StandbyState:
         return self._positions[self._topic]
 
     def skip_to(self, position: int) -> None:
-        """Moves over offsets that hold no record, or back when the changelog was made anew."""
+        """Moves over offsets that hold no record."""
         self._positions[self._topic] = position
+
+    def start_anew(self, first: int, end: int) -> None:
+        """The changelog lost its beginning, or its end: then these rows may be all there is of it."""
+        self._ahead |= self.position > end
+        self._positions[self._topic] = first
 
     async def process(self, records: list[Record]) -> None:
         """Takes changelog records in."""
@@ -54,10 +61,17 @@ class StandbyState:
             await self._fold.take(fresh)
 
     async def checkpoint(self) -> None:
-        """Writes changed rows and the position in one transaction."""
-        positions = dict(self._positions)
+        """Writes changed rows and the position in one transaction.
+
+        What a failed or cancelled one has cut is lost, so nothing is written after it.
+        """
+        if self._torn:
+            return
+        self._torn = True
+        positions = {self._topic: BEYOND_ANY_END} if self._ahead else dict(self._positions)
         changes = self._learn.cut()
         await self._file.write(Checkpoint(positions, {}, *changes))
+        self._torn = False
         self._learn.written()
         self._learn.unpublished.clear()  # the file keeps them for the day this replica owns the shard
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -162,6 +162,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._find_twin = find_twin
         self.ownership: Ownership[ShardT] = Ownership()
         self.last_poll_seconds = time.monotonic()
+        self._in_use: set[Shard] = set()
         self._processing = asyncio.Lock()
         self._checkpointing = asyncio.Lock()
         self._preparing: asyncio.Task[None] | None = None
@@ -172,6 +173,11 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._closing = False
         self.checkpoints = 0
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def in_use(self) -> Collection[Shard]:
+        """The shards whose files are open here, are being opened or are not closed yet."""
+        return self._in_use
 
     # --- the loops -------------------------------------------------------------------------------------
 
@@ -186,10 +192,21 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             self._raise_failure()
             self._seek_prepared()
             epoch = self.ownership.epoch
-            batches = await self._poll()
+            batches = await self._poll_unless_failed()
             async with self._processing:
                 if epoch == self.ownership.epoch:
                     await self._process(batches, epoch)
+
+    async def _poll_unless_failed(self) -> dict[TopicPartition, list[Record]]:
+        """A poll waits for the end of a rebalance, which after a failure may never come."""
+        poll = asyncio.ensure_future(self._poll())
+        try:
+            ends: set[asyncio.Future[Any]] = {poll, self._failure}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            self._raise_failure()
+            return poll.result()
+        finally:
+            poll.cancel()
 
     async def _poll(self) -> dict[TopicPartition, list[Record]]:
         self.last_poll_seconds = time.monotonic()
@@ -204,6 +221,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             _log.error(
                 "records.lost", positions=_told(error), error="Kafka has deleted or lost what comes next"
             )
+            await self.checkpoint()  # of what Kafka has lost, memory may hold the rest
             self._reload(error)
             return {}
         except KafkaError as error:
@@ -373,6 +391,8 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
                 await asyncio.get_running_loop().create_future()
 
     async def _end_if_replaced(self) -> None:
+        if self.ownership.assigned is None:
+            return  # not in the group yet: who has this name there may be an earlier run of this replica
         twin = await self._find_twin()
         if twin is not None:
             raise TwinError(twin)
@@ -475,8 +495,9 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         """Takes shards out of use first, then closes their files."""
         closing = [self.ownership.shards.pop(number) for number in numbers]
         self._tell()
-        for shard in closing:
+        for number, shard in zip(numbers, closing, strict=True):
             await shard.close()
+            self._in_use.discard(number)
 
     def _tell(self) -> None:
         self._on_ownership(self.ownership.shards, self.ownership.assigned or frozenset())
@@ -506,12 +527,24 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
                 await self._close([number])
             shard = None
         if shard is None:
-            shard = await self._open_shard(number, marks)
-            if epoch != self.ownership.epoch:
-                await shard.close()
-                return
+            shard = await self._opened(number, marks, epoch)
+        if shard is not None:
             self.ownership.shards[number] = shard
-        self.ownership.prepared.append(number)
+            self.ownership.prepared.append(number)
+
+    async def _opened(self, number: Shard, marks: Marks, epoch: int) -> ShardT | None:
+        """A shard from its file; None if the group's next generation came meanwhile."""
+        self._in_use.add(number)
+        try:
+            shard = await self._open_shard(number, marks)
+        except BaseException:
+            self._in_use.discard(number)
+            raise
+        if epoch == self.ownership.epoch:
+            return shard
+        await shard.close()
+        self._in_use.discard(number)
+        return None
 
     async def _marks(self, numbers: Sequence[Shard]) -> dict[Shard, Marks]:
         if not numbers:
