@@ -7,8 +7,9 @@ from unittest import mock
 
 import structlog
 
-from learner_worker.stream import ingest
+from learner_worker.stream import frontier, ingest
 from tests.simulation.clients import connected
+from tests.simulation.world import OPEN
 
 
 @contextmanager
@@ -17,7 +18,12 @@ def simulated() -> Iterator[None]:
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
-        with mock.patch.object(ingest, "connected", connected):
+        with (
+            mock.patch.object(ingest, "connected", connected),
+            mock.patch.object(frontier, "connected", connected),
+        ):
             yield
     finally:
+        for world in list(OPEN):  # of failures
+            world.close()
         structlog.configure(**before)
