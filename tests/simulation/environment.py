@@ -7,7 +7,7 @@ from unittest import mock
 
 import structlog
 
-from learner_worker.stream import frontier, ingest
+from learner_worker.stream import frontier, ingest, standbys
 from tests.simulation.clients import connected
 from tests.simulation.world import OPEN
 
@@ -21,6 +21,7 @@ def simulated() -> Iterator[None]:
         with (
             mock.patch.object(ingest, "connected", connected),
             mock.patch.object(frontier, "connected", connected),
+            mock.patch.object(standbys, "_POLL_MS", 500),  # fewer idle polls, faster seeds
         ):
             yield
     finally:

@@ -118,12 +118,9 @@ class World:
             self._check_violations(process)
 
     def _check_violations(self, process: Process) -> None:
-        for found in (
-            process.disk.violations,
-            process.producer.violations,
-            self.broker.group.violations,
-        ):
-            require(not found, f"{process.name}: {found}")
+        found = process.disk.violations or process.producer.violations or self.broker.group.violations
+        if found:
+            raise InvariantError(f"{process.name}: {found}")
 
     def running(self) -> list[Process]:
         """Those that are not paused."""
