@@ -59,6 +59,12 @@ class Instruments:
         self.dead_letters = Counter(
             "learner_dead_letters", "Dead letters, by reason.", ["reason"], registry=self.registry
         )
+        self.records_lost = Counter(
+            "learner_records_lost",
+            "Records that Kafka deleted before they were read, by topic: retention was too short.",
+            ["topic"],
+            registry=self.registry,
+        )
         self.auctions_forgotten = Counter(
             "learner_auctions_forgotten",
             "Auctions forgotten after the horizon, by whether they had closed.",

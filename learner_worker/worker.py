@@ -31,6 +31,7 @@ from learner_worker.stream import clients
 from learner_worker.stream.assignor import StateKeepingAssignor
 from learner_worker.stream.cluster import connected, start_within
 from learner_worker.stream.connection import Connection
+from learner_worker.stream.frontier import Frontier
 from learner_worker.stream.ingest import Ingest, Marks
 from learner_worker.stream.lane import Lane
 from learner_worker.stream.membership import find_twin
@@ -47,6 +48,7 @@ _START_SECONDS = 30.0
 _REPLIES_SECONDS = 5.0
 _PROGRESS_SECONDS = 2.0
 _WATCH_SECONDS = 5.0
+_LOOK_ROUND_SECONDS = 30.0
 _REACH_SECONDS = 5.0
 _STUCK_SECONDS = 120.0
 UNFINISHED = "Kafka did not take the last work in time: nothing is lost, the next start reads it again"
@@ -93,6 +95,13 @@ class Worker:
         self._outage = outage
         self._writer = Writer(self.bulk_producer)
         partition_of = partitioner(partitions)
+        self._frontier = Frontier(
+            connection=connection,
+            consumer=self.consumer,
+            group_id=settings.group_id,
+            topics=(self._topics.bid_placed, self._topics.auction_closed),
+            partitions=partitions,
+        )
         self._around = Surroundings(
             topics=self._topics,
             partition_of=partition_of,
@@ -102,6 +111,7 @@ class Worker:
             tolerance_micros=round(settings.clock_skew_tolerance_seconds * _MICROS),
             horizon_micros=round(settings.auction_horizon_seconds * _MICROS),
             cached_agents=settings.cached_agents,
+            others_passed=self._frontier.passed,
             retention=_retention(settings),
         )
         self.ingest = Ingest[ShardState](
@@ -119,6 +129,7 @@ class Worker:
             make_consumer=lambda: clients.standby_consumer(connection),
             topic=self._topics.outcomes,
             open_standby=self._open_standby,
+            in_use=lambda: self.ingest.in_use,
             outage=outage,
             left=self.instruments.standby_records,
         )
@@ -152,10 +163,10 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(self.ingest.read(stopping), name="read")
-                loops.create_task(self.ingest.watch(stopping), name="failures")
                 loops.create_task(self._checkpoints(stopping), name="checkpoints")
                 loops.create_task(self.lane.read(stopping), name="requests")
                 loops.create_task(self.standbys.read(stopping), name="standbys")
+                loops.create_task(self._look_round(stopping), name="frontier")
                 loops.create_task(self._progress(stopping), name="progress")
                 loops.create_task(self._watch(stopping), name="watch")
             await self.answering.finish(_REPLIES_SECONDS)
@@ -280,6 +291,12 @@ class Worker:
             with self.instruments.checkpoint_seconds.time():
                 done = await self.ingest.checkpoint()
             self.instruments.checkpoints.labels("ok" if done else "failed").inc()
+
+    async def _look_round(self, stopping: asyncio.Event) -> None:
+        """Asks how far the whole group has read, often enough to forget auctions soon after their horizon."""
+        seconds = min(_LOOK_ROUND_SECONDS, self._settings.auction_horizon_seconds / 10)
+        while not await _set_within(stopping, seconds):
+            await self._frontier.look()
 
     async def _progress(self, stopping: asyncio.Event) -> None:
         """Tells operators where things stand: lag and shards as metrics, restores as log lines."""

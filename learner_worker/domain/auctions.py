@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.outcomes import Bid, Close, Fact
-from learner_worker.contract.times import Micros
-from learner_worker.domain.outcomes import greater_bid, supersedes
+from learner_worker.domain.outcomes import greater_bid, supersedes, without_text
 
 
 class Auction:
@@ -94,14 +93,9 @@ class Auction:
             and close.description is not None
             and (bid is not None or close.winner != agent_id)
         ):
-            close = _without_text(close)
+            close = without_text(close)
         return Fact(self.task_id, agent_id, close, bid)
 
 
 def _admits(close: Close, bid: Bid, tolerance_micros: int) -> bool:
     return bid.placed_at <= close.closed_at + tolerance_micros
-
-
-def _without_text(close: Close) -> Close:
-    """The close as it travels where its text is not needed: its digest still tells versions apart."""
-    return Close(Micros(close.closed_at), close.winner, close.winning_bid_sats, close.description_digest)

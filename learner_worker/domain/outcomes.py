@@ -99,7 +99,8 @@ def living_fact(fact: Fact, cutoff: Cutoff) -> Fact | None:
 def facts_of(outcome: Outcome) -> list[Fact]:
     """The facts that say all that is known: a close with its bid, and a result."""
     task_id, agent_id, close, bid, result = outcome
-    settled = [] if close is None and bid is None else [Fact(task_id, agent_id, close, bid)]
+    told = without_text(close) if close is not None and bid is not None else close
+    settled = [] if close is None and bid is None else [Fact(task_id, agent_id, told, bid)]
     return settled if result is None else [*settled, Fact(task_id, agent_id, result=result)]
 
 
@@ -158,3 +159,8 @@ def greater_result(one: Result | None, other: Result | None) -> Result | None:
     if one.finished_at != other.finished_at:
         return one if one.finished_at > other.finished_at else other
     return other if one.succeeded and not other.succeeded else one
+
+
+def without_text(close: Close) -> Close:
+    """The close as it travels where its text is not needed: its digest still tells versions apart."""
+    return Close(close.closed_at, close.winner, close.winning_bid_sats, close.description_digest)

@@ -18,6 +18,8 @@ _LOADED = 1_000
 """Facts whose rows are read from the file at once: a read costs two changes of thread."""
 _WRITTEN = 20_000
 """Facts joined between two transactions: what memory holds besides the cache."""
+BEYOND_ANY_END = 2**62
+"""The position of a file whose rows the changelog may lack: whoever owns the shard publishes them again."""
 
 
 class Sieve(Protocol):
@@ -158,13 +160,14 @@ class Fold:
         """Moves over offsets that hold no record, or back when the changelog was made anew."""
         self._positions[self._topic] = position
 
-    async def write(self) -> None:
-        """Writes rows and position in one transaction.
+    async def write(self, position: int | None = None) -> None:
+        """Writes rows and position in one transaction; another position than its own, if one is given.
 
         Raises:
             StateError: the file cannot be written.
         """
-        position, changes = self.position, self.learn.cut()
+        position = self.position if position is None else position
+        changes = self.learn.cut()
         self._unwritten = 0
         await self._file.write(
             Checkpoint(

@@ -24,7 +24,7 @@ from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, Top
 from learner_worker.domain.outcomes import facts_of, living
 from learner_worker.errors import RecordError
 from learner_worker.observability import Instruments
-from learner_worker.stages.fold import Intake
+from learner_worker.stages.fold import BEYOND_ANY_END, Intake
 from learner_worker.stages.learn import Agent, Learn
 from learner_worker.stages.retention import Policy, Retention, noted, read_note
 from learner_worker.stages.settle import Place, Settle, watermark_of
@@ -54,7 +54,6 @@ _PUBLISHED_AT_ONCE = 5_000
 _PUBLISH_CHUNK = 50
 OWNER_HEADER = "learner-owner"
 _REWIND = "rewind="
-_BEYOND_ANY_END = 2**62
 _SWEPT = 4_000
 """Rows swept with one checkpoint, at most; a chunk of them between two yields."""
 _FOR_EVER = Policy(None, 1, 0, lambda: Micros(0))
@@ -89,6 +88,7 @@ class Surroundings:
     Attributes:
         partition_of: an id's partition.
         owner: names this run of this process in the records it writes.
+        others_passed: up to which record time the whole group had read, as known at a moment.
     """
 
     topics: TopicNames
@@ -99,6 +99,7 @@ class Surroundings:
     tolerance_micros: int
     horizon_micros: int
     cached_agents: int
+    others_passed: Callable[[Micros], Micros | None]
     retention: Policy = _FOR_EVER
 
     @property
@@ -132,7 +133,9 @@ class ShardState:
         self._learning = asyncio.Lock()
         self._ends: dict[TopicName, Micros | None] = {}
         self._last_read: dict[TopicName, Micros] = {}
+        self._others_passed: Micros | None = None
         self._metrics_known = False
+        self._metrics_compared = positions[around.topics.metrics]
         # This opening, not this process: what an earlier one of ours sent may arrive late.
         self._owner = f"{around.owner}-{next(_openings)}".encode()
         self._confirmed: set[AgentId] = set()
@@ -146,6 +149,9 @@ class ShardState:
         if rewound:
             sources = (*around.sources, around.topics.task_finished)
             await file.rewind({topic: positions[topic] for topic in sources})
+        for topic, count in lost_unread(filed, marks, around.topics).items():
+            _log.error("shard.records_lost", shard=number, topic=topic, records=count)
+            around.instruments.records_lost.labels(topic).inc(count)
         auctions = {} if rewound else await file.load_auctions()
         known = marks.committed.get(around.topics.outcomes)
         retention = Retention(
@@ -234,6 +240,8 @@ class ShardState:
     def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
         """Notes when Kafka last confirmed that a topic is read to its end; None: it is not."""
         self._ends[topic] = confirmed
+        if topic == self._around.topics.rerouted and confirmed is not None:
+            self._others_passed = self._around.others_passed(confirmed) or self._others_passed
         if topic == self._around.topics.metrics and confirmed is not None and self.restored:
             self._metrics_known = True
 
@@ -292,7 +300,7 @@ class ShardState:
             SendError: Kafka did not take it; the file still says that this is to be done.
         """
         outcomes_topic = self._around.topics.outcomes
-        await self._file.write(Checkpoint({outcomes_topic: _BEYOND_ANY_END}))
+        await self._file.write(Checkpoint({outcomes_topic: BEYOND_ANY_END}))
         async for outcomes in self._file.all_outcomes():
             self._send([fact for outcome in outcomes for fact in facts_of(outcome)])
             await self._around.outbox.send()
@@ -355,6 +363,7 @@ class ShardState:
         self._forget()
         positions: dict[TopicName, int] = dict(self.positions)
         unpublished = self._take_unpublished()
+        positions[self._around.topics.metrics] = self._compared()
         published, self._confirmed = self._confirmed - self.learn.unpublished | unpublished, set()
         changes, auctions, cutoff = self.learn.cut(), self._settle.cut(), self.retention.cut()
         rewinds = {
@@ -379,6 +388,16 @@ class ShardState:
         taken = set(itertools.islice(self.learn.unpublished, _PUBLISHED_AT_ONCE))
         self.learn.unpublished -= taken
         return taken
+
+    def _compared(self) -> int:
+        """The position in the metrics topic to note.
+
+        Others' records that say something else are due to be written over; until they are, a crash has to
+        find them again.
+        """
+        if not self.learn.unpublished:
+            self._metrics_compared = self.positions[self._around.topics.metrics]
+        return self._metrics_compared
 
     def _count_auctions(self) -> None:
         gauge, settle = self._around.instruments.auctions, self._settle
@@ -408,10 +427,14 @@ class ShardState:
         count.labels("no").inc(forgotten.never_closed)
 
     def _times_of_unread(self) -> Iterator[Micros | None]:
-        """At most each source's smallest unread record time: its confirmed end, or its last read."""
-        for topic in self._around.sources:
+        """At most each source's smallest unread record time: its confirmed end, or its last read.
+
+        Moved events have the times of the partitions they were found on: the group's frontier counts there.
+        """
+        for topic in (self._around.topics.bid_placed, self._around.topics.auction_closed):
             end = self._ends.get(topic)
             yield self._last_read.get(topic) if end is None else end
+        yield self._others_passed
 
     async def _sweep(self) -> None:
         """Takes expired parts out of some rows, and out of the changelog; the next cut writes those rows."""
@@ -525,6 +548,18 @@ def resume_positions(
             wanted = first
         positions[topic] = max(first, wanted)
     return positions, not ahead
+
+
+def lost_unread(filed: Mapping[str, int], marks: Marks, topics: TopicNames) -> dict[TopicName, int]:
+    """How many offsets Kafka deleted before they were read, by topic; a first start has nothing to miss."""
+    lost: dict[TopicName, int] = {}
+    for topic in topics.subscribed:
+        reached = [filed[topic]] if topic in filed else []
+        reached += [marks.committed[topic].offset] if topic in marks.committed else []
+        missing = marks.ends[topic][0] - max(reached, default=marks.ends[topic][0])
+        if missing > 0:
+            lost[topic] = missing
+    return lost
 
 
 def _rewound(committed: Committed | None, first: int) -> int:

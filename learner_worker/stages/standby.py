@@ -3,7 +3,7 @@
 from typing import Self
 
 from learner_worker.contract.topics import TopicName
-from learner_worker.stages.fold import Fold
+from learner_worker.stages.fold import BEYOND_ANY_END, Fold
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.stream.records import Record
 
@@ -20,6 +20,10 @@ class StandbyState:
     def __init__(self, file: ShardFile, fold: Fold) -> None:
         self._file = file
         self._fold = fold
+        self._ahead = fold.position == BEYOND_ANY_END
+        self._torn = False
+        if self._ahead:
+            fold.skip_to(0)
 
     @classmethod
     async def open(cls, file: ShardFile, topic: TopicName) -> Self:
@@ -32,16 +36,28 @@ class StandbyState:
         return self._fold.position
 
     def skip_to(self, position: int) -> None:
-        """Moves over offsets that hold no record, or back when the changelog was made anew."""
+        """Moves over offsets that hold no record."""
         self._fold.skip_to(position)
+
+    def start_anew(self, first: int, end: int) -> None:
+        """The changelog lost its beginning, or its end: then these rows may be all there is of it."""
+        self._ahead |= self.position > end
+        self._fold.skip_to(first)
 
     async def process(self, records: list[Record]) -> None:
         """Takes changelog records in."""
         await self._fold.take(records)
 
     async def checkpoint(self) -> None:
-        """Writes changed rows and the position in one transaction."""
-        await self._fold.write()
+        """Writes changed rows and the position in one transaction.
+
+        What a failed or cancelled one has cut is lost, so nothing is written after it.
+        """
+        if self._torn:
+            return
+        self._torn = True
+        await self._fold.write(BEYOND_ANY_END if self._ahead else None)
+        self._torn = False
 
     async def close(self) -> None:
         """Writes what is left and closes the file, which stays on disk."""

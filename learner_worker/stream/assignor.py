@@ -5,6 +5,7 @@ or another program does: its members and ours can share a group, whoever leads. 
 would do, too, but aiokafka joins once for each of them.)
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -30,6 +31,10 @@ class _Given(msgspec.Struct, frozen=True):
     standbys: list[Shard] = []
 
 
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 _encode = msgspec.json.Encoder().encode
 _claims = msgspec.json.Decoder(Claim)
 _given = msgspec.json.Decoder(_Given)
@@ -41,6 +46,7 @@ class StateKeepingAssignor:
     Args:
         claim: makes this member's claim, with the term and the owned shards of its last placement.
         on_standbys: told, before the partitions are assigned, which shards to follow.
+        now_ms: terms are at least this, so that they grow even when a group loses all who knew the last one.
     """
 
     name = "range"
@@ -49,8 +55,10 @@ class StateKeepingAssignor:
         self,
         claim: Callable[[int], Claim],
         on_standbys: Callable[[frozenset[Shard]], None],
+        now_ms: Callable[[], int] = _now_ms,
     ) -> None:
         self._claim = claim
+        self._now_ms = now_ms
         self._on_standbys = on_standbys
         self._term = 0
 
@@ -68,7 +76,7 @@ class StateKeepingAssignor:
             _log.warning("placement.by_range", members=len(claims), without_claim=len(claims) - len(known))
             return dict(RangePartitionAssignor.assign(cluster, members))
         shards = [Shard(number) for number in range(next(iter(counts.values())))]
-        term = next_term(known.values())
+        term = max(next_term(known.values()), self._now_ms())
         placements = place(shards, known)
         _log.info("placement.made", term=term, **_told(known, placements))
         return {
@@ -81,6 +89,11 @@ class StateKeepingAssignor:
         given = _decoded_given(assignment.user_data)
         self._term = given.term
         self._on_standbys(frozenset(given.standbys))
+
+
+def standbys_of(assignment: ConsumerProtocolMemberAssignment) -> frozenset[Shard]:
+    """The shards that a placement gives a member to follow."""
+    return frozenset(_decoded_given(assignment.user_data).standbys)
 
 
 def claim_of(user_data: bytes | None) -> Claim | None:

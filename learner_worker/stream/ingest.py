@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -36,7 +36,6 @@ _COMMIT_SECONDS = 10.0
 _REVOKE_SECONDS = 30.0
 _ADMIN_PATIENCE_SECONDS = 30.0
 _RETRY_SECONDS = 1.0
-_WATCH_SECONDS = 0.2
 _READ, _WATCH = "read", "watch"
 _NOTHING_READ = Committed(0, "rewind=0")
 _log = structlog.get_logger("learner_worker.stream")
@@ -168,6 +167,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._find_twin = find_twin
         self.ownership: Ownership[ShardT] = Ownership()
         self.last_poll_seconds = time.monotonic()
+        self._in_use: set[Shard] = set()
         self._processing = asyncio.Lock()
         self._checkpointing = asyncio.Lock()
         self._preparing: asyncio.Task[None] | None = None
@@ -179,6 +179,11 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._closing = False
         self.checkpoints = 0
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def in_use(self) -> Collection[Shard]:
+        """The shards whose files are open here, are being opened or are not closed yet."""
+        return self._in_use
 
     # --- the loops -------------------------------------------------------------------------------------
 
@@ -193,10 +198,21 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             self._raise_failure()
             self._seek_prepared()
             epoch = self.ownership.epoch
-            polled = await self._poll()
+            polled = await self._poll_unless_failed()
             async with self._processing:
                 if epoch == self.ownership.epoch:
                     await self._process(polled, epoch)
+
+    async def _poll_unless_failed(self) -> Around:
+        """A poll waits for the end of a rebalance, which after a failure may never come."""
+        poll = asyncio.ensure_future(self._poll())
+        try:
+            ends: set[asyncio.Future[Any]] = {poll, self._failure}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            self._raise_failure()
+            return poll.result()
+        finally:
+            poll.cancel()
 
     async def _poll(self) -> Around:
         self.last_poll_seconds = time.monotonic()
@@ -209,6 +225,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             _log.error(
                 "records.lost", positions=_told(error), error="Kafka has deleted or lost what comes next"
             )
+            await self.checkpoint()  # of what Kafka has lost, memory may hold the rest
             self._reload(error)
         except KafkaError as error:
             self._seek_back()
@@ -398,6 +415,8 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
                 await asyncio.get_running_loop().create_future()
 
     async def _end_if_replaced(self) -> None:
+        if self.ownership.assigned is None:
+            return  # not in the group yet: who has this name there may be an earlier run of this replica
         twin = await self._find_twin()
         if twin is not None:
             raise TwinError(twin)
@@ -503,10 +522,20 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         """
         closing = [self.ownership.shards.pop(number) for number in numbers]
         self._tell()
-        closed = asyncio.create_task(_close_all(closing), name="close-shards")
+        closed = asyncio.create_task(
+            self._close_all(dict(zip(numbers, closing, strict=True))), name="close-shards"
+        )
         self._being_closed.add(closed)
         closed.add_done_callback(self._being_closed.discard)
         await asyncio.shield(closed)
+
+    async def _close_all(self, shards: Mapping[Shard, ShardT]) -> None:
+        """Closes every one of them, and only then tells of the first that could not be."""
+        told = await asyncio.gather(*(shard.close() for shard in shards.values()), return_exceptions=True)
+        self._in_use.difference_update(shards)
+        for error in told:
+            if error is not None:
+                raise error
 
     def _tell(self) -> None:
         self._on_ownership(self.ownership.shards, self.ownership.assigned or frozenset())
@@ -536,12 +565,24 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
                 await self._close([number])
             shard = None
         if shard is None:
-            shard = await self._open_shard(number, marks)
-            if epoch != self.ownership.epoch:
-                await shard.close()
-                return
+            shard = await self._opened(number, marks, epoch)
+        if shard is not None:
             self.ownership.shards[number] = shard
-        self.ownership.prepared.append(number)
+            self.ownership.prepared.append(number)
+
+    async def _opened(self, number: Shard, marks: Marks, epoch: int) -> ShardT | None:
+        """A shard from its file; None if the group's next generation came meanwhile."""
+        self._in_use.add(number)
+        try:
+            shard = await self._open_shard(number, marks)
+        except BaseException:
+            self._in_use.discard(number)
+            raise
+        if epoch == self.ownership.epoch:
+            return shard
+        await shard.close()
+        self._in_use.discard(number)
+        return None
 
     async def _marks(self, numbers: Sequence[Shard]) -> dict[Shard, Marks]:
         if not numbers:
@@ -625,16 +666,6 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             error = LearnerError(f"unexpected: {first_line(error)}; the log has the traceback")
         self._failure.set_exception(error)
 
-    async def watch(self, stopping: asyncio.Event) -> None:
-        """Ends with the first failure of a rebalance, during which a poll may not return.
-
-        Raises:
-            LearnerError: a shard could not be opened, or the group does not want this replica.
-        """
-        while not stopping.is_set():
-            await asyncio.wait([self._failure], timeout=_WATCH_SECONDS)
-            self._raise_failure()
-
     def _raise_failure(self) -> None:
         if self._failure.done():
             self._failure.result()
@@ -643,11 +674,3 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
 def _told(error: OffsetOutOfRangeError) -> dict[str, int]:
     positions: Mapping[TopicPartition, int] = error.args[0]
     return {f"{partition.topic}/{partition.partition}": offset for partition, offset in positions.items()}
-
-
-async def _close_all(shards: Sequence[StreamShard]) -> None:
-    """Closes every one of them, and only then tells of the first that could not be."""
-    told = await asyncio.gather(*(shard.close() for shard in shards), return_exceptions=True)
-    for error in told:
-        if error is not None:
-            raise error

@@ -5,8 +5,8 @@ shards' fetches. One loop does everything, so a shard is never read and let go o
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import AsyncExitStack
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -16,7 +16,8 @@ from prometheus_client import Gauge
 
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import TopicName
-from learner_worker.stream.cluster import start_within
+from learner_worker.errors import BrokerError
+from learner_worker.stream.cluster import ends_of, start_within
 from learner_worker.stream.outage import Outage
 from learner_worker.stream.records import Record
 from learner_worker.stream.writer import stop_within
@@ -43,6 +44,10 @@ class Standby(Protocol):
         """Moves over offsets that hold no record."""
         ...
 
+    def start_anew(self, first: int, end: int) -> None:
+        """Reads the changelog from its beginning: it lost what the position stood for."""
+        ...
+
     async def process(self, records: list[Record]) -> None:
         """Takes changelog records in."""
         ...
@@ -65,6 +70,7 @@ class Standbys(Generic[StandbyT]):
     Args:
         make_consumer: a consumer without a group.
         open_standby: opens a shard's file to follow its changelog.
+        in_use: the shards whose files are open here otherwise: those are followed when they are let go of.
         left: the gauge of changelog records still to be read, by shard.
     """
 
@@ -74,19 +80,21 @@ class Standbys(Generic[StandbyT]):
         make_consumer: Callable[[], AIOKafkaConsumer],
         topic: TopicName,
         open_standby: Callable[[Shard], Awaitable[StandbyT]],
+        in_use: Callable[[], Collection[Shard]],
         outage: Outage,
         left: Gauge,
     ) -> None:
         self._make_consumer = make_consumer
         self._topic = topic
         self._open_standby = open_standby
+        self._in_use = in_use
         self._outage = outage
         self._left = left
         self._consumer: AIOKafkaConsumer | None = None
         self._wanted: frozenset[Shard] = frozenset()
         self._open: dict[Shard, StandbyT] = {}
         self._turn = asyncio.Lock()
-        self._checkpointed_at = time.monotonic()
+        self._checkpointed_at = 0.0
 
     def follow(self, shards: frozenset[Shard]) -> None:
         """Says which shards to follow from now on."""
@@ -98,9 +106,8 @@ class Standbys(Generic[StandbyT]):
         return {number: standby.position for number, standby in self._open.items()}
 
     async def release(self, number: Shard) -> None:
-        """Lets go of a shard's file for good: this replica is about to own the shard."""
+        """Lets go of a shard's file, which is in use from now on: this replica is about to own the shard."""
         async with self._turn:
-            self._wanted -= {number}
             await self._let_go([number])
 
     async def read(self, stopping: asyncio.Event) -> None:
@@ -119,39 +126,47 @@ class Standbys(Generic[StandbyT]):
 
     async def _one_turn(self) -> bool:
         """Reads once; False if there was nothing to follow."""
-        if self._wanted == self._open.keys() == set():
+        wanted = self._wanted.difference(self._in_use())
+        if wanted == self._open.keys() == set():
             return False
         try:
             consumer = await self._started()
-            await self._follow_wanted(consumer)
+            await self._follow_only(wanted, consumer)
             await self._take(consumer)
-        except (KafkaError, TimeoutError) as error:
+        except (KafkaError, BrokerError, TimeoutError) as error:
             self._outage.failed(_NAME, error)
             await asyncio.sleep(_RETRY_SECONDS)
         else:
             self._outage.worked(_NAME)
-        if time.monotonic() - self._checkpointed_at >= _CHECKPOINT_SECONDS:
-            self._checkpointed_at = time.monotonic()
+        await self._checkpoint_when_due()
+        return True
+
+    async def _checkpoint_when_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._checkpointed_at >= _CHECKPOINT_SECONDS:
+            self._checkpointed_at = now
             for standby in self._open.values():
                 await standby.checkpoint()
-        return True
 
     async def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             consumer = self._make_consumer()
-            await start_within(consumer, _START_SECONDS)
+            try:
+                await start_within(consumer, _START_SECONDS)
+            except BaseException:
+                await stop_within(consumer)
+                raise
             self._consumer = consumer
         return self._consumer
 
-    async def _follow_wanted(self, consumer: AIOKafkaConsumer) -> None:
-        if self._wanted == self._open.keys():
+    async def _follow_only(self, wanted: frozenset[Shard], consumer: AIOKafkaConsumer) -> None:
+        if wanted == self._open.keys():
             return
-        await self._let_go([number for number in self._open if number not in self._wanted])
-        for number in sorted(self._wanted - self._open.keys()):
-            self._open[number] = await self._open_standby(number)
-        consumer.assign([self._partition(number) for number in self._open])
-        for number, standby in self._open.items():
-            consumer.seek(self._partition(number), standby.position)
+        await self._let_go(self._open.keys() - wanted)
+        for number in sorted(wanted - self._open.keys()):
+            if number not in self._in_use():  # while another file was opened this one may have been taken
+                self._open[number] = await self._open_standby(number)
+        self._assign(consumer)
         _log.info("standbys.follow", shards=sorted(self._open))
 
     async def _take(self, consumer: AIOKafkaConsumer) -> None:
@@ -160,7 +175,7 @@ class Standbys(Generic[StandbyT]):
         try:
             batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
         except OffsetOutOfRangeError as error:
-            await self._start_anew(consumer, list(error.args[0]))
+            await self._start_anew(consumer, error.args[0])
             return
         for partition, records in batches.items():
             await self._open[Shard(partition.partition)].process(records)
@@ -175,31 +190,42 @@ class Standbys(Generic[StandbyT]):
         if highwater is not None:
             self._left.labels(number).set(max(0, highwater - standby.position))
 
-    async def _start_anew(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> None:
-        """The changelog lost its beginning or its end: its owner writes it anew."""
-        first = await consumer.beginning_offsets(partitions)
-        for partition in partitions:
-            _log.warning("standby.position_beyond_log", shard=partition.partition, next=first[partition])
-            self._open[Shard(partition.partition)].skip_to(first[partition])
-            consumer.seek(partition, first[partition])
+    async def _start_anew(self, consumer: AIOKafkaConsumer, refused: Iterable[TopicPartition]) -> None:
+        """The changelog lost its beginning or its end; aiokafka may tell of a partition just let go of."""
+        followed = [partition for partition in refused if Shard(partition.partition) in self._open]
+        for partition, (first, end) in (await ends_of(consumer, followed)).items():
+            standby = self._open[Shard(partition.partition)]
+            _log.warning(
+                "standby.position_not_in_log",
+                shard=partition.partition,
+                position=standby.position,
+                first=first,
+                end=end,
+            )
+            standby.start_anew(first, end)
+            consumer.seek(partition, first)
 
-    async def _let_go(self, numbers: Sequence[Shard]) -> None:
-        for number in numbers:
-            standby = self._open.pop(number, None)
-            if standby is not None:
+    async def _let_go(self, numbers: Collection[Shard]) -> None:
+        """Closes the files of those that are open; all of them, even if one cannot be written any more."""
+        closing = [number for number in numbers if number in self._open]
+        async with AsyncExitStack() as closings:
+            for number in closing:
                 self._left.remove(number)
-                await standby.close()
-        if self._consumer is not None and numbers:
-            self._consumer.assign([self._partition(number) for number in self._open])
-            for number, standby in self._open.items():
-                self._consumer.seek(self._partition(number), standby.position)
+                closings.push_async_callback(self._open.pop(number).close)
+            if self._consumer is not None and closing:
+                self._assign(self._consumer)
+
+    def _assign(self, consumer: AIOKafkaConsumer) -> None:
+        consumer.assign([self._partition(number) for number in self._open])
+        for number, standby in self._open.items():
+            consumer.seek(self._partition(number), standby.position)
 
     async def _close(self) -> None:
-        async with self._turn:
+        async with self._turn, AsyncExitStack() as closings:
             self._wanted = frozenset()
-            await self._let_go(list(self._open))
             if self._consumer is not None:
-                await stop_within(self._consumer)
+                closings.push_async_callback(stop_within, self._consumer)
+            await self._let_go(self._open.copy())
 
     def _partition(self, number: Shard) -> TopicPartition:
         return TopicPartition(self._topic, number)

@@ -4,33 +4,46 @@ import asyncio
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import cast
 from unittest import mock
 
+import msgspec
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
 from learner_worker.contract import outcomes
-from learner_worker.contract.fields import AgentId
+from learner_worker.contract.fields import AgentId, Shard
 from learner_worker.contract.outcomes import Bid, Close, Fact
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain.auctions import Auction
 from learner_worker.domain.outcomes import Cutoff, Outcome, living_fact
+from learner_worker.errors import SendError
 from learner_worker.stages import learn, shard
 from learner_worker.stages.retention import Retention
 from learner_worker.stages.shard import ShardCut, ShardState
+from learner_worker.stages.standby import StandbyState
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint, SqlRow
+from learner_worker.stream import assignor, standbys
 from learner_worker.stream.cluster import Committed
+from learner_worker.stream.frontier import Frontier
 from learner_worker.stream.ingest import Ingest, Marks
+from learner_worker.stream.placement import Claim, Placement, place
+from learner_worker.stream.records import Record
+from learner_worker.stream.standbys import Standbys
 from learner_worker.stream.writer import Writer
 from tests.simulation.checks import InvariantError
 from tests.simulation.directed import SCENARIOS
 from tests.simulation.driver import run_seed
 from tests.simulation.environment import simulated
 from tests.simulation.loop import SteppedLoop
+from tests.simulation.worker import TOPICS
 
 Patch = tuple[object, str, object]
+Batches = dict[TopicPartition, list[Record]]
 ABLATIONS: dict[str, list[Patch]] = {}
 """What replaces what, by the safeguard's name."""
 
@@ -52,8 +65,14 @@ async def _nothing_awaited(writer: Writer, generation: int) -> None:
     await asyncio.sleep(0)
 
 
+_reload = Ingest._reload
+
+
 def _nothing_sent_back(ingest: Ingest[ShardState], error: BaseException) -> None:
-    ingest._writer.reset()
+    if isinstance(error, SendError):
+        ingest._writer.reset()
+    else:
+        _reload(ingest, error)
 
 
 def _every_wish_followed(ingest: Ingest[ShardState]) -> None:
@@ -139,6 +158,127 @@ ABLATIONS["the rewind"] = [(shard, "_rewound", _no_rewind)]
 ABLATIONS["file auctions never with others' positions"] = [(shard, "resume_positions", _mixed)]
 ABLATIONS["the watermark, not the newest record"] = [(shard, "watermark_of", _newest)]
 ABLATIONS["the watermark, not the wall clock"] = [(shard, "watermark_of", _wall_clock)]
+
+
+_passed = Frontier.passed
+
+
+def _everybody_has_read_all(frontier: Frontier, asked: Micros) -> Micros | None:
+    return asked
+
+
+def _known_too_late(frontier: Frontier, asked: Micros) -> Micros | None:
+    return _passed(frontier, Micros(asked + 10**15))
+
+
+ABLATIONS["the frontier: other shards' unread events"] = [(Frontier, "passed", _everybody_has_read_all)]
+ABLATIONS["moved events read to an end asked for afterwards"] = [(Frontier, "passed", _known_too_late)]
+
+
+# --- logs that lose records ------------------------------------------------------------------------------
+
+
+async def _memory_lost(ingest: Ingest[ShardState]) -> Batches:
+    try:
+        return await _polled(ingest)
+    except OffsetOutOfRangeError as error:
+        ingest._reload(error)
+        return {}
+
+
+async def _same_position_again(ingest: Ingest[ShardState]) -> Batches:
+    try:
+        return await _polled(ingest)
+    except OffsetOutOfRangeError:
+        await asyncio.sleep(1.0)
+        return {}
+
+
+async def _polled(ingest: Ingest[ShardState]) -> Batches:
+    batches: Batches = await ingest._consumer.getmany(timeout_ms=100, max_records=4_000)
+    return batches
+
+
+def _unnoticed(filed: Mapping[str, int], marks: Marks, topics: TopicNames) -> dict[TopicName, int]:
+    return {}
+
+
+def _text_and_all(outcome: Outcome) -> list[Fact]:
+    return [Fact(*outcome)]
+
+
+async def _nothing_published_again(state: ShardState) -> None:
+    await asyncio.sleep(0)
+
+
+ABLATIONS["a position that Kafka refuses reloads the shards"] = [(Ingest, "_poll", _same_position_again)]
+ABLATIONS["memory is written before that reload"] = [(Ingest, "_poll", _memory_lost)]
+ABLATIONS["rows are published again after a lost end"] = [
+    (ShardState, "_publish_rows", _nothing_published_again)
+]
+ABLATIONS["rows published again have their facts' content"] = [(shard, "facts_of", _text_and_all)]
+ABLATIONS["records lost unread are said"] = [(shard, "lost_unread", _unnoticed)]
+
+
+# --- metrics ---------------------------------------------------------------------------------------------
+
+
+def _metrics_position_as_read(state: ShardState) -> int:
+    return state.positions[TOPICS.metrics]
+
+
+ABLATIONS["the metrics position waits for what is due"] = [
+    (ShardState, "_compared", _metrics_position_as_read)
+]
+
+
+# --- standbys and placement ------------------------------------------------------------------------------
+
+_standby_checkpoint = StandbyState.checkpoint
+_standby_start_anew = StandbyState.start_anew
+
+
+async def _not_released(standbys: Standbys[StandbyState], number: Shard) -> None:
+    await asyncio.sleep(0)
+
+
+def _nothing_in_use(ingest: Ingest[ShardState]) -> Collection[Shard]:
+    return ()
+
+
+async def _released_for_good(standbys: Standbys[StandbyState], number: Shard) -> None:
+    async with standbys._turn:
+        standbys._wanted -= {number}
+        await standbys._let_go([number])
+
+
+async def _after_a_torn_one(standby: StandbyState) -> None:
+    standby._torn = False
+    await _standby_checkpoint(standby)
+
+
+def _end_forgotten(standby: StandbyState, first: int, end: int) -> None:
+    standby.skip_to(first)
+
+
+def _never_anew(standby: StandbyState, first: int, end: int) -> None:
+    standby.skip_to(standby.position)
+
+
+def _without_terms(shards: Sequence[Shard], claims: Mapping[str, Claim]) -> dict[str, Placement]:
+    return place(shards, {key: msgspec.structs.replace(claim, term=0) for key, claim in claims.items()})
+
+
+ABLATIONS["a standby is let go of before the owner opens"] = [(Standbys, "release", _not_released)]
+ABLATIONS["a shard in use is not followed yet"] = [(Ingest, "in_use", property(_nothing_in_use))]
+ABLATIONS["a released standby may be wanted again"] = [(Standbys, "release", _released_for_good)]
+ABLATIONS["a standby writes nothing after a torn checkpoint"] = [
+    (StandbyState, "checkpoint", _after_a_torn_one)
+]
+ABLATIONS["a standby remembers that its rows are ahead"] = [(StandbyState, "start_anew", _end_forgotten)]
+ABLATIONS["a standby out of range starts anew"] = [(StandbyState, "start_anew", _never_anew)]
+ABLATIONS["a standby's consumer may not start at first"] = [(standbys, "BrokerError", KafkaError)]
+ABLATIONS["terms in claims"] = [(assignor, "place", _without_terms)]
 
 
 # --- auctions --------------------------------------------------------------------------------------------

@@ -4,15 +4,22 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias, cast
 
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from aiokafka.errors import KafkaError
 
+from learner_worker.contract.fields import Shard
+from learner_worker.stream.assignor import StateKeepingAssignor, claim_of, standbys_of
 from learner_worker.stream.cluster import Committed
 from tests.simulation.log import Log, Sent
 from tests.simulation.loop import Clock, SteppedLoop
 
 Place = tuple[str, int]
+Assignment: TypeAlias = ConsumerProtocolMemberAssignment
+Order = Callable[[list[str]], list[str]]
 
 
 class Client(Protocol):
@@ -21,6 +28,7 @@ class Client(Protocol):
     name: str
     loop: SteppedLoop
     alive: bool
+    assignor: StateKeepingAssignor
 
     def coordinate(self) -> None:
         """The group wants it to rejoin."""
@@ -37,23 +45,49 @@ class InFlight:
 
 
 @dataclass(slots=True)
+class Joining:
+    """A member's JoinGroup request, waiting for the others'."""
+
+    metadata: ConsumerProtocolMemberMetadata
+    answer: "asyncio.Future[Assignment | None]"
+
+
+@dataclass(slots=True)
 class Rebalance:
     """The group between two generations: whom it waits for, and who is there."""
 
     expected: set[str]
-    joined: dict[str, "asyncio.Future[frozenset[int] | None]"] = field(default_factory=dict)
+    joined: dict[str, Joining] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The leader's view of the topics."""
+
+    shards: int
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        """As aiokafka's ClusterMetadata."""
+        assert topic
+        return set(range(self.shards))
 
 
 class Group:
-    """A consumer group: eager protocol, a contiguous range of shards for each member."""
+    """A consumer group: eager protocol, and one of its members deals the shards.
 
-    def __init__(self, shards: int, order: Callable[[list[str]], list[str]]) -> None:
+    Args:
+        order: the order of members in which the shards are dealt by range; None: the members' own assignor
+            deals them, by claims.
+    """
+
+    def __init__(self, shards: int, order: Order | None) -> None:
         self.generation = 0
+        self.violations: list[str] = []
         self.members: dict[str, Client] = {}
-        self.assignment: dict[str, frozenset[int]] = {}
+        self.assignment: dict[str, Assignment] = {}
         self.rebalance: Rebalance | None = None
         self._generations: dict[str, int] = {}
-        self._shards = shards
+        self._counts = Counts(shards)
         self._order = order
 
     def begin_rebalance(self) -> None:
@@ -72,13 +106,15 @@ class Group:
         else:
             self.rebalance.expected.discard(name)
             refused = self.rebalance.joined.pop(name, None)
-            if refused is not None and not refused.done():
-                refused.set_result(None)
+            if refused is not None and not refused.answer.done():
+                refused.answer.set_result(None)
             self._finish()
 
-    def join(self, client: Client) -> "asyncio.Future[frozenset[int] | None]":
+    def join(
+        self, client: Client, metadata: ConsumerProtocolMemberMetadata
+    ) -> "asyncio.Future[Assignment | None]":
         """A JoinGroup request, answered when everybody is there; None: the member is not known any more."""
-        future: asyncio.Future[frozenset[int] | None] = asyncio.Future(loop=client.loop)
+        future: asyncio.Future[Assignment | None] = asyncio.Future(loop=client.loop)
         returning = client.name in self.assignment and self.members.get(client.name) is not client
         self.members[client.name] = client
         if self.rebalance is None and returning:  # static membership: a restart moves nothing
@@ -91,7 +127,7 @@ class Group:
                 if name != client.name:
                     member.coordinate()
         self.rebalance.expected.add(client.name)
-        self.rebalance.joined[client.name] = future
+        self.rebalance.joined[client.name] = Joining(metadata, future)
         self._finish()
         return future
 
@@ -103,10 +139,14 @@ class Group:
 
     def owner(self, shard: int) -> Client | None:
         """Whose a shard is, as the group sees it."""
-        for name, shards in self.assignment.items():
-            if shard in shards:
+        for name, assignment in self.assignment.items():
+            if shard in _shards_of(assignment):
                 return self.members.get(name)
         return None
+
+    def standbys(self, name: str) -> frozenset[Shard]:
+        """The shards that a member was told to follow."""
+        return standbys_of(self.assignment[name]) if name in self.assignment else frozenset()
 
     def _finish(self) -> None:
         rebalance = self.rebalance
@@ -116,33 +156,56 @@ class Group:
         if not rebalance.joined:
             return
         self.generation += 1
-        self.assignment = self._assign(self._order(sorted(rebalance.joined)))
-        for name, future in rebalance.joined.items():
+        before, self.assignment = self.assignment, self._assign(rebalance.joined)
+        self._check_kept(before, rebalance.joined)
+        for name, joining in rebalance.joined.items():
             self._generations[name] = self.generation
-            if not future.done():
-                future.set_result(self.assignment[name])
+            if not joining.answer.done():
+                joining.answer.set_result(self.assignment[name])
 
-    def _assign(self, names: list[str]) -> dict[str, frozenset[int]]:
-        each, more = divmod(self._shards, len(names))
-        found: dict[str, frozenset[int]] = {}
-        start = 0
-        for index, name in enumerate(names):
-            count = each + (index < more)
-            found[name] = frozenset(range(start, start + count))
-            start += count
-        return found
+    def _check_kept(self, before: Mapping[str, Assignment], joined: Mapping[str, Joining]) -> None:
+        """Who says truly what it owns keeps its share of that, whatever a stalled member says it owns."""
+        if self._order is not None:
+            return
+        for name, joining in joined.items():
+            claim = claim_of(joining.metadata.user_data)
+            truly = _shards_of(before.get(name)).intersection(() if claim is None else claim.owned)
+            kept = truly & _shards_of(self.assignment[name])
+            if len(kept) < min(len(truly), self._counts.shards // len(joined)):
+                self.violations.append(f"{name} owned {sorted(truly)} and keeps only {sorted(kept)}")
+
+    def _assign(self, joined: Mapping[str, Joining]) -> dict[str, Assignment]:
+        if self._order is None:
+            leader = self.members[next(iter(joined))]
+            return leader.assignor.assign(
+                self._counts, {name: joining.metadata for name, joining in joined.items()}
+            )
+        numbered = {f"{index:03d}": name for index, name in enumerate(self._order(sorted(joined)))}
+        dealt = RangePartitionAssignor.assign(
+            cast("ClusterMetadata", self._counts),
+            {number: joined[name].metadata for number, name in numbered.items()},
+        )
+        return {numbered[number]: assignment for number, assignment in dealt.items()}
+
+
+def _shards_of(assignment: Assignment | None) -> set[int]:
+    return set() if assignment is None else {shard for _, shards in assignment.assignment for shard in shards}
 
 
 class Broker:
     """One Kafka: what it holds, and what is still on its way to it."""
 
-    def __init__(self, clock: Clock, shards: int, order: Callable[[list[str]], list[str]]) -> None:
+    def __init__(self, clock: Clock, shards: int, order: Order | None) -> None:
         self.clock = clock
         self.shards = shards
         self.log = Log()
         self.group = Group(shards, order)
         self.queues: dict[tuple[int, str, int], deque[InFlight]] = {}
         self.acknowledgements: list[InFlight] = []
+
+    def tick(self) -> int:
+        """A clock that never stands still between two placements."""
+        return self.clock.micros + self.group.generation
 
     # --- producing ---------------------------------------------------------------------------------------
 

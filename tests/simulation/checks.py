@@ -216,7 +216,12 @@ def check_file(
     least = living(fold(entry for entry in live if entry.offset < position), cutoff_of(database))
     most = fold(entry for entry in history if entry.offset < position)
     require(_within(least, rows), f"{name}: rows lack facts below the position {position}", rows, least)
-    require(_within(rows, most), f"{name}: rows hold facts beyond the position {position}", rows, most)
+    require(
+        _within(_without_needless_texts(rows), most),
+        f"{name}: rows hold facts beyond the position {position}",
+        rows,
+        most,
+    )
     expected = model.metrics(counted(rows))
     require(
         metrics_of(database) == expected,
@@ -224,6 +229,16 @@ def check_file(
         metrics_of(database),
         expected,
     )
+
+
+def _without_needless_texts(rows: Folded) -> Folded:
+    """A close's text says nothing where there is a bid: rows published again leave it out."""
+    return {
+        key: {**parts, "close": ((*parts["close"][0][:-1], False), parts["close"][1])}
+        if parts.keys() >= {"bid", "close"}
+        else parts
+        for key, parts in rows.items()
+    }
 
 
 def _within(smaller: Folded, greater: Folded) -> bool:

@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aiokafka import TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaTimeoutError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaConnectionError,
+    KafkaTimeoutError,
+    OffsetOutOfRangeError,
+)
 from aiokafka.structs import OffsetAndMetadata
 
+from learner_worker.contract.topics import Topics
 from learner_worker.stream.cluster import Committed
-from tests.simulation.broker import Broker, Client
+from tests.simulation.broker import Assignment, Broker, Client
 from tests.simulation.disk import Latency
 from tests.simulation.log import Entry, Headers, Sent
 
@@ -33,8 +40,14 @@ class Reading:
     polled_ms: int | None = None
 
 
-class Consumer:
-    """An AIOKafkaConsumer: a fetch is answered at one moment and received at a later one.
+_UNKNOWN = -1
+METRICS = Topics().named().metrics
+Answer = tuple[TopicPartition, Reading, list[Entry], int | None]
+"""A fetch's answer: what was asked, the records, and the end; None: the position is out of range."""
+
+
+class Reader:
+    """An AIOKafkaConsumer's reading: a fetch is answered at one moment and received at a later one.
 
     Args:
         limit: how many records of a partition one fetch brings.
@@ -59,65 +72,18 @@ class Consumer:
         self._fetch_seconds = fetch_seconds
         self._idle_seconds = idle_seconds
         self._readings: dict[TopicPartition, Reading] = {}
-        self._topics: list[str] = []
-        self._listener: Listener | None = None
-        self._coordination = asyncio.Lock()
-        self._reassigning = True
+        self._refused: dict[TopicPartition, int] = {}
+        self._reassigning = False
         self.awaiting = False
         """Whether a fetch is answered and not yet received."""
-
-    # --- the group ---------------------------------------------------------------------------------------
-
-    def subscribe(self, topics: list[str], listener: Listener) -> None:
-        self._topics = topics
-        self._listener = listener
-        self.rejoin_soon()
-
-    def rejoin_soon(self) -> None:
-        """The group asks this member to come back for a new generation."""
-        if self._listener is not None:
-            self._client.loop.create_task(self._rejoin(self._listener), name="coordination")
-
-    async def _rejoin(self, listener: Listener) -> None:
-        async with self._coordination:
-            await self._latency()
-            self._reassigning = True
-            await listener.on_partitions_revoked(set(self._readings))
-            await self._latency()
-            while (shards := await self._broker.group.join(self._client)) is None:
-                await self._latency()
-            self._readings = {
-                TopicPartition(topic, shard): Reading(self._committed(topic, shard))
-                for topic in self._topics
-                for shard in sorted(shards)
-            }
-            self._reassigning = False
-            await self._latency()
-            await listener.on_partitions_assigned(set(self._readings))
-
-    def _committed(self, topic: str, partition: int) -> int:
-        found = self._broker.log.committed.get((topic, partition))
-        return 0 if found is None else found.offset
-
-    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        await self._latency()
-        taken = self._broker.commit(
-            self._client,
-            {
-                (partition.topic, partition.partition): Committed(found.offset, found.metadata)
-                for partition, found in offsets.items()
-            },
-        )
-        await self._latency()
-        if not taken:
-            raise CommitFailedError("the member is of an older generation")
 
     # --- fetching ----------------------------------------------------------------------------------------
 
     async def getmany(self, *, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Entry]]:
+        self._raise_refusal()
         readings = {} if self._reassigning else dict(self._readings)
         answers = self._answers(readings, max_records)
-        if not any(entries for _, _, entries, _ in answers):
+        if not any(entries or end is None for _, _, entries, end in answers):
             await asyncio.sleep(max(timeout_ms / 1000, self._idle_seconds))
             answers = self._answers(readings, max_records)
         self.awaiting = True
@@ -125,26 +91,35 @@ class Consumer:
         if self._fetch_seconds:
             await asyncio.sleep(self._fetch_seconds)
         self.awaiting = False
-        return self._received(answers, self._broker.clock.milliseconds)  # its receipt: so does aiokafka
+        batches = self._received(answers, self._broker.clock.milliseconds)  # its receipt: so does aiokafka
+        if not batches:
+            self._raise_refusal()
+        return batches
 
-    def _answers(
-        self, readings: Mapping[TopicPartition, Reading], most: int
-    ) -> list[tuple[TopicPartition, Reading, list[Entry], int]]:
-        found = []
+    def _raise_refusal(self) -> None:
+        """As aiokafka: what was received before comes first, and a seek meanwhile does not help."""
+        if self._refused:
+            partition = next(iter(self._refused))
+            raise OffsetOutOfRangeError({partition: self._refused.pop(partition)})
+
+    def _answers(self, readings: Mapping[TopicPartition, Reading], most: int) -> list[Answer]:
+        found: list[Answer] = []
         for partition, reading in readings.items():
             if not reading.paused:
                 there = self._broker.log.partitions[partition.topic, partition.partition]
                 entries = there.read(reading.position, min(self._limit(), most))
-                found.append((partition, Reading(reading.position), entries, there.end))
+                end = there.end if there.holds(reading.position) else None
+                found.append((partition, Reading(reading.position), entries, end))
         return found
 
-    def _received(
-        self, answers: Sequence[tuple[TopicPartition, Reading, list[Entry], int]], polled_ms: int
-    ) -> dict[TopicPartition, list[Entry]]:
+    def _received(self, answers: Sequence[Answer], polled_ms: int) -> dict[TopicPartition, list[Entry]]:
         batches: dict[TopicPartition, list[Entry]] = {}
         for partition, asked, entries, end in answers:
             reading = self._readings.get(partition)
             if reading is None or reading.paused or reading.position != asked.position:
+                continue
+            if end is None:
+                self._refused[partition] = asked.position
                 continue
             reading.highwater, reading.polled_ms = end, polled_ms
             if entries:
@@ -181,7 +156,10 @@ class Consumer:
 
     async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         await self._latency()
-        return dict.fromkeys(partitions, 0)
+        return {
+            partition: self._broker.log.partitions[partition.topic, partition.partition].first
+            for partition in partitions
+        }
 
     async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         await self._latency()
@@ -191,10 +169,111 @@ class Consumer:
         await self._latency()
         return ends
 
+
+class Consumer(Reader):
+    """A member of the group."""
+
+    def __init__(
+        self,
+        client: Client,
+        broker: Broker,
+        latency: Latency,
+        limit: Callable[[], int],
+        *,
+        fetch_seconds: float = 0.0,
+        idle_seconds: float = 0.0,
+    ) -> None:
+        super().__init__(
+            client, broker, latency, limit, fetch_seconds=fetch_seconds, idle_seconds=idle_seconds
+        )
+        self._topics: list[str] = []
+        self._listener: Listener | None = None
+        self._coordination = asyncio.Lock()
+        self._reassigning = True
+
+    def subscribe(self, topics: list[str], listener: Listener) -> None:
+        self._topics = topics
+        self._listener = listener
+        self.rejoin_soon()
+
+    def rejoin_soon(self) -> None:
+        """The group asks this member to come back for a new generation."""
+        if self._listener is not None:
+            self._client.loop.create_task(self._rejoin(self._listener), name="coordination")
+
+    async def _rejoin(self, listener: Listener) -> None:
+        async with self._coordination:
+            await self._latency()
+            self._reassigning = True
+            await listener.on_partitions_revoked(set(self._readings))
+            await self._latency()
+            assignment = await self._joined()
+            self._readings = {
+                partition: Reading(self._committed(*partition)) for partition in assignment.partitions()
+            }
+            self._reassigning = False
+            self._client.assignor.on_assignment(assignment)
+            await self._latency()
+            await listener.on_partitions_assigned(set(self._readings))
+
+    async def _joined(self) -> Assignment:
+        while True:
+            metadata = self._client.assignor.metadata(self._topics)
+            assignment = await self._broker.group.join(self._client, metadata)
+            if assignment is not None:
+                return assignment
+            await self._latency()
+
+    def _committed(self, topic: str, partition: int) -> int:
+        found = self._broker.log.committed.get((topic, partition))
+        return 0 if found is None else found.offset
+
+    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        await self._latency()
+        taken = self._broker.commit(
+            self._client,
+            {
+                (partition.topic, partition.partition): Committed(found.offset, found.metadata)
+                for partition, found in offsets.items()
+            },
+        )
+        await self._latency()
+        if not taken:
+            raise CommitFailedError("the member is of an older generation")
+
     async def stop(self) -> None:
         """Leaves the group."""
-        if self._broker.group.members.get(self._client.name) is self._client:
+        if self._client.alive and self._broker.group.members.get(self._client.name) is self._client:
             self._broker.group.remove(self._client.name)
+
+
+class Follower(Reader):
+    """A consumer without a group, assigned by hand."""
+
+    def __init__(
+        self,
+        client: Client,
+        broker: Broker,
+        latency: Latency,
+        limit: Callable[[], int],
+        refuses: Callable[[], bool],
+        *,
+        idle_seconds: float = 0.0,
+    ) -> None:
+        super().__init__(client, broker, latency, limit, idle_seconds=idle_seconds)
+        self._refuses = refuses
+
+    async def start(self) -> None:
+        await self._latency()
+        if self._refuses():
+            raise KafkaConnectionError("Kafka is away")
+
+    async def stop(self) -> None:
+        await self._latency()
+
+    def assign(self, partitions: list[TopicPartition]) -> None:
+        """Replaces the assignment; positions are unknown until they are sought."""
+        self._readings = {partition: Reading(_UNKNOWN) for partition in partitions}
 
 
 class Batch:
@@ -227,6 +306,9 @@ class Producer:
         self._latency = latency
         self._limit = limit
         self._refuses = refuses
+        self.owned: set[int] = set()
+        """The shards this process has opened to own them: of others it writes no metrics."""
+        self.violations: list[str] = []
 
     def create_batch(self) -> Batch:
         return Batch(self._limit())
@@ -250,6 +332,8 @@ class Producer:
         timestamp_ms: int | None,
     ) -> None:
         await self._latency()
+        if topic == METRICS and partition not in self.owned:
+            self.violations.append(f"a metrics record of shard {partition}, which it never owned")
         sent = Sent(key, value, tuple(headers), timestamp_ms)
         future = self._broker.send(self._client, topic, partition or 0, [sent]).future
         if future is not None:

@@ -39,8 +39,15 @@ class Connection:
         self._latency = latency
         self._alive = alive
         self._transaction: list[tuple[str, list[Sequence[object]]]] | None = None
+        self._closed = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a living process could still write."""
+        return not self._closed and self._alive()
 
     async def execute(self, sql: str) -> None:
+        self._require_open()
         if not self._alive():
             return
         await self._latency()
@@ -56,16 +63,26 @@ class Connection:
             self._transaction.append((sql, list(rows)))
 
     async def execute_fetchall(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        self._require_open()
         await self._latency()
         rows = self._database.execute(sql, tuple(parameters)).fetchall()
         await self._latency()
         return rows
+
+    def has_run(self, sql: str) -> bool:
+        """Whether the open transaction has rows of such a statement."""
+        return any(rows for text, rows in self._transaction or () if sql in text)
 
     async def rollback(self) -> None:
         self._transaction = None
 
     async def close(self) -> None:
         self._transaction = None
+        self._closed = True
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ValueError("no active connection")  # as aiosqlite
 
     def _commit(self) -> None:
         writes, self._transaction = self._transaction or [], None
@@ -80,13 +97,28 @@ class Disk:
 
     def __init__(self) -> None:
         self.databases: dict[int, sqlite3.Connection] = {}
+        self.violations: list[str] = []
+        self._writers: dict[int, Connection] = {}
+
+    @property
+    def open_shards(self) -> list[int]:
+        """The shards whose files are open."""
+        return [shard for shard, writer in self._writers.items() if writer.is_open]
+
+    def writing(self, shard: int, sql: str) -> bool:
+        """Whether a transaction is open that has run such a statement with rows."""
+        writer = self._writers.get(shard)
+        return writer is not None and writer.is_open and writer.has_run(sql)
 
     def open(self, shard: Shard, latency: Latency, alive: Callable[[], bool]) -> ShardFile:
         """Opens a shard's file, or makes it."""
         if shard not in self.databases:
             self.databases[shard] = new_database()
+        if shard in self.open_shards:
+            self.violations.append(f"the file of shard {shard} is open twice")
         database = self.databases[shard]
-        writer = cast("aiosqlite.Connection", Connection(database, latency, alive))
+        self._writers[shard] = Connection(database, latency, alive)
+        writer = cast("aiosqlite.Connection", self._writers[shard])
         reader = cast("aiosqlite.Connection", Connection(database, latency, alive))
         return ShardFile(Path(f"shard-{shard}"), writer, reader)
 

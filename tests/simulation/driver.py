@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tests.simulation.history import Planned, plan
-from tests.simulation.worker import HORIZON, SECOND, TOPICS, Habits, Process
+from tests.simulation.worker import HORIZON, SECOND, SOURCES, TOPICS, Habits, Process
 from tests.simulation.world import World, shuffled
 
 _ACTIONS = 260
@@ -30,9 +30,11 @@ class Weather:
             idle_seconds=0.5,
             checkpoint_seconds=rng.choice((0.2, 1.0, 1.0, 3.0)),
             cached_agents=rng.choice((1, 2, 1_000)),
+            frontier_seconds=rng.choice((0.5, 2.0, 5.0)),
+            standby_replicas=rng.choice((0, 1, 1, 2)),
         )
         self.stormy = True
-        self.world = World(names, shards, self.habits, shuffled(rng))
+        self.world = World(names, shards, self.habits, rng.choice((None, None, shuffled(rng))))
         self.tasks = plan(rng, rng.randint(2, 7), rng.randint(2, 5))
         self.first: dict[str, int] = {}
         self.wrong_share = rng.choice((0.0, 0.0, 0.05, 0.3))
@@ -75,6 +77,9 @@ class Weather:
             (self._jump, self._some(0, 0.5, 2)),
             (self._checkpoint, self._some(0, 0, 1, 3)),
             (self._stop, rare * self._some(0, 0, 0.5)),
+            (self._rebuild, rare * self._some(0, 0, 0.5)),
+            (self._retain, self._some(0, 0, 1, 3)),
+            (self._retain_too_little, self._some(0, 0, 0, 0.5)),
         ]
 
     def _some(self, *weights: float) -> float:
@@ -116,6 +121,10 @@ class Weather:
         for shard in range(self.world.shards):
             if self.rng.random() < 0.5:
                 self.world.compact(TOPICS.outcomes, shard)
+            if self.rng.random() < 0.3 and self.world.may_lose_end(shard):
+                there = self.world.broker.log.partitions[TOPICS.outcomes, shard]
+                self.world.lose_end(shard, self.rng.randint(there.first, there.end))
+        self.world.settle()
         self.world.advance(self.rng.choice((0, 2)) * HORIZON)
         name = self.rng.choice(sorted(self.world.processes))
         self.world.crash(name, lose_disk=self.rng.random() < 0.7)
@@ -160,8 +169,6 @@ class Weather:
 
     def _jump(self) -> None:
         distance = round(self.rng.choice((0.3, 0.7, 1.2, 2.5)) * HORIZON)
-        if self.world.unmoved():
-            return
         open_tasks = [
             task[0].event.task_id
             for task in self.tasks
@@ -174,8 +181,6 @@ class Weather:
         ]
         if late:
             self._publish_started()
-            if self.world.unmoved():
-                return
         self.world.note(f"the clock jumps by {distance / HORIZON} horizons")
         self.world.advance(distance)
 
@@ -249,7 +254,10 @@ class Weather:
 
     def _compact(self) -> None:
         topic = self.rng.choice((TOPICS.outcomes, TOPICS.outcomes, TOPICS.metrics))
-        self.world.compact(topic, self.rng.randrange(self.world.shards))
+        shard = self.rng.randrange(self.world.shards)
+        self.world.compact(topic, shard)
+        if self.rng.random() < 0.3:
+            self.world.drop_empty_beginning(topic, shard)
 
     def _checkpoint(self) -> None:
         process = self._process()
@@ -261,6 +269,24 @@ class Weather:
         if process is not None:
             self.world.note(f"stop {process.name}")
             process.stop()
+
+    def _rebuild(self) -> None:
+        process = self._process()
+        if process is not None:
+            self.world.note(f"{process.name} is stuck")
+            process.rebuild()
+
+    # --- retention ---------------------------------------------------------------------------------------
+
+    def _retain(self) -> None:
+        """Retention deletes what nobody will read again."""
+        topic, shard = self.rng.choice(SOURCES), self.rng.randrange(self.world.shards)
+        self.world.lose_beginning(topic, shard, self.world.read_by_all(topic, shard))
+
+    def _retain_too_little(self) -> None:
+        """Retention deletes what may still be unread."""
+        topic, shard = self.rng.choice(SOURCES), self.rng.randrange(self.world.shards)
+        self.world.lose_beginning(topic, shard, self.rng.randint(0, self.world.broker.log.end(topic, shard)))
 
 
 def run_seed(seed: int, *, forgetful: bool = False) -> None:

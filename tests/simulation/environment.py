@@ -7,8 +7,9 @@ from unittest import mock
 
 import structlog
 
-from learner_worker.stream import ingest
+from learner_worker.stream import frontier, ingest, standbys
 from tests.simulation.clients import connected
+from tests.simulation.world import OPEN
 
 
 @contextmanager
@@ -17,7 +18,13 @@ def simulated() -> Iterator[None]:
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
-        with mock.patch.object(ingest, "connected", connected):
+        with (
+            mock.patch.object(ingest, "connected", connected),
+            mock.patch.object(frontier, "connected", connected),
+            mock.patch.object(standbys, "_POLL_MS", 500),  # fewer idle polls, faster seeds
+        ):
             yield
     finally:
+        for world in list(OPEN):  # of failures
+            world.close()
         structlog.configure(**before)

@@ -33,15 +33,39 @@ class Sent(NamedTuple):
 
 @dataclass(slots=True)
 class Partition:
-    """What a partition holds now, and everything it ever held."""
+    """What a partition holds now, and everything it ever held.
+
+    Attributes:
+        first: the first offset that Kafka still answers for.
+        end: the next offset.
+    """
 
     live: list[Entry] = field(default_factory=list)
     history: list[Entry] = field(default_factory=list)
+    first: int = 0
+    end: int = 0
 
-    @property
-    def end(self) -> int:
-        """The next offset."""
-        return len(self.history)
+    def holds(self, position: int) -> bool:
+        """Whether a fetch from there is answered; otherwise the offset is out of range."""
+        return self.first <= position <= self.end
+
+    def append(self, entry: Entry) -> None:
+        """Adds the record with the next offset."""
+        self.live.append(entry)
+        self.history.append(entry)
+        self.end = entry.offset + 1
+
+    def lose_beginning(self, first: int) -> list[Entry]:
+        """Retention: what lies below an offset is gone; which records those were."""
+        gone = [entry for entry in self.live if entry.offset < first]
+        self.live = [entry for entry in self.live if entry.offset >= first]
+        self.first = max(self.first, first)
+        return gone
+
+    def lose_end(self, end: int) -> None:
+        """An unclean leader: what lies from an offset on was never replicated; its offsets come again."""
+        self.live = [entry for entry in self.live if entry.offset < end]
+        self.end = min(self.end, end)
 
     def read(self, position: int, limit: int) -> list[Entry]:
         """Up to `limit` records from a position on."""
@@ -66,8 +90,7 @@ class Log:
         there = self.partitions[topic, partition]
         timestamp = now_ms if sent.timestamp_ms is None else sent.timestamp_ms
         entry = Entry(topic, partition, there.end, timestamp, sent.key, sent.value, sent.headers)
-        there.live.append(entry)
-        there.history.append(entry)
+        there.append(entry)
         return entry
 
     def end(self, topic: str, partition: int) -> int:

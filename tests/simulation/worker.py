@@ -1,4 +1,4 @@
-"""A worker process: the real Ingest, Writer, ShardState and ShardFile, on simulated clients and disk."""
+"""A worker process: the real loops, shards, standbys and files, on simulated clients and disk."""
 
 import asyncio
 import functools
@@ -10,15 +10,23 @@ from typing import Any, cast
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import Topics
+from learner_worker.errors import StuckError
 from learner_worker.observability import Instruments
 from learner_worker.stages.retention import Policy
 from learner_worker.stages.shard import ShardState, Surroundings
+from learner_worker.stages.standby import StandbyState
+from learner_worker.store.shard_file import ShardFile
+from learner_worker.stream.assignor import StateKeepingAssignor
+from learner_worker.stream.frontier import Frontier
 from learner_worker.stream.ingest import Ingest, Marks
 from learner_worker.stream.outage import Outage
 from learner_worker.stream.partitions import partitioner
+from learner_worker.stream.placement import Claim
+from learner_worker.stream.standbys import Standbys
 from learner_worker.stream.writer import Writer
 from tests.simulation.broker import Broker
-from tests.simulation.clients import Admin, Consumer, Producer
+from tests.simulation.checks import positions_of
+from tests.simulation.clients import Admin, Consumer, Follower, Producer
 from tests.simulation.disk import Disk
 from tests.simulation.loop import new_loop
 
@@ -28,6 +36,7 @@ HORIZON = 3_600 * SECOND
 GRACE = 13 * SECOND
 """As long as a bid may be placed before its close, and no more, so that parts of one outcome expire apart."""
 TOPICS = Topics().named()
+SOURCES = (TOPICS.bid_placed, TOPICS.auction_closed, TOPICS.task_finished, TOPICS.rerouted)
 _runs = itertools.count()
 
 
@@ -48,6 +57,8 @@ class Habits:
         refuses: whether the producer takes no batch just now.
         fetch_seconds: what a fetch costs besides.
         idle_seconds: how long at least a fetch without records takes; fewer idle polls, faster seeds.
+        frontier_seconds: how often a worker asks how far the others have read.
+        standby_replicas: how many standbys every shard is to have.
         retention: how long closes count, in microseconds; None: for ever.
     """
 
@@ -59,6 +70,8 @@ class Habits:
     idle_seconds: float = 0.0
     checkpoint_seconds: float = 1.0
     cached_agents: int = 1_000
+    frontier_seconds: float = 1.0
+    standby_replicas: int = 0
     retention: int | None = None
 
 
@@ -78,6 +91,7 @@ class Process:
         self.loop = new_loop(broker.clock)
         self._habits = habits
         self._stopping = asyncio.Event()
+        self._stuck: asyncio.Future[None] = self.loop.create_future()
         self._latency = latency = habits.latency
         self.consumer = Consumer(
             self,
@@ -87,8 +101,19 @@ class Process:
             fetch_seconds=habits.fetch_seconds,
             idle_seconds=habits.idle_seconds,
         )
-        producer = Producer(self, broker, latency, habits.batch_limit, habits.refuses)
-        self.writer = Writer(cast("Any", producer))
+        self.producer = Producer(self, broker, latency, habits.batch_limit, habits.refuses)
+        self.writer = Writer(cast("Any", self.producer))
+        self.assignor = StateKeepingAssignor(self._claim, self._follow, broker.tick)
+        self._held = {Shard(shard): position for shard, position in _held(disk).items()}
+        admin = cast("Any", Admin(broker, latency))
+        self._frontier = Frontier(
+            connection=admin,
+            consumer=cast("Any", self.consumer),
+            group_id="learner",
+            topics=(TOPICS.bid_placed, TOPICS.auction_closed),
+            partitions=broker.shards,
+            now=lambda: Micros(broker.clock.micros),
+        )
         self._around = Surroundings(
             topics=TOPICS,
             partition_of=partitioner(broker.shards),
@@ -98,29 +123,43 @@ class Process:
             tolerance_micros=TOLERANCE,
             horizon_micros=HORIZON,
             cached_agents=habits.cached_agents,
+            others_passed=self._frontier.passed,
             retention=Policy(habits.retention, SECOND, GRACE, lambda: Micros(broker.clock.micros)),
         )
         self.ingest: Ingest[ShardState] = self.loop.inside(
             lambda: Ingest(
-                connection=cast("Any", Admin(broker, latency)),
+                connection=admin,
                 consumer=cast("Any", self.consumer),
                 writer=self.writer,
                 topics=TOPICS,
                 group_id="learner",
-                open_shard=self._open,
+                open_shard=self._open_shard,
                 on_ownership=lambda _shards, _assigned: None,
                 outage=Outage(),
                 find_twin=_nobody,
+            )
+        )
+        self.standbys: Standbys[StandbyState] = self.loop.inside(
+            lambda: Standbys(
+                make_consumer=lambda: cast("Any", self._follower(broker)),
+                topic=TOPICS.outcomes,
+                open_standby=self._open_standby,
+                in_use=lambda: self.ingest.in_use,
+                outage=Outage(),
+                left=instruments().standby_records,
             )
         )
         self._main = self.loop.create_task(self._live(), name="life")
 
     @property
     def busy(self) -> bool:
-        """Whether a checkpoint is under way, a metrics record still due, or a row to be swept."""
+        """Whether a checkpoint or an opening is under way, a metrics record due, or a row to be swept."""
         shards = self.ingest.ownership.shards.values()
-        return self.ingest._checkpointing.locked() or any(
-            shard.learn.unpublished or not shard.retention.idle for shard in shards
+        preparing = self.ingest._preparing
+        return (
+            self.ingest._checkpointing.locked()
+            or (preparing is not None and not preparing.done())
+            or any(shard.learn.unpublished or not shard.retention.idle for shard in shards)
         )
 
     def coordinate(self) -> None:
@@ -136,6 +175,11 @@ class Process:
         """SIGTERM."""
         self._stopping.set()
 
+    def rebuild(self) -> None:
+        """The watchdog finds a client stuck: the worker ends, and a new one begins in the same process."""
+        if not self._stuck.done():
+            self._stuck.set_exception(StuckError("a client stands still"))
+
     def kill(self) -> None:
         """SIGKILL: not one more step."""
         self.alive = False
@@ -146,26 +190,99 @@ class Process:
         if self.loop.step(callbacks) and self._main.done():
             self.alive = False
             if not self._main.cancelled():
-                self.failure = self._main.exception()
+                self.failure = _first(self._main.exception())
 
     async def _live(self) -> None:
-        read = self.loop.create_task(self.ingest.read(self._stopping), name="read")
-        checkpoints = self.loop.create_task(self._checkpoints(), name="checkpoints")
-        await asyncio.wait([read, checkpoints], return_when=asyncio.FIRST_COMPLETED)
-        for task in (read, checkpoints):
-            if task.done():
-                task.result()
-        await checkpoints
-        await self.ingest.finish()
-        await self.ingest.close()
-        await self.consumer.stop()
+        try:
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(self.ingest.read(self._stopping), name="read")
+                loops.create_task(self._checkpoints(), name="checkpoints")
+                loops.create_task(self.standbys.read(self._stopping), name="standbys")
+                loops.create_task(self._look_round(), name="frontier")
+                loops.create_task(self._watch(), name="watch")
+            await self.ingest.finish()
+        finally:
+            if self.alive:  # whom kill -9 ended does nothing any more
+                await self.ingest.close()
+                await self.consumer.stop()
+
+    async def _watch(self) -> None:
+        stopped = self.loop.create_task(self._stopping.wait())
+        await asyncio.wait([stopped, self._stuck], return_when=asyncio.FIRST_COMPLETED)
+        if self._stuck.done():
+            self._stuck.result()
+        self._stuck.cancel()
+
+    async def _look_round(self) -> None:
+        while not self._stopping.is_set():
+            await asyncio.sleep(self._habits.frontier_seconds)
+            await self._frontier.look()
 
     async def _checkpoints(self) -> None:
         while not self._stopping.is_set():
             await asyncio.sleep(self._habits.checkpoint_seconds)
             await self.ingest.checkpoint()
 
-    async def _open(self, number: Shard, marks: Marks) -> ShardState:
+    # --- as the composition root does ---------------------------------------------------------------------
+
+    async def _open_shard(self, number: Shard, marks: Marks) -> ShardState:
+        await self.standbys.release(number)
+        file = await self._open_file(number)
+        self.producer.owned.add(number)
+        try:
+            return await ShardState.open(number, self._around, file, marks)
+        except BaseException:
+            await file.close()
+            raise
+
+    async def _open_standby(self, number: Shard) -> StandbyState:
+        file = await self._open_file(number)
+        try:
+            return await StandbyState.open(file, TOPICS.outcomes)
+        except BaseException:
+            await file.close()
+            raise
+
+    async def _open_file(self, number: Shard) -> ShardFile:
         await self._latency()
-        file = self.disk.open(number, self._latency, lambda: self.alive)
-        return await ShardState.open(number, self._around, file, marks)
+        return self.disk.open(number, self._latency, lambda: self.alive)
+
+    def _claim(self, term: int) -> Claim:
+        owned = self.ingest.ownership
+        self._held.update(self.standbys.positions)
+        self._held.update(
+            {number: shard.positions[TOPICS.outcomes] for number, shard in owned.shards.items()}
+        )
+        return Claim(
+            process=self._around.owner,
+            name=self.name,
+            term=term,
+            owned=sorted(owned.assigned or ()),
+            held=dict(self._held),
+            standby_replicas=self._habits.standby_replicas,
+        )
+
+    def _follow(self, standbys: frozenset[Shard]) -> None:
+        self.standbys.follow(standbys)
+
+    def _follower(self, broker: Broker) -> Follower:
+        habits = self._habits
+        return Follower(
+            self, broker, habits.latency, habits.fetch_limit, habits.refuses, idle_seconds=habits.idle_seconds
+        )
+
+
+def _held(disk: Disk) -> dict[int, int]:
+    found = {shard: positions_of(database) for shard, database in disk.databases.items()}
+    return {
+        shard: positions[TOPICS.outcomes]
+        for shard, positions in found.items()
+        if TOPICS.outcomes in positions
+    }
+
+
+def _first(failure: BaseException | None) -> BaseException | None:
+    """The first failure of the loops, as the replica lets it out."""
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure

@@ -2,13 +2,15 @@
 
 import asyncio
 import itertools
+import json
 import random
 import sqlite3
 from collections.abc import Callable, Sequence
 
+from learner_worker.errors import StuckError
 from learner_worker.stream.partitions import partitioner
 from tests import model
-from tests.simulation.broker import Broker
+from tests.simulation.broker import Broker, Order
 from tests.simulation.checks import (
     InvariantError,
     check_file,
@@ -31,6 +33,7 @@ from tests.simulation.worker import SECOND, TOPICS, Habits, Process
 from tests.swarm import START_US
 
 _PATIENCE = 4_000
+OPEN: list["World"] = []
 _BURST = 200
 
 
@@ -54,7 +57,7 @@ class World:
         workers: Sequence[str] = ("w0", "w1"),
         shards: int = 2,
         habits: Habits = CALM,
-        order: Callable[[list[str]], list[str]] = _in_order,
+        order: Order | None = _in_order,
     ) -> None:
         self.clock = Clock(START_US + 36_000 * SECOND)
         self.broker = Broker(self.clock, shards, order)
@@ -65,10 +68,12 @@ class World:
         self.habits = habits
         self.published: list[model.Event] = []
         self.partition_of = partitioner(shards)
-        self.misplaced: list[bytes] = []
+        self.lost_tasks: set[str] = set()
+        """Whose events Kafka deleted too early: of them anything may have become, of others nothing."""
         self.story: list[str] = []
         self.restarts = False
         self.held: set[str] = set()
+        OPEN.append(self)
 
     def note(self, text: str) -> None:
         """Remembers what happened, for whoever reads a failing seed."""
@@ -107,10 +112,19 @@ class World:
                 self.gone.append(process)
                 process.loop.abandon()
                 self.note(f"{name} ended: {process.failure!r}")
-                if process.failure is not None:
-                    raise InvariantError(f"{name} failed: {process.failure!r}") from process.failure
-                if self.restarts:
+                require(not self.disks[name].open_shards, f"{name} ended with open files")
+                if isinstance(process.failure, StuckError):
                     self.start(name)
+                elif process.failure is not None:
+                    raise InvariantError(f"{name} failed: {process.failure!r}") from process.failure
+                elif self.restarts:
+                    self.start(name)
+            self._check_violations(process)
+
+    def _check_violations(self, process: Process) -> None:
+        found = process.disk.violations or process.producer.violations or self.broker.group.violations
+        if found:
+            raise InvariantError(f"{process.name}: {found}")
 
     def running(self) -> list[Process]:
         """Those that are not paused."""
@@ -128,19 +142,38 @@ class World:
             planned.topic, there, Sent(None, planned.body()), self.clock.milliseconds
         )
         self.note(f"publish {planned.topic}/{there}@{entry.offset} {planned.body().decode()}")
-        if there != right and not planned.is_result:
-            self.misplaced.append(planned.body())
 
-    def unmoved(self) -> bool:
-        """Whether an event still lies on a wrong partition only."""
-        if self.misplaced:
-            moved = {
-                entry.value
-                for shard in range(self.shards)
-                for entry in self.broker.log.partitions[TOPICS.rerouted, shard].history
-            }
-            self.misplaced = [body for body in self.misplaced if body not in moved]
-        return bool(self.misplaced)
+    def filed(self, name: str, topic: str, shard: int) -> int:
+        """A position in a worker's file."""
+        database = self.disks[name].databases.get(shard)
+        return 0 if database is None else positions_of(database).get(topic, 0)
+
+    # --- retention ---------------------------------------------------------------------------------------
+
+    def read_by_all(self, topic: str, shard: int) -> int:
+        """Below this offset of a source nobody will ever read again, whatever happens."""
+        found = self.broker.log.committed.get((topic, shard))
+        return 0 if found is None else min(found.offset, int(found.metadata.removeprefix("rewind=")))
+
+    def lose_beginning(self, topic: str, shard: int, first: int) -> None:
+        """Kafka deletes a source's records below an offset; what nobody had read by then is lost."""
+        needed = self.read_by_all(topic, shard)
+        gone = self.broker.log.partitions[topic, shard].lose_beginning(first)
+        lost = {json.loads(entry.value or b"")["task_id"] for entry in gone if entry.offset >= needed}
+        self.lost_tasks |= lost
+        self.note(f"retention: {topic}/{shard} begins at {first}, {sorted(lost)} are lost")
+
+    def lose_end(self, shard: int, end: int) -> None:
+        """An unclean leader: a changelog ends earlier than it did."""
+        self.note(f"{TOPICS.outcomes}/{shard} ends at {end}")
+        self.broker.log.partitions[TOPICS.outcomes, shard].lose_end(end)
+
+    def may_lose_end(self, shard: int) -> bool:
+        """Whether every file of a shard is open in a running process, which will notice."""
+        return all(
+            shard not in disk.databases or (name in self.processes and shard in disk.open_shards)
+            for name, disk in self.disks.items()
+        )
 
     # --- time --------------------------------------------------------------------------------------------
 
@@ -161,6 +194,13 @@ class World:
         """The cleaner runs over a partition."""
         self.note(f"compact {topic}/{shard}")
         self.broker.log.partitions[topic, shard].compact()
+
+    def drop_empty_beginning(self, topic: str, shard: int) -> None:
+        """Kafka forgets the offsets before the first record that compaction has left."""
+        there = self.broker.log.partitions[topic, shard]
+        first = there.live[0].offset if there.live else there.end
+        self.note(f"{topic}/{shard} begins at {first}")
+        there.lose_beginning(first)
 
     # --- calm weather ------------------------------------------------------------------------------------
 
@@ -236,6 +276,19 @@ class World:
                 lag = self.broker.log.end(topic, shard) - positions.get(topic, 0)
                 if lag or database is None:
                     found[f"{topic}/{shard}"] = lag
+        for process in self.running():
+            found.update(self._lags_of_standbys(process))
+        return found
+
+    def _lags_of_standbys(self, process: Process) -> dict[str, int]:
+        """How far its standbys' files are behind."""
+        found: dict[str, int] = {}
+        for shard in self.broker.group.standbys(process.name):
+            database = process.disk.databases.get(shard)
+            position = -1 if database is None else positions_of(database).get(TOPICS.outcomes, -1)
+            lag = self.broker.log.end(TOPICS.outcomes, shard) - position
+            if lag > 0 or shard not in process.standbys.positions:
+                found[f"standby {process.name}/{shard}"] = lag
         return found
 
     # --- judging -----------------------------------------------------------------------------------------
@@ -251,7 +304,7 @@ class World:
         for name in self.disks:
             self.check_disk(name)
         cutoff = self._even_cutoff()
-        expected = model.outcomes(self._remembered(cutoff))
+        expected = self._expected(self._remembered(cutoff))
         expected_metrics = model.metrics(expected)
         for shard in range(self.shards):
             self._check_shard(
@@ -259,6 +312,16 @@ class World:
                 {key: value for key, value in expected.items() if self.partition_of(key[1]) == shard},
                 {key: value for key, value in expected_metrics.items() if self.partition_of(key) == shard},
             )
+
+    def _expected(self, remembered: list[model.Event]) -> dict[tuple[str, str], model.Outcome]:
+        """The model's outcomes; of a task that lost events, whatever the changelog says."""
+        found = {
+            key: value for key, value in model.outcomes(remembered).items() if key[0] not in self.lost_tasks
+        }
+        for shard in range(self.shards) if self.lost_tasks else ():
+            folded = counted(fold(self.broker.log.partitions[TOPICS.outcomes, shard].live))
+            found.update((key, value) for key, value in folded.items() if key[0] in self.lost_tasks)
+        return found
 
     def _check_shard(
         self,
@@ -308,6 +371,7 @@ class World:
         """Ends everything that runs."""
         for process in [*self.processes.values(), *self.gone]:
             process.kill()
+        OPEN.remove(self)
 
 
 def _require_equal(name: str, found: object, expected: object) -> None:

@@ -71,6 +71,7 @@ def around(outbox: Sent) -> Surroundings:
         tolerance_micros=0,
         horizon_micros=1,
         cached_agents=10,
+        others_passed=lambda _: None,
     )
 
 
