@@ -1,7 +1,6 @@
 """The composition root: one replica's parts, wired together, and the loops they run in."""
 
 import asyncio
-import functools
 import os
 import socket
 import time
@@ -69,12 +68,7 @@ class Worker:
         self._settings = settings
         self._connection = connection
         self._topics = settings.topics().named()
-        self._identity = functools.partial(
-            shard_identity,
-            cluster_id=cluster_id,
-            topic_prefix=settings.topic_prefix,
-            partitions=partitions,
-        )
+        self._cluster_id = cluster_id
         self._process = uuid.uuid4().hex
         self._held: dict[Shard, int] = {}
         self._watchdog = Watchdog()
@@ -158,7 +152,7 @@ class Worker:
             LearnerError: a loop failed, or Kafka did not take the last work.
         """
         self._held = await asyncio.to_thread(
-            held_shards, self._settings.state_dir, self._identity, self._topics.outcomes
+            held_shards, self._settings.state_dir, self._identity_of, self._topics.outcomes
         )
         try:
             async with asyncio.TaskGroup() as loops:
@@ -258,10 +252,16 @@ class Worker:
             await file.close()
             raise
 
-    async def _open_file(self, number: Shard) -> ShardFile:
-        return await ShardFile.open(
-            shard_path(self._settings.state_dir, number), self._identity(shard=number)
+    def _identity_of(self, number: Shard) -> dict[str, str]:
+        return shard_identity(
+            cluster_id=self._cluster_id,
+            topic_prefix=self._settings.topic_prefix,
+            partitions=self.partitions,
+            shard=number,
         )
+
+    async def _open_file(self, number: Shard) -> ShardFile:
+        return await ShardFile.open(shard_path(self._settings.state_dir, number), self._identity_of(number))
 
     async def _watch(self, stopping: asyncio.Event) -> None:
         """Looks whether the Kafka clients move.
