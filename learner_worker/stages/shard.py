@@ -198,11 +198,13 @@ class ShardState:
         """How many changelog records are still to be read before answers are current."""
         return max(0, self._restore_until - self.positions[self._around.topics.outcomes])
 
-    @property
-    def wanted(self) -> Collection[TopicName]:
-        """The changelog alone during a restore; then everything."""
+    def wanted(self, *, all_restored: bool) -> Collection[TopicName]:
+        """The changelog alone during a restore, also of another shard of this replica; then everything.
+
+        Agents wait for a restore, nobody waits for events: whoever is restored first gives way.
+        """
         topics = self._around.topics
-        return topics.subscribed if self.restored else (topics.outcomes,)
+        return topics.subscribed if self.restored and all_restored else (topics.outcomes,)
 
     def still_valid(self, marks: Marks) -> bool:
         """Nobody else came further in any topic than this memory."""

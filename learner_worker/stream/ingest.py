@@ -80,8 +80,12 @@ class StreamShard(Protocol):
         ...
 
     @property
-    def wanted(self) -> Collection[TopicName]:
-        """The topics it wants records of now: during a restore only the changelog."""
+    def restored(self) -> bool:
+        """Whether it is as far as its changelog was when it came here."""
+        ...
+
+    def wanted(self, *, all_restored: bool) -> Collection[TopicName]:
+        """The topics it wants records of now: only the changelog while it, or a neighbour, is restored."""
         ...
 
     async def process(self, topic: TopicName, records: Sequence[Record]) -> None:
@@ -319,7 +323,8 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
 
     def _activate(self, number: Shard, shard: StreamShard) -> None:
         assignment = self._consumer.assignment()
-        for topic in shard.wanted:
+        all_restored = all(other.restored for other in self.ownership.shards.values())
+        for topic in shard.wanted(all_restored=all_restored):
             partition = TopicPartition(topic, number)
             if partition not in self.ownership.active and partition in assignment:
                 self._consumer.seek(partition, shard.positions[topic])

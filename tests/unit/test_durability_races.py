@@ -85,7 +85,7 @@ class CountingCut:
 class CountingShard:
     """One position and some rows, in memory and in its file."""
 
-    wanted: tuple[TopicName, ...] = ()
+    restored = True
 
     def __init__(self) -> None:
         self.positions: dict[TopicName, int] = {}
@@ -93,6 +93,9 @@ class CountingShard:
         self.file_position, self.file_rows = 0, list[str]()
         self.disk_is_full = False
         self.closed = False
+
+    def wanted(self, *, all_restored: bool) -> tuple[TopicName, ...]:  # noqa: ARG002 (a fake)
+        return ()
 
     def cut(self) -> CountingCut:
         rows, self.rows = self.rows, []
