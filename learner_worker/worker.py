@@ -31,10 +31,11 @@ from learner_worker.stream.assignor import StateKeepingAssignor
 from learner_worker.stream.cluster import connected, start_within
 from learner_worker.stream.connection import Connection
 from learner_worker.stream.frontier import Frontier
-from learner_worker.stream.ingest import Ingest, Marks
+from learner_worker.stream.ingest import Ingest
 from learner_worker.stream.lane import Lane
 from learner_worker.stream.membership import find_twin
 from learner_worker.stream.outage import Outage
+from learner_worker.stream.ownership import Marks
 from learner_worker.stream.partitions import partitioner
 from learner_worker.stream.placement import Claim
 from learner_worker.stream.replies import Replies

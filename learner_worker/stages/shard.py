@@ -26,12 +26,13 @@ from learner_worker.errors import RecordError
 from learner_worker.observability import Instruments
 from learner_worker.stages.fold import BEYOND_ANY_END, Intake
 from learner_worker.stages.learn import Agent, Learn
+from learner_worker.stages.resuming import REWIND, lost_unread, resume_positions
 from learner_worker.stages.retention import Policy, Retention, noted, read_note
 from learner_worker.stages.settle import Place, Settle, watermark_of
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import AuctionState, Checkpoint, OutcomeKey
 from learner_worker.stream.cluster import Committed
-from learner_worker.stream.ingest import Marks
+from learner_worker.stream.ownership import Marks
 from learner_worker.stream.records import (
     EVENT_KINDS,
     Outgoing,
@@ -53,7 +54,6 @@ _REMEMBERED = 1_000
 _PUBLISHED_AT_ONCE = 5_000
 _PUBLISH_CHUNK = 50
 OWNER_HEADER = "learner-owner"
-_REWIND = "rewind="
 _SWEPT = 4_000
 """Rows swept with one checkpoint, at most; a chunk of them between two yields."""
 _FOR_EVER = Policy(None, 1, 0, lambda: Micros(0))
@@ -378,7 +378,7 @@ class ShardState:
             lambda: Checkpoint(positions, auctions, *changes, published, cutoff),
             lambda: self._publish(unpublished),
             {
-                topic: Committed(offset, f"{_REWIND}{rewinds.get(topic, offset)}{notes.get(topic, '')}")
+                topic: Committed(offset, f"{REWIND}{rewinds.get(topic, offset)}{notes.get(topic, '')}")
                 for topic, offset in positions.items()
             },
         )
@@ -522,51 +522,3 @@ def _moved_kind(hop: bytes | None) -> EventKind:
     if kind is None:
         raise RecordError("invalid", f"a moved event names its kind in the header {HOP_HEADER}")
     return kind
-
-
-def resume_positions(
-    filed: Mapping[str, int], marks: Marks, topics: TopicNames
-) -> tuple[dict[TopicName, int], bool]:
-    """Where to read on from, and whether the file's auctions have to be dropped.
-
-    The file's positions hold if every source's is at or past what the group committed. Otherwise somebody
-    else came further: its rows stay, its auctions go, and the sources are read again from the smallest
-    offset of any task that was remembered at that commit.
-    """
-    sources = (topics.bid_placed, topics.auction_closed, topics.rerouted, topics.task_finished)
-    ahead = all(
-        topic in filed and filed[topic] >= marks.committed[topic].offset
-        for topic in sources
-        if topic in marks.committed
-    )
-    positions: dict[TopicName, int] = {}
-    for topic in topics.subscribed:
-        first, following = marks.ends[topic]
-        wanted = filed.get(topic, first)
-        if topic in sources and not ahead:
-            wanted = _rewound(marks.committed.get(topic), first)
-        if wanted > following:
-            _log.warning("shard.position_beyond_end", topic=topic, position=wanted, end=following)
-            wanted = first
-        positions[topic] = max(first, wanted)
-    return positions, not ahead
-
-
-def lost_unread(filed: Mapping[str, int], marks: Marks, topics: TopicNames) -> dict[TopicName, int]:
-    """How many offsets Kafka deleted before they were read, by topic; a first start has nothing to miss."""
-    lost: dict[TopicName, int] = {}
-    for topic in topics.subscribed:
-        reached = [filed[topic]] if topic in filed else []
-        reached += [marks.committed[topic].offset] if topic in marks.committed else []
-        missing = marks.ends[topic][0] - max(reached, default=marks.ends[topic][0])
-        if missing > 0:
-            lost[topic] = missing
-    return lost
-
-
-def _rewound(committed: Committed | None, first: int) -> int:
-    if committed is None:
-        return first
-    text = committed.metadata.removeprefix(_REWIND)
-    # A commit by somebody else's hand says nothing of what was remembered: all there is is read again.
-    return min(int(text), committed.offset) if text.isdecimal() else first

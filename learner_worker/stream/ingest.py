@@ -8,8 +8,7 @@ polled in an earlier one is dropped, and every partition is sought again.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -24,7 +23,7 @@ from learner_worker.stream.cluster import Committed, connected, ends_of
 from learner_worker.stream.connection import Connection
 from learner_worker.stream.membership import was_thrown_out
 from learner_worker.stream.outage import Outage, first_line
-from learner_worker.stream.records import Record
+from learner_worker.stream.ownership import Cut, Marks, Ownership, ShardT, StreamShard
 from learner_worker.stream.unreadable import Around, Gap, read_around
 from learner_worker.stream.watchdog import Observation
 from learner_worker.stream.writer import Writer
@@ -39,109 +38,6 @@ _RETRY_SECONDS = 1.0
 _READ, _WATCH = "read", "watch"
 _NOTHING_READ = Committed(0, "rewind=0")
 _log = structlog.get_logger("learner_worker.stream")
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """What Kafka knows of a shard's partitions when it is taken over.
-
-    Attributes:
-        committed: what the group committed, by topic.
-        ends: the first and the next offset, by topic.
-    """
-
-    committed: Mapping[TopicName, Committed]
-    ends: Mapping[TopicName, tuple[int, int]]
-
-
-class Cut(Protocol):
-    """A shard's consistent cut, on its way to disk."""
-
-    async def publish(self) -> None:
-        """Hands what the cut implies for other topics to the writer."""
-        ...
-
-    async def write(self) -> None:
-        """Writes rows and positions in one transaction."""
-        ...
-
-    @property
-    def commits(self) -> Mapping[TopicName, Committed]:
-        """What to tell Kafka of it afterwards."""
-        ...
-
-
-class StreamShard(Protocol):
-    """What the reading loop needs of a shard."""
-
-    @property
-    def positions(self) -> dict[TopicName, int]:
-        """The next offset of each topic; the loop moves it only over offsets that hold no record."""
-        ...
-
-    @property
-    def restored(self) -> bool:
-        """Whether it is as far as its changelog was when it came here."""
-        ...
-
-    def wanted(self, *, all_restored: bool) -> Collection[TopicName]:
-        """The topics it wants records of now: only the changelog while it, or a neighbour, is restored."""
-        ...
-
-    async def process(self, topic: TopicName, records: Sequence[Record]) -> None:
-        """Takes records in, moving the position with each."""
-        ...
-
-    def step_over(self, topic: TopicName, first: int, following: int) -> None:
-        """Moves the position over records that cannot be read, and leaves word of them."""
-        ...
-
-    def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
-        """Says whether a topic was read to its end, and when Kafka last confirmed that."""
-        ...
-
-    def still_valid(self, marks: Marks) -> bool:
-        """Whether its memory may go on after a rebalance: nobody else came further meanwhile."""
-        ...
-
-    def cut(self) -> Cut:
-        """Freezes positions and changed rows, without an await."""
-        ...
-
-    def written(self) -> None:
-        """The last cut is in the file."""
-        ...
-
-    async def close(self) -> None:
-        """Lets go of the file, which stays on disk."""
-        ...
-
-
-ShardT = TypeVar("ShardT", bound=StreamShard)
-
-
-@dataclass(slots=True)
-class Ownership(Generic[ShardT]):
-    """Which shards this replica owns.
-
-    Attributes:
-        epoch: counts rebalances and reloads.
-        assigned: the shards Kafka's group gave this replica; None before the first assignment.
-        shards: those that are open.
-        prepared: those opened in this epoch that the reading loop has not sought yet.
-        sought: those the reading loop has sought in this epoch.
-        active: the partitions whose batches may be taken.
-        rejoining: this member is between two generations of the group: a commit now would carry the old
-            one, and the refusal makes aiokafka forget who it is in the group.
-    """
-
-    epoch: int = 0
-    assigned: frozenset[Shard] | None = None
-    shards: dict[Shard, ShardT] = field(default_factory=dict)
-    prepared: list[Shard] = field(default_factory=list)
-    sought: set[Shard] = field(default_factory=set)
-    active: set[TopicPartition] = field(default_factory=set)
-    rejoining: bool = False
 
 
 class Ingest(ConsumerRebalanceListener, Generic[ShardT]):

@@ -21,7 +21,7 @@ from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain.auctions import Auction
 from learner_worker.domain.outcomes import Cutoff, Outcome, living_fact
 from learner_worker.errors import SendError
-from learner_worker.stages import learn, shard
+from learner_worker.stages import learn, resuming, shard
 from learner_worker.stages.retention import Retention
 from learner_worker.stages.shard import ShardCut, ShardState
 from learner_worker.stages.standby import StandbyState
@@ -30,7 +30,8 @@ from learner_worker.store.statements import Checkpoint, SqlRow
 from learner_worker.stream import assignor, standbys
 from learner_worker.stream.cluster import Committed
 from learner_worker.stream.frontier import Frontier
-from learner_worker.stream.ingest import Ingest, Marks
+from learner_worker.stream.ingest import Ingest
+from learner_worker.stream.ownership import Marks
 from learner_worker.stream.placement import Claim, Placement, place
 from learner_worker.stream.records import Record
 from learner_worker.stream.standbys import Standbys
@@ -126,7 +127,7 @@ ABLATIONS["versions in the fact's key"] = [(outcomes, "_version_of", _task_and_a
 
 # --- resuming and forgetting -----------------------------------------------------------------------------
 
-_resume_positions = shard.resume_positions
+_resume_positions = resuming.resume_positions
 
 
 def _no_rewind(committed: Committed | None, first: int) -> int:
@@ -154,7 +155,7 @@ def _wall_clock(sources: Iterable[Micros | None]) -> Micros | None:
     return Micros(round(loop.time() * 1_000_000))
 
 
-ABLATIONS["the rewind"] = [(shard, "_rewound", _no_rewind)]
+ABLATIONS["the rewind"] = [(resuming, "_rewound", _no_rewind)]
 ABLATIONS["file auctions never with others' positions"] = [(shard, "resume_positions", _mixed)]
 ABLATIONS["the watermark, not the newest record"] = [(shard, "watermark_of", _newest)]
 ABLATIONS["the watermark, not the wall clock"] = [(shard, "watermark_of", _wall_clock)]

@@ -18,8 +18,9 @@ from learner_worker.stages.standby import StandbyState
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.stream.assignor import StateKeepingAssignor
 from learner_worker.stream.frontier import Frontier
-from learner_worker.stream.ingest import Ingest, Marks
+from learner_worker.stream.ingest import Ingest
 from learner_worker.stream.outage import Outage
+from learner_worker.stream.ownership import Marks
 from learner_worker.stream.partitions import partitioner
 from learner_worker.stream.placement import Claim
 from learner_worker.stream.standbys import Standbys

@@ -14,8 +14,9 @@ from learner_worker.errors import SendError, StateError
 from learner_worker.stream import ingest as ingest_module
 from learner_worker.stream.cluster import Committed
 from learner_worker.stream.connection import Connection
-from learner_worker.stream.ingest import Ingest, Marks
+from learner_worker.stream.ingest import Ingest
 from learner_worker.stream.outage import Outage
+from learner_worker.stream.ownership import Marks
 from learner_worker.stream.records import Record
 from learner_worker.stream.writer import Writer
 

@@ -15,7 +15,7 @@ from learner_worker.observability import Instruments
 from learner_worker.stages.shard import ShardState, Surroundings
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
-from learner_worker.stream.ingest import Marks
+from learner_worker.stream.ownership import Marks
 from learner_worker.stream.records import Outgoing
 from learner_worker.stream.writer import Fallback
 

@@ -14,7 +14,7 @@ from learner_worker.stages.retention import Policy, Retention, noted, read_note
 from learner_worker.stages.shard import ShardState
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint, OutcomeKey
-from learner_worker.stream.ingest import Marks
+from learner_worker.stream.ownership import Marks
 from tests.simulation.log import Entry
 from tests.unit.test_lost_ends import IDENTITY, TOPICS, Sent, around
 

@@ -14,8 +14,9 @@ from learner_worker.contract.topics import Topics
 from learner_worker.errors import TwinError
 from learner_worker.stages.shard import ShardState
 from learner_worker.stream.connection import Connection
-from learner_worker.stream.ingest import Ingest, Marks
+from learner_worker.stream.ingest import Ingest
 from learner_worker.stream.outage import Outage
+from learner_worker.stream.ownership import Marks
 from learner_worker.stream.writer import Writer
 
 OWNED = {TopicPartition("bid-placed", 0)}
