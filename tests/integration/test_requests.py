@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -202,7 +203,10 @@ async def test_a_greedy_agent_is_refused_and_nobody_else_waits(
         await learner.ask(GOOD)
         greedy = [{**GOOD, "request_id": f"greedy-{n}"} for n in range(20_000)]
         quiet = [{**GOOD, "agent_id": name, "request_id": name} for name in others]
+        learner.worker.process.send_signal(signal.SIGSTOP)  # so that they lie there all at once
         await _send_at_once(learner, greedy + quiet)
+        await learner.producer.flush()
+        learner.worker.process.send_signal(signal.SIGCONT)
         replies: dict[str, Any] = {}
         order: list[str] = []
         while len(order) < len(greedy) + len(quiet):
