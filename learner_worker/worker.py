@@ -46,6 +46,7 @@ from learner_worker.stream.writer import Writer, stop_within
 _MICROS = 1_000_000
 _START_SECONDS = 30.0
 _REPLIES_SECONDS = 5.0
+_SENT_SECONDS = 0.5
 _PROGRESS_SECONDS = 2.0
 _WATCH_SECONDS = 5.0
 _LOOK_ROUND_SECONDS = 30.0
@@ -119,6 +120,7 @@ class Worker:
             open_shard=self._open_shard,
             on_ownership=self._own,
             find_twin=self._find_twin,
+            before_rejoin=self._say_what_is_answered,
         )
         self.standbys = Standbys[StandbyState](
             make_consumer=lambda: clients.standby_consumer(connection),
@@ -144,6 +146,8 @@ class Worker:
             ttl_seconds=settings.request_ttl_seconds,
             answerer=self.answering,
             outage=outage,
+            stall_seconds=settings.session_timeout_seconds / 2,
+            is_member=self.ingest.is_member,
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -207,7 +211,8 @@ class Worker:
 
     def _own(self, shards: Mapping[Shard, ShardState], assigned: frozenset[Shard]) -> None:
         self.answering.own(shards, assigned)
-        self.lane.own(assigned)
+        # Those that are open: until then the replica that had a shard before may say what it has answered.
+        self.lane.own(assigned & shards.keys(), self.ingest.ownership.placement)
 
     def _claim(self, term: int) -> Claim:
         """What this replica tells the group's leader: what it owns, and what lies in its state folder."""
@@ -229,6 +234,11 @@ class Worker:
 
     def _follow(self, standbys: frozenset[Shard]) -> None:
         self.standbys.follow(standbys)
+
+    async def _say_what_is_answered(self) -> None:
+        """Whoever gets a shard next begins behind what this replica has answered."""
+        await self.answering.sent(_SENT_SECONDS)
+        await self.lane.finish()
 
     async def _find_twin(self) -> str | None:
         name = self._settings.group_instance_id

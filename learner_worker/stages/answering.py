@@ -145,6 +145,10 @@ class Answering:
         self._replies.send()
         return len(self._queue) > 0
 
+    async def sent(self, seconds: float) -> None:
+        """Waits until Kafka has the replies that are under way, but not longer than that."""
+        await self._replies.finish(seconds)
+
     async def finish(self, seconds: float) -> None:
         """Refuses what still waits, and waits until Kafka has every reply."""
         for item in self._waiting:

@@ -55,6 +55,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         open_shard: Callable[[Shard, Marks], Awaitable[ShardT]],
         on_ownership: Callable[[Mapping[Shard, ShardT], frozenset[Shard]], None],
         find_twin: Callable[[], Awaitable[str | None]],
+        before_rejoin: Callable[[], Awaitable[None]],
     ) -> None:
         self._connection = connection
         self._consumer = consumer
@@ -65,6 +66,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._open_shard = open_shard
         self._on_ownership = on_ownership
         self._find_twin = find_twin
+        self._before_rejoin = before_rejoin
         self.ownership: Ownership[ShardT] = Ownership()
         self.last_poll_seconds = time.monotonic()
         self._in_use: set[Shard] = set()
@@ -298,6 +300,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         try:
             self._begin_epoch()
             await self._hand_back()
+            await self._before_rejoin()
             await self._stay_out_if_replaced()
         except Exception as error:
             self._fail(error)  # aiokafka would only log it
@@ -345,6 +348,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self.ownership.rejoining = False
         self._committed.clear()
         self.ownership.assigned = self._whole_shards(assigned)
+        self.ownership.placement += 1
         _log.info("shards.assigned", shards=sorted(self.ownership.assigned), epoch=self.ownership.epoch)
         self._prepare_soon()
 
@@ -522,6 +526,23 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         partition = TopicPartition(topic, number)
         known = self._consumer.highwater(partition) if partition in self._consumer.assignment() else None
         return max(0, (known or self._ends.get(partition, 0)) - shard.positions[topic])
+
+    async def is_member(self) -> bool:
+        """Whether the group still counts on this member: it takes a commit of what is committed already."""
+        assignment = self._consumer.assignment()
+        try:
+            async with asyncio.timeout(_COMMIT_SECONDS):
+                async with connected(self._connection, patience_seconds=_COMMIT_SECONDS) as cluster:
+                    committed = await cluster.committed(self._group_id)
+                known = next((tp for tp in assignment if tp in committed), next(iter(assignment), None))
+                if known is None or self.ownership.rejoining:
+                    return False
+                found = committed.get(known, _NOTHING_READ)
+                await self._consumer.commit({known: OffsetAndMetadata(found.offset, found.metadata)})
+        except (KafkaError, LearnerError, TimeoutError) as error:
+            _log.info("membership.unsure", error=first_line(error))
+            return False
+        return True
 
     async def observation(self) -> Observation:
         """How the loops look now, for the watchdog."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -71,27 +71,39 @@ class Lane:
         ttl_seconds: float,
         answerer: Answerer,
         outage: Outage,
+        stall_seconds: float,
+        is_member: Callable[[], Awaitable[bool]],
     ) -> None:
         self._consumer = consumer
         self._topic = topic
         self._ttl_seconds = ttl_seconds
         self._answerer = answerer
         self._outage = outage
+        self._stall_seconds = stall_seconds
+        self._is_member = is_member
+        self._placement = 0
+        self._in_doubt = False
         self._wanted: frozenset[Shard] = frozenset()
         self._more = False
         self._offsets: dict[Shard, Offsets] = {}
         self._committed_at = time.monotonic()
         self.last_poll_seconds = time.monotonic()
 
-    def own(self, shards: frozenset[Shard]) -> None:
-        """Says which shards' requests to answer from now on."""
+    def own(self, shards: frozenset[Shard], placement: int) -> None:
+        """Says which shards' requests to answer from now on, and by which of the group's placements."""
+        if placement != self._placement and self._in_doubt:
+            self._offsets.clear()  # others have answered meanwhile: begin where they ended
+            self._in_doubt = False
+        self._placement = placement
         self._wanted = shards
 
     async def read(self, stopping: asyncio.Event) -> None:
         """Polls and answers until told to stop."""
         while not stopping.is_set():
-            self.last_poll_seconds = time.monotonic()
+            self._note_stall()
             try:
+                if self._in_doubt and not await self._is_sure():
+                    continue
                 if self._wanted != self._offsets.keys():
                     await self._take_over()
                 await self._answer_batch()
@@ -101,6 +113,22 @@ class Lane:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 self._outage.worked("requests")
+
+    def _note_stall(self) -> None:
+        """A process that stood still for long may have lost its shards without knowing it."""
+        before, self.last_poll_seconds = self.last_poll_seconds, time.monotonic()
+        if self.last_poll_seconds - before > self._stall_seconds:
+            self._in_doubt = True
+            _log.warning("lane.stalled", seconds=round(self.last_poll_seconds - before, 1))
+
+    async def _is_sure(self) -> bool:
+        """Whether the group still counts on this member: nothing is answered before that is known."""
+        placement = self._placement
+        if await self._is_member() and placement == self._placement:
+            self._in_doubt = False
+        else:
+            await asyncio.sleep(_RETRY_SECONDS)
+        return not self._in_doubt
 
     async def finish(self) -> None:
         """Commits what is answered."""
@@ -114,6 +142,10 @@ class Lane:
             await asyncio.sleep(_POLL_MS / 1000)
             return
         polled = await self._poll()
+        self._note_stall()
+        if self._in_doubt:  # what was polled may have been read just now, after the stall
+            self._seek_back()
+            return
         for partition, records in polled.batches.items():
             self._take_all(records, self._offsets[Shard(partition.partition)])
         if polled.gap is not None:
@@ -125,9 +157,12 @@ class Lane:
         try:
             return Around(await self._consumer.getmany(timeout_ms=timeout_ms, max_records=_POLL_RECORDS))
         except UnicodeDecodeError:
-            for shard, offsets in self._offsets.items():  # past what the failed poll had already taken
-                self._consumer.seek(self._partition(shard), offsets.position)
+            self._seek_back()  # it is past what the failed poll had already taken
             return await read_around(self._consumer, [self._partition(shard) for shard in self._offsets])
+
+    def _seek_back(self) -> None:
+        for shard, offsets in self._offsets.items():
+            self._consumer.seek(self._partition(shard), offsets.position)
 
     def _step_over(self, gap: Gap) -> None:
         """Nobody can be answered: the broken header may be the one that says where to."""
@@ -145,6 +180,8 @@ class Lane:
     async def _take_over(self) -> None:
         """Assigns the wanted partitions: kept ones go on, new ones start where their last owner ended."""
         wanted = self._wanted
+        if not self._offsets.keys() <= wanted:
+            await self._commit()  # who owns them now begins there
         new = [self._partition(shard) for shard in sorted(wanted - self._offsets.keys())]
         async with asyncio.timeout(_KAFKA_SECONDS):
             starts = await self._starts(new) if new else {}

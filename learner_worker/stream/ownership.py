@@ -98,6 +98,7 @@ class Ownership(Generic[ShardT]):
 
     Attributes:
         epoch: counts rebalances and reloads.
+        placement: counts the assignments that the group made.
         assigned: the shards Kafka's group gave this replica; None before the first assignment.
         shards: those that are open.
         prepared: those opened in this epoch that the reading loop has not sought yet.
@@ -108,6 +109,7 @@ class Ownership(Generic[ShardT]):
     """
 
     epoch: int = 0
+    placement: int = 0
     assigned: frozenset[Shard] | None = None
     shards: dict[Shard, ShardT] = field(default_factory=dict)
     prepared: list[Shard] = field(default_factory=list)

@@ -1,20 +1,32 @@
 """Replicas come and go on Apache Kafka: what moves, what stays, who takes over, who has to leave."""
 
 import asyncio
+import json
 import signal
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from learner_worker.brokers import Broker
+from learner_worker.contract.topics import TopicName
+from learner_worker.stream.partitions import partitioner
 from tests import model
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.swarm import swarm_history
-from tests.workers import WorkerProcess, create_topics, outcomes_on_disk, publish, running_worker, until
+from tests.workers import (
+    WorkerProcess,
+    create_topics,
+    outcomes_on_disk,
+    publish,
+    read_topic,
+    running_worker,
+    until,
+)
 
 pytestmark = pytest.mark.own_kafka
 SESSION_SECONDS = 6
@@ -183,3 +195,50 @@ async def test_a_member_that_makes_no_claim_is_served_by_range(
 
         await until(halved, "the two share the shards")
         assert {tp.partition for tp in foreign.assignment()} == set(range(SHARDS)) - shards_of(one)
+
+
+async def test_a_stalled_owner_that_wakes_up_answers_for_no_shard_it_lost(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """SIGSTOP past the session timeout, requests for its shards the moment it wakes up: one reply each."""
+    fleet = Fleet(broker, prefix, tmp_path)
+    names = await create_topics(fleet.servers, prefix, partitions=SHARDS)
+    async with fleet.replica("one", static=True) as one, fleet.replica("two", static=True) as two:
+        _, of_two = await shared_by(one, two)
+        partition_of = partitioner(SHARDS)
+        agents = [name for n in range(300) if partition_of(name := f"agent-{n}") in of_two]
+        async with AIOKafkaProducer(bootstrap_servers=fleet.servers) as asker:
+            two.process.send_signal(signal.SIGSTOP)
+
+            async def taken_over() -> bool:
+                return shards_of(one) == set(range(SHARDS)) and (await one.get("/readyz"))[0] == 200
+
+            await until(taken_over, "the other replica has all shards")
+            two.process.send_signal(signal.SIGCONT)
+            burst = 0
+            while not two.logged("shards.revoked"):  # it does not know yet
+                sent = [await _ask(asker, names.requests, agent, f"{agent}/{burst}") for agent in agents]
+                await asyncio.gather(*sent)
+                burst += 1
+            await shared_by(one, two)
+            await asyncio.gather(
+                *[await _ask(asker, names.requests, agent, f"{agent}/last") for agent in agents]
+            )
+
+            async def all_answered() -> list[str] | None:
+                replies = await read_topic(fleet.servers, names.replies)
+                found = [json.loads(reply.value)["request_id"] for reply in replies]
+                return found if {f"{agent}/last" for agent in agents} <= set(found) else None
+
+            found = await until(all_answered, "the last requests are answered")
+    assert burst > 0
+    doubled = [name for name, times in Counter(found).items() if times > 1 and not name.endswith("/last")]
+    assert doubled == []
+
+
+async def _ask(
+    asker: AIOKafkaProducer, topic: TopicName, agent: str, request_id: str
+) -> "asyncio.Future[object]":
+    body = {"agent_id": agent, "base_bid_sats": 1, "description": "any", "request_id": request_id}
+    sent: asyncio.Future[object] = await asker.send(topic, json.dumps(body).encode(), key=agent.encode())
+    return sent

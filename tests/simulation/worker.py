@@ -76,6 +76,10 @@ class Habits:
     retention: int | None = None
 
 
+async def _nothing() -> None:
+    """There is nothing to be said before a rebalance."""
+
+
 async def _nobody() -> None:
     """No other worker has this one's name."""
 
@@ -138,6 +142,7 @@ class Process:
                 on_ownership=lambda _shards, _assigned: None,
                 outage=Outage(),
                 find_twin=_nobody,
+                before_rejoin=_nothing,
             )
         )
         self.standbys: Standbys[StandbyState] = self.loop.inside(

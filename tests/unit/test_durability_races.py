@@ -122,6 +122,10 @@ class CountingShard:
         self.closed = True
 
 
+async def _nothing() -> None:
+    """There is nothing to be said before a rebalance."""
+
+
 async def _nobody() -> None:
     """No other worker has this one's name."""
 
@@ -143,6 +147,7 @@ class Race:
             on_ownership=lambda shards, assigned: None,  # noqa: ARG005
             outage=Outage(),
             find_twin=_nobody,
+            before_rejoin=_nothing,
         )
         self.ingest.ownership.shards[Shard(0)] = self.shard
         self.ingest.ownership.assigned = frozenset()

@@ -60,6 +60,7 @@ class Replica:
             on_ownership=lambda shards, assigned: None,  # noqa: ARG005
             outage=Outage(),
             find_twin=self._find_twin,
+            before_rejoin=_nothing,
         )
 
     async def _find_twin(self) -> str:
@@ -68,6 +69,10 @@ class Replica:
 
     async def _open(self, number: Shard, marks: Marks) -> ShardState:
         raise NotImplementedError
+
+
+async def _nothing() -> None:
+    """There is nothing to be said before a rebalance."""
 
 
 async def test_a_replaced_replica_ends_although_its_poll_never_returns() -> None:
