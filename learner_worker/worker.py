@@ -73,6 +73,7 @@ class Worker:
         self._cluster_id = cluster_id
         self._process = uuid.uuid4().hex
         self._held: dict[Shard, int] = {}
+        self._pace: dict[Shard, dict[str, int | None]] = {}
         self._watchdog = Watchdog()
         self._watched_seconds = time.monotonic()
         self.partitions = partitions
@@ -205,7 +206,10 @@ class Worker:
             {
                 "status": "ready" if opened and not restoring else "restoring" if opened else "joining",
                 "shards": sorted(assigned or ()),
-                "restoring_records_left": {str(number): left for number, left in restoring.items()},
+                "restoring": {
+                    str(number): {"records_left": left, **self._pace.get(number, {})}
+                    for number, left in restoring.items()
+                },
             },
         )
 
@@ -319,15 +323,11 @@ class Worker:
             left = {number: shard.restore_left for number, shard in shards.items() if not shard.restored}
             self.instruments.shards.labels("ready").set(len(shards) - len(left))
             self.instruments.shards.labels("restoring").set(len(left))
+            self._pace = {
+                number: _pace(left_before.get(number, left[number]), left[number]) for number in left
+            }
             for number, records in left.items():
-                rate = (left_before.get(number, records) - records) / _PROGRESS_SECONDS
-                _log.info(
-                    "shard.restoring",
-                    shard=number,
-                    records_left=records,
-                    records_a_second=round(rate),
-                    seconds_left=round(records / rate) if rate > 0 else None,
-                )
+                _log.info("shard.restoring", shard=number, records_left=records, **self._pace[number])
             left_before = left
 
 
@@ -344,6 +344,12 @@ async def started(worker: Worker) -> AsyncIterator[None]:
             stack.push_async_callback(stop_within, client)
             await start_within(client, _START_SECONDS)
         yield
+
+
+def _pace(before: int, now: int) -> dict[str, int | None]:
+    """How fast a restore goes, by the records left at two looks, and how long it will take."""
+    rate = (before - now) / _PROGRESS_SECONDS
+    return {"records_a_second": round(rate), "seconds_left": round(now / rate) if rate > 0 else None}
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:
