@@ -115,11 +115,14 @@ class Lane:
                 self._outage.worked("requests")
 
     def _note_stall(self) -> None:
-        """A process that stood still for long may have lost its shards without knowing it."""
+        """A loop that stood still for long may have lost its shards without knowing it."""
         before, self.last_poll_seconds = self.last_poll_seconds, time.monotonic()
-        if self.last_poll_seconds - before > self._stall_seconds:
+        stood_seconds = self.last_poll_seconds - before
+        if stood_seconds > self._stall_seconds and not self._in_doubt:
             self._in_doubt = True
-            _log.warning("lane.stalled", seconds=round(self.last_poll_seconds - before, 1))
+            _log.warning(
+                "requests.held", stood_seconds=round(stood_seconds, 1), until="the group confirms us"
+            )
 
     async def _is_sure(self) -> bool:
         """Whether the group still counts on this member: nothing is answered before that is known."""
