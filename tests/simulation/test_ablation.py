@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.ablation import ABLATIONS, Without, scenarios_that_notice, seeds_that_notice
 from tests.simulation.environment import simulated
 
-_SEEDS = range(150)
+_SEEDS = range(400)
 
 
 @pytest.mark.parametrize("safeguard", ABLATIONS)

@@ -304,7 +304,7 @@ class World:
         for name in self.disks:
             self.check_disk(name)
         cutoff = self._even_cutoff()
-        expected = self._expected(self._remembered(cutoff))
+        expected = self._expected(cutoff)
         expected_metrics = model.metrics(expected)
         for shard in range(self.shards):
             self._check_shard(
@@ -313,13 +313,13 @@ class World:
                 {key: value for key, value in expected_metrics.items() if self.partition_of(key) == shard},
             )
 
-    def _expected(self, remembered: list[model.Event]) -> dict[tuple[str, str], model.Outcome]:
+    def _expected(self, cutoff: tuple[int, int] | None) -> dict[tuple[str, str], model.Outcome]:
         """The model's outcomes; of a task that lost events, whatever the changelog says."""
-        found = {
-            key: value for key, value in model.outcomes(remembered).items() if key[0] not in self.lost_tasks
-        }
+        known = model.outcomes(self._remembered(cutoff))
+        found = {key: value for key, value in known.items() if key[0] not in self.lost_tasks}
         for shard in range(self.shards) if self.lost_tasks else ():
-            folded = counted(fold(self.broker.log.partitions[TOPICS.outcomes, shard].live))
+            logged = fold(self.broker.log.partitions[TOPICS.outcomes, shard].live)
+            folded = counted(living(logged, cutoff))
             found.update((key, value) for key, value in folded.items() if key[0] in self.lost_tasks)
         return found
 
