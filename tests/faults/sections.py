@@ -30,6 +30,7 @@ _SEEDS_A_TASK = 50
 _ABLATION_SEEDS = 150
 _PROCESSES = 2
 _SHOWN_SEEDS = 10
+_FOLLOWED_SECONDS = 600.0
 _DISK_FAULTS = 5
 """Of disks, for each time that another fault is done."""
 
@@ -191,19 +192,23 @@ def takeovers(options: Options) -> list[Row]:
 
 
 async def _takeovers(options: Options) -> Row:
-    replicas = ("one", "two")
-    plan = replace(options.plan(), partitions=12, events_a_second=50.0, replicas=replicas)
+    plan = replace(
+        options.plan(),
+        partitions=12,
+        events_a_second=50.0,
+        replicas=("one", "two"),
+        settings={"--standby-replicas": "1"},
+    )
     folder = options.folder / "takeover"
     with KafkaCluster(folder / "kafka") as kafka:
         names = await create_topics(kafka.bootstrap_servers, "", partitions=plan.partitions)
         await preload(kafka.bootstrap_servers, names, plan.partitions, options.outcomes)
-        windows = []
         async with running_scene(kafka, folder, plan, say=options.say) as scene:
-            windows.append(await faults.kill_owner(scene, "two", "its file on disk"))
-            windows.append(await faults.kill_owner(scene, "two", "nothing", lose_disk=True))
-        following = replace(plan, settings={"--standby-replicas": "1"})
-        async with running_scene(kafka, folder, following, say=options.say) as scene:
-            await scene.replicas.followed()
+            windows = [
+                await faults.kill_owner(scene, "two", "its file on disk"),
+                await faults.kill_owner(scene, "two", "nothing", lose_disk=True),
+            ]
+            await scene.replicas.followed(_FOLLOWED_SECONDS)
             windows.append(await faults.kill_owner(scene, "two", "a standby", start_again=False))
     notes = [f"{options.outcomes:,} outcomes, half of them to be taken over, with"]
     notes += [f"{window.fault}: {_spread(window.gaps)} s" for window in windows]
