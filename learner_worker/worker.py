@@ -122,6 +122,7 @@ class Worker:
             on_ownership=self._own,
             find_twin=self._find_twin,
             before_rejoin=self._say_what_is_answered,
+            before_opening=self._settle_standbys,
         )
         self.standbys = Standbys[StandbyState](
             make_consumer=lambda: clients.standby_consumer(connection),
@@ -238,6 +239,9 @@ class Worker:
 
     def _follow(self, standbys: frozenset[Shard]) -> None:
         self.standbys.follow(standbys)
+
+    async def _settle_standbys(self) -> None:
+        await self.standbys.settle()
 
     async def _say_what_is_answered(self) -> None:
         """Whoever gets a shard next begins behind what this replica has answered."""

@@ -56,6 +56,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         on_ownership: Callable[[Mapping[Shard, ShardT], frozenset[Shard]], None],
         find_twin: Callable[[], Awaitable[str | None]],
         before_rejoin: Callable[[], Awaitable[None]],
+        before_opening: Callable[[], Awaitable[None]],
     ) -> None:
         self._connection = connection
         self._consumer = consumer
@@ -67,6 +68,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._on_ownership = on_ownership
         self._find_twin = find_twin
         self._before_rejoin = before_rejoin
+        self._before_opening = before_opening
         self.ownership: Ownership[ShardT] = Ownership()
         self.last_poll_seconds = time.monotonic()
         self._in_use: set[Shard] = set()
@@ -448,6 +450,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
     async def _open_assigned(self, epoch: int) -> bool:
         """Opens, or takes over again, every assigned shard; False to try once more."""
         try:
+            await self._before_opening()
             marks = await self._marks(sorted(self.ownership.assigned or ()))
         except (LearnerError, KafkaError, TimeoutError) as error:
             self._outage.failed("shards", error)

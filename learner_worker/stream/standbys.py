@@ -105,6 +105,11 @@ class Standbys(Generic[StandbyT]):
         """How far the rows of the followed shards reach."""
         return {number: standby.position for number, standby in self._open.items()}
 
+    async def settle(self) -> None:
+        """Lets go of what is not to be followed any more: no file is ahead of what Kafka says next."""
+        async with self._turn:
+            await self._let_go([number for number in self._open if number not in self._wanted])
+
     async def release(self, number: Shard) -> None:
         """Lets go of a shard's file, which is in use from now on: this replica is about to own the shard."""
         async with self._turn:

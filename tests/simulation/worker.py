@@ -143,6 +143,7 @@ class Process:
                 outage=Outage(),
                 find_twin=_nobody,
                 before_rejoin=_nothing,
+                before_opening=self._settle_standbys,
             )
         )
         self.standbys: Standbys[StandbyState] = self.loop.inside(
@@ -240,6 +241,9 @@ class Process:
         except BaseException:
             await file.close()
             raise
+
+    async def _settle_standbys(self) -> None:
+        await self.standbys.settle()
 
     async def _open_standby(self, number: Shard) -> StandbyState:
         file = await self._open_file(number)

@@ -148,6 +148,7 @@ class Race:
             outage=Outage(),
             find_twin=_nobody,
             before_rejoin=_nothing,
+            before_opening=_nothing,
         )
         self.ingest.ownership.shards[Shard(0)] = self.shard
         self.ingest.ownership.assigned = frozenset()

@@ -61,6 +61,7 @@ class Replica:
             outage=Outage(),
             find_twin=self._find_twin,
             before_rejoin=_nothing,
+            before_opening=_nothing,
         )
 
     async def _find_twin(self) -> str:
