@@ -17,7 +17,7 @@ from learner_worker.brokers import Broker
 from learner_worker.contract.times import Micros, format_time
 from learner_worker.contract.topics import TopicNames
 from learner_worker.stream.partitions import partitioner
-from tests.workers import WorkerProcess, create_topics, read_topic, running_worker
+from tests.workers import WorkerProcess, create_topics, read_topic, running_worker, until
 
 PARTITIONS = 4
 GOOD = {"agent_id": "agent-1", "base_bid_sats": 100, "description": "fix it", "request_id": "r-1"}
@@ -200,8 +200,9 @@ async def test_a_greedy_agent_is_refused_and_nobody_else_waits(
         if partitioner(PARTITIONS)(name := f"quiet-{n}") == partitioner(PARTITIONS)("agent-1")
     ]
     async with asking(broker, prefix, tmp_path / "state") as learner:
-        await learner.ask(GOOD)
-        greedy = [{**GOOD, "request_id": f"greedy-{n}"} for n in range(20_000)]
+        await _give_it_keywords(learner)
+        dear = {**GOOD, "include": ["learned_keywords"]}  # to answer, not to read: the queue fills
+        greedy = [{**dear, "request_id": f"greedy-{n}"} for n in range(20_000)]
         quiet = [{**GOOD, "agent_id": name, "request_id": name} for name in others]
         learner.worker.process.send_signal(signal.SIGSTOP)  # so that they lie there all at once
         await _send_at_once(learner, greedy + quiet)
@@ -224,6 +225,30 @@ async def test_a_greedy_agent_is_refused_and_nobody_else_waits(
     assert all(error["retry_after_ms"] >= 100 for error in refused)
     answered_after = [name for name in order[order.index(others[-1]) :] if "error" not in replies[name]]
     assert len(answered_after) > 100  # of the greedy agent's own queue: the quiet ones did not wait for it
+
+
+async def _give_it_keywords(learner: Asking) -> None:
+    """Until a reply carries as many learned keywords as replies ever do."""
+    letters = "abcdefghij"
+    words = " ".join(f"word{a}{b}" for a in letters for b in letters)
+    task = {"task_id": "wordy", "agent_id": "agent-1"}
+    events = {
+        learner.names.bid_placed: {**task, "bid_sats": 10, "description": words},
+        learner.names.auction_closed: {
+            "task_id": "wordy",
+            "winner_agent_id": "agent-1",
+            "winning_bid_sats": 10,
+        },
+        learner.names.task_finished: {**task, "succeeded": True},
+    }
+    for topic, event in events.items():
+        await learner.producer.send_and_wait(topic, json.dumps(event).encode(), key=b"wordy")
+
+    async def learned() -> bool:
+        reply = await learner.ask({**GOOD, "include": ["learned_keywords"]})
+        return len(json.loads(reply.value)["learned_keywords"]) == 50
+
+    await until(learned, "50 keywords are learned")
 
 
 async def _send_at_once(learner: Asking, bodies: list[dict[str, object]]) -> None:
