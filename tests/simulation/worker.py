@@ -233,7 +233,6 @@ class Process:
     # --- as the composition root does ---------------------------------------------------------------------
 
     async def _open_shard(self, number: Shard, marks: Marks) -> ShardState:
-        await self.standbys.release(number)
         file = await self._open_file(number)
         self.producer.owned.add(number)
         try:
