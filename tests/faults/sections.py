@@ -274,17 +274,17 @@ def _ablation(name: str) -> tuple[str, int, int]:
 def crash_points(options: Options) -> list[Row]:
     """kill -9 at every named point of the code."""
     plays = list(planned(list(POINTS), options.times, options.seed))
-    return asyncio.run(_crashes(options, "kill -9 at named points", plays))
+    return asyncio.run(_crashes(options, "crash-points", "kill -9 at named points", plays))
 
 
 def disk_faults(options: Options) -> list[Row]:
     """Disks that are full or fail, at every point."""
     plays = list(planned(list(DISK), -(-_DISK_FAULTS * options.times // len(DISK)), options.seed))
-    return asyncio.run(_crashes(options, "disk full, I/O error", plays))
+    return asyncio.run(_crashes(options, "disk", "disk full, I/O error", plays))
 
 
-async def _crashes(options: Options, fault: str, plays: Sequence[Play]) -> list[Row]:
-    with KafkaCluster(options.folder / fault.replace(" ", "-")) as kafka:
+async def _crashes(options: Options, folder: str, fault: str, plays: Sequence[Play]) -> list[Row]:
+    with KafkaCluster(options.folder / folder) as kafka:
         rows = await play_all(plays, kafka.bootstrap_servers, AT_ONCE)
     return [
         Row(
