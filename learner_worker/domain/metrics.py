@@ -53,34 +53,54 @@ class Change(NamedTuple):
 
     def __bool__(self) -> bool:
         """Whether anything changes."""
-        return any(self.metrics) or bool(self.wins) or bool(self.failures)
+        return self.metrics != _NOTHING or bool(self.wins) or bool(self.failures)
 
 
 _NOTHING = Metrics()
+_LOST = Metrics(total_bids=1)
+_NO_WORDS: dict[str, int] = {}
 
 
 def change(before: Outcome | None, after: Outcome) -> Change:
     """The difference that an outcome makes when it takes the place of its earlier state."""
-    old, new = _counted(before), _counted(after)
-    difference = Metrics(*(new_count - old_count for new_count, old_count in zip(new, old, strict=True)))
+    new = _counted(after)
+    difference = new if before is None else _minus(new, _counted(before))
+    was = None if before is None else _keyword_source(before)
+    now = _keyword_source(after)
+    if was == now:  # nearly always, as of all bids one wins: no words are counted
+        return Change(difference, _NO_WORDS, _NO_WORDS)
     wins: Counter[str] = Counter()
     failures: Counter[str] = Counter()
-    if before is None or _keyword_source(before) != _keyword_source(after):
-        _tally(before, -1, wins, failures)
-        _tally(after, 1, wins, failures)
+    _tally(was, -1, wins, failures)
+    _tally(now, 1, wins, failures)
     return Change(difference, _without_zeros(wins), _without_zeros(failures))
 
 
+# Once or twice a fact: written out, they take a third of the time of a loop over the fields.
 def plus(metrics: Metrics, difference: Metrics) -> Metrics:
     """The metrics after a difference."""
-    return Metrics(*(count + added for count, added in zip(metrics, difference, strict=True)))
+    bids, won, completed, failed, priced, sats = metrics
+    more_bids, more_won, more_completed, more_failed, more_priced, more_sats = difference
+    return Metrics(
+        bids + more_bids,
+        won + more_won,
+        completed + more_completed,
+        failed + more_failed,
+        priced + more_priced,
+        sats + more_sats,
+    )
 
 
-def _counted(outcome: Outcome | None) -> Metrics:
-    if outcome is None or not outcome.counts:
+def _minus(metrics: Metrics, other: Metrics) -> Metrics:
+    bids, won, completed, failed, priced, sats = other
+    return plus(metrics, Metrics(-bids, -won, -completed, -failed, -priced, -sats))
+
+
+def _counted(outcome: Outcome) -> Metrics:
+    if not outcome.counts:
         return _NOTHING
     if not outcome.won:
-        return Metrics(total_bids=1)
+        return _LOST
     succeeded = outcome.result.succeeded if outcome.result is not None else None
     return Metrics(
         total_bids=1,
@@ -99,8 +119,7 @@ def _keyword_source(outcome: Outcome) -> tuple[str, bool] | None:
     return outcome.description, outcome.result.succeeded
 
 
-def _tally(outcome: Outcome | None, sign: int, wins: Counter[str], failures: Counter[str]) -> None:
-    source = None if outcome is None else _keyword_source(outcome)
+def _tally(source: tuple[str, bool] | None, sign: int, wins: Counter[str], failures: Counter[str]) -> None:
     if source is None:
         return
     description, succeeded = source

@@ -134,7 +134,11 @@ DISK: dict[str, Point] = {
         "rows cannot be read", partial(_reading, "load_outcomes"), effect=_io_error
     ),
     "error-at-reading-agents": Point(
-        "agents cannot be read", partial(_reading, "load_agents"), effect=_io_error
+        # Each shard may meet all of its agents in its first batch.
+        "agents cannot be read",
+        partial(_reading, "load_agents"),
+        most=2,
+        effect=_io_error,
     ),
     "error-on-revoke": Point(
         "the group takes the shards, their checkpoint cannot be written",
