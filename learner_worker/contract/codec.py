@@ -32,7 +32,7 @@ def decode_event(kind: EventKind, value: bytes | None) -> Event:
         RecordError: it breaks the contract; the reason is one of `empty`, `too-large`, `not-json`, `invalid`.
     """
     try:
-        return _MODELS[kind].model_validate_json(_payload(value))
+        return _MODELS[kind].model_validate_json(_checked(value))
     except ValidationError as error:
         raise RecordError(_reason(error), _describe(error)) from error
 
@@ -44,7 +44,7 @@ def decode_request(value: bytes | None) -> SuggestBidRequest:
         RequestError: it breaks the contract; the message names the fields.
     """
     try:
-        return SuggestBidRequest.model_validate_json(_payload(value))
+        return SuggestBidRequest.model_validate_json(_checked(value))
     except ValidationError as error:
         raise RequestError(INVALID_REQUEST, _describe(error)) from error
     except RecordError as error:
@@ -54,7 +54,7 @@ def decode_request(value: bytes | None) -> SuggestBidRequest:
 def readable_ids(value: bytes | None) -> tuple[str | None, AgentId | None]:
     """The request_id and agent_id of a request that is otherwise broken, where they can be read."""
     try:
-        body = msgspec.json.decode(_payload(value))
+        body = msgspec.json.decode(_checked(value))
     except (RecordError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None, None
     if not isinstance(body, dict):
@@ -107,12 +107,21 @@ def metrics_content(value: bytes) -> MetricsContent | None:
         return None
 
 
-def _payload(value: bytes | None) -> bytes:
+def payload_of(value: bytes | None) -> bytes:
+    """What a record's value holds, out of its frame.
+
+    Raises:
+        RecordError: it is `empty` or `too-large`.
+    """
     if not value:
         raise RecordError("empty", "the record has no value; send the message as JSON")
     if len(value) > MAX_RECORD_BYTES:
         raise RecordError("too-large", f"{len(value)} bytes; at most {MAX_RECORD_BYTES} are read")
-    payload = value[_FRAME_BYTES:] if value[0] == 0 else value
+    return value[_FRAME_BYTES:] if value[0] == 0 else value
+
+
+def _checked(value: bytes | None) -> bytes:
+    payload = payload_of(value)
     if b"NaN" in payload or b"Infinity" in payload:
         _refuse_bare_constants(payload)
     return payload

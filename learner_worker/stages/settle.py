@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from learner_worker.contract.events import AuctionClosed, BidPlaced, TaskFinished
 from learner_worker.contract.fields import TaskId
 from learner_worker.contract.outcomes import Bid, Close, Fact, Result, description_digest
+from learner_worker.contract.reading import Closed, Finished, Placed
 from learner_worker.contract.times import Micros
 from learner_worker.domain.auctions import Auction
 from learner_worker.store.statements import AuctionState
@@ -82,13 +82,13 @@ class Settle:
         heapq.heapify(self._by_age)
         self._by_offset = {topic: deque(sorted(queue)) for topic, queue in self._by_offset.items()}
 
-    def bid(self, event: BidPlaced, place: Place) -> list[Fact]:
+    def bid(self, event: Placed, place: Place) -> list[Fact]:
         """A bid: kept until a close, or settled at once under the standing one."""
         placed_at = place.micros if event.placed_at is None else event.placed_at
         bid = Bid(placed_at, event.bid_sats, event.description)
         return self._changing(event.task_id, place).place(event.agent_id, bid, self._tolerance)
 
-    def close(self, event: AuctionClosed, place: Place) -> list[Fact]:
+    def close(self, event: Closed, place: Place) -> list[Fact]:
         """A close: the first, a newer or a superseded one."""
         close = Close(
             place.micros if event.closed_at is None else event.closed_at,
@@ -102,7 +102,7 @@ class Settle:
         return auction.close(close, self._tolerance)
 
     @staticmethod
-    def result(event: TaskFinished, place: Place) -> list[Fact]:
+    def result(event: Finished, place: Place) -> list[Fact]:
         """A result is forwarded at once: learn keeps it until a close makes the agent the winner."""
         finished_at = place.micros if event.finished_at is None else event.finished_at
         return [Fact(event.task_id, event.agent_id, result=Result(finished_at, event.succeeded))]

@@ -11,14 +11,13 @@ import structlog
 
 from learner_worker.contract.codec import (
     MetricsContent,
-    decode_event,
     encode_message,
     metrics_content,
     readable_id,
 )
-from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.fields import AgentId, Shard, TaskId
 from learner_worker.contract.outcomes import Fact, encode_fact
+from learner_worker.contract.reading import Closed, Finished, Placed, ReadEvent, read_event
 from learner_worker.contract.times import Micros, record_micros
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames
 from learner_worker.domain.outcomes import facts_of, living
@@ -262,7 +261,7 @@ class ShardState:
         try:
             hop = hop_of(record)
             event_kind = kind or _moved_kind(hop)
-            event = decode_event(event_kind, record.value)
+            event = read_event(event_kind, record.value)
             right = self._around.partition_of(event.task_id)
             if right == self.number:
                 self._send(self._facts(event, record))
@@ -277,14 +276,14 @@ class ShardState:
         )
         return "rerouted"
 
-    def _facts(self, event: Event, record: Record) -> list[Fact]:
+    def _facts(self, event: ReadEvent, record: Record) -> list[Fact]:
         place = Place(record.topic, record.offset, record_micros(record.timestamp))
         match event:
-            case BidPlaced():
+            case Placed():
                 return self._settle.bid(event, place)
-            case AuctionClosed():
+            case Closed():
                 return self._settle.close(event, place)
-            case TaskFinished():
+            case Finished():
                 return self._settle.result(event, place)
 
     def _send(self, facts: Sequence[Fact]) -> None:

@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner_worker.contract.codec import decode_event
-from learner_worker.contract.events import AuctionClosed, BidPlaced, TaskFinished
 from learner_worker.contract.fields import AgentId, Shard, TaskId
 from learner_worker.contract.outcomes import Fact, decode_fact, encode_fact
+from learner_worker.contract.reading import Closed, Finished, Placed, read_event
 from learner_worker.contract.suggestions import LearnedKeyword, SuggestBidReply, SuggestBidRequest
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import EventKind, TopicName
@@ -240,13 +239,13 @@ class SmallShard:
         self._on_their_way = []
 
     def _settled(self, source: EventKind, value: bytes, place: Place) -> list[Fact]:
-        event = decode_event(source, value)
+        event = read_event(source, value)
         match event:
-            case BidPlaced():
+            case Placed():
                 return self._settle.bid(event, place)
-            case AuctionClosed():
+            case Closed():
                 return self._settle.close(event, place)
-            case TaskFinished():
+            case Finished():
                 return self._settle.result(event, place)
             case _:
                 assert_never(event)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from learner_worker.contract.events import AuctionClosed, BidPlaced, TaskFinished
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.outcomes import Bid, Close, Fact, Result, description_digest
-from learner_worker.contract.times import Micros, format_time
+from learner_worker.contract.reading import Closed, Finished, Placed
+from learner_worker.contract.times import Micros
 from learner_worker.stages.settle import Forgotten, Place, Settle, watermark_of
 from learner_worker.store.statements import AuctionState
 
@@ -23,25 +23,18 @@ def place(offset: int, micros: int, topic: str = BIDS) -> Place:
     return Place(topic, offset, Micros(micros))
 
 
-def bid(task_id: TaskId, agent_id: AgentId = A, at: int | None = None, sats: int = 7) -> BidPlaced:
-    time = {} if at is None else {"placed_at": format_time(Micros(at))}
-    return BidPlaced.model_validate(
-        {"task_id": task_id, "agent_id": agent_id, "bid_sats": sats, "description": "d", **time}
-    )
+def bid(task_id: TaskId, agent_id: AgentId = A, at: int | None = None, sats: int = 7) -> Placed:
+    return Placed(task_id, agent_id, sats, "d", None if at is None else Micros(at))
 
 
 def close(
     task_id: TaskId, at: int | None = None, winner: AgentId | None = A, text: str | None = None
-) -> AuctionClosed:
-    time = {} if at is None else {"closed_at": format_time(Micros(at))}
-    return AuctionClosed.model_validate(
-        {"task_id": task_id, "winner_agent_id": winner, "winning_bid_sats": None, "description": text, **time}
-    )
+) -> Closed:
+    return Closed(task_id, winner, None, None if at is None else Micros(at), text)
 
 
-def result(task_id: TaskId, at: int | None = None) -> TaskFinished:
-    time = {} if at is None else {"finished_at": format_time(Micros(at))}
-    return TaskFinished.model_validate({"task_id": task_id, "agent_id": A, "succeeded": True, **time})
+def result(task_id: TaskId, at: int | None = None) -> Finished:
+    return Finished(task_id, A, succeeded=True, finished_at=None if at is None else Micros(at))
 
 
 # --- facts ----------------------------------------------------------------------------------------

@@ -1,0 +1,123 @@
+"""The fast way to read an event says exactly what the contract's models say."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from learner_worker.contract import reading
+from learner_worker.contract.codec import decode_event
+from learner_worker.contract.fields import MAX_SATS
+from learner_worker.contract.reading import read_event
+from learner_worker.contract.topics import EventKind
+from learner_worker.errors import RecordError
+
+TIME = "2026-01-31T12:00:00.25Z"
+BODIES: dict[EventKind, dict[str, Any]] = {
+    "bid-placed": {
+        "task_id": "t",
+        "agent_id": "a",
+        "bid_sats": 7,
+        "description": "label images",
+        "placed_at": TIME,
+    },
+    "auction-closed": {
+        "task_id": "t",
+        "winner_agent_id": "a",
+        "winning_bid_sats": 7,
+        "closed_at": TIME,
+        "description": "label",
+    },
+    "task-finished": {"task_id": "t", "agent_id": "a", "succeeded": True, "finished_at": TIME},
+}
+LEFT_OUT = object()
+TEXTS = (
+    "",
+    "x" * 256,
+    "x" * 257,
+    "é" * 256,
+    "a\nb",
+    "a\x7f",
+    "a\u2028",
+    "\ue000",
+    "x" * 16_384,
+    "x" * 16_385,
+)
+TIMES = (
+    *(
+        TIME,
+        TIME.lower(),
+        f"{TIME}Z",
+        "2026-01-31T23:59:60Z",
+        "2026-01-31T12:00:60Z",
+        "2026-02-30T12:00:00.1Z",
+    ),
+    *("2026-01-31T12:00:00.Z", "2026-01-31 12:00:00.5Z", "2026-01-31T12:00:00.٣Z", "2026-01-31T"),
+)
+RAW = (
+    *("NaN", "Infinity", "1.0", "1e3", "-0", "01"),
+    *('"\\ud800"', '"\\ud83d\\ude00"', '"a\u0001"', "[[[[]]]]", "{}"),
+)
+STRANGE = st.one_of(
+    st.just(LEFT_OUT),
+    st.none(),
+    st.booleans(),
+    st.integers(-2, MAX_SATS + 2),
+    st.floats(allow_nan=False),
+    st.text(max_size=4),
+    st.sampled_from(TEXTS),
+    st.sampled_from(TIMES),
+    st.sampled_from(RAW).map(lambda text: (text,)),
+)
+KINDS = st.sampled_from(list(BODIES))
+
+
+def told(read: Any, kind: EventKind, value: bytes) -> Any:
+    """What a reader makes of a value: its fields, or its refusal."""
+    try:
+        event = read(kind, value)
+    except RecordError as error:
+        return error.reason, str(error)
+    return {name: getattr(event, name) for name in BODIES[kind]}
+
+
+def as_json(body: dict[str, Any]) -> bytes:
+    """A body of values, of raw JSON in tuples, and of what is left out."""
+    fields = [f"{json.dumps(name)}: {_raw(value)}" for name, value in body.items() if value is not LEFT_OUT]
+    return ("{" + ", ".join(fields) + "}").encode(errors="surrogatepass")
+
+
+def _raw(value: Any) -> str:
+    return str(value[0]) if isinstance(value, tuple) else json.dumps(value, ensure_ascii=False)
+
+
+@given(KINDS, st.integers(0, 4), STRANGE)
+@example("bid-placed", 4, "2026-01-31T12:00:00ZxZ")
+def test_a_strange_field_is_read_as_by_the_models(kind: EventKind, place: int, value: Any) -> None:
+    """Whatever stands in a field, both say the same of it."""
+    names = [*BODIES[kind], "unknown"]
+    body = as_json({**BODIES[kind], names[place % len(names)]: value})
+
+    assert told(read_event, kind, body) == told(decode_event, kind, body)
+
+
+@given(KINDS, st.data())
+def test_damaged_bytes_are_read_as_by_the_models(kind: EventKind, data: st.DataObject) -> None:
+    """Bytes changed, cut, doubled: both say the same of them."""
+    body = bytearray(as_json(BODIES[kind]))
+    start, end = sorted((data.draw(st.integers(0, len(body))), data.draw(st.integers(0, len(body)))))
+    body[start:end] = data.draw(st.one_of(st.binary(max_size=3), st.just(bytes(body[start:end]) * 2)))
+
+    assert told(read_event, kind, bytes(body)) == told(decode_event, kind, bytes(body))
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_the_usual_event_never_sees_the_models(kind: EventKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fields are those of the contract, and nothing is wrong: no model is asked."""
+    body = as_json(BODIES[kind])
+    expected = told(decode_event, kind, body)
+    monkeypatch.delattr(reading, "decode_event")
+
+    assert told(read_event, kind, body) == expected
