@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiokafka.errors import KafkaError
 
+from learner_worker import runtime
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import ReplyTopics, TopicNames
@@ -331,6 +332,8 @@ class Worker:
             }
             for number, records in left.items():
                 _log.info("shard.restoring", shard=number, records_left=records, **self._pace[number])
+            if left_before and not left:
+                runtime.settle()
             left_before = left
 
 

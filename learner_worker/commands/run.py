@@ -1,10 +1,10 @@
 """`run`: one replica."""
 
-import asyncio
 from typing import Any
 
 import click
 
+from learner_worker import runtime
 from learner_worker.commands.options import given, settings_flags
 from learner_worker.observability import configure_logging
 from learner_worker.replica import run_replica
@@ -20,4 +20,4 @@ def run(**flags: Any) -> None:
     """
     settings = given(flags)
     configure_logging(settings.log_format, settings.log_level)
-    asyncio.run(run_replica(settings))
+    runtime.run(run_replica(settings))
