@@ -18,14 +18,32 @@ from tests.workers import create_topics, read_topic, running_worker, until
 
 ASKS = 60
 PARTITIONS = 4
+EARLIER = "earlier"
 
 
 @pytest.fixture
 async def topics(broker: Broker, prefix: str, tmp_path: Path) -> AsyncIterator[Topics]:
-    """The test's own topics, and a worker that answers."""
+    """The test's own topics, and a worker that answers for every shard."""
     await create_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS)
+    topics = Topics(prefix=prefix)
     async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state"):
-        yield Topics(prefix=prefix)
+        async with LearnerClient(broker.bootstrap_servers, topics=topics, timeout_seconds=5) as client:
+            await until(lambda: _all_are_advised(client), "every shard answers")
+        yield topics
+
+
+async def _all_are_advised(client: LearnerClient) -> bool:
+    asking = [
+        client.suggest_bid_or_base(f"{EARLIER}-{number}", description="", base_bid_sats=1)
+        for number in range(8 * PARTITIONS)
+    ]
+    return all(advice.advised for advice in await asyncio.gather(*asking))
+
+
+async def replies(servers: str, topics: Topics) -> list[Any]:
+    """The replies on the reply topic, but for those of the fixture's asks."""
+    found = await read_topic(servers, topics.named().replies)
+    return [record for record in found if not record.key.startswith(EARLIER.encode())]
 
 
 @pytest.fixture
@@ -78,7 +96,7 @@ async def test_replies_to_another_partition_never_arrive(
     ):
         await asyncio.gather(ask_all(one, "one"), ask_all(two, "two"))
         assert read_by == {one._pending: ASKS, two._pending: ASKS}
-    lie = Counter(record.partition for record in await read_topic(servers, topics.named().replies))
+    lie = Counter(record.partition for record in await replies(servers, topics))
     assert lie == {0: ASKS, 1: ASKS}
 
 
@@ -143,9 +161,9 @@ async def test_by_default_a_client_reads_one_partition_and_on_demand_all(
             return read_by[reader._pending] == ASKS
 
         await until(reader_has_read_everything, "who reads all partitions has read the default's replies")
-        before = await read_topic(servers, topics.named().replies)
+        before = await replies(servers, topics)
         await ask_all(reader, "reader")
-        after = await read_topic(servers, topics.named().replies)
+        after = await replies(servers, topics)
         (own_partition,) = {record.partition for record in before}
         there = len([record for record in after if record.partition == own_partition])
         assert ASKS < there < 2 * ASKS
@@ -169,6 +187,8 @@ async def test_a_topic_of_its_own(broker: Broker, topics: Topics, prefix: str) -
     finally:
         await admin.close()
     async with LearnerClient(servers, topics=own, timeout_seconds=30) as client:
+        async with LearnerClient(servers, topics=own, timeout_seconds=1) as impatient:
+            await until(lambda: _all_are_advised(impatient), "the worker has noticed the new topic")
         await ask_all(client, "echo")
-    assert len(await read_topic(servers, own.named().replies)) == ASKS
-    assert await read_topic(servers, topics.named().replies) == []
+    assert len(await replies(servers, own)) == ASKS
+    assert await replies(servers, topics) == []
