@@ -2,9 +2,21 @@
 
 from importlib.metadata import version
 
-from learner_worker.client import EventPublisher, LearnerClient
+from learner_worker.client import (
+    BlockingEventPublisher,
+    BlockingLearnerClient,
+    EventPublisher,
+    LearnerClient,
+)
 from learner_worker.errors import SuggestionError
 
-__all__ = ["EventPublisher", "LearnerClient", "SuggestionError", "__version__"]
+__all__ = [
+    "BlockingEventPublisher",
+    "BlockingLearnerClient",
+    "EventPublisher",
+    "LearnerClient",
+    "SuggestionError",
+    "__version__",
+]
 
 __version__ = version("learner-worker")

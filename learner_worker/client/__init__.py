@@ -1,8 +1,17 @@
 """What swarm services and bidding agents import."""
 
 from learner_worker.client.advice import BidAdvice
+from learner_worker.client.blocking import BlockingEventPublisher, BlockingLearnerClient
 from learner_worker.client.learner import TIMEOUT, LearnerClient
 from learner_worker.client.line import UNAVAILABLE
 from learner_worker.client.publisher import EventPublisher
 
-__all__ = ["TIMEOUT", "UNAVAILABLE", "BidAdvice", "EventPublisher", "LearnerClient"]
+__all__ = [
+    "TIMEOUT",
+    "UNAVAILABLE",
+    "BidAdvice",
+    "BlockingEventPublisher",
+    "BlockingLearnerClient",
+    "EventPublisher",
+    "LearnerClient",
+]

@@ -66,6 +66,8 @@ class Connection:
         """The failure as a sentence that says what to do next."""
         if isinstance(error, BrokerError):
             return error
+        if isinstance(error, ConfigurationError):
+            return BrokerError(str(error))
         if isinstance(error, UnknownTopicOrPartitionError):
             return BrokerError(
                 f"Kafka at {self.bootstrap_servers} does not have the topic: create the topics with "

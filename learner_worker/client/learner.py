@@ -11,7 +11,7 @@ from learner_worker.client.advice import BidAdvice
 from learner_worker.client.connection import KAFKA_FAILURES, Connection, log
 from learner_worker.client.line import UNAVAILABLE, StandingLine
 from learner_worker.client.messages import Include, suggest_bid_request
-from learner_worker.client.replies import PendingReplies, read_reply
+from learner_worker.client.replies import OwnPartition, PendingReplies, ReplyPartition, read_reply
 from learner_worker.contract.codec import encode_message
 from learner_worker.contract.dialects import request_headers
 from learner_worker.contract.suggestions import SuggestBidReply, SuggestBidRequest
@@ -44,8 +44,16 @@ class LearnerClient:
         kafka_options: Passed to aiokafka's producer and consumer as they are, as `{"security_protocol":
             "SSL", "ssl_context": context}`; they win over the client's own settings.
         client_id: The name that Kafka's logs show.
-        reply_partition: Read only this partition of the reply topic and have all replies sent to it: less
-            to read where many agents share the topic. None reads all partitions.
+        reply_partition: The partition of the reply topic that all replies are sent to, the only one that
+            this client reads. None: any one, chosen at random when the client first connects, so that of N
+            partitions each client reads about 1/N of all replies. "all": read all of them; replies lie
+            where their keys belong.
+
+    Who else reads the replies: clients that share a partition read each other's replies and pass over them.
+    A number of its own, known to no other client, keeps others' replies away from this client, but Kafka
+    grants the right to read a whole topic, never a partition. Where nobody else may read them, give the agent
+    a topic of its own, `Topics(replies="suggest-bid-replies.agent-7")`, which the learner may write by
+    default once it exists, and let only this agent read it.
     """
 
     def __init__(
@@ -56,14 +64,13 @@ class LearnerClient:
         timeout_seconds: float = 2.0,
         kafka_options: Mapping[str, Any] | None = None,
         client_id: str = "learner-client",
-        reply_partition: int | None = None,
+        reply_partition: ReplyPartition = None,
     ) -> None:
         self._topics = topics.named()
         self._timeout_seconds = timeout_seconds
-        self._reply_partition = reply_partition
         self._pending = PendingReplies()
         connection = Connection(bootstrap_servers, client_id, dict(kafka_options or {}))
-        self._line = StandingLine(connection, self._topics, reply_partition, self._pending)
+        self._line = StandingLine(connection, self._topics, OwnPartition(reply_partition), self._pending)
 
     async def __aenter__(self) -> Self:
         """Open the connection.
@@ -175,7 +182,7 @@ class LearnerClient:
                 self._topics.requests,
                 encode_message(request),
                 key=request.agent_id.encode(),
-                headers=request_headers(correlation_id, self._topics.replies, self._reply_partition),
+                headers=request_headers(correlation_id, self._topics.replies, line.reply_partition),
             )
             sent.add_done_callback(partial(_tell_if_unsent, reply))
             return await reply

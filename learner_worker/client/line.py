@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from learner_worker.client.connection import KAFKA_FAILURES, RETRY_SECONDS, Connection, log
-from learner_worker.client.replies import Line, PendingReplies, open_line
+from learner_worker.client.replies import Line, OwnPartition, PendingReplies, open_line
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError
 
@@ -21,12 +21,12 @@ class StandingLine:
         self,
         connection: Connection,
         topics: TopicNames,
-        reply_partition: int | None,
+        partition: OwnPartition,
         pending: PendingReplies,
     ) -> None:
         self._connection = connection
         self._topics = topics
-        self._reply_partition = reply_partition
+        self._partition = partition
         self._pending = pending
         self._current: asyncio.Future[Line] | None = None
         self._failure: Exception | None = None
@@ -107,7 +107,7 @@ class StandingLine:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _read_one_line(self) -> None:
-        async with open_line(self._connection, self._topics, self._reply_partition) as line:
+        async with open_line(self._connection, self._topics, self._partition) as line:
             self._opened(line)
             try:
                 await self._pending.read(line.consumer)

@@ -1,11 +1,12 @@
 """The asking side's line to the learner: one producer, one reply consumer, many asks in flight."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+import random
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Final, Literal
 
 from aiokafka import TopicPartition
 from pydantic import ValidationError
@@ -31,17 +32,57 @@ _REPLIES_SETTINGS: dict[str, Any] = {
 }
 
 
+ALL_PARTITIONS: Final = "all"
+ReplyPartition = int | Literal["all"] | None
+
+
+class OwnPartition:
+    """Which partition of the reply topic a client owns, for as long as it lives.
+
+    Args:
+        wanted: a partition's number, ALL_PARTITIONS for none of its own, None for any one.
+    """
+
+    def __init__(self, wanted: ReplyPartition) -> None:
+        self._wanted = wanted
+        self._picked: int | None = None
+
+    def among(self, existing: Collection[int], topic: str) -> int | None:
+        """The one of these partitions that it owns; None: it reads all of them.
+
+        Raises:
+            ConfigurationError: the wanted one does not exist.
+        """
+        if self._wanted == ALL_PARTITIONS:
+            return None
+        if self._wanted is None:
+            if self._picked not in existing:  # kept over lines: replies to what was asked come there
+                self._picked = random.choice(sorted(existing))  # noqa: S311 (to spread, not to hide)
+            return self._picked
+        if type(self._wanted) is not int or self._wanted not in existing:
+            raise ConfigurationError(
+                f"reply_partition {self._wanted!r} does not exist: {topic} has {len(existing)} partitions, "
+                f"from 0 to {max(existing)}; give one of them, None for any one, or {ALL_PARTITIONS!r}"
+            )
+        return self._wanted
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An open line: requests can be sent, and no reply to them can be missed."""
+    """An open line: requests can be sent, and no reply to them can be missed.
+
+    Attributes:
+        reply_partition: where all replies are sent to; None: wherever their keys belong.
+    """
 
     producer: Any
     consumer: Any
+    reply_partition: int | None
 
 
 @asynccontextmanager
 async def open_line(
-    connection: Connection, topics: TopicNames, reply_partition: int | None
+    connection: Connection, topics: TopicNames, own_partition: OwnPartition
 ) -> AsyncIterator[Line]:
     """Open a line, in this order, so that the reply to the very first ask is read.
 
@@ -57,31 +98,20 @@ async def open_line(
         stack.push_async_callback(stop_producer, producer, flush_seconds=LAST_ASKS_SECONDS)
         async with asyncio.timeout(CONNECT_SECONDS):
             await producer.partitions_for(topics.requests)
-            existing = await producer.partitions_for(topics.replies)
+            existing = set(await producer.partitions_for(topics.replies))
+        own = own_partition.among(existing, topics.replies)
         # 2.
         consumer = await connection.start_consumer(**_REPLIES_SETTINGS)
         stack.push_async_callback(stop_consumer, consumer)
-        partitions = [
-            TopicPartition(topics.replies, partition)
-            for partition in _partitions_to_read(existing, reply_partition, topics)
-        ]
+        numbers = sorted(existing) if own is None else [own]
+        partitions = [TopicPartition(topics.replies, number) for number in numbers]
         consumer.assign(partitions)
         # 3.
         async with asyncio.timeout(CONNECT_SECONDS):
             await consumer.seek_to_end(*partitions)
             for partition in partitions:
                 await consumer.position(partition)
-        yield Line(producer, consumer)
-
-
-def _partitions_to_read(existing: Iterable[int], wanted: int | None, topics: TopicNames) -> Iterable[int]:
-    if wanted is None:
-        return sorted(existing)
-    if wanted not in existing:
-        raise ConfigurationError(
-            f"reply_partition {wanted} does not exist: {topics.replies} has {len(set(existing))} partitions"
-        )
-    return [wanted]
+        yield Line(producer, consumer, own)
 
 
 class PendingReplies:

@@ -4,6 +4,7 @@ import re
 import time
 from datetime import UTC, datetime
 
+from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.contract.times import parse_time
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
@@ -18,6 +19,11 @@ def escaped(text: str | bytes) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def shortened(text: str, characters: int) -> str:
+    """The text, cut off with three dots where it is longer."""
+    return text if len(text) <= characters else text[: characters - 3] + "..."
 
 
 def text_or_hex(content: bytes | None) -> str | dict[str, str] | None:
@@ -48,3 +54,18 @@ def moment_ms(text: str) -> int:
     if ago is not None:
         return round(time.time() * 1000) - int(ago[1]) * _UNIT_MS[ago[2]]
     return parse_time(text) // 1000
+
+
+def advice_lines(reply: SuggestBidReply) -> list[str]:
+    """What an agent is told, in words: the bid, each adjustment with its reason, and the record behind it."""
+    metrics = reply.metrics
+    advice = (
+        f"{reply.agent_id}: bid {reply.suggested_bid_sats} sats "
+        f"(base {reply.base_bid_sats} x {reply.factor:.4g}, strategy {reply.strategy})"
+    )
+    reasons = [f"  x{adjustment.multiplier:<5} {adjustment.reason}" for adjustment in reply.adjustments]
+    record = (
+        f"  from {metrics.total_bids} auctions: {metrics.auctions_won} won, "
+        f"{metrics.tasks_completed} completed, {metrics.tasks_failed} failed, as of {reply.as_of or 'never'}"
+    )
+    return [advice, *reasons, record]

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from learner_worker.client import LearnerClient
 from learner_worker.commands.options import CONNECTION, TOPICS, client_options, given, settings_flags
+from learner_worker.commands.printing import advice_lines
 from learner_worker.contract.codec import encode_message
 from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.observability import configure_logging
@@ -63,18 +64,7 @@ def suggest(
 
 
 def _show(reply: SuggestBidReply, console: Console) -> None:
-    metrics = reply.metrics
-    advice = (
-        f"{reply.agent_id}: bid {reply.suggested_bid_sats} sats "
-        f"(base {reply.base_bid_sats} x {reply.factor:.4g}, strategy {reply.strategy})"
-    )
-    reasons = [f"  x{adjustment.multiplier:<5} {adjustment.reason}" for adjustment in reply.adjustments]
-    record = (
-        f"  from {metrics.total_bids} auctions: {metrics.auctions_won} won, "
-        f"{metrics.tasks_completed} completed, {metrics.tasks_failed} failed, as of {reply.as_of or 'never'}"
-    )
-    lines = [advice, *reasons, record]
-    console.print("\n".join(lines), highlight=False, markup=False)
+    console.print("\n".join(advice_lines(reply)), highlight=False, markup=False)
     if reply.learned_keywords:
         table = Table("keyword", "wins", "failures", "net")
         for word in reply.learned_keywords:

@@ -198,10 +198,14 @@ class Lane:
         _log.info("lane.owns", shards=sorted(self._offsets))
 
     async def _starts(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """The later of what was committed and the oldest request that somebody may still wait for."""
+        """The later of what was committed and the oldest request that somebody may still wait for.
+
+        The ends go first: a request that comes between the two lookups is found by its time, or lies behind
+        the end. The other way round it would be neither found nor read.
+        """
         oldest_ms = int((time.time() - self._ttl_seconds) * 1000)
-        found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, oldest_ms))
         ends = await self._consumer.end_offsets(list(partitions))
+        found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, oldest_ms))
         committed = {partition: await self._consumer.committed(partition) for partition in partitions}
         return {
             partition: max(

@@ -20,10 +20,12 @@ from learner_worker import EventPublisher, LearnerClient, SuggestionError
 from learner_worker.brokers import Broker, BrokerKind, available_brokers
 from learner_worker.brokers.waiting import accepts, free_ports
 from learner_worker.client import replies
+from learner_worker.client.replies import ALL_PARTITIONS, OwnPartition, ReplyPartition
 from learner_worker.contract.dialects import reply_address, reply_headers
 from learner_worker.contract.suggestions import ReplyError
 from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.errors import BrokerError, ConfigurationError, InvalidEventError
+from tests.workers import until
 
 PARTITIONS = 4
 REPLY_PARTITIONS = 3
@@ -164,16 +166,20 @@ async def ask(client: LearnerClient, number: int = 0, seconds: float | None = No
 
 
 async def test_many_asks_at_once_each_get_their_own_reply(broker: Broker, topics: Topics) -> None:
-    """500 asks in flight on one client are answered each with its own reply, from all reply partitions."""
+    """500 asks in flight on one client are answered each with its own reply, on one partition or on all."""
     servers = broker.bootstrap_servers
-    async with (
-        scripted_learner(servers, topics, advice) as learner,
-        LearnerClient(servers, topics=topics, timeout_seconds=30) as client,
-    ):
-        suggested = await asyncio.gather(*(ask(client, number) for number in range(500)))
+    wishes: tuple[tuple[ReplyPartition, int], ...] = ((None, 1), (ALL_PARTITIONS, REPLY_PARTITIONS))
+    for reply_partition, partitions in wishes:
+        async with (
+            scripted_learner(servers, topics, advice) as learner,
+            LearnerClient(
+                servers, topics=topics, timeout_seconds=30, reply_partition=reply_partition
+            ) as client,
+        ):
+            suggested = await asyncio.gather(*(ask(client, number) for number in range(500)))
 
-    assert suggested == [100 * number + 1 for number in range(500)]
-    assert learner.answered_partitions == set(range(REPLY_PARTITIONS))
+        assert suggested == [100 * number + 1 for number in range(500)]
+        assert len(learner.answered_partitions) == partitions
 
 
 async def test_what_a_request_carries(broker: Broker, topics: Topics) -> None:
@@ -181,7 +187,7 @@ async def test_what_a_request_carries(broker: Broker, topics: Topics) -> None:
     servers, names = broker.bootstrap_servers, topics.named()
     async with (
         scripted_learner(servers, topics, advice) as learner,
-        LearnerClient(servers, topics=topics) as client,
+        LearnerClient(servers, topics=topics, reply_partition=1) as client,
     ):
         before = datetime.now(UTC)
         reply = await client.suggest_bid(
@@ -209,6 +215,7 @@ async def test_what_a_request_carries(broker: Broker, topics: Topics) -> None:
     assert dict(record.headers) == {
         "correlation_id": str(reply.request_id).encode(),
         "reply_to": names.replies.encode(),
+        "reply_partition": b"1",
     }
 
 
@@ -322,11 +329,21 @@ async def test_own_reply_partition(broker: Broker, topics: Topics) -> None:
     assert learner.answered_partitions == {2}
 
 
-async def test_a_reply_partition_that_is_not_there(broker: Broker, topics: Topics) -> None:
+@pytest.mark.parametrize("wanted", [REPLY_PARTITIONS, -1, True, "any"])
+async def test_a_reply_partition_that_is_not_there(broker: Broker, topics: Topics, wanted: Any) -> None:
     """Entering with a reply partition that does not exist says so, and how many there are."""
-    with pytest.raises(ConfigurationError, match=r"reply_partition 3 does not exist.* has 3 partitions"):
-        async with LearnerClient(broker.bootstrap_servers, topics=topics, reply_partition=REPLY_PARTITIONS):
+    with pytest.raises(ConfigurationError, match=rf"reply_partition {wanted!r} does not .* has 3 partitions"):
+        async with LearnerClient(broker.bootstrap_servers, topics=topics, reply_partition=wanted):
             pass
+
+
+def test_any_partition_is_chosen_at_random_once() -> None:
+    """Clients without a wish spread over all partitions; each keeps its own for as long as it exists."""
+    owned = [OwnPartition(None) for _ in range(200)]
+    first = [own.among({0, 1, 2, 3}, "replies") for own in owned]
+    assert set(first) == {0, 1, 2, 3}
+    assert [own.among({3, 2, 1, 0, 4, 5}, "replies") for own in owned] == first
+    assert {own.among({9}, "replies") for own in owned} == {9}
 
 
 async def test_the_base_bid_when_nobody_answers(broker: Broker, topics: Topics) -> None:
@@ -511,6 +528,26 @@ async def test_a_client_started_without_kafka_finds_it_later(switched: SwitchedB
         await client.ready()
         async with scripted_learner(switched.servers, topics, advice):
             assert await ask(client, 4) == 401
+
+
+async def test_a_reply_partition_that_is_not_there_when_kafka_comes(switched: SwitchedBroker) -> None:
+    """A client that was entered before Kafka was there says it in ready(), and in the reason for the base."""
+    await create_topics(switched.servers, Topics())
+    switched.off()
+    async with LearnerClient(switched.servers, reply_partition=7) as client:
+        switched.on()
+
+        async def said() -> bool:
+            with pytest.raises(BrokerError) as failed:
+                await client.ready(0.2)
+            return "reply_partition 7 does not exist" in str(failed.value)
+
+        await until(said, "ready() says what is wrong", seconds=30)
+        bid = await client.suggest_bid_or_base(
+            "agent-1", description=DESCRIPTION, base_bid_sats=7, timeout_seconds=0.2
+        )
+    assert bid.bid_sats == 7
+    assert "reply_partition 7 does not exist" in str(bid.reason)
 
 
 async def test_events_resume_after_kafka_was_away(switched: SwitchedBroker) -> None:

@@ -47,6 +47,11 @@ SAMPLES = (
     ),
     Sample("docs/examples/python/agent.py", Project(FOLDER / "python"), (sys.executable, "agent.py")),
     Sample(
+        "docs/examples/python/agent_blocking.py",
+        Project(FOLDER / "python"),
+        (sys.executable, "agent_blocking.py"),
+    ),
+    Sample(
         "docs/examples/java-spring",
         MavenProject(FOLDER / "java-spring"),
         ("mvn", "-q", "compile", "exec:java"),

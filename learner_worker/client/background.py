@@ -1,0 +1,161 @@
+"""An event loop on a thread of its own: how blocking code uses the asyncio clients."""
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
+from typing import Any, TypeVar
+
+from learner_worker.errors import ConfigurationError, LearnerError
+
+T = TypeVar("T")
+JOIN_SECONDS = 5.0
+"""How long an end waits for the thread: what runs on it is bounded itself."""
+
+
+class BackgroundLoop:
+    """Runs coroutines for other threads, any number at a time.
+
+    A fork copies no threads: in a child process the loop is not running, whatever the parent does. The thread
+    is a daemon and, if nobody stops it, is stopped at the interpreter's exit: it never keeps a process alive.
+
+    Args:
+        name: the thread's.
+        blocking: the class that its user sees, and `asynchronous` the one for use within a loop.
+        refusal: the error of a call while the loop does not run.
+    """
+
+    def __init__(
+        self, name: str, *, blocking: str, asynchronous: str, refusal: Callable[[str], LearnerError]
+    ) -> None:
+        self._name = name
+        self._blocking = blocking
+        self._asynchronous = asynchronous
+        self._refusal = refusal
+        self._lock = threading.Lock()
+        self._running: tuple[int, asyncio.AbstractEventLoop, threading.Thread] | None = None
+
+    def start(self, at_exit: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start the thread.
+
+        Args:
+            at_exit: ends what runs on it, should the interpreter exit before it is stopped.
+
+        Raises:
+            ConfigurationError: it runs already, or this thread runs an event loop.
+        """
+        self._refuse_within_a_loop()
+        if self._in_this_process() is not None:
+            raise ConfigurationError("the client is open already: one `with` at a time")
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=_run, args=(loop,), name=self._name, daemon=True)
+        self._lock = threading.Lock()  # a fork may have copied one that is held for ever
+        self._running = os.getpid(), loop, thread
+        thread.start()
+        atexit.register(self.stop, at_exit)
+
+    def call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The coroutine's result; what it raises. An interrupt of this thread cancels it.
+
+        Raises:
+            LearnerError: the refusal: not started, stopped, or started in another process.
+            ConfigurationError: this thread runs an event loop, which waiting would stop.
+        """
+        self._refuse_within_a_loop()
+        return self._result(self._submit(make))
+
+    def stop(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Let a last coroutine end, cancel all others, and end the thread; what the last one raises.
+
+        From now on calls are refused. Without effect if it does not run, or runs in another process.
+        """
+        if (running := self._in_this_process()) is None:
+            return
+        _, loop, thread = running
+        try:
+            self._result(self._submit(last, is_last=True))
+        finally:
+            with self._lock:
+                self._running = None
+            atexit.unregister(self.stop)
+            _stop_soon(loop)
+            if thread is not threading.current_thread():
+                thread.join(JOIN_SECONDS)
+
+    def abandon(self) -> None:
+        """End the thread at once: nothing on it is worth an end of its own."""
+        self.stop(_nothing)
+
+    def _submit(self, make: Callable[[], Coroutine[Any, Any, T]], *, is_last: bool = False) -> Future[T]:
+        running = self._in_this_process()
+        if running is None:
+            raise self._refusal(self._why_not_running())
+        with self._lock:  # what is submitted here is known to the loop before it is told to stop
+            if self._running is None:
+                raise self._refusal(self._why_not_running())
+            if is_last:
+                self._running = None
+            return asyncio.run_coroutine_threadsafe(make(), running[1])
+
+    def _result(self, future: Future[T]) -> T:
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise self._refusal("the client was closed") from error
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _in_this_process(self) -> tuple[int, asyncio.AbstractEventLoop, threading.Thread] | None:
+        running = self._running
+        return running if running is not None and running[0] == os.getpid() else None
+
+    def _why_not_running(self) -> str:
+        running = self._running
+        if running is not None:
+            return (
+                f"the client was opened in process {running[0]}, of which this one is a fork: open one here, "
+                f"inside `with {self._blocking}(...)`"
+            )
+        return f"the client is not open: use it inside `with {self._blocking}(...)`"
+
+    def _refuse_within_a_loop(self) -> None:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise ConfigurationError(
+            f"{self._blocking} would stop the event loop that runs in this thread: "
+            f"use `async with {self._asynchronous}(...)` here, or `asyncio.to_thread`"
+        )
+
+
+async def _nothing() -> None:
+    """An end that takes no time."""
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        _end_tasks(loop)
+    finally:
+        loop.close()
+
+
+def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=JOIN_SECONDS))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+def _stop_soon(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.call_soon_threadsafe(loop.stop)
+    except RuntimeError:
+        return  # it has ended already
