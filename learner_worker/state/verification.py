@@ -133,7 +133,7 @@ def _held(snapshot: Snapshot, batch: Sequence[Record]) -> list[Record]:
     facts = []
     for record in batch:
         try:
-            facts.append((record, decode_fact(record.value or b"")))
+            facts.append((record, decode_fact(record.value or b"")))  # a marker is none
         except RecordError:
             continue
     rows = snapshot.outcomes([(fact.task_id, fact.agent_id) for _, fact in facts])
