@@ -11,6 +11,7 @@ import click
 from learner_worker.commands.dead_letters import dead_letters
 from learner_worker.commands.demo import demo
 from learner_worker.commands.doctor import doctor
+from learner_worker.commands.forget import forget
 from learner_worker.commands.run import run
 from learner_worker.commands.schemas import schemas
 from learner_worker.commands.state import state
@@ -26,6 +27,7 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     doctor,
     dead_letters,
     state,
+    forget,
     schemas,
 )
 
