@@ -27,7 +27,9 @@ from learner_worker.errors import RecordError, UpgradeRequiredError
 from learner_worker.stages.forgetting import Relics
 from learner_worker.stages.learn import Learn, MarkerRecord
 from learner_worker.stages.retention import Policy, Retention
+from learner_worker.state.comparison import compare
 from learner_worker.store.shard_file import FORMAT, ShardFile
+from learner_worker.store.snapshot import snapshot_of
 from learner_worker.store.statements import Checkpoint
 from tests.unit.test_fold import Read, opened
 from tests.unit.test_learn import MemoryRows, agent_of, take
@@ -232,3 +234,18 @@ def test_relics_are_facts_of_the_agent_without_a_tombstone() -> None:
         encode_fact(SETTLED)[0]: None,
         encode_fact(late)[0]: Fact(T, A, late.close),
     }
+
+
+async def test_a_file_behind_a_marker_is_not_wrong(tmp_path: Path) -> None:
+    """It holds what has left the changelog because of a marker that it has not read: no difference."""
+    other = Fact(T, B, CLOSE, BID)
+    for name, facts in (("file", [SETTLED, FINISHED, other]), ("fold", [other])):
+        opened_file = await ShardFile.open(tmp_path / name, {"shard": "3"})
+        fold = await opened(opened_file)
+        await fold.take(log(*facts))
+        await fold.write()
+        await opened_file.close()
+    with snapshot_of(tmp_path / "file") as file, snapshot_of(tmp_path / "fold") as changelog:
+        assert compare(file, changelog).count > 0
+        assert compare(file, changelog, forgotten_later={A: Micros(9)}).count > 0  # the result is later
+        assert compare(file, changelog, forgotten_later={A: Micros(20)}).count == 0
