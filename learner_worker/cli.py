@@ -11,6 +11,7 @@ import click
 from learner_worker.commands.dead_letters import dead_letters
 from learner_worker.commands.demo import demo
 from learner_worker.commands.doctor import doctor
+from learner_worker.commands.forget import forget
 from learner_worker.commands.outcomes import outcomes
 from learner_worker.commands.run import run
 from learner_worker.commands.schemas import schemas
@@ -28,6 +29,7 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     dead_letters,
     outcomes,
     state,
+    forget,
     schemas,
 )
 

@@ -1,8 +1,12 @@
-"""Facts: the records of `learner-outcomes`, the durable record of every outcome.
+"""Facts and markers: the records of `learner-outcomes`, the durable record of every outcome.
 
 A fact is immutable and says what is known of one agent in one task: a close, the bid that counts under it,
 a result. Its key names the version of every part it carries, so equal keys have equal content and
 compaction never deletes information.
+
+A marker says until when an agent is forgotten: parts of its facts that are not later count for nothing. Of
+an agent's markers the latest stands. It never expires, and its key names its content, too: an earlier
+marker that is written later takes nothing away from it.
 """
 
 import hashlib
@@ -15,6 +19,8 @@ from learner_worker.contract.times import Micros
 from learner_worker.errors import RecordError, UpgradeRequiredError
 
 FACT_VERSION: Final = 1
+MARKER_VERSION: Final = 2
+"""Of a newer format than facts: a worker that does not know markers stops, instead of remembering on."""
 
 # What SQLite can hold: a number beyond it would stop the shard instead of becoming a dead letter.
 _Time = Annotated[Micros, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -57,12 +63,21 @@ class Fact(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     v: int = FACT_VERSION
 
 
+class ForgetMarker(msgspec.Struct, frozen=True, gc=False):
+    """Until when an agent is forgotten, in microseconds since 1970: what is not later counts for nothing."""
+
+    agent_id: AgentId
+    forget_until: _Time
+    v: int = MARKER_VERSION
+
+
 class _Versioned(msgspec.Struct, gc=False):
     v: int = FACT_VERSION
 
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Fact)
+_marker_decoder = msgspec.json.Decoder(ForgetMarker)
 _version_decoder = msgspec.json.Decoder(_Versioned)
 
 
@@ -74,6 +89,11 @@ def description_digest(description: str) -> str:
 def encode_fact(fact: Fact) -> tuple[bytes, bytes]:
     """The record's key and value: JSON, both."""
     return _encoder.encode(_version_of(fact)), _encoder.encode(fact)
+
+
+def encode_marker(marker: ForgetMarker) -> tuple[bytes, bytes]:
+    """The record's key and value: JSON, both. No fact has such a key: theirs have five items."""
+    return _encoder.encode(("forget", marker.agent_id, marker.forget_until)), _encoder.encode(marker)
 
 
 def _version_of(fact: Fact) -> tuple[object, ...]:
@@ -98,6 +118,30 @@ def _lacks_text(agent_id: AgentId, close: Close, bid: Bid | None) -> bool:
     return expected and close.description is None
 
 
+def decode_outcome_record(value: bytes) -> Fact | ForgetMarker:
+    """The fact or the marker in a record's value.
+
+    Raises:
+        UpgradeRequiredError: a newer learner wrote it.
+        RecordError: it is neither.
+    """
+    found: Fact | ForgetMarker
+    try:
+        found = _decoder.decode(value)
+    except msgspec.ValidationError as error:
+        marker = _marker_in(value)
+        if marker is None:
+            _require_known_version(value)
+            raise RecordError("invalid-fact", f"not a fact of the learner: {error}") from error
+        found = marker
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordError("not-json", f"not JSON: {error}") from error
+    known = FACT_VERSION if isinstance(found, Fact) else MARKER_VERSION
+    if found.v > known:
+        raise _upgrade_required(found.v)
+    return found
+
+
 def decode_fact(value: bytes) -> Fact:
     """The fact in a record's value.
 
@@ -105,16 +149,17 @@ def decode_fact(value: bytes) -> Fact:
         UpgradeRequiredError: a newer learner wrote it.
         RecordError: it is no fact.
     """
+    found = decode_outcome_record(value)
+    if isinstance(found, ForgetMarker):
+        raise RecordError("invalid-fact", "a marker that forgets an agent, not a fact")
+    return found
+
+
+def _marker_in(value: bytes) -> ForgetMarker | None:
     try:
-        fact = _decoder.decode(value)
-    except msgspec.ValidationError as error:
-        _require_known_version(value)
-        raise RecordError("invalid-fact", f"not a fact of the learner: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RecordError("not-json", f"not JSON: {error}") from error
-    if fact.v > FACT_VERSION:
-        _require_known_version(value)
-    return fact
+        return _marker_decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _require_known_version(value: bytes) -> None:
@@ -122,8 +167,12 @@ def _require_known_version(value: bytes) -> None:
         version = _version_decoder.decode(value).v
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
-    if version > FACT_VERSION:
-        raise UpgradeRequiredError(
-            f"learner-outcomes holds records of format {version}, this worker reads up to {FACT_VERSION}: "
-            "upgrade this worker"
-        )
+    if version > MARKER_VERSION:
+        raise _upgrade_required(version)
+
+
+def _upgrade_required(version: int) -> UpgradeRequiredError:
+    return UpgradeRequiredError(
+        f"learner-outcomes holds records of format {version}, this worker reads up to {MARKER_VERSION}: "
+        "upgrade this worker"
+    )

@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from pydantic_core import core_schema
 
 from learner_worker.contract.events import AuctionClosed, BidPlaced, TaskFinished
-from learner_worker.contract.outcomes import FACT_VERSION, Fact
+from learner_worker.contract.outcomes import FACT_VERSION, MARKER_VERSION, Fact, ForgetMarker
 from learner_worker.contract.suggestions import (
     AgentMetricsRecord,
     SuggestBidError,
@@ -36,6 +36,7 @@ _WRITTEN: Mapping[str, type[BaseModel]] = {
     "agent-metrics": AgentMetricsRecord,
 }
 _FACT = "outcome-fact"
+_MARKER = "forget-marker"
 _BEYOND_SCHEMA = (
     "What JSON Schema cannot say: an integer is written without a fraction (1.0 is refused); a time is "
     "RFC 3339's grammar exactly, of the years 1970 to 9998; text holds no lone surrogates; a record is "
@@ -51,7 +52,11 @@ def schemas() -> dict[str, JsonSchemaValue]:
         for name, model in _ACCEPTED.items()
     }
     written = {name: _document(name, _of_model(model, "serialization")) for name, model in _WRITTEN.items()}
-    return {**accepted, **written, _FACT: _document(_FACT, _of_fact(), FACT_VERSION)}
+    own = {
+        _FACT: _document(_FACT, _of_struct(Fact, FACT_VERSION), FACT_VERSION),
+        _MARKER: _document(_MARKER, _of_struct(ForgetMarker, MARKER_VERSION), MARKER_VERSION),
+    }
+    return {**accepted, **written, **own}
 
 
 def schema_text(schema: JsonSchemaValue) -> str:
@@ -90,11 +95,11 @@ def _of_model(model: type[BaseModel], mode: JsonSchemaMode) -> JsonSchemaValue:
     return model.model_json_schema(schema_generator=_Generator, mode=mode)
 
 
-def _of_fact() -> JsonSchemaValue:
-    definitions = msgspec.json.schema(Fact)["$defs"]
-    fact: JsonSchemaValue = definitions.pop(Fact.__name__)
-    fact["properties"]["v"]["maximum"] = FACT_VERSION
-    return {**fact, "$defs": definitions}
+def _of_struct(struct: type[msgspec.Struct], version: int) -> JsonSchemaValue:
+    definitions = msgspec.json.schema(struct)["$defs"]
+    schema: JsonSchemaValue = definitions.pop(struct.__name__)
+    schema["properties"]["v"]["maximum"] = version
+    return {**schema, "$defs": definitions} if definitions else schema
 
 
 def _document(name: str, schema: JsonSchemaValue, version: int = _CONTRACT_VERSION) -> JsonSchemaValue:

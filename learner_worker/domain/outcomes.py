@@ -5,9 +5,10 @@ facts matters.
 
 Retention takes parts away by their own time: a part before the cutoff is as if it had never been published.
 Each part's greatest is its latest, so taking away before a join or after it is the same, and so are one
-step of the cutoff and many: order does not matter here either.
+step of the cutoff and many: order does not matter here either. A forgotten agent has a cutoff of its own.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from learner_worker.contract.fields import AgentId, TaskId
@@ -73,6 +74,19 @@ def later_cutoff(one: Cutoff | None, other: Cutoff | None) -> Cutoff | None:
     return Cutoff(max(one.closes, other.closes), max(one.others, other.others))
 
 
+def forgotten_cutoff(until: Micros) -> Cutoff:
+    """The cutoff of an agent that is forgotten until a time, that moment included."""
+    return Cutoff(Micros(until + 1), Micros(until + 1))
+
+
+def agents_cutoff(
+    agent_id: AgentId, cutoff: Cutoff | None, forgotten: Mapping[AgentId, Micros]
+) -> Cutoff | None:
+    """The cutoff of one agent: everybody's, or later if the agent is forgotten until later."""
+    until = forgotten.get(agent_id)
+    return cutoff if until is None else later_cutoff(cutoff, forgotten_cutoff(until))
+
+
 def living(outcome: Outcome, cutoff: Cutoff) -> Outcome:
     """The outcome without its expired parts; the same object when none has expired."""
     task_id, agent_id, close, bid, result = outcome
@@ -102,6 +116,17 @@ def facts_of(outcome: Outcome) -> list[Fact]:
     told = without_text(close) if close is not None and bid is not None else close
     settled = [] if close is None and bid is None else [Fact(task_id, agent_id, told, bid)]
     return settled if result is None else [*settled, Fact(task_id, agent_id, result=result)]
+
+
+def facts_behind(row: Outcome) -> Iterator[Fact]:
+    """The facts that may stand in the changelog for a row: the close alone may have come before the bid."""
+    task_id, agent_id, close, bid, result = row
+    if close is not None or bid is not None:
+        yield Fact(task_id, agent_id, close, bid)
+    if close is not None and bid is not None:
+        yield Fact(task_id, agent_id, close)
+    if result is not None:
+        yield Fact(task_id, agent_id, result=result)
 
 
 def join(outcome: Outcome, fact: Fact) -> Outcome:

@@ -1,13 +1,17 @@
 """The fold of a shard's changelog: facts into rows, for an owner, a standby and a file made anew."""
 
 import asyncio
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Protocol
 
-from learner_worker.contract.outcomes import Fact, decode_fact
+from learner_worker.contract.fields import AgentId
+from learner_worker.contract.outcomes import Fact, ForgetMarker, decode_outcome_record
+from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
+from learner_worker.domain.outcomes import Cutoff, Outcome, agents_cutoff, living_fact
 from learner_worker.errors import RecordError
-from learner_worker.stages.learn import FactRecord, Learn
+from learner_worker.stages.learn import FactRecord, Learn, MarkerRecord
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint
 from learner_worker.stream.records import Record, chunked
@@ -20,6 +24,7 @@ _WRITTEN = 20_000
 """Facts joined between two transactions: what memory holds besides the cache."""
 BEYOND_ANY_END = 2**62
 """The position of a file whose rows the changelog may lack: whoever owns the shard publishes them again."""
+_Content = Fact | ForgetMarker | None
 
 
 class Sieve(Protocol):
@@ -33,16 +38,38 @@ class Sieve(Protocol):
         """A tombstone was read."""
         ...
 
+    def swept(self, row: Outcome, cutoff: Cutoff) -> None:
+        """A row is about to lose what lies before a cutoff."""
+        ...
+
+    def outdated(self, marker: ForgetMarker) -> None:
+        """A marker was read that says less than a later one."""
+        ...
+
 
 class Unsieved:
-    """Everything counts: for a file whose rows an owner will sweep."""
+    """Everything counts but what markers forget: for a file whose rows an owner will sweep.
+
+    Args:
+        forgotten: until when agents are forgotten; learn adds to it.
+    """
+
+    def __init__(self, forgotten: Mapping[AgentId, Micros]) -> None:
+        self._forgotten = forgotten
 
     def read(self, fact: Fact) -> Fact | None:
-        """The fact as it is."""
-        return fact
+        """The fact without what is forgotten of its agent."""
+        cutoff = agents_cutoff(fact.agent_id, None, self._forgotten)
+        return fact if cutoff is None else living_fact(fact, cutoff)
 
     def forgotten(self, key: bytes | None) -> None:
         """A tombstone says nothing that rows would not say."""
+
+    def swept(self, row: Outcome, cutoff: Cutoff) -> None:
+        """The owner tombstones its facts."""
+
+    def outdated(self, marker: ForgetMarker) -> None:
+        """The owner tombstones it."""
 
 
 class Intake:
@@ -76,27 +103,56 @@ class Intake:
         """
         changed = 0
         for batch in chunked(records, _LOADED):
-            facts = list(self._decoded(batch))
-            rows = await self._learn.load(facts)
-            for chunk in chunked(facts, _CHUNK):
-                changed += self._learn.apply(chunk, rows)  # to the position no await: a cut sees both
-                self._positions[self._topic] = chunk[-1].offset + 1
-                await asyncio.sleep(0)
+            for forgets, run in itertools.groupby(self._decoded(batch), _is_marker):
+                if forgets:
+                    await self._take_markers(run)
+                else:
+                    changed += await self._take_facts(run)
             self._positions[self._topic] = batch[-1].offset + 1
         return changed
 
-    def _decoded(self, batch: Sequence[Record]) -> Iterator[FactRecord]:
+    async def _take_facts(self, run: Iterable[tuple[Record, _Content]]) -> int:
+        changed = 0
+        facts = list(self._sieved(run))
+        rows = await self._learn.load(facts)
+        for chunk in chunked(facts, _CHUNK):
+            changed += self._learn.apply(chunk, rows)  # to the position no await: a cut sees both
+            self._positions[self._topic] = chunk[-1].offset + 1
+            await asyncio.sleep(0)
+        return changed
+
+    async def _take_markers(self, run: Iterable[tuple[Record, _Content]]) -> None:
+        """Forgets what markers say, before anything that follows them is looked at."""
+        markers = [
+            MarkerRecord(record.offset, record.timestamp, content)
+            for record, content in run
+            if isinstance(content, ForgetMarker)
+        ]
+        # To the position no await: a cut sees both.
+        outdated = await self._learn.forget(markers, self._sieve.swept)
+        self._positions[self._topic] = markers[-1].offset + 1
+        for marker in outdated:
+            self._sieve.outdated(marker)
+
+    def _decoded(self, batch: Sequence[Record]) -> Iterator[tuple[Record, _Content]]:
+        """What the records say; a tombstone nothing."""
         for record in batch:
-            if record.value is None:
-                self._sieve.forgotten(record.key)
-                continue
             try:
-                fact = self._sieve.read(decode_fact(record.value))
+                yield record, None if record.value is None else decode_outcome_record(record.value)
             except RecordError as error:
                 self._unreadable(record, error)
-                continue
-            if fact is not None:
+
+    def _sieved(self, run: Iterable[tuple[Record, _Content]]) -> Iterator[FactRecord]:
+        """Facts, without what does not count."""
+        for record, content in run:
+            if not isinstance(content, Fact):
+                self._sieve.forgotten(record.key)
+            elif (fact := self._sieve.read(content)) is not None:
                 yield FactRecord(record.offset, record.timestamp, fact)
+
+
+def _is_marker(item: tuple[Record, _Content]) -> bool:
+    return isinstance(item[1], ForgetMarker)
 
 
 class Fold:
@@ -111,12 +167,20 @@ class Fold:
         unreadable: how many of them are no facts; they are passed over, as a shard passes over them.
     """
 
-    def __init__(self, file: ShardFile, topic: TopicName, *, position: int, cached_agents: int) -> None:
-        self.learn = Learn(file, cached_agents=cached_agents)
+    def __init__(
+        self,
+        file: ShardFile,
+        topic: TopicName,
+        *,
+        position: int,
+        cached_agents: int,
+        forgotten: dict[AgentId, Micros],
+    ) -> None:
+        self.learn = Learn(file, cached_agents=cached_agents, forgotten=forgotten)
         self.records = 0
         self.unreadable = 0
         self._positions = {topic: position}
-        self._intake = Intake(self.learn, self._positions, topic, Unsieved(), self._pass_over)
+        self._intake = Intake(self.learn, self._positions, topic, Unsieved(forgotten), self._pass_over)
         self._file = file
         self._topic = topic
         self._unwritten = 0
@@ -125,7 +189,13 @@ class Fold:
     async def open(cls, file: ShardFile, topic: TopicName, *, cached_agents: int) -> "Fold":
         """Goes on where the file ends."""
         positions = await file.load_positions()
-        return cls(file, topic, position=positions.get(topic, 0), cached_agents=cached_agents)
+        return cls(
+            file,
+            topic,
+            position=positions.get(topic, 0),
+            cached_agents=cached_agents,
+            forgotten=await file.load_forgotten(),
+        )
 
     @property
     def position(self) -> int:
@@ -175,6 +245,7 @@ class Fold:
                 outcomes=changes.outcomes,
                 agents=changes.agents,
                 keywords=changes.keywords,
+                forgotten=changes.forgotten,
             )
         )
         self.learn.written()

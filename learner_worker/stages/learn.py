@@ -5,19 +5,21 @@ learner-outcomes -> the shard's file, the metrics cache, learner-agent-metrics
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from learner_worker.contract.fields import AgentId
-from learner_worker.contract.outcomes import Fact
+from learner_worker.contract.outcomes import Fact, ForgetMarker
 from learner_worker.contract.suggestions import AgentMetrics, AgentMetricsRecord, LearnedKeyword
-from learner_worker.contract.times import format_time, record_micros
+from learner_worker.contract.times import Micros, format_time, record_micros
 from learner_worker.domain.keywords import Tally, strongest
 from learner_worker.domain.metrics import Change, Metrics, change, plus
-from learner_worker.domain.outcomes import Cutoff, Outcome, join, living
+from learner_worker.domain.outcomes import Cutoff, Outcome, forgotten_cutoff, join, living
 from learner_worker.store.statements import AgentRow, OutcomeKey
 
 _NO_TALLY = Tally()
+_CHUNK = 100
+"""Rows of a forgotten agent that are looked at between two yields to the event loop."""
 
 
 class Rows(Protocol):
@@ -30,6 +32,18 @@ class Rows(Protocol):
     async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
         """The metrics and keywords of the given agents."""
         ...
+
+    def keys_of_agents(self, ids: Sequence[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
+        """The keys of all rows of the given agents, in pages."""
+        ...
+
+
+class MarkerRecord(NamedTuple):
+    """A marker as read: with its offset and record time (ms) in learner-outcomes."""
+
+    offset: int
+    timestamp_ms: int
+    marker: ForgetMarker
 
 
 class FactRecord(NamedTuple):
@@ -82,9 +96,10 @@ class LearnChanges(NamedTuple):
     outcomes: Mapping[OutcomeKey, Outcome]
     agents: Mapping[AgentId, AgentRow]
     keywords: Mapping[tuple[AgentId, str], Tally]
+    forgotten: Mapping[AgentId, Micros]
 
 
-_NO_CHANGES = LearnChanges({}, {}, {})
+_NO_CHANGES = LearnChanges({}, {}, {}, {})
 
 
 class Learn:
@@ -93,9 +108,12 @@ class Learn:
     Args:
         rows: the shard's file.
         cached_agents: how many agents stay in memory; changed ones always do.
+        forgotten: until when agents are forgotten, as the file says; markers are added to it.
     """
 
-    def __init__(self, rows: Rows, *, cached_agents: int) -> None:
+    def __init__(
+        self, rows: Rows, *, cached_agents: int, forgotten: dict[AgentId, Micros] | None = None
+    ) -> None:
         self._rows = rows
         self._cached_agents = cached_agents
         self._agents: OrderedDict[AgentId, Agent] = OrderedDict()
@@ -103,6 +121,8 @@ class Learn:
         self._outcomes: dict[OutcomeKey, Outcome] = {}
         self._agent_rows: dict[AgentId, AgentRow] = {}
         self._tallies: dict[tuple[AgentId, str], Tally] = {}
+        self.forgotten: dict[AgentId, Micros] = {} if forgotten is None else forgotten
+        self._newly_forgotten: dict[AgentId, Micros] = {}
         self._writing = _NO_CHANGES
         self._pinned: set[AgentId] = set()
         self.unpublished: set[AgentId] = set()
@@ -113,11 +133,15 @@ class Learn:
 
     async def _load(self, keys: Collection[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
         self._pinned = {agent_id for _, agent_id in keys}
+        held = await self._outcomes_of(keys)
+        await self.agents(self._pinned)
+        return held
+
+    async def _outcomes_of(self, keys: Collection[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
         held = {key: row for key in keys if (row := self._in_memory(key)) is not None}
         missing = [key for key in keys if key not in held]
         if missing:
             held.update(await self._rows.load_outcomes(missing))
-        await self.agents(self._pinned)
         return held
 
     def apply(self, records: Iterable[FactRecord], rows: dict[OutcomeKey, Outcome]) -> int:
@@ -143,6 +167,83 @@ class Learn:
             self._change(agent, difference, now_ms, agent.row.outcome_offset)
         return True
 
+    async def forget(
+        self, records: Sequence[MarkerRecord], swept: Callable[[Outcome, Cutoff], None]
+    ) -> list[ForgetMarker]:
+        """Takes what markers forget out of all rows of their agents.
+
+        The markers and what they take away are in one cut, or in none. Not while facts that were loaded are
+        still to be applied. Every agent named has its metrics record written anew, changed or not: it says
+        that the marker was read.
+
+        Args:
+            swept: told of every row that loses something, as it was, before any does.
+
+        Returns:
+            The markers, of these and of those known before, that say less than a later one.
+        """
+        later, outdated = self._later(records)
+        last = {record.marker.agent_id: record for record in records}
+        self._pinned = set(last)
+        await self.agents(last)
+        losses = [loss async for loss in self._losses(later, swept)]
+        # From here on no await: a cut sees all or nothing.
+        for row, difference in losses:
+            self._outcomes[row.task_id, row.agent_id] = row
+            if difference:
+                record = last[row.agent_id]
+                self._change(self._agents[row.agent_id], difference, record.timestamp_ms, record.offset)
+        self.forgotten.update(later)
+        self._newly_forgotten.update(later)
+        for agent_id, record in last.items():
+            self._note_marker(self._agents[agent_id], record.offset)
+        return outdated
+
+    def _later(self, records: Iterable[MarkerRecord]) -> tuple[dict[AgentId, Micros], list[ForgetMarker]]:
+        """Until when agents are to be forgotten, where that is later than what is known; what is not."""
+        later: dict[AgentId, Micros] = {}
+        outdated: list[ForgetMarker] = []
+        for _, _, marker in records:
+            agent_id, until = marker.agent_id, marker.forget_until
+            known = later.get(agent_id, self.forgotten.get(agent_id))
+            if known is None or until > known:
+                later[agent_id] = until
+            if known is not None and until != known:
+                outdated.append(ForgetMarker(agent_id, min(until, known)))
+        return later, outdated
+
+    async def _losses(
+        self, until: Mapping[AgentId, Micros], swept: Callable[[Outcome, Cutoff], None]
+    ) -> AsyncIterator[tuple[Outcome, Change]]:
+        """What is left of each row that loses something, and what that makes of the metrics."""
+        async for key_page in self._keys_of(until):
+            for start in range(0, len(key_page), _CHUNK):
+                rows = await self._outcomes_of(key_page[start : start + _CHUNK])
+                for row in rows.values():
+                    cutoff = forgotten_cutoff(until[row.agent_id])
+                    left = living(row, cutoff)
+                    if left is not row:
+                        swept(row, cutoff)
+                        yield left, change(row, left)
+                await asyncio.sleep(0)
+
+    async def _keys_of(self, ids: Collection[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
+        """The keys of all rows of some agents, those in memory first; no other row comes meanwhile."""
+        if not ids:
+            return
+        in_memory = {
+            key for rows in (self._outcomes, self._writing.outcomes) for key in rows if key[1] in ids
+        }
+        yield list(in_memory)
+        async for page in self._rows.keys_of_agents(list(ids)):
+            yield [key for key in page if key not in in_memory]
+
+    def _note_marker(self, agent: Agent, offset: int) -> None:
+        """The agent's metrics cover the marker; without outcomes they are those of a new agent."""
+        agent.row = agent.row._replace(outcome_offset=offset) if agent.known else AgentRow()
+        self._agent_rows[agent.agent_id] = agent.row
+        self.unpublished.add(agent.agent_id)
+
     async def agents(self, ids: Iterable[AgentId]) -> dict[AgentId, Agent]:
         """The given agents, from the cache or the file; an unknown agent is a new one."""
         async with self._loading:
@@ -162,8 +263,8 @@ class Learn:
 
     def cut(self) -> LearnChanges:
         """Freezes what changed since the last cut; it stays readable until `written`."""
-        self._writing = LearnChanges(self._outcomes, self._agent_rows, self._tallies)
-        self._outcomes, self._agent_rows, self._tallies = {}, {}, {}
+        self._writing = LearnChanges(self._outcomes, self._agent_rows, self._tallies, self._newly_forgotten)
+        self._outcomes, self._agent_rows, self._tallies, self._newly_forgotten = {}, {}, {}, {}
         return self._writing
 
     def written(self) -> None:

@@ -10,6 +10,10 @@ then, one step of the cutoff or many, copies, redelivery and re-reading all end 
 that costs at the edge: a bid placed more than a horizon before its close, or a result that much older than
 its close, expires before that close does; everywhere alike.
 
+A forgotten agent has a cutoff of its own, by its marker in the changelog, with or without a retention. learn
+takes its rows' parts away in the moment the marker is read (`Learn.forget`); here it is what filters facts on
+their way out and in, and what the changelog is relieved of.
+
 1. now: the lesser of this worker's clock and the newest record time the shard has read from its sources.
    Neither a worker's nor a publisher's wrong clock alone forgets anything; a silent swarm forgets nothing.
 2. The cutoff moves in steps of a hundredth of the retention, never back: it is in the file, written with
@@ -31,13 +35,21 @@ and expired they say nothing, until a shard is restored from the beginning: then
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from learner_worker.contract.outcomes import Fact, encode_fact
+from learner_worker.contract.fields import AgentId
+from learner_worker.contract.outcomes import Fact, ForgetMarker, encode_fact, encode_marker
 from learner_worker.contract.times import Micros
-from learner_worker.domain.outcomes import Cutoff, Outcome, later_cutoff, living_fact
+from learner_worker.domain.outcomes import (
+    Cutoff,
+    Outcome,
+    agents_cutoff,
+    facts_behind,
+    later_cutoff,
+    living_fact,
+)
 from learner_worker.store.statements import OutcomeKey
 
 SCANNED: Final = 5_000
@@ -86,10 +98,18 @@ class Retention:
     Args:
         filed: the cutoff in the shard's file.
         committed: the cutoff in the commit's metadata, maybe another owner's.
+        forgotten: until when agents of this shard are forgotten; learn adds to it.
     """
 
-    def __init__(self, policy: Policy, filed: Cutoff | None, committed: Cutoff | None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        filed: Cutoff | None,
+        committed: Cutoff | None,
+        forgotten: Mapping[AgentId, Micros] | None = None,
+    ) -> None:
         self._policy = policy
+        self._forgotten = {} if forgotten is None else forgotten
         self.cutoff = later_cutoff(filed, committed)
         self._written = filed
         self._cut: Cutoff | None = filed
@@ -123,29 +143,44 @@ class Retention:
 
     def living(self, facts: Iterable[Fact]) -> list[Fact]:
         """The facts on their way out, without what has expired."""
-        if self.cutoff is None:
+        if self.cutoff is None and not self._forgotten:
             return list(facts)
-        left = (living_fact(fact, self.cutoff) for fact in facts)
+        left = (self._living(fact, self._cutoff_of(fact)) for fact in facts)
         return [fact for fact in left if fact is not None]
 
     def read(self, fact: Fact) -> Fact | None:
         """A fact of the changelog, without what has expired; it is remembered for its tombstone."""
-        if self.cutoff is None:
-            return fact
-        left = living_fact(fact, self.cutoff)
+        return self._read(fact, self._cutoff_of(fact))
+
+    def _read(self, fact: Fact, cutoff: Cutoff | None) -> Fact | None:
+        left = self._living(fact, cutoff)
         if left is not fact:
             self._spent[encode_fact(fact)[0]] = left
         return left
+
+    def _cutoff_of(self, fact: Fact) -> Cutoff | None:
+        return agents_cutoff(fact.agent_id, self.cutoff, self._forgotten)
+
+    def _living(self, fact: Fact, cutoff: Cutoff | None) -> Fact | None:
+        return fact if cutoff is None else living_fact(fact, cutoff)
 
     def forgotten(self, key: bytes | None) -> None:
         """A tombstone was read: nothing more to do about that key."""
         if key is not None:
             self._spent.pop(key, None)
 
-    def swept(self, row: Outcome) -> None:
-        """A row lost parts: the facts that may have brought them are to be tombstoned."""
-        for fact in _facts_behind(row):
-            self.read(fact)
+    def swept(self, row: Outcome, cutoff: Cutoff) -> None:
+        """A row loses parts: the facts that may have brought them are to be tombstoned."""
+        for fact in facts_behind(row):
+            self._read(fact, cutoff)
+
+    def outdated(self, marker: ForgetMarker) -> None:
+        """A later marker of the agent was read: this one is to be tombstoned."""
+        self._spent[encode_marker(marker)[0]] = None
+
+    def leaves(self, agent_id: AgentId) -> bool:
+        """Whether an agent without outcomes is one of whom nothing is to be left."""
+        return self.cutoff is not None or agent_id in self._forgotten
 
     def due(self, *, restored: bool) -> list[tuple[bytes, Fact | None]]:
         """Keys to tombstone, or, in place of one, what is left of its fact and has to be sent before.
@@ -181,17 +216,6 @@ class Retention:
         if self._after is None:
             self._swept, self._sweeping = cutoff, None
         return keys
-
-
-def _facts_behind(row: Outcome) -> Iterator[Fact]:
-    """The facts that may stand in the changelog for a row: the close alone may have come before the bid."""
-    task_id, agent_id, close, bid, result = row
-    if close is not None or bid is not None:
-        yield Fact(task_id, agent_id, close, bid)
-    if close is not None and bid is not None:
-        yield Fact(task_id, agent_id, close)
-    if result is not None:
-        yield Fact(task_id, agent_id, result=result)
 
 
 def noted(cutoff: Cutoff | None) -> str:

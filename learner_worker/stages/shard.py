@@ -16,7 +16,7 @@ from learner_worker.contract.codec import (
     readable_id,
 )
 from learner_worker.contract.fields import AgentId, Shard, TaskId
-from learner_worker.contract.outcomes import Fact, encode_fact
+from learner_worker.contract.outcomes import Fact, ForgetMarker, encode_fact, encode_marker
 from learner_worker.contract.reading import Closed, Finished, Placed, ReadEvent, read_event
 from learner_worker.contract.times import Micros, record_micros
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames
@@ -119,13 +119,14 @@ class ShardState:
         positions: dict[TopicName, int],
         restore_until: int,
         retention: Retention,
+        forgotten: dict[AgentId, Micros],
     ) -> None:
         self.number = number
         self.positions = positions
         self._around = around
         self._file = file
         self._settle = Settle(tolerance_micros=around.tolerance_micros, horizon_micros=around.horizon_micros)
-        self.learn = Learn(file, cached_agents=around.cached_agents)
+        self.learn = Learn(file, cached_agents=around.cached_agents, forgotten=forgotten)
         self._intake = Intake(self.learn, positions, around.topics.outcomes, retention, self._bury)
         self._restore_until = restore_until
         self.retention = retention
@@ -153,9 +154,9 @@ class ShardState:
             around.instruments.records_lost.labels(topic).inc(count)
         auctions = {} if rewound else await file.load_auctions()
         known = marks.committed.get(around.topics.outcomes)
-        retention = Retention(
-            around.retention, await file.load_cutoff(), None if known is None else read_note(known.metadata)
-        )
+        noted_cutoff = None if known is None else read_note(known.metadata)
+        forgotten = await file.load_forgotten()
+        retention = Retention(around.retention, await file.load_cutoff(), noted_cutoff, forgotten)
         lost_end = filed.get(around.topics.outcomes, 0) > marks.ends[around.topics.outcomes][1]
         shard = cls(
             number,
@@ -164,6 +165,7 @@ class ShardState:
             positions=positions,
             restore_until=marks.ends[around.topics.outcomes][1],
             retention=retention,
+            forgotten=forgotten,
         )
         await shard._remember(auctions)
         shard.learn.unpublished |= await file.load_unpublished()
@@ -295,13 +297,16 @@ class ShardState:
         self._around.instruments.facts.inc(len(facts))
 
     async def _publish_rows(self) -> None:
-        """Writes every row into the changelog again: Kafka lost its end, or all of it.
+        """Writes every marker and row into the changelog again: Kafka lost its end, or all of it.
 
         Raises:
             SendError: Kafka did not take it; the file still says that this is to be done.
         """
         outcomes_topic = self._around.topics.outcomes
         await self._file.write(Checkpoint({outcomes_topic: BEYOND_ANY_END}))
+        for agent_id, until in self.learn.forgotten.items():
+            marker = ForgetMarker(agent_id, until)
+            self._around.outbox.append(outcomes_topic, self.number, *encode_marker(marker))
         async for outcomes in self._file.all_outcomes():
             self._send([fact for outcome in outcomes for fact in facts_of(outcome)])
             await self._around.outbox.send()
@@ -366,6 +371,7 @@ class ShardState:
         unpublished = self._take_unpublished()
         positions[self._around.topics.metrics] = self._compared()
         published, self._confirmed = self._confirmed - self.learn.unpublished | unpublished, set()
+        leaving = {agent_id for agent_id in published if self.retention.leaves(agent_id)}
         changes, auctions, cutoff = self.learn.cut(), self._settle.cut(), self.retention.cut()
         rewinds = {
             topic: self._settle.rewind_offset(topic, positions[topic]) for topic in self._around.sources
@@ -374,7 +380,7 @@ class ShardState:
         self._count_auctions()
         return ShardCut(
             self._file,
-            lambda: Checkpoint(positions, auctions, *changes, published, cutoff),
+            lambda: Checkpoint(positions, auctions, *changes, published, cutoff, leaving),
             lambda: self._publish(unpublished),
             {
                 topic: Committed(offset, f"{REWIND}{rewinds.get(topic, offset)}{notes.get(topic, '')}")
@@ -459,7 +465,7 @@ class ShardState:
         async with self._learning:
             rows = await self.learn.expire(keys, cutoff, self._around.retention.now() // 1000)
         for row in rows:
-            self.retention.swept(row)
+            self.retention.swept(row, cutoff)
         self._around.instruments.outcomes_expired.inc(
             sum(row.counts and not living(row, cutoff).counts for row in rows)
         )
@@ -476,8 +482,10 @@ class ShardState:
             await self._around.outbox.send()
 
     def _record_of(self, agent: Agent) -> bytes | None:
-        """An agent's metrics record; a tombstone once all of its outcomes have expired."""
-        return encode_message(agent.record()) if agent.known or self.retention.cutoff is None else None
+        """An agent's metrics record; a tombstone once all of its outcomes have expired or are forgotten."""
+        if agent.known or not self.retention.leaves(agent.agent_id):
+            return encode_message(agent.record())
+        return None
 
     def _content_of(self, agent: Agent) -> MetricsContent | None:
         record = self._record_of(agent)

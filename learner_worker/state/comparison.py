@@ -6,13 +6,15 @@ Both sides are read in the order of their keys, side by side; memory holds a row
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from learner_worker.contract.fields import AgentId
+from learner_worker.contract.times import Micros
 from learner_worker.domain.metrics import Metrics, change, plus
-from learner_worker.domain.outcomes import Cutoff, living
+from learner_worker.domain.outcomes import Cutoff, agents_cutoff, living
 from learner_worker.store.snapshot import Snapshot
 from learner_worker.store.statements import SqlRow, outcome_of, outcome_row
 
@@ -120,28 +122,35 @@ class _Agent(msgspec.Struct, frozen=True):
     tallies: dict[str, SqlRow] = {}
 
 
-def compare(file: Snapshot, fold: Snapshot) -> Comparison:
+def compare(
+    file: Snapshot, fold: Snapshot, *, forgotten_later: Mapping[AgentId, Micros] | None = None
+) -> Comparison:
     """Compares a file with a fold up to the same position.
 
     Where outcomes expire, what has expired may be in either and is left out. The file's metrics, which count
     its rows until they are swept, are then held against its own rows.
+
+    Args:
+        forgotten_later: until when agents are forgotten by markers after that position: the file may still
+            hold what has left the changelog because of them, and it is left out, too.
     """
-    comparison, cutoff = Comparison(), file.cutoff()
-    ours, theirs = _living(file, cutoff), _living(fold, cutoff)
+    comparison, cutoff, later = Comparison(), file.cutoff(), forgotten_later or {}
+    ours, theirs = _living(file, cutoff, later), _living(fold, cutoff, later)
     for pair in side_by_side(ours, theirs, _row_key):
         comparison.row(*pair)
-    for agents in side_by_side(_stored(file), _counted(fold if cutoff is None else file), _agent_key):
+    for agents in side_by_side(
+        _stored(file), _counted(fold if cutoff is None and not later else file), _agent_key
+    ):
         comparison.agent(*agents)
     return comparison
 
 
-def _living(rows: Snapshot, cutoff: Cutoff | None) -> Iterator[SqlRow]:
-    if cutoff is None:
-        yield from rows.outcomes_by_task()
-        return
+def _living(rows: Snapshot, cutoff: Cutoff | None, forgotten: Mapping[AgentId, Micros]) -> Iterator[SqlRow]:
     for row in rows.outcomes_by_task():
-        left = living(outcome_of(row), cutoff)
-        if left.known:
+        theirs = agents_cutoff(AgentId(str(row[1])), cutoff, forgotten)
+        if theirs is None:
+            yield row
+        elif (left := living(outcome_of(row), theirs)).known:
             yield outcome_row(left)
 
 

@@ -1,14 +1,15 @@
 """Whether a shard's file says what the changelog says, up to the file's own position."""
 
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from learner_worker.contract.fields import Shard
-from learner_worker.contract.outcomes import decode_fact
+from learner_worker.contract.fields import AgentId, Shard
+from learner_worker.contract.outcomes import Fact, ForgetMarker, decode_outcome_record
+from learner_worker.contract.times import Micros
 from learner_worker.domain.outcomes import join
 from learner_worker.errors import ConfigurationError, RecordError, StateError, UnreadableFileError
 from learner_worker.stages.fold import Fold
@@ -103,39 +104,51 @@ async def _compared(shard: Shard, path: Path, changelog: Changelog, file: ShardF
         await changelog.fold(fold, shard, extent.first, extent.until)
         comparison = _compare(snapshot, file.path)
         if comparison.count and fold.records < extent.until:
-            await _take_later_copies(shard, snapshot, fold, changelog, extent)
-            comparison = _compare(snapshot, file.path)
+            later = await _take_later_copies(shard, snapshot, fold, changelog, extent)
+            comparison = _compare(snapshot, file.path, later)
     return _verdict(shard, extent, fold, comparison)
 
 
-def _compare(snapshot: Snapshot, folded: Path) -> Comparison:
+def _compare(
+    snapshot: Snapshot, folded: Path, forgotten_later: Mapping[AgentId, Micros] | None = None
+) -> Comparison:
     with snapshot_of(folded) as fold:
-        return compare(snapshot, fold)
+        return compare(snapshot, fold, forgotten_later=forgotten_later)
 
 
 async def _take_later_copies(
     shard: Shard, snapshot: Snapshot, fold: Fold, changelog: Changelog, extent: _Extent
-) -> None:
-    """Adds facts that compaction left only beyond the file's position.
+) -> dict[AgentId, Micros]:
+    """Adds facts that compaction left only beyond the file's position; who is forgotten there.
 
     Of facts with equal keys compaction keeps the last. The file may have read an earlier one that is gone
     now: such a fact, and only such a one, says nothing that the file's row does not hold already. Of a row
     that is wrong the fold may so lack facts: then more of its fields, and its agent's metrics, are listed.
     """
     _, end = await changelog.ends(shard)
+    forgotten: dict[AgentId, Micros] = {}
     async for batch in changelog.records(shard, extent.until, end):
-        await fold.take(list(_held(snapshot, batch)))
+        contents = list(_contents(batch))
+        await fold.take(_held(snapshot, contents))
+        for _, found in contents:
+            if isinstance(found, ForgetMarker):
+                until = max(found.forget_until, forgotten.get(found.agent_id, found.forget_until))
+                forgotten[found.agent_id] = until
     await fold.write()
+    return forgotten
 
 
-def _held(snapshot: Snapshot, batch: Sequence[Record]) -> list[Record]:
-    """The records whose facts the file's rows already hold."""
-    facts = []
+def _contents(batch: Sequence[Record]) -> Iterable[tuple[Record, Fact | ForgetMarker]]:
     for record in batch:
         try:
-            facts.append((record, decode_fact(record.value or b"")))
+            yield record, decode_outcome_record(record.value or b"")
         except RecordError:
             continue
+
+
+def _held(snapshot: Snapshot, contents: Sequence[tuple[Record, Fact | ForgetMarker]]) -> list[Record]:
+    """The records whose facts the file's rows already hold."""
+    facts = [(record, found) for record, found in contents if isinstance(found, Fact)]
     rows = snapshot.outcomes([(fact.task_id, fact.agent_id) for _, fact in facts])
     return [
         record

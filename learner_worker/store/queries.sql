@@ -88,6 +88,22 @@ SELECT closes, others FROM cutoff;
 INSERT INTO cutoff (only, closes, others) VALUES (1, ?, ?)
 ON CONFLICT (only) DO UPDATE SET closes = excluded.closes, others = excluded.others;
 
+-- name: load_forgotten
+-- Until when agents are forgotten.
+SELECT agent_id, until FROM forgotten;
+
+-- name: save_forgotten
+-- Part of a checkpoint.
+INSERT INTO forgotten (agent_id, until) VALUES (?, ?)
+ON CONFLICT (agent_id) DO UPDATE SET until = excluded.until;
+
+-- name: load_keys_of_agents
+-- Rows between two (task, agent) pairs that are of some agents, given as a JSON array, without an index.
+SELECT task_id, agent_id FROM outcomes
+WHERE (task_id, agent_id) > (?, ?) AND (task_id, agent_id) <= (?, ?)
+  AND agent_id IN (SELECT value FROM json_each(?))
+ORDER BY task_id, agent_id;
+
 -- name: load_agents
 -- The metrics of a batch of agents, given as a JSON array.
 SELECT a.agent_id, a.total_bids, a.auctions_won, a.tasks_completed, a.tasks_failed, a.priced_wins,

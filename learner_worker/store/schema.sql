@@ -1,4 +1,4 @@
--- One file a shard. Format 2; PRAGMA user_version says which format a file has.
+-- One file a shard. Format 3; PRAGMA user_version says which format a file has.
 
 -- Whose file this is: cluster_id, topic_prefix, partitions, shard. A mismatch refuses the start.
 CREATE TABLE identity (
@@ -71,3 +71,10 @@ CREATE TABLE cutoff (
     closes INTEGER NOT NULL,
     others INTEGER NOT NULL
 );
+
+-- Until when agents are forgotten (microseconds since 1970), from the changelog's markers: what is read of
+-- them later and is not later than that is refused. Written with the rows it took away; kept for ever.
+CREATE TABLE forgotten (
+    agent_id TEXT PRIMARY KEY,
+    until    INTEGER NOT NULL
+) WITHOUT ROWID;

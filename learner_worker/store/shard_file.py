@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from learner_worker.contract.fields import AgentId, Shard, TaskId
+from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.outcomes import Cutoff, Outcome
@@ -33,8 +34,10 @@ from learner_worker.store.statements import (
     writes_of,
 )
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 _BATCH = 500
+_SCANNED = 5_000
+"""Rows looked at in one read: about two milliseconds, in the file's own thread."""
 _MAX_LOG_BYTES = 16 * 2**20
 """A longer write-ahead log is emptied: SQLite itself starts it anew only in a moment without readers."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -43,6 +46,8 @@ _PRAGMAS = (
     # Kafka holds every fact: a power cut may cost the last checkpoints, and then the shard reads them again.
     "PRAGMA synchronous = NORMAL",
     "PRAGMA cache_size = -8000",
+    # Many builds of SQLite have it by default: what is deleted is overwritten, not only let go of.
+    "PRAGMA secure_delete = ON",
 )
 _log = structlog.get_logger("learner_worker.store")
 
@@ -158,6 +163,27 @@ class ShardFile:
         if len(keys) == limit:
             return keys, keys[-1]
         return keys, msgspec.convert(page_end[0], OutcomeKey) if page_end else None
+
+    async def load_forgotten(self) -> dict[AgentId, Micros]:
+        """Until when agents are forgotten."""
+        return dict(msgspec.convert(await self._read("load_forgotten"), list[tuple[AgentId, Micros]]))
+
+    async def keys_of_agents(self, ids: Sequence[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
+        """The keys of all rows of some agents, in pages.
+
+        Every row is looked at: an index by agent would cost every insert, for something that is rare.
+        """
+        parameter, after = ids_parameter(ids), ("", "")
+        while last := await self._page_end(after, _SCANNED):
+            found = await self._read("load_keys_of_agents", *after, *last, parameter)
+            yield [msgspec.convert(row, OutcomeKey) for row in found]
+            after = last
+
+    async def _page_end(self, after: tuple[str, str], scanned: int) -> tuple[str, str] | None:
+        """The key that so many rows lead to, or the table's last; None if none comes after."""
+        rows = await self._read("load_page_end", *after, scanned - 1) or await self._read("load_last_key")
+        last = (str(rows[0][0]), str(rows[0][1])) if rows else after
+        return last if last > after else None
 
     async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
         """The metrics and keywords of the given agents; unknown ones are left out."""

@@ -54,6 +54,10 @@ class Checkpoint:
     """A consistent cut of a shard: the positions, and every row that changed since the last one.
 
     A None stands for a row to delete, and so does an outcome of which nothing is known.
+
+    Attributes:
+        forgotten: until when agents are forgotten, of those of whom that changed.
+        leaving: published agents whose row goes if they have no outcomes.
     """
 
     positions: Mapping[TopicName, int]
@@ -61,8 +65,10 @@ class Checkpoint:
     outcomes: Mapping[OutcomeKey, Outcome] = field(default_factory=dict)
     agents: Mapping[AgentId, AgentRow] = field(default_factory=dict)
     keywords: Mapping[tuple[AgentId, str], Tally] = field(default_factory=dict)
+    forgotten: Mapping[AgentId, Micros] = field(default_factory=dict)
     published: Collection[AgentId] = ()
     cutoff: Cutoff | None = None
+    leaving: Collection[AgentId] = ()
 
 
 @functools.cache
@@ -92,8 +98,7 @@ def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
     yield "delete_outcome", (key for key, outcome in outcomes.items() if not outcome.known)
     yield "save_agent", (_agent_row(agent_id, row) for agent_id, row in checkpoint.agents.items())
     yield "mark_published", ((agent_id,) for agent_id in checkpoint.published)
-    forgetting = checkpoint.published if checkpoint.cutoff is not None else ()
-    yield "forget_agent", ((agent_id,) for agent_id in forgetting)
+    yield "forget_agent", ((agent_id,) for agent_id in checkpoint.leaving)
     keywords = checkpoint.keywords
     yield "save_keyword", ((*key, *tally) for key, tally in keywords.items() if any(tally))
     yield "delete_keyword", (key for key, tally in keywords.items() if not any(tally))
@@ -102,6 +107,7 @@ def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
     yield "delete_auction", gone
     yield "save_position", checkpoint.positions.items()
     yield "save_cutoff", () if checkpoint.cutoff is None else (checkpoint.cutoff,)
+    yield "save_forgotten", checkpoint.forgotten.items()
 
 
 def _held_auctions(auctions: Mapping[TaskId, AuctionState | None], gone: list[SqlRow]) -> Iterator[SqlRow]:

@@ -128,7 +128,7 @@ class Shard:
         await checkpoint(self.learn, self.rows)
         if self.retention.cutoff is not None:
             for row in await self.learn.expire(list(self.rows.outcomes), self.retention.cutoff, 0):
-                self.retention.swept(row)
+                self.retention.swept(row, self.retention.cutoff)
         while due := self.retention.due(restored=True):
             for key, left in due:
                 if left is None:

@@ -27,6 +27,9 @@ Where each invariant is judged:
 13. Retention deletes what nobody needs, or too much: of the tasks whose events are gone anything may have
     become, of all others nothing else than the model says (`World.lost_tasks`); it is said
     (`retention_overtakes_a_worker_that_is_down`).
+14. Of a forgotten agent nothing of before its marker is left in any file whose position is behind the
+   marker (`check_file`); at the end neither row nor metrics record is, and the changelog counts nothing of
+   it (`World._check_forgotten`, 1). That its facts leave the changelog, too, directed sequences ask for.
 
 What cannot hold, and is not asked for: a changelog that loses its end and grows past a file's position
 before that file's reader polls. Its offsets then stand for other records, and aiokafka knows no leader

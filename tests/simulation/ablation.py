@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import cast
 from unittest import mock
@@ -15,18 +15,20 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from learner_worker.contract import outcomes
 from learner_worker.contract.fields import AgentId, Shard
-from learner_worker.contract.outcomes import Bid, Close, Fact
+from learner_worker.contract.outcomes import Bid, Close, Fact, ForgetMarker
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain.auctions import Auction
 from learner_worker.domain.outcomes import Cutoff, Outcome, living_fact
 from learner_worker.errors import SendError
-from learner_worker.stages import learn, resuming, shard
+from learner_worker.stages import fold, learn, resuming, retention, shard
+from learner_worker.stages.fold import Unsieved
+from learner_worker.stages.learn import Learn, LearnChanges, MarkerRecord
 from learner_worker.stages.retention import Retention
 from learner_worker.stages.shard import ShardCut, ShardState
 from learner_worker.stages.standby import StandbyState
 from learner_worker.store.shard_file import ShardFile
-from learner_worker.store.statements import Checkpoint, SqlRow
+from learner_worker.store.statements import Checkpoint, OutcomeKey, SqlRow
 from learner_worker.stream import assignor, standbys
 from learner_worker.stream.cluster import Committed
 from learner_worker.stream.frontier import Frontier
@@ -36,6 +38,7 @@ from learner_worker.stream.placement import Claim, Placement, place
 from learner_worker.stream.records import Record
 from learner_worker.stream.standbys import Standbys
 from learner_worker.stream.writer import Writer
+from tests.simulation import world
 from tests.simulation.checks import InvariantError
 from tests.simulation.directed import SCENARIOS
 from tests.simulation.driver import run_seed
@@ -208,6 +211,9 @@ def _text_and_all(outcome: Outcome) -> list[Fact]:
     return [Fact(*outcome)]
 
 
+_publish_rows = ShardState._publish_rows
+
+
 async def _nothing_published_again(state: ShardState) -> None:
     await asyncio.sleep(0)
 
@@ -363,6 +369,81 @@ ABLATIONS["rows are swept once the cutoff is written"] = [(Retention, "advance",
 ABLATIONS["the cutoff in the file"] = [(Retention, "cut", _cutoff_unwritten)]
 
 
+# --- forgotten agents ------------------------------------------------------------------------------------
+
+_learn_cut = Learn.cut
+_keys_of = Learn._keys_of
+_later = Learn._later
+
+
+def _markers_unwritten(learning: Learn) -> LearnChanges:
+    return _learn_cut(learning)._replace(forgotten={})
+
+
+def _only_applied(
+    agent_id: AgentId, cutoff: Cutoff | None, forgotten: Mapping[AgentId, Micros]
+) -> Cutoff | None:
+    return cutoff
+
+
+def _only_refused(learning: Learn, ids: Collection[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
+    return _keys_of(learning, ())
+
+
+def _last_marker_stands(
+    learning: Learn, records: Iterable[MarkerRecord]
+) -> tuple[dict[AgentId, Micros], list[ForgetMarker]]:
+    _, outdated = _later(learning, records)
+    return {record.marker.agent_id: record.marker.forget_until for record in records}, outdated
+
+
+def _agent_alone(marker: ForgetMarker) -> tuple[bytes, bytes]:
+    return msgspec.json.encode(("forget", marker.agent_id)), msgspec.json.encode(marker)
+
+
+def _rows_of_the_file(learning: Learn, ids: Collection[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
+    return learning._rows.keys_of_agents(list(ids))
+
+
+def _standby_remembers(sieve: Unsieved, fact: Fact) -> Fact | None:
+    return fact
+
+
+async def _rows_alone_published_again(state: ShardState) -> None:
+    forgotten, state.learn.forgotten = state.learn.forgotten, {}
+    await _publish_rows(state)
+    state.learn.forgotten = forgotten
+
+
+def _nobody_leaves(retention: Retention, agent_id: AgentId) -> bool:
+    return retention.cutoff is not None
+
+
+def _nothing_spent(retention: Retention, row: Outcome, cutoff: Cutoff) -> None:
+    """Its facts stay in the changelog."""
+
+
+ABLATIONS["the marker is kept in the file, not only applied"] = [(Learn, "cut", _markers_unwritten)]
+ABLATIONS["the marker is kept in memory, not only applied"] = [
+    (fold, "agents_cutoff", _only_applied),
+    (retention, "agents_cutoff", _only_applied),
+]
+ABLATIONS["the marker is applied, not only kept"] = [(Learn, "_keys_of", _only_refused)]
+ABLATIONS["the marker is applied to rows in memory, too"] = [(Learn, "_keys_of", _rows_of_the_file)]
+ABLATIONS["the latest marker stands"] = [(Learn, "_later", _last_marker_stands)]
+ABLATIONS["a marker's key names its moment"] = [
+    (world, "encode_marker", _agent_alone),
+    (retention, "encode_marker", _agent_alone),
+    (shard, "encode_marker", _agent_alone),
+]
+ABLATIONS["a standby refuses what is forgotten"] = [(Unsieved, "read", _standby_remembers)]
+ABLATIONS["markers are published again after a lost end"] = [
+    (ShardState, "_publish_rows", _rows_alone_published_again)
+]
+ABLATIONS["a forgotten agent's record becomes a tombstone"] = [(Retention, "leaves", _nobody_leaves)]
+ABLATIONS["the facts behind forgotten rows are tombstoned"] = [(Retention, "swept", _nothing_spent)]
+
+
 # --- who notices -----------------------------------------------------------------------------------------
 
 
@@ -375,9 +456,12 @@ class Without(ExitStack):
             self.enter_context(mock.patch.object(owner, attribute, replacement))
 
 
-def seeds_that_notice(seeds: Iterable[int], *, forgetful: bool = False) -> Iterator[int]:
-    """Those of the seeds that fail, without a retention or with one."""
-    return (seed for seed in seeds if _fails(functools.partial(run_seed, seed, forgetful=forgetful)))
+def seeds_that_notice(
+    seeds: Iterable[int], *, forgetful: bool = False, forgetting: bool = False
+) -> Iterator[int]:
+    """Those of the seeds that fail: without a retention or with one, with agents forgotten or without."""
+    run = functools.partial(run_seed, forgetful=forgetful, forgetting=forgetting)
+    return (seed for seed in seeds if _fails(functools.partial(run, seed)))
 
 
 def scenarios_that_notice() -> Iterator[str]:
@@ -408,9 +492,13 @@ def main(count: int) -> None:
             with Without(name):
                 seeds = list(seeds_that_notice(range(count)))
                 forgetful = list(seeds_that_notice(range(count), forgetful=True))
+                forgetting = list(seeds_that_notice(range(count), forgetting=True))
                 scenarios = list(scenarios_that_notice())
             first = f"first {seeds[0]}" if seeds else "-"
-            counts = f"{len(seeds):5} of {count} {len(forgetful):5} with a retention"
+            counts = (
+                f"{len(seeds):5} of {count} {len(forgetful):5} with a retention "
+                f"{len(forgetting):5} with forgotten agents"
+            )
             sys.stdout.write(f"{name:60} {counts}  {first:12} {', '.join(scenarios)}\n")
             sys.stdout.flush()
 

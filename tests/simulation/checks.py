@@ -13,6 +13,7 @@ Key = tuple[str, str]
 Parts = dict[str, tuple[Any, ...]]
 """What is known of an agent in a task: `close`, `bid`, `result`, each as (order, what it says)."""
 Folded = dict[Key, Parts]
+_EVER = -(2**63)
 
 
 class InvariantError(AssertionError):
@@ -32,10 +33,22 @@ def fold(entries: Iterable[Entry]) -> Folded:
     """The greatest close, bid and result of every (task, agent)."""
     folded: Folded = {}
     for entry in entries:
-        if entry.value is not None:
-            fact = json.loads(entry.value)
+        fact = {} if entry.value is None else json.loads(entry.value)
+        if "task_id" in fact:
             _join(folded.setdefault((fact["task_id"], fact["agent_id"]), {}), _parts_of_fact(fact))
     return folded
+
+
+def markers(entries: Iterable[Entry]) -> dict[str, int]:
+    """Until when agents are forgotten: of each agent's markers that no tombstone follows, the latest."""
+    last = {entry.key: entry.value for entry in entries}
+    until: dict[str, int] = {}
+    for value in last.values():
+        found = {} if value is None else json.loads(value)
+        if "forget_until" in found:
+            agent_id = found["agent_id"]
+            until[agent_id] = max(found["forget_until"], until.get(agent_id, found["forget_until"]))
+    return until
 
 
 def _join(known: Parts, more: Parts) -> None:
@@ -103,13 +116,19 @@ class _Reversed:
         return f"~{self.value!r}"
 
 
-def living(folded: Folded, cutoff: tuple[int, int] | None) -> Folded:
-    """What is known without the parts of before the cutoff: of closes, and of bids and results."""
-    if cutoff is None:
-        return folded
-    first = {"close": cutoff[0], "bid": cutoff[1], "result": cutoff[1]}
+def living(
+    folded: Folded, cutoff: tuple[int, int] | None, forgotten: Mapping[str, int] | None = None
+) -> Folded:
+    """What is known without the parts of before the cutoff (of closes, and of bids and results), and without
+    those of forgotten agents until they are."""
+    closes, others = cutoff or (_EVER, _EVER)
+    first = {"close": closes, "bid": others, "result": others}
     left = {
-        key: {name: part for name, part in parts.items() if part[1][0] >= first[name]}
+        key: {
+            name: part
+            for name, part in parts.items()
+            if part[1][0] >= first[name] and part[1][0] > (forgotten or {}).get(key[1], _EVER)
+        }
         for key, parts in folded.items()
     }
     return {key: parts for key, parts in left.items() if parts}
@@ -177,6 +196,17 @@ def cutoff_of(database: sqlite3.Connection) -> tuple[int, int] | None:
     return rows[0] if rows else None
 
 
+def forgotten_of(database: sqlite3.Connection) -> dict[str, int]:
+    """Until when agents are forgotten, by the file."""
+    return dict(database.execute("SELECT agent_id, until FROM forgotten").fetchall())
+
+
+def agents_of(database: sqlite3.Connection) -> set[str]:
+    """Every agent that has a row of its own, or a keyword."""
+    rows = database.execute("SELECT agent_id FROM agents UNION SELECT agent_id FROM keywords").fetchall()
+    return {agent_id for (agent_id,) in rows}
+
+
 def metrics_of(database: sqlite3.Connection) -> dict[str, model.Metrics]:
     """The agents and keywords tables, without agents that have nothing."""
     wins: defaultdict[str, dict[str, int]] = defaultdict(dict)
@@ -209,12 +239,21 @@ def check_file(
     """Third invariant: the positions are the prefix folded into the rows, and the metrics are the rows'.
 
     A compacted record may have been read before or after its equal vanished: the rows lie between the fold of
-    what is left of the prefix and the fold of all that ever stood in it. What has expired may be missing.
+    what is left of the prefix and the fold of all that ever stood in it. What has expired may be missing;
+    what is forgotten is.
     """
     position = positions_of(database).get(topic, 0)
-    rows = rows_of(database)
-    least = living(fold(entry for entry in live if entry.offset < position), cutoff_of(database))
+    rows, forgotten = rows_of(database), forgotten_of(database)
+    prefix = [entry for entry in live if entry.offset < position]
+    least = living(fold(prefix), cutoff_of(database), forgotten)
     most = fold(entry for entry in history if entry.offset < position)
+    require(
+        all(forgotten.get(agent_id, _EVER) >= until for agent_id, until in markers(prefix).items()),
+        f"{name}: markers below the position {position} are not kept",
+        forgotten,
+        markers(prefix),
+    )
+    require(rows == living(rows, None, forgotten), f"{name}: rows hold what is forgotten", rows, forgotten)
     require(_within(least, rows), f"{name}: rows lack facts below the position {position}", rows, least)
     require(
         _within(_without_needless_texts(rows), most),

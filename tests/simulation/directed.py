@@ -974,3 +974,282 @@ def an_agent_that_comes_back() -> World:
     lose_disk(there, "w0")
     there.settle()
     return there
+
+
+# --- forgotten agents ------------------------------------------------------------------------------------
+
+
+def _at(seconds: float) -> int:
+    """A moment of the events' time, in microseconds."""
+    return START_US + round(seconds * SECOND)
+
+
+def _history(names: str = "ab") -> list[Planned]:
+    """One auction at 5 that the first agent wins; it is done at 20."""
+    first = names[0]
+    return [*(bid("t", name, 3, 4) for name in names), close("t", first, 5), result("t", first, 20)]
+
+
+def _forgotten(there: World, agent_id: str, seconds: float) -> None:
+    """What the command does: the marker, then the changelog is relieved of what it found there."""
+    there.relieve(agent_id, there.forget(agent_id, _at(seconds)))
+
+
+def _facts_of(there: World, agent_id: str) -> int:
+    """How many facts of an agent the cleaner would leave in the changelog."""
+    last = {entry.key: entry for entry in there.broker.log.partitions[TOPICS.outcomes, 0].live}
+    return sum(key[1] == agent_id for key in fold(last.values()))
+
+
+@scenario
+def an_agent_is_forgotten_everywhere() -> World:
+    """Its rows, metrics and facts go, at the owner and at the standby; everybody else keeps theirs."""
+    there = world_with_standby()
+    publish(there, *_history())
+    there.settle()
+    require(_facts_of(there, "a") > 0, "there is something to forget")
+    there.forget("a", _at(30))
+    there.settle()
+    require(_facts_of(there, "a") == 0, "a fact of the agent is left in the changelog")
+    for disk in there.disks.values():
+        require({key[1] for key in rows_of(disk.databases[0])} == {"b"}, "a row is left on some disk")
+    return there
+
+
+@scenario
+def a_part_of_an_agents_past_is_forgotten() -> World:
+    """What is later than the marker's moment stays: of one task the result, of another all but the bid."""
+    there = world()
+    publish(there, *_history(), bid("u", "a", 3, 9), close("u", "a", 11, 70), result("u", "a", 21))
+    publish(there, bid("v", "a", 3, 14), close("v", "b", 15))
+    there.settle()
+    _forgotten(there, "a", 9)
+    there.settle()
+    there.check()
+    there.compact(TOPICS.outcomes, 0)
+    lose_disk(there, "w0")
+    there.settle()
+    return there
+
+
+@scenario
+def a_replica_comes_back_when_the_tombstones_are_gone() -> World:
+    """It was away when the agent was forgotten and knows nothing but its old rows: the marker stands."""
+    there = world_with_standby()
+    publish(there, *_history())
+    there.settle()
+    there.crash("w1")
+    there.expire("w1")
+    _forgotten(there, "a", 30)
+    there.settle()
+    there.compact(TOPICS.outcomes, 0, drop_tombstones=True)
+    there.compact(TOPICS.metrics, 0, drop_tombstones=True)
+    require(("t", "a") in rows_of(there.disks["w1"].databases[0]), "w1 remembers")
+    there.start("w1")
+    there.settle()
+    there.check()
+    there.crash("w0", lose_disk=True)
+    there.expire("w0")
+    there.settle()
+    there.start("w0")
+    there.settle()
+    return there
+
+
+@scenario
+def a_lost_disk_re_reads_what_is_forgotten() -> World:
+    """The sources are read from their beginning once more: their facts do not count, and leave again."""
+    there = world()
+    publish(there, *_history())
+    there.settle()
+    _forgotten(there, "a", 30)
+    there.settle()
+    there.compact(TOPICS.outcomes, 0, drop_tombstones=True)
+    there.crash("w0", lose_disk=True)
+    there.broker.log.committed.clear()
+    there.start("w0")
+    there.settle()
+    require(_facts_of(there, "a") == 0, "a fact that was sent again stays in the changelog")
+    return there
+
+
+@scenario
+def a_restart_remembers_who_is_forgotten() -> World:
+    """The marker is in the file: an old result that arrives after a restart counts for nothing."""
+    there = world()
+    publish(there, bid("t", "a", 3, 4), close("t", "a", 25))
+    there.settle()
+    there.forget("a", _at(21))
+    there.settle()
+    there.crash("w0")
+    there.start("w0")
+    publish(there, result("t", "a", 20), result("t", "b", 20))
+    there.settle()
+    require(("t", "a") in rows_of(there.disks["w0"].databases[0]), "the close is later than the marker")
+    return there
+
+
+@scenario
+def a_zombie_sends_what_is_forgotten() -> World:
+    """What a stalled owner had in flight lands after the marker: it does not count, and it leaves again."""
+    there = world("w0", "w1")
+    there.held.add("w0")
+    publish(there, bid("t", "a", 3, 4), close("t", "a", 5))
+    there.until(lambda: bool(there.broker.waiting()))
+    there.processes["w0"].paused = True
+    there.expire("w0")
+    there.until(lambda: filed(there, "w1", TOPICS.outcomes) > 0)
+    _forgotten(there, "a", 30)
+    there.until(lambda: _facts_of(there, "a") == 0 and not there.lags())
+    there.held.clear()
+    there.deliver_all()
+    require(_facts_of(there, "a") > 0, "the zombie's fact is in the log")
+    there.settle()
+    require(_facts_of(there, "a") == 0, "the zombie's fact stays in the log")
+    return there
+
+
+@scenario
+def a_marker_comes_before_the_facts() -> World:
+    """Somebody is forgotten whose events are only read later; what is later than the marker counts."""
+    there = world_with_standby()
+    there.forget("a", _at(11))
+    there.settle()
+    publish(there, *_history(), bid("u", "a", 3, 14), close("u", "a", 15), result("u", "a", 21))
+    there.settle()
+    require(_facts_of(there, "a") == 2, "two tasks are left")  # of t the result alone
+    there.check()
+    there.crash("w0", lose_disk=True)
+    there.expire("w0")
+    there.settle()
+    there.start("w0")
+    there.settle()
+    return there
+
+
+def _forgotten_twice(first: float, second: float) -> World:
+    """One marker after the other, with the cleaner between them and after; then an empty disk."""
+    there = world()
+    publish(there, *_history(), bid("u", "a", 3, 9), close("u", "a", 10), result("u", "a", 22))
+    there.settle()
+    for seconds in (first, second):
+        _forgotten(there, "a", seconds)
+        there.settle()
+        there.check()
+        there.compact(TOPICS.outcomes, 0)
+    markers = [
+        entry for entry in there.broker.log.partitions[TOPICS.outcomes, 0].live if _is_marker(entry.value)
+    ]
+    require(len(markers) == 1, "one marker is left", markers)
+    lose_disk(there, "w0")
+    there.settle()
+    return there
+
+
+def _is_marker(value: bytes | None) -> bool:
+    return value is not None and b"forget_until" in value
+
+
+@scenario
+def forgotten_until_then_until_later() -> World:
+    """The later marker stands, and the earlier one leaves the changelog."""
+    return _forgotten_twice(6, 12)
+
+
+@scenario
+def forgotten_until_then_until_earlier() -> World:
+    """An earlier marker that is written later takes nothing away from the later one, and leaves."""
+    return _forgotten_twice(12, 6)
+
+
+@scenario
+def two_markers_are_compacted_before_anybody_reads_them() -> World:
+    """No worker runs while an agent is forgotten twice, until later first: the cleaner keeps both."""
+    there = world()
+    publish(there, *_history())
+    there.settle()
+    there.crash("w0")
+    there.forget("a", _at(30))
+    there.forget("a", _at(4))
+    there.compact(TOPICS.outcomes, 0)
+    there.start("w0")
+    there.settle()
+    return there
+
+
+@scenario
+def a_crash_while_an_agent_is_forgotten() -> World:
+    """Marker, rows and metrics are in one transaction: killed at any callback, all or nothing is on disk."""
+    there = world(habits=replace(CALM, checkpoint_seconds=0.01))
+    for number in range(30):
+        publish(there, *_history("abc"))
+        there.settle()
+        there.forget("abc"[number % 3], _at(5 + number))
+        for _ in range(number * 2):
+            there.deliver_all()
+            there.processes["w0"].step(1)
+        there.crash("w0")
+        there.start("w0")
+    there.settle()
+    return there
+
+
+@scenario
+def rows_that_no_checkpoint_has_written_are_forgotten() -> World:
+    """The rows are in memory alone, or on their way to disk, when the marker is read."""
+    there = world(habits=replace(CALM, checkpoint_seconds=60.0))
+    publish(there, *_history())
+    there.until(lambda: position(there.processes["w0"], TOPICS.outcomes) > 2)
+    require(filed(there, "w0", TOPICS.outcomes) == 0, "a checkpoint was faster")
+    there.forget("a", _at(30))
+    there.settle()
+    return there
+
+
+@scenario
+def an_agent_comes_back_from_zero() -> World:
+    """What it does after it was forgotten counts anew: as for an agent without history."""
+    there = world()
+    publish(there, *_history())
+    there.settle()
+    _forgotten(there, "a", 30)
+    there.settle()
+    publish(there, bid("u", "a", 3, 40), close("u", "a", 41), result("u", "a", 42))
+    there.settle()
+    there.check()
+    lose_disk(there, "w0")
+    there.settle()
+    return there
+
+
+@scenario
+def a_changelog_loses_a_marker() -> World:
+    """An unclean leader knows nothing of it: the owner, who has read it, writes it again."""
+    there = world()
+    publish(there, *_history())
+    there.settle()
+    end = there.broker.log.end(TOPICS.outcomes, 0)
+    there.forget("a", _at(30))
+    there.settle()
+    there.lose_end(0, end)
+    there.settle()
+    lose_disk(there, "w0")
+    there.settle()
+    return there
+
+
+@scenario
+def superseded_facts_are_forgotten() -> World:
+    """Closes and results that others went over stand behind no row: who forgets finds them in the log."""
+    there = world()
+    publish(there, *_history())
+    there.settle()
+    publish(there, close("t", "b", 7), bid("t", "a", 1, 6), result("t", "a", 21))
+    there.settle()
+    require(
+        _left_in_the_changelog(there) > len(rows_of(there.disks["w0"].databases[0])), "none is superseded"
+    )
+    _forgotten(there, "a", 30)
+    there.settle()
+    require(_facts_of(there, "a") == 0, "a superseded fact is left in the changelog")
+    return there

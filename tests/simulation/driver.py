@@ -5,17 +5,20 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from tests.simulation.history import Planned, plan
+from learner_worker.stages.forgetting import Relics
+from tests.simulation.history import AGENTS, Planned, plan
 from tests.simulation.worker import HORIZON, SECOND, SOURCES, TOPICS, Habits, Process
 from tests.simulation.world import World, shuffled
+from tests.swarm import START_US
 
 _ACTIONS = 260
+_FORGOTTEN_UNTIL = (3.5, 4, 5, 6, 6.000001, 9, 10, 11, 12, 14, 15, 17, 20, 21, 25)
 
 
 class Weather:
     """One seed's run."""
 
-    def __init__(self, seed: int, *, forgetful: bool = False) -> None:
+    def __init__(self, seed: int, *, forgetful: bool = False, forgetting: bool = False) -> None:
         self.rng = rng = random.Random(seed)
         self.slow = rng.choice((0.0, 0.02, 0.1))
         self.refusing = rng.choice((0.0, 0.0, 0.0, 0.02, 0.1))
@@ -39,8 +42,11 @@ class Weather:
         self.first: dict[str, int] = {}
         self.wrong_share = rng.choice((0.0, 0.0, 0.05, 0.3))
         self.actions: list[tuple[Callable[[], None], float]] = self._weighted()
+        self.relics: list[tuple[str, Relics]] = []
         if forgetful:
             self._become_forgetful(random.Random(f"retention {seed}"))
+        if forgetting:
+            self._begin_forgetting(random.Random(f"forget {seed}"))
 
     def _become_forgetful(self, rng: random.Random) -> None:
         """A retention so long that the cutoff walks through the events' times, jumps, or never comes there.
@@ -52,6 +58,13 @@ class Weather:
         self.tasks = [[replace(planned, timeless=False) for planned in task] for task in self.tasks]
         if rng.random() < 0.7:
             self.actions = [(action, weight) for action, weight in self.actions if action != self._jump]
+
+    def _begin_forgetting(self, rng: random.Random) -> None:
+        """Agents are forgotten, of a third of the worlds with a retention besides."""
+        if rng.random() < 0.3:
+            self._become_forgetful(rng)
+        weight = rng.choice((0.5, 2, 6))
+        self.actions += [(self._forget, weight), (self._relieve, rng.choice((0, weight)))]
 
     async def _latency(self) -> None:
         if self.stormy and self.rng.random() < self.slow:
@@ -288,10 +301,29 @@ class Weather:
         topic, shard = self.rng.choice(SOURCES), self.rng.randrange(self.world.shards)
         self.world.lose_beginning(topic, shard, self.rng.randint(0, self.world.broker.log.end(topic, shard)))
 
+    # --- forgetting --------------------------------------------------------------------------------------
 
-def run_seed(seed: int, *, forgetful: bool = False) -> None:
-    """Runs one seed's weather to its judgement; `forgetful`: with a retention."""
-    weather = Weather(seed, forgetful=forgetful)
+    def _forget(self) -> None:
+        """Somebody has an agent forgotten, until now or until some moment between the events' times."""
+        agent_id = self.rng.choice(AGENTS)
+        until = START_US + round(self.rng.choice(_FORGOTTEN_UNTIL) * SECOND)
+        if self.rng.random() < 0.1:
+            until = self.world.clock.micros
+        self.relics.append((agent_id, self.world.forget(agent_id, until)))
+
+    def _relieve(self) -> None:
+        """What was read of the changelog then, or a part of it, is tombstoned."""
+        if self.relics:
+            agent_id, relics = self.relics.pop(self.rng.randrange(len(self.relics)))
+            if self.rng.random() < 0.2:
+                first = self.rng.randint(0, len(relics.spent))
+                relics.spent = dict(list(relics.spent.items())[:first])
+            self.world.relieve(agent_id, relics)
+
+
+def run_seed(seed: int, *, forgetful: bool = False, forgetting: bool = False) -> None:
+    """Runs one seed's weather to its judgement; `forgetful`: with a retention, `forgetting`: agents are."""
+    weather = Weather(seed, forgetful=forgetful, forgetting=forgetting)
     try:
         weather.run()
     except Exception as error:

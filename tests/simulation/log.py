@@ -72,10 +72,14 @@ class Partition:
         found = [entry for entry in self.live if entry.offset >= position]
         return found[:limit]
 
-    def compact(self) -> None:
-        """Of records with equal keys only the last stays; offsets keep their gaps."""
+    def compact(self, *, drop_tombstones: bool = False) -> None:
+        """Of records with equal keys only the last stays, a tombstone for a while; offsets keep gaps."""
         last = {entry.key: entry.offset for entry in self.live}
-        self.live = [entry for entry in self.live if last[entry.key] == entry.offset]
+        self.live = [
+            entry
+            for entry in self.live
+            if last[entry.key] == entry.offset and not (drop_tombstones and entry.value is None)
+        ]
 
 
 class Log:

@@ -18,6 +18,7 @@ def test_its_removal_is_noticed(safeguard: str) -> None:
             scenarios_that_notice(),
             map(str, seeds_that_notice(_SEEDS)),
             map(str, seeds_that_notice(_SEEDS, forgetful=True)),
+            map(str, seeds_that_notice(_SEEDS, forgetting=True)),
         )
         noticed = next(itertools.chain.from_iterable(runs), None)
 

@@ -14,7 +14,7 @@ from tests.simulation.environment import simulated
 _CHUNK = 50
 _DEFAULT_SEEDS = 1_000
 _FORGETFUL = 3
-"""Of so many seeds one is run with a retention, too."""
+"""Of so many seeds one is run with a retention, too, and one where agents are forgotten."""
 
 
 def _chunks() -> list[range]:
@@ -39,3 +39,11 @@ def test_every_seed_with_a_retention_ends_in_what_the_model_remembers(seeds: ran
     with simulated():
         for seed in seeds[::_FORGETFUL]:
             run_seed(seed, forgetful=True)
+
+
+@pytest.mark.parametrize("seeds", _chunks(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def test_every_seed_in_which_agents_are_forgotten_ends_without_them(seeds: range) -> None:
+    """After any storm nothing of a forgotten agent's past is anywhere, and what came later counts anew."""
+    with simulated():
+        for seed in seeds[::_FORGETFUL]:
+            run_seed(seed, forgetting=True)

@@ -1,18 +1,24 @@
 """The world: workers, their disks, the broker and the clock, with everything that can happen to them."""
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import random
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from learner_worker.contract.fields import AgentId
+from learner_worker.contract.outcomes import ForgetMarker, encode_fact, encode_marker
+from learner_worker.contract.times import Micros
 from learner_worker.errors import StuckError
+from learner_worker.stages.forgetting import Relics
 from learner_worker.stream.partitions import partitioner
 from tests import model
 from tests.simulation.broker import Broker, Order
 from tests.simulation.checks import (
     InvariantError,
+    agents_of,
     check_file,
     check_keys,
     check_published,
@@ -20,6 +26,7 @@ from tests.simulation.checks import (
     cutoff_of,
     fold,
     living,
+    markers,
     metrics_of,
     positions_of,
     require,
@@ -70,6 +77,8 @@ class World:
         self.partition_of = partitioner(shards)
         self.lost_tasks: set[str] = set()
         """Whose events Kafka deleted too early: of them anything may have become, of others nothing."""
+        self.forgotten: dict[str, int] = {}
+        """Until when agents are forgotten."""
         self.story: list[str] = []
         self.restarts = False
         self.held: set[str] = set()
@@ -148,6 +157,31 @@ class World:
         database = self.disks[name].databases.get(shard)
         return 0 if database is None else positions_of(database).get(topic, 0)
 
+    # --- forgetting --------------------------------------------------------------------------------------
+
+    def forget(self, agent_id: str, until: int) -> Relics:
+        """Somebody has an agent forgotten; what of the changelog is to be tombstoned then."""
+        shard = self.partition_of(agent_id)
+        marker = ForgetMarker(AgentId(agent_id), Micros(until))
+        self.note(f"forget {agent_id} until {(until - START_US) / SECOND:g} s")
+        self._append_outcome(shard, *encode_marker(marker))
+        self.forgotten[agent_id] = max(until, self.forgotten.get(agent_id, until))
+        relics = Relics(marker)
+        relics.take(self.broker.log.partitions[TOPICS.outcomes, shard].live)
+        return relics
+
+    def relieve(self, agent_id: str, relics: Relics) -> None:
+        """The changelog is relieved of what an agent left in it."""
+        shard = self.partition_of(agent_id)
+        self.note(f"{len(relics.spent)} facts of {agent_id} are tombstoned")
+        for key, left in relics.spent.items():
+            if left is not None:
+                self._append_outcome(shard, *encode_fact(left))
+            self._append_outcome(shard, key, None)
+
+    def _append_outcome(self, shard: int, key: bytes, value: bytes | None) -> None:
+        self.broker.log.append(TOPICS.outcomes, shard, Sent(key, value), self.clock.milliseconds)
+
     # --- retention ---------------------------------------------------------------------------------------
 
     def read_by_all(self, topic: str, shard: int) -> int:
@@ -190,10 +224,10 @@ class World:
         self.clock.micros = max(self.clock.micros, round(due * SECOND) + 1)
         return True
 
-    def compact(self, topic: str, shard: int) -> None:
-        """The cleaner runs over a partition."""
-        self.note(f"compact {topic}/{shard}")
-        self.broker.log.partitions[topic, shard].compact()
+    def compact(self, topic: str, shard: int, *, drop_tombstones: bool = False) -> None:
+        """The cleaner runs over a partition; so long after its last run that it drops tombstones, too."""
+        self.note(f"compact {topic}/{shard}{' without tombstones' if drop_tombstones else ''}")
+        self.broker.log.partitions[topic, shard].compact(drop_tombstones=drop_tombstones)
 
     def drop_empty_beginning(self, topic: str, shard: int) -> None:
         """Kafka forgets the offsets before the first record that compaction has left."""
@@ -315,13 +349,40 @@ class World:
 
     def _expected(self, cutoff: tuple[int, int] | None) -> dict[tuple[str, str], model.Outcome]:
         """The model's outcomes; of a task that lost events, whatever the changelog says."""
-        known = model.outcomes(self._remembered(cutoff))
+        known = self._modelled(cutoff)
         found = {key: value for key, value in known.items() if key[0] not in self.lost_tasks}
-        for shard in range(self.shards) if self.lost_tasks else ():
+        for shard in range(self.shards) if self.lost_tasks or self.forgotten else ():
             logged = fold(self.broker.log.partitions[TOPICS.outcomes, shard].live)
-            folded = counted(living(logged, cutoff))
+            folded = counted(living(logged, cutoff, self.forgotten))
             found.update((key, value) for key, value in folded.items() if key[0] in self.lost_tasks)
+            self._excuse_texts(found, folded)
         return found
+
+    def _modelled(self, cutoff: tuple[int, int] | None) -> dict[tuple[str, str], model.Outcome]:
+        """The model's outcomes; of a forgotten agent those of later events."""
+        events = self._remembered(cutoff)
+        found = model.outcomes(events)
+        for agent_id, until in self.forgotten.items():
+            later = model.remembered(events, closes_from_us=until + 1, others_from_us=until + 1)
+            theirs = {key: value for key, value in model.outcomes(later).items() if key[1] == agent_id}
+            found = {key: value for key, value in found.items() if key[1] != agent_id} | theirs
+        return found
+
+    def _excuse_texts(
+        self,
+        expected: dict[tuple[str, str], model.Outcome],
+        folded: Mapping[tuple[str, str], model.Outcome],
+    ) -> None:
+        """A win whose bid is forgotten has its close's text only if that travelled before the bid came."""
+        forgotten_bids = {
+            (event.task_id, event.agent_id)
+            for event in self.published
+            if isinstance(event, model.BidPlaced)
+            and event.placed_at <= self.forgotten.get(event.agent_id, event.placed_at - 1)
+        }
+        for key in forgotten_bids & expected.keys() & folded.keys():
+            if expected[key].placed_at is None and not folded[key].description:
+                expected[key] = dataclasses.replace(expected[key], description="")
 
     def _check_shard(
         self,
@@ -333,13 +394,31 @@ class World:
         check_keys(there.history)
         database = self._owners_file(shard)
         cutoff = cutoff_of(database)
-        logged = living(fold(there.live), cutoff)
+        logged = living(fold(there.live), cutoff, self.forgotten)
         _require_equal(f"shard {shard}: the changelog's fold", counted(logged), outcomes)
         rows = rows_of(database)
-        _require_equal(f"shard {shard}: the file's swept rows", rows, living(rows, cutoff))
+        swept = living(rows, cutoff, self.forgotten)
+        _require_equal(f"shard {shard}: the file's swept rows", rows, swept)
         _require_equal(f"shard {shard}: the file's outcomes", counted(rows), outcomes)
         _require_equal(f"shard {shard}: the file's metrics", metrics_of(database), metrics)
-        check_published(self.broker.log.partitions[TOPICS.metrics, shard].live, metrics)
+        published = self.broker.log.partitions[TOPICS.metrics, shard].live
+        check_published(published, metrics)
+        self._check_forgotten(shard, database, metrics)
+
+    def _check_forgotten(
+        self, shard: int, database: sqlite3.Connection, metrics: dict[str, model.Metrics]
+    ) -> None:
+        """Of a forgotten agent the marker is left; without later outcomes nothing else, nowhere."""
+        here = {
+            agent_id: at for agent_id, at in self.forgotten.items() if self.partition_of(agent_id) == shard
+        }
+        _require_equal("the markers", markers(self.broker.log.partitions[TOPICS.outcomes, shard].live), here)
+        gone = here.keys() - metrics.keys()
+        left = agents_of(database) & gone
+        require(not left, f"shard {shard}: rows of forgotten agents", left)
+        records = {entry.key: entry.value for entry in self.broker.log.partitions[TOPICS.metrics, shard].live}
+        told = [agent_id for agent_id in gone if records.get(agent_id.encode()) is not None]
+        require(not told, f"shard {shard}: metrics records of forgotten agents", told)
 
     def _owners_file(self, shard: int) -> sqlite3.Connection:
         owner = self.broker.group.owner(shard)

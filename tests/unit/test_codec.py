@@ -458,7 +458,8 @@ def test_what_is_no_fact(value: bytes, reason: str) -> None:
     "value",
     [
         b'{"task_id": "t", "agent_id": "a", "v": 2}',
-        b'{"v": 2}',
+        b'{"agent_id": "a", "forget_until": 5, "v": 3}',
+        b'{"v": 3}',
         b'{"v": 99, "task_id": ["another shape"]}',
     ],
 )

@@ -1,7 +1,7 @@
 """learn: outcomes and metrics by differences, with only a part of them in memory."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -41,6 +41,10 @@ class MemoryRows:
             for agent_id in ids
             if agent_id in self.agents
         }
+
+    async def keys_of_agents(self, ids: Sequence[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
+        for key in sorted(self.outcomes):
+            yield [key] if key[1] in ids else []
 
     def _words(self, agent_id: AgentId) -> dict[str, Tally]:
         return {
@@ -136,7 +140,7 @@ async def test_how_many_facts_said_something_new() -> None:
     await checkpoint(learn, rows)
 
     assert await take(learn, [won(A)], 3) == 0
-    assert LearnChanges({}, {}, {}) == learn.cut()
+    assert learn.cut() == LearnChanges({}, {}, {}, {})
 
 
 async def test_an_invisible_row_is_kept_but_changes_no_metrics() -> None:
@@ -145,7 +149,7 @@ async def test_an_invisible_row_is_kept_but_changes_no_metrics() -> None:
     assert await take(learn, [done(A, succeeded=True)]) == 1
     changes = learn.cut()
 
-    assert ({(T1, A): Outcome(T1, A, result=Result(Micros(20), succeeded=True))}, {}, {}) == changes
+    assert ({(T1, A): Outcome(T1, A, result=Result(Micros(20), succeeded=True))}, {}, {}, {}) == changes
     assert learn.unpublished == set()
     await take(learn, [won(A)], 1)
     assert Metrics(1, 1, 1, 0, 1, 70) == (await agent_of(learn, A)).metrics
@@ -192,7 +196,7 @@ async def test_changes_after_a_cut_do_not_show_in_it() -> None:
     learn = Learn(MemoryRows(), cached_agents=10)
     await take(learn, [won(A), done(A, succeeded=True)])
     frozen = learn.cut()
-    before = LearnChanges(dict(frozen.outcomes), dict(frozen.agents), dict(frozen.keywords))
+    before = LearnChanges(dict(frozen.outcomes), dict(frozen.agents), dict(frozen.keywords), {})
     await take(learn, [won(A, T2), done(A, succeeded=True, task_id=T2), won(B, T2)], 2)
 
     assert before == frozen

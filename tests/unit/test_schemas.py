@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from learner_worker.commands.schemas import check, export
 from learner_worker.contract.codec import decode_event, decode_request, encode_message
 from learner_worker.contract.fields import AgentId
-from learner_worker.contract.outcomes import decode_fact
+from learner_worker.contract.outcomes import decode_fact, decode_outcome_record
 from learner_worker.contract.schemas import schemas
 from learner_worker.contract.suggestions import (
     INTERNAL,
@@ -63,6 +63,7 @@ FACT = {
     "result": {"finished_at": 6, "succeeded": True},
     "v": 1,
 }
+MARKER = {"agent_id": "a", "forget_until": 5, "v": 2}
 
 Read = Callable[[bytes], object]
 READ: dict[str, tuple[Read, dict[str, Any]]] = {
@@ -71,6 +72,7 @@ READ: dict[str, tuple[Read, dict[str, Any]]] = {
     "task-finished": (lambda value: decode_event("task-finished", value), FINISH),
     "suggest-bid-request": (decode_request, REQUEST),
     "outcome-fact": (decode_fact, FACT),
+    "forget-marker": (decode_outcome_record, MARKER),
 }
 
 VALUES: list[Any] = [
@@ -205,7 +207,7 @@ def test_schema_is_json_schema_with_a_name_and_a_description(name: str) -> None:
     Draft202012Validator.check_schema(schema)
 
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert schema["$id"] == f"urn:learner-worker:{name}:v1"
+    assert schema["$id"] == f"urn:learner-worker:{name}:v{2 if name == 'forget-marker' else 1}"
     assert schema["title"]
     assert schema["description"]
 

@@ -214,9 +214,9 @@ async def test_forgotten_rows_and_agents_go_and_the_cutoff_stays(path: Path) -> 
     assert cutoff == await file.load_cutoff()
     assert list(await file.load_outcomes([(T, A), (T, B)])) == [(T, B)]
     assert A in await file.load_agents([A])
-    await file.write(Checkpoint({}, published=[A], cutoff=cutoff))
+    await file.write(Checkpoint({}, published=[A], cutoff=cutoff, leaving=[A]))
     assert A not in await file.load_agents([A])
-    await file.write(Checkpoint({}, agents={A: known}, published=[A]))
+    await file.write(Checkpoint({}, agents={A: known}, published=[A], leaving=[A]))
     assert A in await file.load_agents([A])
     assert cutoff == await file.load_cutoff()
     await file.close()
@@ -226,7 +226,7 @@ async def test_a_file_of_the_first_format_is_migrated_in_place(path: Path) -> No
     """Its rows stay, and it has a place for the cutoff; a file without one has forgotten nothing."""
     await write(path, WHOLE)
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("DROP TABLE cutoff; PRAGMA user_version = 1;")
+        connection.executescript("DROP TABLE cutoff; DROP TABLE forgotten; PRAGMA user_version = 1;")
     assert await read(path) == WRITTEN
     file = await ShardFile.open(path, IDENTITY)
     assert await file.load_cutoff() is None
@@ -322,7 +322,7 @@ async def test_agents_are_unpublished_until_a_checkpoint_says_otherwise(path: Pa
 
 
 async def test_the_schema_of_a_fresh_file(path: Path) -> None:
-    """Format 2: its tables with their columns, the version, write-ahead logging."""
+    """Format 3: its tables with their columns, the version, write-ahead logging."""
     await write(path)
 
     with closing(sqlite3.connect(path)) as database:
@@ -336,6 +336,7 @@ async def test_the_schema_of_a_fresh_file(path: Path) -> None:
             "agents_unpublished": "",
             "auctions": "task_id state",
             "cutoff": "only closes others",
+            "forgotten": "agent_id until",
             "identity": "name value",
             "keywords": "agent_id keyword wins failures",
             "outcomes": "task_id agent_id closed_at winner_agent_id winning_bid_sats close_digest"
@@ -345,7 +346,7 @@ async def test_the_schema_of_a_fresh_file(path: Path) -> None:
         assert (
             database.execute("PRAGMA user_version").fetchone()[0],
             database.execute("PRAGMA journal_mode").fetchone()[0],
-        ) == (2, "wal")
+        ) == (3, "wal")
         assert dict(database.execute("SELECT name, value FROM identity")) == IDENTITY
 
 

@@ -135,6 +135,16 @@ _FACT: Final = Message(
         "description": "Task, agent and the version of each part, as JSON: equal keys have equal content.",
     },
 )
+_MARKER: Final = Message(
+    name="forget-marker",
+    payload="forget-marker",
+    writer="the learner",
+    reader="the learner",
+    key={
+        "type": "array",
+        "description": 'The word "forget", the agent and until when, as JSON: equal keys have equal content.',
+    },
+)
 _METRICS: Final = Message(
     name="agent-metrics",
     payload="agent-metrics",
@@ -192,9 +202,9 @@ CHANNELS: Final[tuple[Channel, ...]] = (
     ),
     Channel(
         topic="outcomes",
-        summary="Facts: the durable record of every outcome. For the learner alone.",
+        summary="Facts: the durable record of every outcome; and who is forgotten. For the learner alone.",
         partitioned_by="agent_id",
-        messages=(_FACT,),
+        messages=(_FACT, _MARKER),
     ),
     Channel(
         topic="metrics",
@@ -259,8 +269,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *(operation for dialect in SPEAKERS for operation in _answers(dialect)),
     _writes("requests", "Moves a request to its right partition, once.", _MOVED_REQUEST),
     _reads("requests", "Takes a moved request as if it had lain there.", _MOVED_REQUEST),
-    _writes("outcomes", "Writes what is settled.", _FACT),
-    _reads("outcomes", "Learns from facts, and restores shards from them.", _FACT),
+    _writes("outcomes", "Writes what is settled, and who is to be forgotten.", _FACT, _MARKER),
+    _reads("outcomes", "Learns from facts, restores shards from them, forgets.", _FACT, _MARKER),
     _writes("metrics", "Publishes the metrics of agents that changed.", _METRICS),
     _writes("rerouted", "Moves an event to its right partition, once.", *_MOVED_EVENTS),
     _reads("rerouted", "Takes moved events as if they had lain there.", *_MOVED_EVENTS),

@@ -1,0 +1,210 @@
+"""`forget`: what the learner keeps about an agent is deleted, everywhere and for good."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from pydantic import TypeAdapter, ValidationError
+
+from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
+from learner_worker.commands.printing import escaped, moment_ms
+from learner_worker.contract.fields import AgentId, AgentIdField, Shard
+from learner_worker.contract.outcomes import ForgetMarker
+from learner_worker.contract.times import Micros, format_time, parse_time
+from learner_worker.observability import configure_logging
+from learner_worker.settings import Settings
+from learner_worker.stages.forgetting import Forgetting
+from learner_worker.stream.clients import bulk_producer
+from learner_worker.stream.cluster import Cluster, connected, start_within
+from learner_worker.stream.partition_reader import reading_partitions
+from learner_worker.stream.partitions import partitioner
+from learner_worker.stream.writer import stop_within
+
+_agent_ids = TypeAdapter[AgentId](AgentIdField)
+_MICROS = 1_000_000
+_WAIT_SECONDS = 30.0
+
+
+def _agent(_context: click.Context, _parameter: click.Parameter, text: str) -> AgentId:
+    try:
+        text.encode()
+        return _agent_ids.validate_python(text)
+    except (ValidationError, UnicodeEncodeError) as error:
+        raise click.BadParameter(
+            f"'{escaped(text)}' is no agent id: 1 to 256 characters of UTF-8 without control characters"
+        ) from error
+
+
+def _moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Micros | None:
+    if text is None:
+        return None
+    try:
+        return parse_time(text)
+    except ValueError:
+        pass
+    try:
+        return Micros(moment_ms(text) * 1000)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r} is neither a time as 2026-01-31T12:00:00Z nor an age as 90s, 2h, 7d"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """What the command works with, once Kafka has answered and its topics are right."""
+
+    forgetting: Forgetting
+    cluster: Cluster
+    shard: Shard
+
+
+@click.command()
+@click.argument("agent", callback=_agent)
+@click.option(
+    "--until",
+    callback=_moment,
+    help="Forget what happened up to then: a time, or 90s, 2h, 7d ago. [default: now]",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be forgotten; write nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=click.FloatRange(min=0),
+    default=_WAIT_SECONDS,
+    show_default=True,
+    help="How many seconds to wait until a worker has forgotten; 0: do not wait.",
+)
+@settings_flags(*CONNECTION, *TOPICS, "group_id", "clock_skew_tolerance_seconds")
+def forget(
+    agent: AgentId, until: Micros | None, *, dry_run: bool, yes: bool, wait_seconds: float, **flags: Any
+) -> int:
+    """Delete all that the learner keeps about AGENT: outcomes, metrics, keywords, everywhere and for good.
+
+    Every bid, close and result of the agent whose own time is not later than --until counts for nothing any
+    more, also if it arrives or is read again later; what happens afterwards counts anew, from zero. A marker
+    in the changelog says so. Every replica that reads it deletes, also one that was away, and one that does
+    not know markers stops: upgrade all replicas before the first use. It cannot be taken back. Repeating it
+    is safe.
+
+    What remains: the marker (agent and time); events, requests, replies and dead letters in their topics, by
+    those topics' retention; bids in auctions that are still held, for an auction horizon; the agent's name
+    as the winner in outcomes of agents it won against; files that were set aside. Kafka's cleaner takes
+    tombstoned facts out of the changelog in its own time.
+
+    Exit code 0: it is in effect; with --wait 0: the marker is in Kafka. 1: the marker is in Kafka and nothing
+    else has to be done, but no worker has followed it in that time.
+    """
+    settings = given(flags)
+    configure_logging(level="error")
+    marker = ForgetMarker(agent, _past(until, settings))
+    if not dry_run:
+        _require_consent(marker, yes=yes)
+    return asyncio.run(_run(settings, marker, dry_run=dry_run, wait_seconds=wait_seconds))
+
+
+def _past(until: Micros | None, settings: Settings) -> Micros:
+    """The moment asked for, if it is not in the future."""
+    now = time.time_ns() // 1000
+    if until is None:
+        return Micros(now)
+    if until > now + round(settings.clock_skew_tolerance_seconds * _MICROS):
+        raise click.UsageError(
+            f"--until {format_time(until)} is in the future: what has not happened yet cannot be forgotten"
+        )
+    return until
+
+
+def _require_consent(marker: ForgetMarker, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is nobody to ask: say --yes, or try --dry-run")
+    moment = format_time(marker.forget_until)
+    click.confirm(
+        f"Forget all that agent '{escaped(marker.agent_id)}' did until {moment}? It cannot be taken back.",
+        abort=True,
+    )
+
+
+async def _run(settings: Settings, marker: ForgetMarker, *, dry_run: bool, wait_seconds: float) -> int:
+    async with _scene(settings, marker) as scene:
+        if dry_run:
+            await _rehearse(scene, marker)
+            return 0
+        await _write(settings, scene, marker)
+        if wait_seconds == 0:
+            click.echo("not awaited: it takes effect when a worker reads the marker")
+            return 0
+        in_effect = await scene.forgetting.in_effect(
+            scene.cluster, settings.group_id, wait_seconds=wait_seconds
+        )
+        click.echo(_done(scene) if in_effect else await _undone(settings, scene, wait_seconds))
+        return 0 if in_effect else 1
+
+
+@asynccontextmanager
+async def _scene(settings: Settings, marker: ForgetMarker) -> AsyncIterator[_Scene]:
+    names, connection = settings.topics().named(), settings.connection()
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(
+            connected(connection, patience_seconds=settings.startup_timeout_seconds)
+        )
+        shard = Shard(partitioner(await cluster.check_topics(names))(marker.agent_id))
+        reader = await stack.enter_async_context(reading_partitions(connection))
+        yield _Scene(Forgetting(marker, names, shard, reader), cluster, shard)
+
+
+async def _rehearse(scene: _Scene, marker: ForgetMarker) -> None:
+    relics = await scene.forgetting.relics()
+    await scene.forgetting.metrics.read()
+    click.echo(
+        f"would forget what agent '{escaped(marker.agent_id)}' did until {format_time(marker.forget_until)}: "
+        f"{_counted(len(relics.spent))} in shard {scene.shard} of the changelog would be tombstoned; "
+        f"{_record(scene)}"
+    )
+
+
+async def _write(settings: Settings, scene: _Scene, marker: ForgetMarker) -> None:
+    producer = bulk_producer(settings.connection())
+    await start_within(producer, settings.startup_timeout_seconds)
+    try:
+        await scene.forgetting.write_marker(producer)
+        click.echo(
+            f"agent '{escaped(marker.agent_id)}' is to be forgotten until "
+            f"{format_time(marker.forget_until)}: the marker is at offset {scene.forgetting.offset} "
+            f"of shard {scene.shard}"
+        )
+        count = await scene.forgetting.relieve(producer)
+        click.echo(f"{_counted(count)} in the changelog tombstoned")
+    finally:
+        await stop_within(producer)
+
+
+def _done(scene: _Scene) -> str:
+    return f"in effect: the worker that owns shard {scene.shard} has forgotten it; {_record(scene)}"
+
+
+async def _undone(settings: Settings, scene: _Scene, wait_seconds: float) -> str:
+    members = await scene.cluster.stable_members(settings.group_id)
+    who = (
+        f"no worker of group {settings.group_id!r} is running"
+        if members == []
+        else f"no worker of group {settings.group_id!r} has come that far within {wait_seconds:g} s"
+    )
+    return f"not in effect yet: {who}; it will be when one reads the marker, nothing else has to be done"
+
+
+def _record(scene: _Scene) -> str:
+    bids = scene.forgetting.metrics.total_bids
+    return "it has no metrics record" if bids is None else f"its metrics record counts {bids} outcomes"
+
+
+def _counted(count: int) -> str:
+    return "1 fact" if count == 1 else f"{count:,} facts"
