@@ -1,7 +1,7 @@
 """The contract once more, naively: which bytes are which message, and what a request's headers ask for.
 
-Written from docs/contract.md alone; it imports nothing of the program it judges. Where the contract leaves the
-choice open (how deeply JSON may be nested, how long a number may be), the model raises `UndecidedError`.
+Written from docs/contract.md alone; it imports nothing of the program it judges. Where the contract leaves
+the choice open (how deeply JSON may be nested, how long a number may be), the model raises `UndecidedError`.
 """
 
 import calendar
