@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from learner_worker.contract.topics import EventKind
 
+S = TypeVar("S")
 T = TypeVar("T")
 ValueT = TypeVar("ValueT", bytes, bytes | None)
 Headers = list[tuple[str, bytes | None]]
@@ -21,6 +22,16 @@ Members = list[tuple[str, bytes]]
 MEBIBYTE: Final = 1024 * 1024
 MAX_SATS: Final = 2**53 - 1
 DEEP: Final = 100_000
+
+_OF_SIXTEEN = st.integers(0, 15)
+
+
+def mostly(
+    usual: st.SearchStrategy[S], seldom: st.SearchStrategy[T], *, of_sixteen: int = 15
+) -> st.SearchStrategy[S | T]:
+    """So many of sixteen are of the usual kind; `one_of` would give every alternative the same share."""
+    return _OF_SIXTEEN.flatmap(lambda number: usual if number < of_sixteen else seldom)
+
 
 # --- tokens ----------------------------------------------------------------------------------------------
 
@@ -197,6 +208,7 @@ _ID = IDS.map(token)
 _NULL = st.just(b"null")
 _SATS = SATS.map(token)
 _TEXT = TEXTS.map(token)
+TIME_NAMES: Final = ("placed_at", "closed_at", "finished_at", "deadline")
 Shape = tuple[Mapping[str, st.SearchStrategy[bytes]], Mapping[str, st.SearchStrategy[bytes]]]
 """The members that a message must have, and those that it may have."""
 EVENT_SHAPES: Final[Mapping[EventKind, Shape]] = {
@@ -304,9 +316,17 @@ _FRAMES = st.one_of(st.just(b"\x00\x00\x00\x00\x07"), st.binary(min_size=4, max_
 _BAD_FRAMES = st.binary(max_size=6).map(b"\x00".__add__)
 
 
-def good_values(shape: Shape) -> st.SearchStrategy[bytes]:
-    """Values that keep the contract, some of them framed as a schema registry's client does."""
-    plain = st.builds(_written, good_members(shape), st.sampled_from([b"", b" ", b"\n"]))
+def good_values(shape: Shape, *, timeless: bool = False) -> st.SearchStrategy[bytes]:
+    """Values that keep the contract, some of them framed as a schema registry's client does.
+
+    Most are without a time of their own, if `timeless`.
+    """
+    members = good_members(shape)
+    if timeless:
+        required, optional = shape
+        rest = {name: content for name, content in optional.items() if name not in TIME_NAMES}
+        members = mostly(good_members((required, rest)), members, of_sixteen=13)
+    plain = st.builds(_written, members, st.sampled_from([b"", b" ", b"\n"]))
     return plain | st.builds(bytes.__add__, _FRAMES, plain)
 
 
@@ -359,16 +379,6 @@ def sizable(shape: Shape) -> st.SearchStrategy[bytes]:
     padded = st.builds(_padded, good_values(shape), sizes)
     noise = st.sampled_from([b"[" * MEBIBYTE, b'"' + b"x" * (MEBIBYTE - 2) + b'"', b"9" * MEBIBYTE])
     return padded | noise
-
-
-_OF_SIXTEEN = st.integers(0, 15)
-
-
-def mostly(
-    usual: st.SearchStrategy[bytes | None], seldom: st.SearchStrategy[bytes]
-) -> st.SearchStrategy[bytes | None]:
-    """One of sixteen is of the seldom kind."""
-    return _OF_SIXTEEN.flatmap(lambda number: seldom if number == 15 else usual)
 
 
 def of_any_kind(
@@ -441,9 +451,14 @@ def headers(topics: Sequence[str]) -> st.SearchStrategy[Headers]:
             st.sampled_from([*CORRELATION_NAMES, *TOPIC_NAMES, *PARTITION_NAMES, "deadline"]), st.none()
         ),
     )
-    whole = st.one_of([_whole(dialect, topics) for dialect in range(3)])
+    whole = dialects(topics)
     mixed = in_any_order(st.builds(list.__add__, whole, st.lists(one, max_size=2)))
     return st.one_of(st.just([]), whole, mixed, st.lists(one, max_size=5))
+
+
+def dialects(topics: Sequence[str]) -> st.SearchStrategy[Headers]:
+    """What a client of one of the dialects sends, and one that sends nothing."""
+    return st.one_of(st.just([]), *(_whole(dialect, topics) for dialect in range(3)))
 
 
 def _whole(dialect: int, topics: Sequence[str]) -> st.SearchStrategy[Headers]:

@@ -23,12 +23,11 @@ _LAST_US = 253_370_764_800_000_000 - 1
 """The last microsecond of the year 9998."""
 _CLOSE_CALL_US = 5 * SECOND
 _NAMED = [*REPLY_PARTITIONS, "suggest-bid-requests-replies", "suggest-bid-replies.gone", *TOPICS.all]
-_HOPS = st.lists(st.tuples(st.just("learner-hop"), strategies.HOPS), max_size=1)
+_HOPS = st.lists(st.tuples(st.just("learner-hop"), strategies.HOPS), max_size=2)
 _HEADERS = st.builds(
-    lambda found, number, hops: found + hops if number == 0 else found,
-    strategies.headers(_NAMED),
-    st.integers(0, 3),
-    _HOPS,
+    list[tuple[str, bytes | None]].__add__,
+    strategies.mostly(strategies.dialects(list(REPLY_PARTITIONS)), strategies.headers(_NAMED), of_sixteen=9),
+    strategies.mostly(st.just([]), _HOPS, of_sixteen=13),
 )
 
 
@@ -56,8 +55,9 @@ class Due:
 _AGES = st.sampled_from([0, 0, 0, 0, 0, 60_000, -3_600_000])
 _TIMESTAMPS = st.sampled_from([None] * 12 + [-1, 0, 2**62, 10**15])
 _REQUESTS = strategies.mostly(
-    st.one_of(strategies.good_values(strategies.REQUEST_SHAPE), strategies.REQUESTS),
-    strategies.sizable(strategies.REQUEST_SHAPE),
+    strategies.good_values(strategies.REQUEST_SHAPE, timeless=True),
+    strategies.mostly(strategies.REQUESTS, strategies.sizable(strategies.REQUEST_SHAPE)),
+    of_sixteen=9,
 )
 ASKED = st.builds(Asked, st.integers(0, SHARDS - 1), strategies.KEYS, _REQUESTS, _HEADERS, _AGES, _TIMESTAMPS)
 
