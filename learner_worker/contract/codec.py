@@ -26,7 +26,7 @@ _identifier = TypeAdapter(AgentIdField)
 
 
 class _Ids(msgspec.Struct):
-    """A request's ids as they stand there; whatever else it holds, a number of any size too, is passed over."""
+    """A request's ids as they stand there; whatever else it holds, any number too, is passed over."""
 
     request_id: msgspec.Raw = msgspec.Raw(b"null")
     agent_id: msgspec.Raw = msgspec.Raw(b"null")

@@ -255,7 +255,12 @@ def test_a_client_reads_the_reply_that_was_sent(reply: SuggestBidReply) -> None:
 @given(
     strategies.broken(_REPLIES.map(encode_message)) | strategies.broken(_ERRORS) | st.none(),
     st.sampled_from(
-        [[], [("learner-error", b"INTERNAL")], [("learner-error", None)], [("learner-error", b"\xff")]]
+        [
+            [],
+            [("learner-error", b"INTERNAL")],
+            [("learner-error", strategies.NULL)],
+            [("learner-error", b"\xff")],
+        ]
     ),
 )
 def test_a_client_reads_any_reply_or_says_so(value: bytes | None, headers: Headers) -> None:

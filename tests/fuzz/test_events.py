@@ -55,15 +55,19 @@ def _published(kind: EventKind, shape: strategies.Shape) -> st.SearchStrategy[Pu
         strategies.mostly(strategies.values(shape), strategies.sizable(shape)),
         of_sixteen=8,
     )
-    return st.builds(
-        lambda topic, hops, headers, *rest: Published(topic, *rest[:3], [*headers, *hops], rest[3]),
-        strategies.mostly(st.just(kind), st.just(TOPICS.rerouted), of_sixteen=12),
-        strategies.mostly(st.just([]), moved, of_sixteen=10),
+    headers = st.builds(
+        list[tuple[str, bytes]].__add__,
         strategies.headers([TOPICS.replies]),
-        st.integers(0, SHARDS - 1),
-        strategies.KEYS,
-        values,
-        st.sampled_from([None] * 12 + [-1, 0, 2**62, 10**15]),
+        strategies.mostly(st.just([]), moved, of_sixteen=10),
+    )
+    return st.builds(
+        Published,
+        topic=strategies.mostly(st.just(kind), st.just(TOPICS.rerouted), of_sixteen=12),
+        partition=st.integers(0, SHARDS - 1),
+        key=strategies.KEYS,
+        value=values,
+        headers=headers,
+        timestamp_ms=st.sampled_from([None] * 12 + [-1, 0, 2**62, 10**15]),
     )
 
 
@@ -115,14 +119,15 @@ def _event(kind: str, fields: model.Message, record_us: int) -> swarm.Event:
         given: int | None = fields[name]
         return record_us if given is None else given
 
+    task_id = fields["task_id"]
     if kind == "bid-placed":
         return swarm.BidPlaced(
-            *(fields[name] for name in ("task_id", "agent_id", "bid_sats", "description")), at("placed_at")
+            task_id, fields["agent_id"], fields["bid_sats"], fields["description"], at("placed_at")
         )
     if kind == "auction-closed":
-        named = (fields[name] for name in ("task_id", "winner_agent_id", "winning_bid_sats"))
-        return swarm.AuctionClosed(*named, at("closed_at"), fields["description"])
-    return swarm.TaskFinished(fields["task_id"], fields["agent_id"], fields["succeeded"], at("finished_at"))
+        winner, winning_bid = fields["winner_agent_id"], fields["winning_bid_sats"]
+        return swarm.AuctionClosed(task_id, winner, winning_bid, at("closed_at"), fields["description"])
+    return swarm.TaskFinished(task_id, fields["agent_id"], fields["succeeded"], at("finished_at"))
 
 
 def check_surely(change: Change, published: Sequence[Published]) -> None:

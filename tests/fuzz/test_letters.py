@@ -36,7 +36,7 @@ _TERSE = (
     *("learner-dropped", "kafka_dlt-original-topic", "kafka_dlt-original-partition"),
     *("kafka_dlt-original-offset", "kafka_dlt-original-timestamp", "learner-hop"),
 )
-_CONTENT = st.none() | st.sampled_from(
+_CONTENT = st.just(strategies.NULL) | st.sampled_from(
     [
         b"invalid",
         b"3/17",

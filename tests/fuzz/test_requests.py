@@ -25,7 +25,7 @@ _CLOSE_CALL_US = 5 * SECOND
 _NAMED = [*REPLY_PARTITIONS, "suggest-bid-requests-replies", "suggest-bid-replies.gone", *TOPICS.all]
 _HOPS = st.lists(st.tuples(st.just("learner-hop"), strategies.HOPS), max_size=2)
 _HEADERS = st.builds(
-    list[tuple[str, bytes | None]].__add__,
+    list[tuple[str, bytes]].__add__,
     strategies.mostly(strategies.dialects(list(REPLY_PARTITIONS)), strategies.headers(_NAMED), of_sixteen=9),
     strategies.mostly(st.just([]), _HOPS, of_sixteen=13),
 )

@@ -96,7 +96,14 @@ def test_a_cutoff_travels_in_a_commits_metadata() -> None:
     """What is noted is read; anything else says nothing."""
     assert at(400) == read_note(f"rewind=7{noted(at(400))}")
     assert noted(None) == ""
-    for text in ("", "rewind=7", "rewind=7;cutoff=", "rewind=7;cutoff=1", "rewind=7;cutoff=x,y"):
+    for text in (
+        "",
+        "rewind=7",
+        "rewind=7;cutoff=",
+        "rewind=7;cutoff=1",
+        "rewind=7;cutoff=x,y",
+        f"rewind=7;cutoff={2**63},1",
+    ):
         assert read_note(text) is None
 
 
