@@ -254,14 +254,7 @@ def test_a_client_reads_the_reply_that_was_sent(reply: SuggestBidReply) -> None:
 @FUZZ
 @given(
     strategies.broken(_REPLIES.map(encode_message)) | strategies.broken(_ERRORS) | st.none(),
-    st.sampled_from(
-        [
-            [],
-            [("learner-error", b"INTERNAL")],
-            [("learner-error", strategies.NULL)],
-            [("learner-error", b"\xff")],
-        ]
-    ),
+    st.sampled_from([[], *([("learner-error", code)] for code in (b"INTERNAL", b"\xff", strategies.NULL))]),
 )
 def test_a_client_reads_any_reply_or_says_so(value: bytes | None, headers: Headers) -> None:
     """Whatever arrives on the reply topic is advice or the client's own error."""
