@@ -200,8 +200,9 @@ class Lane:
     async def _starts(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """The later of what was committed and the oldest request that somebody may still wait for."""
         oldest_ms = int((time.time() - self._ttl_seconds) * 1000)
-        found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, oldest_ms))
+        # The ends first: a request that arrives between the two answers must not lie before the start.
         ends = await self._consumer.end_offsets(list(partitions))
+        found = await self._consumer.offsets_for_times(dict.fromkeys(partitions, oldest_ms))
         committed = {partition: await self._consumer.committed(partition) for partition in partitions}
         return {
             partition: max(

@@ -2,10 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
+from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,16 @@ from learner_worker.errors import SuggestionError
 from learner_worker.stream.partitions import partition_of_key
 from tests.fuzz import FUZZ, model, strategies
 from tests.fuzz.strategies import Headers
-from tests.fuzz.world import PARTITIONS, REPLY_PARTITIONS, SHARDS, TTL_SECONDS, Change, FuzzWorld, Worlds
+from tests.fuzz.world import (
+    PARTITIONS,
+    REPLY_PARTITIONS,
+    SHARDS,
+    TTL_SECONDS,
+    Change,
+    FuzzWorld,
+    RequestConsumer,
+    Worlds,
+)
 from tests.model import rfc3339
 from tests.simulation.log import Entry, Sent
 from tests.simulation.worker import SECOND, TOPICS
@@ -213,3 +223,22 @@ def test_every_request_ends_once_and_where_the_contract_says(worlds: Worlds) -> 
 
     ask()
     worlds.judge()
+
+
+def test_a_request_that_arrives_while_its_partition_is_taken_over_is_answered(
+    worlds: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that comes between the two questions where to begin is neither skipped nor answered twice."""
+    look_up = RequestConsumer.offsets_for_times
+    asked = Asked(0, b"k", b"no request", [("correlation_id", b"c")])
+
+    async def and_one_arrives(consumer: RequestConsumer, times: Mapping[TopicPartition, int]) -> object:
+        found = await look_up(consumer, times)
+        topic, partition, record = sent(asked, consumer.now_us)
+        consumer.lay(topic, partition, record)
+        return found
+
+    monkeypatch.setattr(RequestConsumer, "offsets_for_times", and_one_arrives)
+    with worlds.example() as world:
+        replies = [world.broker.log.partitions[TOPICS.replies, number].live for number in range(3)]
+        assert [dict(reply.headers)["correlation_id"] for found in replies for reply in found] == [b"c"]

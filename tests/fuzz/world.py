@@ -66,10 +66,25 @@ class RequestConsumer(Follower):
 
     commits: dict[TopicPartition, int]
 
+    @property
+    def now_us(self) -> int:
+        """The broker's time."""
+        return self._broker.clock.micros
+
+    def lay(self, topic: str, partition: int, sent: Sent) -> None:
+        """Somebody else's record arrives."""
+        self._broker.log.append(topic, partition, sent, self._broker.clock.milliseconds)
+
     async def offsets_for_times(
         self, times: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
-        return dict.fromkeys(times)
+        found: dict[TopicPartition, OffsetAndTimestamp | None] = dict.fromkeys(times)
+        for place, oldest_ms in times.items():
+            for entry in reversed(self._broker.log.partitions[place.topic, place.partition].live):
+                if entry.timestamp >= oldest_ms:
+                    found[place] = OffsetAndTimestamp(entry.offset, entry.timestamp)
+        await self._latency()
+        return found
 
     async def committed(self, partition: TopicPartition) -> int | None:
         return self.commits.get(partition)

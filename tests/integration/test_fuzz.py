@@ -66,7 +66,7 @@ def events_of(names: TopicNames) -> list[tuple[TopicName, Fuzzed]]:
     for topic, shape in zip(topics, EVENT_SHAPES.values(), strict=True):
         values = strategies.values(shape)
         if topic == names.bid_placed:  # the one that takes more than a mebibyte
-            values = strategies.mostly(values, strategies.sizable(shape))
+            values = strategies.mostly(values, strategies.sizable(shape), of_sixteen=13)
         partition = st.integers(0, PARTITIONS - 1)
         one = st.tuples(partition, strategies.KEYS, values, strategies.headers([names.replies]))
         found += [(topic, fuzzed) for fuzzed in drawn(one, RECORDS // 3)]
@@ -79,7 +79,9 @@ async def test_every_fuzzed_request_and_event_is_accounted_for(
     """Replies, dead letters and counters add up to what was sent; then a good request is answered."""
     names = await _roomy_topics(broker, prefix)
     requests, events = requests_of(names), events_of(names)
-    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state") as worker:
+    async with running_worker(
+        broker.bootstrap_servers, prefix, tmp_path / "state", settings={"--request-ttl-seconds": "600"}
+    ) as worker:
         await _send(broker, [(names.requests, request) for request in requests] + events)
         codes = await until(lambda: _all_counted(worker, "requests", len(requests)), "every request counted")
         results = await until(lambda: _all_counted(worker, "events", len(events)), "every event counted")
