@@ -25,6 +25,16 @@ _MODELS: dict[EventKind, type[Event]] = {
 _identifier = TypeAdapter(AgentIdField)
 
 
+class _Ids(msgspec.Struct):
+    """A request's ids as they stand there; whatever else it holds, any number too, is passed over."""
+
+    request_id: msgspec.Raw = msgspec.Raw(b"null")
+    agent_id: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_ids = msgspec.json.Decoder(_Ids)
+
+
 def decode_event(kind: EventKind, value: bytes | None) -> Event:
     """The event in a record's value.
 
@@ -54,12 +64,17 @@ def decode_request(value: bytes | None) -> SuggestBidRequest:
 def readable_ids(value: bytes | None) -> tuple[str | None, AgentId | None]:
     """The request_id and agent_id of a request that is otherwise broken, where they can be read."""
     try:
-        body = msgspec.json.decode(_checked(value))
+        body = _ids.decode(_checked(value))
     except (RecordError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None, None
-    if not isinstance(body, dict):
-        return None, None
-    return _readable(body.get("request_id")), _readable(body.get("agent_id"))
+    return _readable_json(body.request_id), _readable_json(body.agent_id)
+
+
+def _readable_json(token: msgspec.Raw) -> AgentId | None:
+    try:
+        return _readable(msgspec.json.decode(token))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _readable(value: object) -> AgentId | None:
@@ -130,7 +145,7 @@ def _checked(value: bytes | None) -> bytes:
 def _refuse_bare_constants(payload: bytes) -> None:
     """JSON has no NaN and no Infinity, also where a field is ignored; pydantic's parser takes them there."""
     try:
-        msgspec.json.decode(payload)
+        msgspec.json.decode(payload, type=msgspec.Raw)  # the grammar alone: numbers may have any size
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RecordError("not-json", f"not JSON: {error}") from error
     except RecursionError as error:

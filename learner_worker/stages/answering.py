@@ -20,7 +20,7 @@ from learner_worker.contract.suggestions import (
     SuggestBidError,
     SuggestBidRequest,
 )
-from learner_worker.contract.times import Micros, format_time, parse_time, record_micros
+from learner_worker.contract.times import LAST_MICROS, Micros, format_time, parse_time, record_micros
 from learner_worker.contract.topics import HOP_HEADER, ReplyTopics, TopicNames
 from learner_worker.errors import RefusedReplyError, RequestError, StateError
 from learner_worker.observability import Instruments
@@ -256,7 +256,8 @@ class Answering:
             )
 
     def _deadline(self, record: Record, request: SuggestBidRequest) -> Micros:
-        latest = Micros(record_micros(record.timestamp) + self._ttl_micros)
+        # Within the years of the contract: a request that is moved carries it.
+        latest = Micros(min(record_micros(record.timestamp) + self._ttl_micros, LAST_MICROS))
         if request.deadline is not None:
             return min(latest, request.deadline)
         text = header(record.headers, _DEADLINE_HEADER)

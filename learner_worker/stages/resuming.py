@@ -1,5 +1,6 @@
 """Where a shard reads on from: the protocol's eighth rule, as a function of its file and Kafka's marks."""
 
+import re
 from collections.abc import Mapping
 
 import structlog
@@ -10,6 +11,7 @@ from learner_worker.stream.ownership import Marks
 
 REWIND = "rewind="
 """Before the rewind offset, in the metadata of a source's commit."""
+_OFFSET = re.compile(r"[0-9]{1,19}")
 _log = structlog.get_logger("learner_worker.shard")
 
 
@@ -58,4 +60,4 @@ def _rewound(committed: Committed | None, first: int) -> int:
         return first
     text = committed.metadata.removeprefix(REWIND)
     # A commit by somebody else's hand says nothing of what was remembered: all there is is read again.
-    return min(int(text), committed.offset) if text.isdecimal() else first
+    return min(int(text), committed.offset) if _OFFSET.fullmatch(text) else first

@@ -35,6 +35,7 @@ and expired they say nothing, until a shard is restored from the beginning: then
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -59,6 +60,8 @@ EXPIRED: Final = 500
 HELD: Final = 100_000
 """Tombstones that a restoring shard keeps back, in case they were sent before."""
 _MARK = ";cutoff="
+_NOTE = re.compile(_MARK + r"(-?[0-9]{1,18}),(-?[0-9]{1,18})$", re.ASCII)
+"""Numbers that the file can hold: anybody who may commit for the group may have written something else."""
 
 
 STEPS: Final = 100
@@ -225,8 +228,5 @@ def noted(cutoff: Cutoff | None) -> str:
 
 def read_note(metadata: str) -> Cutoff | None:
     """The cutoff in a commit's metadata, if there is one."""
-    closes, comma, others = metadata.partition(_MARK)[2].partition(",")
-    try:
-        return Cutoff(Micros(int(closes)), Micros(int(others))) if comma else None
-    except ValueError:
-        return None
+    found = _NOTE.search(metadata)
+    return None if found is None else Cutoff(Micros(int(found[1])), Micros(int(found[2])))

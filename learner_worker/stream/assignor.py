@@ -18,7 +18,7 @@ from aiokafka.coordinator.protocol import (
 )
 
 from learner_worker.contract.fields import Shard
-from learner_worker.stream.placement import Claim, Placement, next_term, place
+from learner_worker.stream.placement import Claim, Placement, Term, next_term, place
 
 _VERSION = 0
 _log = structlog.get_logger("learner_worker.stream")
@@ -27,7 +27,7 @@ _log = structlog.get_logger("learner_worker.stream")
 class _Given(msgspec.Struct, frozen=True):
     """What the leader tells a member besides its partitions."""
 
-    term: int = 0
+    term: Term = 0
     standbys: list[Shard] = []
 
 
@@ -35,6 +35,7 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _encode = msgspec.json.Encoder().encode
 _claims = msgspec.json.Decoder(Claim)
 _given = msgspec.json.Decoder(_Given)
@@ -100,14 +101,14 @@ def claim_of(user_data: bytes | None) -> Claim | None:
     """The claim in a member's subscription; None if it makes none that this version can read."""
     try:
         return _claims.decode(user_data or b"")
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return None
 
 
 def _decoded_given(user_data: bytes | None) -> _Given:
     try:
         return _given.decode(user_data or b"")
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return _Given()
 
 

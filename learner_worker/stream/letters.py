@@ -145,7 +145,7 @@ def letter_of(record: Record) -> Letter | None:
         return None
     # Everything from the learner's own first header on was added; what stands before it came from outside.
     start = len(names) - 1 - names[::-1].index(REASON_HEADER)
-    added = dict(record.headers[start:])
+    added = {name: value or b"" for name, value in record.headers[start:]}
     truncated = start > 0 and names[start - 1] == TRUNCATED_HEADER
     before = record.headers[: start - truncated]
     try:
@@ -163,7 +163,7 @@ def letter_of(record: Record) -> Letter | None:
             value=record.value,
             value_bytes=len(record.value or b""),
             headers=[item for item in before if item[0] not in {HOP_HEADER, ORIGIN_HEADER}],
-            truncated_bytes=int(record.headers[start - 1][1]) if truncated else None,
+            truncated_bytes=int(record.headers[start - 1][1] or b"") if truncated else None,
         )
     except (KeyError, ValueError, struct.error):
         return None
@@ -180,7 +180,7 @@ def mark_of(record: Record) -> tuple[LetterId, Handled] | None:
     for name, handled in _MARKS.items():
         if name in headers:
             try:
-                return LetterId.parse(headers[name].decode()), handled
+                return LetterId.parse((headers[name] or b"").decode()), handled
             except ValueError:
                 return None
     return None

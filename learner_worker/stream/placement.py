@@ -6,10 +6,15 @@ Pure rules for the group's leader; `assignor.py` carries claims and placements t
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated, Final
 
 import msgspec
 
 from learner_worker.contract.fields import Shard
+
+LAST_TERM: Final = 2**62
+"""Terms are milliseconds and grow by one a placement: none of ours comes near it."""
+Term = Annotated[int, msgspec.Meta(ge=0, le=LAST_TERM)]
 
 
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -28,7 +33,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     process: str
     name: str = ""
     where: str = ""
-    term: int = 0
+    term: Term = 0
     owned: list[Shard] = []
     held: dict[Shard, int] = {}
     standby_replicas: int = 0
@@ -58,7 +63,7 @@ class _Member:
 
 def next_term(claims: Iterable[Claim]) -> int:
     """The number of the placement that follows those the members know."""
-    return 1 + max((claim.term for claim in claims), default=0)
+    return min(1 + max((claim.term for claim in claims), default=0), LAST_TERM)
 
 
 def place(shards: Sequence[Shard], claims: Mapping[str, Claim]) -> dict[str, Placement]:

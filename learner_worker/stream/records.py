@@ -87,7 +87,12 @@ def moved(record: Record, topic: TopicName, partition: int, kind: EventKind) -> 
 def dead_letter(record: Record, topic: TopicName, error: RecordError, *, truncate: bool = False) -> Outgoing:
     """The dead letter of a record: its key, value and headers, why, and Spring's names for where it lay."""
     key, value = record.key, record.value
-    headers = [(name, content) for name, content in record.headers if not name.startswith("kafka_dlt-")]
+    # Names that say where a letter came from, and that it was cut off, are the learner's alone.
+    headers = [
+        (name, content)
+        for name, content in record.headers
+        if name != TRUNCATED_HEADER and not name.startswith("kafka_dlt-")
+    ]
     if value is not None and (truncate or len(value) > MAX_RECORD_BYTES):
         headers = headers if sum(map(_header_bytes, headers)) <= TRUNCATED_BYTES else []
         headers.append((TRUNCATED_HEADER, str(len(value)).encode()))

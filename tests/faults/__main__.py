@@ -27,6 +27,7 @@ _TABLE_WIDTH = 160
 @click.option("--times", default=20, show_default=True, help="How often any other fault is done.")
 @click.option("--seed", default=1, show_default=True, help="Decides the load and the moments.")
 @click.option("--simulation-seeds", default=20_000, show_default=True, envvar="SIMULATION_SEEDS")
+@click.option("--fuzz-examples", default=10_000, show_default=True, envvar="FUZZ_EXAMPLES")
 @click.option("--standby-replicas", type=int, help="Handed to the workers.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Where to write the rows, too.")
 def main(
@@ -38,6 +39,7 @@ def main(
     times: int,
     seed: int,
     simulation_seeds: int,
+    fuzz_examples: int,
     standby_replicas: int | None,
     json_path: Path | None,
 ) -> None:
@@ -45,7 +47,18 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: brokers and workers end, too
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)  # its servers die here
     folder = Path(tempfile.mkdtemp(prefix="learner-faults-"))
-    options = Options(kills, events, times, seed, simulation_seeds, outcomes, standby_replicas, folder, _say)
+    options = Options(
+        kills=kills,
+        events=events,
+        times=times,
+        seed=seed,
+        simulation_seeds=simulation_seeds,
+        fuzz_examples=fuzz_examples,
+        outcomes=outcomes,
+        standby_replicas=standby_replicas,
+        folder=folder,
+        say=_say,
+    )
     _say(f"state and logs in {folder}")
     rows: list[Row] = []
     for name in only or SECTIONS:

@@ -4,9 +4,12 @@ Another section is a function from the options to rows, and a line in `SECTIONS`
 """
 
 import asyncio
+import os
 import statistics
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +33,7 @@ _SEEDS_A_TASK = 50
 _ABLATION_SEEDS = 150
 _PROCESSES = 2
 _SHOWN_SEEDS = 10
+_SHOWN_CHARACTERS = 3_000
 _FOLLOWED_SECONDS = 600.0
 _DISK_FAULTS = 5
 """Of disks, for each time that another fault is done."""
@@ -42,6 +46,7 @@ class Options:
     Attributes:
         kills: of workers; `times` is how often every other fault is done.
         events: how many are published at least during the kills of workers.
+        fuzz_examples: of every fuzzed function.
         outcomes: how many there are before owners are taken over from.
         standby_replicas: handed to the workers if given.
         folder: for state and logs.
@@ -52,6 +57,7 @@ class Options:
     times: int
     seed: int
     simulation_seeds: int
+    fuzz_examples: int
     outcomes: int
     standby_replicas: int | None
     folder: Path
@@ -268,6 +274,35 @@ def _ablation(name: str) -> tuple[str, int, int]:
         return name, seeds, sum(1 for _ in ablation.scenarios_that_notice())
 
 
+# --- whatever others may write ---------------------------------------------------------------------------
+
+
+def fuzz(options: Options) -> list[Row]:
+    """Hypothesis on every decoder, dialect and the whole way of requests and events, with other examples."""
+    listed = _pytest("--collect-only", "-q", "tests/fuzz", examples=options.fuzz_examples)
+    targets = [line for line in listed.stdout.splitlines() if "::" in line]
+    failures = [] if targets else [f"nothing to run: {listed.stdout[-_SHOWN_CHARACTERS:]}"]
+    with ThreadPoolExecutor(_PROCESSES) as processes:
+        runs = processes.map(lambda target: _pytest("-q", target, examples=options.fuzz_examples), targets)
+        for target, run in zip(targets, runs, strict=True):
+            options.say(f"fuzz: {target} {'holds' if run.returncode == 0 else 'FAILS'}")
+            failures += [f"{target}: {_reproduction(run.stdout)}"] * (run.returncode != 0)
+    notes = [f"{len(targets)} tests, so many examples each", f"{len(failures)} fail"]
+    return [Row("fuzz", options.fuzz_examples, notes=notes, failures=failures)]
+
+
+def _pytest(*arguments: str, examples: int) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "FUZZ_EXAMPLES": str(examples)}
+    command = [sys.executable, "-m", "pytest", "--timeout", "0", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def _reproduction(output: str) -> str:
+    """The failing example and the line that repeats it; otherwise the output's end."""
+    lines = [line for line in output.splitlines() if line.startswith("E ")]
+    return "\n".join(lines or [output])[-_SHOWN_CHARACTERS:]
+
+
 # --- crash points and disks that fail --------------------------------------------------------------------
 
 
@@ -305,6 +340,7 @@ async def _crashes(options: Options, folder: str, fault: str, plays: Sequence[Pl
 SECTIONS: dict[str, Section] = {
     "simulation": simulation,
     "ablation": ablations,
+    "fuzz": fuzz,
     "worker-kill": worker_kills,
     "broker-kill": broker_kills,
     "sigstop": suspensions,

@@ -283,10 +283,12 @@ class Batch:
         self._limit = limit
         self.records: list[Sent] = []
 
-    def append(self, *, key: bytes | None, value: bytes | None, timestamp: int | None) -> object | None:
+    def append(
+        self, *, key: bytes | None, value: bytes | None, timestamp: int | None, headers: Headers = ()
+    ) -> object | None:
         if len(self.records) >= self._limit:
             return None
-        self.records.append(Sent(key, value, (), timestamp))
+        self.records.append(Sent(key, value, tuple(headers), timestamp))
         return self
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -94,8 +94,8 @@ class Process:
         self.paused = False
         self.failure: BaseException | None = None
         self.loop = new_loop(broker.clock)
+        self.stopping = asyncio.Event()
         self._habits = habits
-        self._stopping = asyncio.Event()
         self._stuck: asyncio.Future[None] = self.loop.create_future()
         self._latency = latency = habits.latency
         self.consumer = Consumer(
@@ -139,7 +139,7 @@ class Process:
                 topics=TOPICS,
                 group_id="learner",
                 open_shard=self._open_shard,
-                on_ownership=lambda _shards, _assigned: None,
+                on_ownership=self.own,
                 outage=Outage(),
                 find_twin=_nobody,
                 before_rejoin=_nothing,
@@ -180,7 +180,7 @@ class Process:
 
     def stop(self) -> None:
         """SIGTERM."""
-        self._stopping.set()
+        self.stopping.set()
 
     def rebuild(self) -> None:
         """The watchdog finds a client stuck: the worker ends, and a new one begins in the same process."""
@@ -202,31 +202,40 @@ class Process:
     async def _live(self) -> None:
         try:
             async with asyncio.TaskGroup() as loops:
-                loops.create_task(self.ingest.read(self._stopping), name="read")
+                loops.create_task(self.ingest.read(self.stopping), name="read")
                 loops.create_task(self._checkpoints(), name="checkpoints")
-                loops.create_task(self.standbys.read(self._stopping), name="standbys")
+                loops.create_task(self.standbys.read(self.stopping), name="standbys")
                 loops.create_task(self._look_round(), name="frontier")
                 loops.create_task(self._watch(), name="watch")
+                for name, loop in self.more_loops():
+                    loops.create_task(loop, name=name)
             await self.ingest.finish()
         finally:
             if self.alive:  # whom kill -9 ended does nothing any more
                 await self.ingest.close()
                 await self.consumer.stop()
 
+    def own(self, shards: Mapping[Shard, ShardState], assigned: frozenset[Shard]) -> None:
+        """Told of every change of ownership; who answers requests overrides it."""
+
+    def more_loops(self) -> Iterable[tuple[str, Coroutine[Any, Any, None]]]:
+        """What else runs besides the loops that read events."""
+        return ()
+
     async def _watch(self) -> None:
-        stopped = self.loop.create_task(self._stopping.wait())
+        stopped = self.loop.create_task(self.stopping.wait())
         await asyncio.wait([stopped, self._stuck], return_when=asyncio.FIRST_COMPLETED)
         if self._stuck.done():
             self._stuck.result()
         self._stuck.cancel()
 
     async def _look_round(self) -> None:
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             await asyncio.sleep(self._habits.frontier_seconds)
             await self._frontier.look()
 
     async def _checkpoints(self) -> None:
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             await asyncio.sleep(self._habits.checkpoint_seconds)
             await self.ingest.checkpoint()
 

@@ -628,3 +628,18 @@ def test_no_bytes_make_a_decoder_fail_otherwise(decoder: str, value: bytes) -> N
     except documented as error:
         message = str(error)
     assert message.encode() != b""
+
+
+def test_the_ids_beside_a_number_beyond_any_range_are_readable() -> None:
+    """Who sends 1e999 or a number of 5,000 digits is told so under its own request_id."""
+    for number in (b"1e999", b"9" * 5_000):
+        value = b'{"request_id":"r","agent_id":"a","base_bid_sats":' + number + b',"description":""}'
+        with pytest.raises(RequestError):
+            decode_request(value)
+        assert readable_ids(value) == ("r", "a")
+
+
+def test_a_text_that_names_a_constant_forbids_no_number() -> None:
+    """A description that says NaN is no reason to refuse a large number in a field that is ignored."""
+    value = b'{"task_id":"t","agent_id":"a","bid_sats":5,"description":"NaN","note":1e999}'
+    assert isinstance(decode_event("bid-placed", value), BidPlaced)

@@ -1,6 +1,7 @@
 """Dead letters taken apart again, and the marks beside them."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import pytest
 
@@ -65,6 +66,17 @@ def test_an_originals_headers_cannot_pretend() -> None:
     assert (letter.reason, mark_of(record)) == ("invalid", None)
 
 
+def test_a_length_from_outside_hides_no_letter() -> None:
+    """An original that ends with the header for cut-off letters, null or no number, is a whole letter."""
+    for length in (b"", b"much", b"9"):
+        original = Lying(
+            "bid-placed", 0, 0, 0, b"key", b"value", [("a", b"b"), ("learner-truncated", length)]
+        )
+        letter = letter_of(lying(dead_letter(original, DEAD_LETTERS, RecordError("invalid", "bad"))))
+        assert letter is not None
+        assert (letter.truncated_bytes, list(letter.headers)) == (None, [("a", b"b")])
+
+
 def test_a_mark_names_its_letter_and_lies_on_its_partition() -> None:
     """Written and read back, a mark says which letter and what was done; it is no letter itself."""
     written = mark(DEAD_LETTERS, LetterId(3, 4), "replayed")
@@ -77,8 +89,11 @@ def test_what_others_put_into_the_topic_is_neither() -> None:
     """A record without the learner's headers, or with broken ones, is stepped over."""
     strange = Lying(DEAD_LETTERS, 0, 0, 0, None, b"x", [("learner-reason", b"invalid")])
     assert (letter_of(strange), mark_of(strange)) == (None, None)
-    broken = Lying(DEAD_LETTERS, 0, 0, 0, None, b"x", [("learner-dropped", b"first")])
-    assert (letter_of(broken), mark_of(broken)) == (None, None)
+    null = cast("bytes", None)  # as Kafka allows
+    nulls = [(name, null) for name, _ in dead_letter(strange, DEAD_LETTERS, RecordError("", "")).headers]
+    for headers in ([("learner-dropped", b"first")], [("learner-dropped", null)], nulls):
+        broken = Lying(DEAD_LETTERS, 0, 0, 0, None, b"x", headers)
+        assert (letter_of(broken), mark_of(broken)) == (None, None)
 
 
 def test_a_filter_takes_what_matches_in_every_part() -> None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner_worker.contract.fields import Shard
-from learner_worker.stream.placement import Claim, Placement, next_term, place
+from learner_worker.stream.assignor import claim_of
+from learner_worker.stream.placement import LAST_TERM, Claim, Placement, next_term, place
 
 SHARDS = [Shard(number) for number in range(12)]
 
@@ -186,3 +187,21 @@ def test_growing_and_shrinking_moves_the_minimum(
     quotas = sorted((share + (number < larger) for number in range(after)), reverse=True)
     stay = sum(min(have, quota) for have, quota in zip(kept, quotas, strict=False))
     assert moved(claims, placements) == count - stay
+
+
+def test_a_member_that_claims_nonsense_makes_no_claim() -> None:
+    """Bytes of another program, text that is no UTF-8, nesting without end, terms beyond any: no claim."""
+    deep = b'{"process":"p","x":' + b"[" * 100_000
+    endless = b'{"process":"p","term":' + str(LAST_TERM + 1).encode() + b"}"
+    for user_data in (
+        None,
+        b"",
+        b"\x00\x01",
+        b'{"process":"\xff"}',
+        deep,
+        endless,
+        b'{"process":"p","term":-1}',
+    ):
+        assert claim_of(user_data) is None
+    assert claim_of(b'{"process":"p"}') == Claim("p")
+    assert next_term([claim(term=LAST_TERM)]) == LAST_TERM

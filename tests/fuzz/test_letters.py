@@ -1,0 +1,131 @@
+"""Dead letters: whatever became one is read back whole, and what others put into the topic is no letter."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learner_worker.contract.topics import Topics
+from learner_worker.errors import RecordError
+from learner_worker.stream.letters import LetterId, letter_of, mark, mark_of
+from learner_worker.stream.partitions import partitioner
+from learner_worker.stream.records import TRUNCATED_BYTES, dead_letter
+from learner_worker.stream.replay import Replay
+from tests.fuzz import FUZZ, model, strategies
+from tests.fuzz.strategies import EVENT_SHAPES, Headers
+from tests.simulation.log import Entry
+
+TOPICS = Topics().named()
+REPLAY = Replay(TOPICS, partitioner(4))
+_HEADERS = st.builds(
+    lambda found, hops: hops + found if len(found) % 2 else found + hops,
+    strategies.headers([TOPICS.replies]),
+    st.lists(st.tuples(st.just("learner-hop"), strategies.HOPS), max_size=2),
+)
+_ORIGINALS = st.builds(
+    Entry,
+    topic=st.sampled_from(TOPICS.all),
+    partition=st.integers(0, 2**31 - 1),
+    offset=st.integers(0, 2**63 - 1),
+    timestamp=st.sampled_from([-1, 0, 1, 2**62]),
+    key=strategies.KEYS,
+    value=strategies.values(EVENT_SHAPES["bid-placed"])
+    | st.sampled_from([b"x" * strategies.MEBIBYTE, b"x" * (strategies.MEBIBYTE + 1)]),
+    headers=_HEADERS,
+)
+_TERSE = (
+    *("learner-reason", "learner-message", "learner-origin", "learner-truncated", "learner-replayed"),
+    *("learner-dropped", "kafka_dlt-original-topic", "kafka_dlt-original-partition"),
+    *("kafka_dlt-original-offset", "kafka_dlt-original-timestamp", "learner-hop"),
+)
+_CONTENT = st.just(strategies.NULL) | st.sampled_from(
+    [
+        b"invalid",
+        b"3/17",
+        "٣/1".encode(),
+        b"9" * 5_000 + b"/1",
+        b"-1/2",
+        b"\x00" * 4,
+        b"\x00" * 8,
+        b"\xff" * 8,
+        b"70000",
+        b"",
+    ]
+)
+_STRANGE = st.one_of(
+    st.lists(st.tuples(st.sampled_from(_TERSE), _CONTENT), max_size=12),
+    strategies.in_any_order(st.tuples(*(st.tuples(st.just(name), _CONTENT) for name in _TERSE)).map(list)),
+)
+
+
+@FUZZ
+@given(_ORIGINALS, st.booleans())
+def test_a_dead_letter_is_read_back_as_what_it_was(original: Entry, truncate: bool) -> None:
+    """Place, time, key, value and headers are the original's; one that was cut off says how long it was."""
+    sent = dead_letter(original, TOPICS.dead_letters, RecordError("invalid", "bad"), truncate=truncate)
+    lying = Entry(TOPICS.dead_letters, 1, 2, 3, sent.key, sent.value, sent.headers)
+    letter = letter_of(lying)
+    assert letter is not None
+    assert mark_of(lying) is None
+    assert (letter.topic, letter.partition, letter.offset) == original[:3]
+    assert (letter.original_ms, letter.reason, letter.message) == (original.timestamp, "invalid", "bad")
+    cut_off = original.value is not None and (truncate or len(original.value) > strategies.MEBIBYTE)
+    assert letter.truncated_bytes == (len(original.value or b"") if cut_off else None)
+    assert letter.key == original.key
+    if cut_off:
+        assert letter.value == (original.value or b"")[:TRUNCATED_BYTES]
+    else:
+        assert letter.value == original.value or (original.key, original.value, letter.value) == (
+            None,
+            None,
+            b"",
+        )
+        kept = {"learner-hop", "learner-origin", "learner-truncated"}
+        expected = [
+            one for one in original.headers if one[0] not in kept and not one[0].startswith("kafka_dlt-")
+        ]
+        assert list(letter.headers) == expected
+
+
+@FUZZ
+@given(_ORIGINALS)
+def test_a_letter_goes_back_exactly_if_its_event_can_be_read(original: Entry) -> None:
+    """A letter of a source is sent to its task's partition if it keeps the contract, and stays otherwise."""
+    sent = dead_letter(original, TOPICS.dead_letters, RecordError("invalid", "bad"))
+    letter = letter_of(Entry(TOPICS.dead_letters, 1, 2, 3, sent.key, sent.value, sent.headers))
+    assert letter is not None
+    verdict = REPLAY.judge(letter)
+    assert (verdict.sent is None) == bool(verdict.why)
+    if original.topic == TOPICS.bid_placed:
+        try:
+            fields = model.message("bid-placed", original.value)
+        except model.BrokenError:
+            assert verdict.sent is None
+        except model.UndecidedError:
+            return
+        else:
+            assert verdict.sent is not None
+            assert verdict.sent.partition == partitioner(4)(fields["task_id"])
+
+
+@FUZZ
+@given(_STRANGE, strategies.KEYS, strategies.values(EVENT_SHAPES["task-finished"]))
+def test_whatever_lies_in_the_topic_is_a_letter_a_mark_or_neither(
+    headers: Headers, key: bytes | None, value: bytes | None
+) -> None:
+    """Headers of others, null and doubled ones too: never both, and a letter can be judged."""
+    lying = Entry(TOPICS.dead_letters, 1, 2, 3, key, value, headers)
+    letter, marked = letter_of(lying), mark_of(lying)
+    assert letter is None or marked is None
+    if letter is not None:
+        assert REPLAY.judge(letter).origin == letter.origin
+
+
+@FUZZ
+@given(st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1), st.sampled_from(["replayed", "dropped"]))
+def test_a_mark_is_read_back(partition: int, offset: int, handled: str) -> None:
+    """A mark names its letter and what became of it."""
+    written = mark(
+        TOPICS.dead_letters, LetterId(partition, offset), "replayed" if handled == "replayed" else "dropped"
+    )
+    lying = Entry(TOPICS.dead_letters, partition, 0, 0, written.key, written.value, written.headers)
+    assert mark_of(lying) == (LetterId(partition, offset), handled)
+    assert letter_of(lying) is None
