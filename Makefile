@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test chaos interop check check-deploy check-asyncapi schemas lock clean
+.PHONY: help demo test chaos interop bench check check-deploy check-asyncapi schemas lock clean
 
 # On the command line only: ARGS goes to the command, PYTHON is used instead of the first one found.
 ARGS =
@@ -40,6 +40,9 @@ chaos: $(READY) ## Break a running system for an hour and count what is lost; KI
 
 interop: $(READY) ## Let other frameworks' clients ask, on Apache Kafka (needs Java 17, Maven, Node 20); ARGS="nestjs"
 	@$(BIN)/python -m tests.interop $(ARGS)
+
+bench: $(READY) ## Measure the worker beside raw clients and peers for hours; ARGS="--only whole-way --scale 0.1 --turns 2"
+	@$(BIN)/python -m tests.performance $(ARGS)
 
 check: $(READY) check-deploy check-asyncapi ## Lint, format, types, import direction, deploy/, schemas (current, valid, compatible), locks
 	$(BIN)/ruff check
