@@ -31,7 +31,7 @@ def picture_of(figures: Sequence[Figure], title: str) -> str:
     space = f'width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}"'
     goal = f'x1="{_LEFT + _UNIT}" x2="{_LEFT + _UNIT}" y1="{_TOP - 4}" y2="{height - 10}"'
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {space} font-family="system-ui, sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {space} font-family="system-ui" font-size="13">',
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="16" y="26" font-size="16" fill="#1f2328">{escape(title)}</text>',
         f'<text x="{_LEFT + _UNIT}" y="{_TOP - 10}" text-anchor="middle" fill="#59636e">goal</text>',

@@ -3,15 +3,18 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from learner_worker.stream.cluster import Cluster, connected
 from learner_worker.stream.connection import Connection
+from tests.performance.stage import PARTITIONS
 from tests.workers import WorkerProcess
 
 _LOOK_SECONDS = 0.2
@@ -36,12 +39,16 @@ class Course:
 
     began: float
     points: Sequence[Point]
-    total: int
 
     @property
     def seconds(self) -> float:
         """The whole of it, starting included."""
         return self.points[-1].at - self.began
+
+    @property
+    def total(self) -> int:
+        """How many records were done."""
+        return self.points[-1].records
 
     def moment(self, share: float) -> float:
         """When a share of the records was done, on a straight line between two looks."""
@@ -59,41 +66,60 @@ class Course:
         return (high - low) / (self.moment(high) - self.moment(low))
 
 
-async def course_of(
-    servers: str,
-    group_id: str,
-    expected: Mapping[str, int],
-    workers: Sequence[WorkerProcess],
-    began: float,
-) -> Course:
-    """Looks on until the group has committed so many records of every topic.
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a group is to come through: its sources, and the topic that it makes of them and reads itself."""
 
-    Offsets are committed after the rows are in SQLite: what is committed is durable on both sides.
+    group_id: str
+    sources: Sequence[str]
+    outcomes: str
+
+
+async def course_of(servers: str, watched: Watched, workers: Sequence[WorkerProcess], began: float) -> Course:
+    """Looks on until the group has committed every record of its topics.
+
+    Offsets are committed after the rows are in SQLite, and a source's after the facts it made are
+    acknowledged: once the sources are done, the end of the outcomes is where it stays.
 
     Raises:
         StalledError: a worker ended, or nothing was committed for two minutes.
     """
-    points: list[Point] = []
-    total = sum(expected.values())
-    async with connected(Connection(servers), patience_seconds=30) as cluster:
+    points = [Point(began, 0)]
+    async with (
+        connected(Connection(servers), patience_seconds=30) as cluster,
+        AIOKafkaConsumer(bootstrap_servers=servers) as consumer,
+    ):
+        source_records = await _end(consumer, watched.sources)
         moved = time.perf_counter()
-        while not points or points[-1].records < total:
+        while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            done = await _committed(cluster, group_id, expected)
+            committed = await _committed(cluster, watched.group_id)
+            read = sum(committed[topic] for topic in watched.sources)
+            learned = committed[watched.outcomes]
             now = time.perf_counter()
-            if not points or done > points[-1].records:
-                points.append(Point(now, done))
+            if read + learned > points[-1].records:
+                points.append(Point(now, read + learned))
                 moved = now
+            if read >= source_records and learned >= await _end(consumer, [watched.outcomes]):
+                return Course(began, points)
             _require_moving(workers, now - moved)
-    return Course(began, points, total)
 
 
-async def _committed(cluster: Cluster, group_id: str, topics: Collection[str]) -> int:
+async def _end(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> int:
+    partitions = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
+    return sum((await consumer.end_offsets(partitions)).values())
+
+
+async def _committed(cluster: Cluster, group_id: str) -> Counter[str]:
+    """How many records of each topic a group has committed."""
+    done: Counter[str] = Counter()
     try:
         committed = await cluster.committed(group_id)
     except KafkaError:  # a group's coordinator takes a moment to be there
-        return 0
-    return sum(found.offset for partition, found in committed.items() if partition.topic in topics)
+        return done
+    for partition, found in committed.items():
+        done[partition.topic] += found.offset
+    return done
 
 
 def _require_moving(workers: Sequence[WorkerProcess], still_seconds: float) -> None:

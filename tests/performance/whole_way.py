@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.performance.figures import Better, Figure, Goal
 from tests.performance.load import Auctions, mean_outcome, preload_auctions, recent_auctions
-from tests.performance.progress import count_rows, course_of
+from tests.performance.progress import Watched, count_rows, course_of
 from tests.performance.readings import reading
 from tests.performance.stage import PARTITIONS, Setting, Stage, child, cpu_seconds, in_turns
 
@@ -98,7 +98,7 @@ async def worker_run(stage: Stage, load_setting: Setting, load: Auctions) -> Run
     state_dir = stage.new_folder("state")
     began = time.perf_counter()
     async with stage.worker(setting, state_dir, wait=False) as worker:
-        course = await course_of(stage.servers, setting.group_id, expected_of(setting, load), [worker], began)
+        course = await course_of(stage.servers, watched_of(setting), [worker], began)
         cpu = cpu_seconds(worker)
         await worker.stop()
     found = count_rows([state_dir])
@@ -110,15 +110,12 @@ async def worker_run(stage: Stage, load_setting: Setting, load: Auctions) -> Run
     return run
 
 
-def expected_of(setting: Setting, load: Auctions) -> dict[str, int]:
-    """How many records of which topic are committed when everything is done."""
+def watched_of(setting: Setting) -> Watched:
+    """What a worker of this setting is to come through."""
     names = setting.names
-    return {
-        names.bid_placed: load.bids,
-        names.auction_closed: load.auctions,
-        names.task_finished: load.auctions,
-        names.outcomes: load.facts,
-    }
+    return Watched(
+        setting.group_id, (names.bid_placed, names.auction_closed, names.task_finished), names.outcomes
+    )
 
 
 async def floor_run(stage: Stage, setting: Setting, load: Auctions) -> Run:
