@@ -42,6 +42,11 @@ class Auctions:
     auctions: int
     began_micros: int
     agents: int = AGENTS
+    label: str = "task"
+
+    def task(self, auction: int) -> TaskId:
+        """Loads of other labels have other tasks."""
+        return TaskId(f"{self.label}-{auction:09d}")
 
     @property
     def bids(self) -> int:
@@ -85,7 +90,7 @@ async def preload_auctions(servers: str, names: TopicNames, load: Auctions) -> i
     async with _producer(servers) as producer:
         batches = Batches(producer)
         for auction in range(load.auctions):
-            task = f"task-{auction:09d}"
+            task = load.task(auction)
             partition, key = partition_of(task), task.encode()
             opened, closed, finished = load.times(auction)
             for value in _bids(load, auction, task, opened):
@@ -125,7 +130,7 @@ def mean_outcome(load: Auctions) -> tuple[int, int]:
 
 
 def _facts(load: Auctions, auction: int) -> Iterator[Fact]:
-    task, winner = TaskId(f"task-{auction:09d}"), load.bidder(auction, 0)
+    task, winner = load.task(auction), load.bidder(auction, 0)
     opened, closed, finished = load.times(auction)
     close = Close(Micros(closed), winner, _price(auction, 0))
     description = _DESCRIPTIONS[auction % len(_DESCRIPTIONS)]

@@ -90,6 +90,7 @@ async def course_of(servers: str, watched: Watched, workers: Sequence[WorkerProc
         AIOKafkaConsumer(bootstrap_servers=servers) as consumer,
     ):
         source_records = await _end(consumer, watched.sources)
+        learned_before = (await _committed(cluster, watched.group_id))[watched.outcomes]
         moved = time.perf_counter()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
@@ -97,12 +98,19 @@ async def course_of(servers: str, watched: Watched, workers: Sequence[WorkerProc
             read = sum(committed[topic] for topic in watched.sources)
             learned = committed[watched.outcomes]
             now = time.perf_counter()
-            if read + learned > points[-1].records:
-                points.append(Point(now, read + learned))
+            if read + learned - learned_before > points[-1].records:
+                points.append(Point(now, read + learned - learned_before))
                 moved = now
             if read >= source_records and learned >= await _end(consumer, [watched.outcomes]):
                 return Course(began, points)
             _require_moving(workers, now - moved)
+
+
+async def done_by_group(servers: str, watched: Watched) -> int:
+    """How many records of the watched topics a group has committed in all."""
+    async with connected(Connection(servers), patience_seconds=30) as cluster:
+        committed = await _committed(cluster, watched.group_id)
+    return sum(committed[topic] for topic in (*watched.sources, watched.outcomes))
 
 
 async def _end(consumer: AIOKafkaConsumer, topics: Sequence[str]) -> int:

@@ -21,6 +21,8 @@ from tests.workers import WorkerProcess, clean_environment, running_worker
 
 PARTITIONS = 12
 """The default of `learner-worker topics create`."""
+_INTERNAL = ("requests", "replies", "outcomes", "metrics", "rerouted", "dead_letters")
+_FIELDS = ("bid_placed", "auction_closed", "task_finished", *_INTERNAL)
 _CHILD_SECONDS = 900.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 T = TypeVar("T")
@@ -76,10 +78,16 @@ class Stage:
 
         `keep` names fields of `Topics` that stay the load's, too.
         """
-        fields = ("requests", "replies", "outcomes", "metrics", "rerouted", "dead_letters")
-        renamed = {name: self.new_name(name.replace("_", "-")) for name in fields if name not in keep}
+        renamed = {name: self.new_name(name.replace("_", "-")) for name in _INTERNAL if name not in keep}
         kept = {name: getattr(load.topics, name) for name in keep}
         setting = Setting(Topics(prefix=load.topics.prefix, **renamed, **kept), self.new_name("group"))
+        await self._create(setting.names)
+        return setting
+
+    async def new_sources(self, held: "Setting") -> "Setting":
+        """All topics new, with the prefix that the files of the held state name."""
+        renamed = {name: self.new_name(name.replace("_", "-")) for name in _FIELDS}
+        setting = Setting(Topics(prefix=held.topics.prefix, **renamed), self.new_name("group"))
         await self._create(setting.names)
         return setting
 
@@ -129,10 +137,9 @@ class Setting:
     def flags(self) -> dict[str, str]:
         """What makes a worker use them: names only."""
         defaults = Topics()
-        fields = ("requests", "replies", "outcomes", "metrics", "rerouted", "dead_letters")
         renamed = {
             f"--topic-{name.replace('_', '-')}": getattr(self.topics, name)
-            for name in fields
+            for name in _FIELDS
             if getattr(self.topics, name) != getattr(defaults, name)
         }
         return {"--group-id": self.group_id, **renamed}
@@ -180,6 +187,26 @@ async def child(module: str, **options: object) -> Any:
         if process.returncode:
             raise ChildError(f"{module} ended with {process.returncode}")
         return json.loads(said.splitlines()[-1])
+
+
+async def said_ready(process: asyncio.subprocess.Process) -> None:
+    """Waits for a running child's word that it has begun.
+
+    Raises:
+        ChildError: it ended before.
+    """
+    assert process.stdout is not None
+    line = await asyncio.wait_for(process.stdout.readline(), _CHILD_SECONDS)
+    if line.strip() != b"ready":
+        raise ChildError(f"a child ended before it was ready: {line!r}")
+
+
+async def last_words(process: asyncio.subprocess.Process) -> Any:
+    """Closes a running child's input, and waits for its end and what it says on its last line."""
+    said, _ = await asyncio.wait_for(process.communicate(b""), _CHILD_SECONDS)
+    if process.returncode:
+        raise ChildError(f"a child ended with {process.returncode}")
+    return json.loads(said.splitlines()[-1])
 
 
 def cpu_seconds(worker: WorkerProcess) -> float:
