@@ -24,7 +24,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 async def write_state(stage: Stage, setting: Setting, state_dir: Path, *, outcomes: int, agents: int) -> None:
-    """Files of all shards with so many outcomes of so many agents, each with 30 keywords; in an existing folder."""
+    """Files of all shards, in an existing folder: so many outcomes, and agents with 30 keywords each."""
     async with connected(Connection(stage.servers), patience_seconds=30) as cluster:
         cluster_id = cluster.cluster_id
     partition_of = partitioner(PARTITIONS)

@@ -41,7 +41,7 @@ def details_of(figures: Sequence[Figure]) -> list[str]:
     """With what each section was measured, and what is worth knowing besides: one line a section or note."""
     lines: list[str] = []
     for figure in figures:
-        sizes = ", ".join(f"{name.replace('_', ' ')} {size:,g}" for name, size in figure.sizes.items())
+        sizes = ", ".join(f"{name.replace('_', ' ')} {size:,.10g}" for name, size in figure.sizes.items())
         for text in (sizes, *figure.notes):
             line = f"{figure.section}: {text}"
             if text and line not in lines:
