@@ -55,7 +55,8 @@ def reading(samples: Sequence[float]) -> Reading:
     return Reading(tuple(samples))
 
 
-def ratios(ours: Reading, beside: Reading) -> Reading:
-    """Turn by turn: what the machine does to both does not show."""
+def ratios(ours: Reading, beside: Reading) -> Reading | None:
+    """Turn by turn: what the machine does to both does not show. None if what is beside was never above 0."""
     pairs = zip(ours.samples, beside.samples, strict=True)
-    return Reading(tuple(mine / other if other else math.inf for mine, other in pairs))
+    found = tuple(mine / other for mine, other in pairs if other)
+    return Reading(found) if found else None

@@ -29,7 +29,15 @@ def test_a_ratio_is_taken_turn_by_turn() -> None:
     """A machine that was slow in one turn was slow for both sides."""
     ours, beside = reading([10, 20, 30]), reading([20, 40, 60])
 
-    assert ratios(ours, beside).samples == (0.5, 0.5, 0.5)
+    assert ratios(ours, beside) == reading([0.5, 0.5, 0.5])
+
+
+def test_nothing_is_any_number_of_times_as_much_as_nothing() -> None:
+    """A floor of 0 is no floor: such turns say nothing, and without others there is no verdict."""
+    goal = Goal(Better.MORE, 0.6)
+
+    assert ratios(reading([5, 6]), reading([0, 3])) == reading([2])
+    assert Figure("a", "b", "/s", reading([5]), reading([0]), goal=goal).verdict == "no reading"
 
 
 def test_spread_is_half_the_range_as_a_share_of_the_median() -> None:
