@@ -23,6 +23,7 @@ from tests.performance.stage import Stage
 BROKE_OFF = "broke off"
 _TABLE_WIDTH = 170
 _RESULTS = Path("build/performance")
+_PAGE = Path("docs/performance.md")
 
 
 @click.command()
@@ -39,7 +40,10 @@ _RESULTS = Path("build/performance")
     help="Folder for figures.json and figures.svg.",
 )
 @click.option("--embedded", is_flag=True, help="On the embedded broker, even if Apache Kafka can be had.")
-def main(*, only: Sequence[str], turns: int, scale: float, results: Path, embedded: bool) -> None:
+@click.option("--write", is_flag=True, help=f"Put the table into {_PAGE}, the picture beside it.")
+def main(
+    *, only: Sequence[str], turns: int, scale: float, results: Path, embedded: bool, write: bool
+) -> None:
     """Measure the worker, each figure beside the raw client or a peer, in alternating turns."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: broker and workers end, too
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
@@ -68,6 +72,9 @@ def main(*, only: Sequence[str], turns: int, scale: float, results: Path, embedd
         seconds=seconds,
     )
     write_picture(results / "figures.svg", figures, title)
+    if write:
+        report.write_page(_PAGE, figures, title)
+        write_picture(_PAGE.with_suffix(".svg"), figures, title)
     _say(f"{seconds / 60:.0f} minutes; written: {results}/figures.json and figures.svg")
     if any(figure.name == BROKE_OFF for figure in figures):
         sys.exit(1)

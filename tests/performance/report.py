@@ -4,16 +4,55 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from tests.performance.figures import Figure
 from tests.performance.readings import Reading
 
 _COLUMNS = ("section", "figure", "worker", "beside", "what is beside", "ratio", "goal (stretch)", "verdict")
+
+
+BEGIN = "<!-- written by `make bench ARGS=--write` -->"
+END = "<!-- end -->"
+
+
+def write_page(page: Path, figures: Sequence[Figure], title: str) -> None:
+    """Puts the figures between the page's two marks."""
+    text = page.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    lines = [f"{title}.", "", *_markdown(figures), "", "Measured with:", ""]
+    lines += [f"- {line}" for line in details_of(figures)]
+    page.write_text(before + "\n".join([BEGIN, "", *lines, "", END]) + after, encoding="utf-8")
+
+
+def _markdown(figures: Sequence[Figure]) -> Iterator[str]:
+    yield _line(_COLUMNS)
+    yield _line("---" for _ in _COLUMNS)
+    for figure in figures:
+        yield _line(_cells(figure))
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _cells(figure: Figure) -> tuple[str, ...]:
+    return (
+        figure.section,
+        figure.name,
+        quantity(figure.ours, figure.unit),
+        quantity(figure.beside, figure.unit),
+        "\n".join(filter(None, (figure.beside_name, figure.failure))),
+        ratio_text(figure.ratio),
+        "" if figure.goal is None else str(figure.goal),
+        figure.verdict,
+    )
 
 
 def table_of(figures: Sequence[Figure], title: str) -> Table:
@@ -23,16 +62,8 @@ def table_of(figures: Sequence[Figure], title: str) -> Table:
     for figure in figures:
         if section and figure.section != section:
             table.add_section()
-        table.add_row(
-            "" if figure.section == section else figure.section,
-            figure.name,
-            quantity(figure.ours, figure.unit),
-            quantity(figure.beside, figure.unit),
-            "\n".join([figure.beside_name, *([figure.failure] if figure.failure else [])]).strip(),
-            ratio_text(figure.ratio),
-            "" if figure.goal is None else str(figure.goal),
-            figure.verdict,
-        )
+        _, *cells = map(escape, _cells(figure))
+        table.add_row("" if figure.section == section else figure.section, *cells)
         section = figure.section
     return table
 

@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ET
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.performance.load import Auctions, mean_outcome, past_fact
 from tests.performance.picture import picture_of
 from tests.performance.progress import Course, Point
 from tests.performance.readings import percentile, ratios, reading
-from tests.performance.report import details_of, quantity
+from tests.performance.report import BEGIN, END, details_of, quantity, write_page
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(50, 5), (90, 9), (99, 10), (100, 10), (1, 1)])
@@ -133,6 +134,22 @@ def test_sizes_are_told_once_a_section() -> None:
     figures = [Figure("a", name, "/s", reading([1]), sizes={"bids": 1_000_000}) for name in ("x", "y")]
 
     assert details_of(figures) == ["a: bids 1,000,000"]
+
+
+def test_the_page_keeps_what_stands_around_the_marks(tmp_path: Path) -> None:
+    """A second run replaces the first one's table, and nothing else."""
+    page = tmp_path / "performance.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    figure = Figure("a", "one|two", "/s", reading([30]), reading([100]), "raw", Goal(Better.MORE, 0.4))
+
+    write_page(page, [figure], "first")
+    write_page(page, [figure], "second")
+
+    text = page.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n\nsecond.")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "| a | one\\|two | 30 /s | 100 /s | raw | 0.3 | >= 0.4 | missed |" in text
+    assert "first" not in text
 
 
 def test_quantities_have_three_digits_and_their_spread() -> None:
