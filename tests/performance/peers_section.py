@@ -15,6 +15,9 @@ from tests.performance.whole_way import worker_run
 SECTION = "peers"
 BIDS = 300_000
 SLOW_BIDS = 30_000
+LEAST_BIDS = 100_000
+"""With fewer, the worker's start and its checkpoints, about one a second, are most of what is measured."""
+LEAST_SLOW_BIDS = 5_000
 _PEER_SECONDS = 400.0
 PROJECT = PythonProject(Path(__file__).parent / "peers")
 
@@ -66,8 +69,8 @@ async def measure(stage: Stage) -> list[Figure]:
         await PROJECT.install()
     except ProjectError as error:
         return [_unmeasured(peer, f"not installed: {error}") for peer in PEERS]
-    full = await _loaded(stage, BIDS)
-    small = await _loaded(stage, SLOW_BIDS)
+    full = await _loaded(stage, stage.scaled(BIDS, least=LEAST_BIDS))
+    small = await _loaded(stage, stage.scaled(SLOW_BIDS, least=LEAST_SLOW_BIDS))
     ours: list[float] = []
     rates: dict[str, list[float]] = {peer.program: [] for peer in PEERS}
     broken: dict[str, str] = {}
@@ -90,7 +93,7 @@ async def measure(stage: Stage) -> list[Figure]:
 
 async def _loaded(stage: Stage, bids: int) -> Loaded:
     setting = await stage.new_topics("peers")
-    auctions = recent_auctions(stage.scaled(bids, least=5_000))
+    auctions = recent_auctions(bids)
     await preload_auctions(stage.servers, setting.names, auctions)
     return Loaded(setting, auctions)
 
