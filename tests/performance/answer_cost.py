@@ -4,6 +4,7 @@ import sqlite3
 import statistics
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from learner_worker.contract.codec import decode_request, encode_message
@@ -16,9 +17,9 @@ from learner_worker.stages.learn import Learn
 from learner_worker.store.shard_file import ShardFile, shard_identity, shard_path
 from learner_worker.store.statements import Checkpoint
 from tests.performance.figures import Better, Figure, Goal
-from tests.performance.held import agent_row, keywords_of_agent, outcomes_of_one
+from tests.performance.held import KEYWORDS, agent_row, keywords_of_agent, outcomes_of_one
 from tests.performance.readings import reading
-from tests.performance.stage import Stage
+from tests.performance.stage import Stage, in_turns
 
 SECTION = "answer-cost"
 FEW = 10
@@ -43,33 +44,56 @@ FROM outcomes WHERE agent_id = ?
 
 
 async def measure(stage: Stage) -> list[Figure]:
-    """The section's figures: an agent with few outcomes, and one with very many."""
-    figures = []
+    """The section's figures: an agent with few outcomes and one with very many, in turns."""
     answers = stage.scaled(ANSWERS, least=2_000)
-    for outcomes in (FEW, stage.scaled(MANY)):
+    few = await _Asked.of(stage, FEW, answers)
+    many = await _Asked.of(stage, stage.scaled(MANY), answers)
+    of_few, of_many = await in_turns(stage.turns, few.micros, many.micros)
+    figures = [
+        Figure(
+            SECTION,
+            f"request bytes to reply bytes, an agent of {asked.outcomes:,} outcomes",
+            "µs",
+            reading(found),
+            goal=GOAL,
+            sizes={"answers": answers, "outcomes": asked.outcomes, "keywords": KEYWORDS},
+            notes=[_beside_a_scan(asked)],
+        )
+        for asked, found in ((few, of_few), (many, of_many))
+    ]
+    await few.file.close()
+    await many.file.close()
+    name = f"the same, {many.outcomes:,} outcomes beside {FEW}"
+    return [*figures, Figure(SECTION, name, "µs", reading(of_many), reading(of_few), f"{FEW} outcomes")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An agent with so many outcomes, in the cache."""
+
+    stage: Stage
+    file: ShardFile
+    learn: Learn
+    outcomes: int
+    answers: int
+
+    @classmethod
+    async def of(cls, stage: Stage, outcomes: int, answers: int) -> "_Asked":
         file = await _file(stage, outcomes)
         learn = Learn(file, cached_agents=100)
         await learn.agents([_AGENT])
-        ours, scans = [], []
-        for _ in range(stage.turns):
-            ours.append(_micros_of_answer(learn, answers))
-            scans.append(_micros_of_scan(file.path))
-        await file.close()
-        stage.say(f"{outcomes:,} outcomes: {ours[-1]:.1f} µs an answer, {scans[-1]:,.1f} µs a scan")
-        figures.append(
-            Figure(
-                SECTION,
-                f"request bytes to reply bytes, an agent of {outcomes:,} outcomes",
-                "µs",
-                reading(ours),
-                goal=GOAL,
-                sizes={"answers": answers, "outcomes": outcomes, "keywords": 30},
-                notes=[
-                    f"a SQLite scan of {outcomes:,} outcomes instead: {reading(scans).median:,.0f} µs each"
-                ],
-            )
-        )
-    return figures
+        return cls(stage, file, learn, outcomes, answers)
+
+    async def micros(self) -> float:
+        """Of one answer."""
+        micros = _micros_of_answer(self.learn, self.answers)
+        self.stage.say(f"{self.outcomes:,} outcomes: {micros:.1f} µs an answer")
+        return micros
+
+
+def _beside_a_scan(asked: _Asked) -> str:
+    micros = _micros_of_scan(asked.file.path)
+    return f"a SQLite scan of {asked.outcomes:,} outcomes instead: {micros:,.0f} µs each"
 
 
 async def _file(stage: Stage, outcomes: int) -> ShardFile:
@@ -88,14 +112,14 @@ async def _file(stage: Stage, outcomes: int) -> ShardFile:
 
 
 def _micros_of_answer(learn: Learn, answers: int) -> float:
-    """The median of some pieces' means: what else the machine does falls into few of them."""
+    """Processor time, the median of some pieces' means: what else the machine does is not counted."""
     advise = Advise("classic", STRATEGIES["classic"])
     pieces = []
     for _ in range(max(1, answers // _PIECE)):
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(_PIECE):
             _answer(learn, advise)
-        pieces.append((time.perf_counter() - began) / _PIECE)
+        pieces.append((time.process_time() - began) / _PIECE)
     return statistics.median(pieces) * 1e6
 
 
@@ -113,7 +137,7 @@ def _micros_of_scan(path: Path) -> float:
     with closing(sqlite3.connect(path)) as connection:
         pieces = []
         for _ in range(5):
-            began = time.perf_counter()
+            began = time.process_time()
             connection.execute(_SCAN, (_AGENT,)).fetchone()
-            pieces.append(time.perf_counter() - began)
+            pieces.append(time.process_time() - began)
     return statistics.median(pieces) * 1e6

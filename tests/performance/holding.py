@@ -55,7 +55,7 @@ async def measure_ingest(stage: Stage) -> list[Figure]:
             reading(mine),
             reading(beside),
             f"the worker with {few.outcomes:,} held",
-            INGEST_GOAL,
+            stage.full_size_goal(INGEST_GOAL),
             sizes,
             [_NOTE],
         )
@@ -80,7 +80,7 @@ async def measure_memory(stage: Stage) -> list[Figure]:
             f"resident with {agents:,} agents cached, {holder.outcomes:,} outcomes on disk",
             "MB",
             reading(mebibytes),
-            goal=MEMORY_GOAL,
+            goal=stage.full_size_goal(MEMORY_GOAL),
             sizes=sizes,
             notes=[_NOTE, f"ready, before any agent was asked about: {reading(fresh).median:.0f} MB"],
         )

@@ -128,7 +128,7 @@ def _figure(peer: Peer, ours: Reading, rate: Reading, full: Loaded, used: Loaded
     }
     return Figure(
         SECTION,
-        "events to durable outcomes, 5 to 95 %",
+        f"beside {peer.name}",
         "events/s",
         ours,
         rate,
@@ -140,5 +140,12 @@ def _figure(peer: Peer, ours: Reading, rate: Reading, full: Loaded, used: Loaded
 
 def _unmeasured(peer: Peer, why: str) -> Figure:
     return Figure(
-        SECTION, "events to durable outcomes", "events/s", None, None, peer.name, peer.goal, failure=why[:400]
+        SECTION,
+        f"beside {peer.name}",
+        "events/s",
+        None,
+        None,
+        peer.name,
+        peer.goal,
+        failure=why[:400],
     )

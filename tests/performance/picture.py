@@ -7,10 +7,10 @@ from pathlib import Path
 from tests.performance.figures import Figure
 from tests.performance.report import number
 
-_WIDTH = 900
+_WIDTH = 1_040
 _ROW = 30
 _TOP = 64
-_LEFT = 400
+_LEFT = 430
 _UNIT = 200
 """The goal's distance from the left edge of the bars."""
 _MOST = 2.0

@@ -17,6 +17,7 @@ from learner_worker.brokers import Broker
 from learner_worker.contract.topics import TopicNames, Topics
 from learner_worker.stream.cluster import connected
 from learner_worker.stream.connection import Connection
+from tests.performance.figures import Goal
 from tests.workers import WorkerProcess, clean_environment, running_worker
 
 PARTITIONS = 12
@@ -56,6 +57,10 @@ class Stage:
     def scaled(self, full: int, *, least: int = 1) -> int:
         """A size of this run."""
         return max(least, round(full * self.scale))
+
+    def full_size_goal(self, goal: Goal) -> Goal | None:
+        """A goal that means something only at full size; none in a smaller trial."""
+        return goal if self.scale >= 1 else None
 
     def new_name(self, what: str) -> str:
         """A name that nothing on this broker has yet."""

@@ -54,7 +54,7 @@ async def measure(stage: Stage) -> list[Figure]:
             "process start to first answer",
             "s",
             reading(seconds),
-            goal=GOAL,
+            goal=stage.full_size_goal(GOAL),
             sizes=sizes,
             notes=notes,
         )
