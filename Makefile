@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test chaos interop check check-deploy check-asyncapi schemas lock clean
+.PHONY: help demo test chaos interop bench check check-deploy check-asyncapi schemas lock clean
 
 # On the command line only: ARGS goes to the command, PYTHON is used instead of the first one found.
 ARGS =
@@ -41,6 +41,9 @@ chaos: $(READY) ## Break a running system for an hour and count what is lost; KI
 interop: $(READY) ## Let other frameworks' clients ask, on Apache Kafka (needs Java 17, Maven, Node 20); ARGS="nestjs"
 	@$(BIN)/python -m tests.interop $(ARGS)
 
+bench: $(READY) ## Measure it beside raw clients and peers, for hours; ARGS="--only restore --scale 0.1"
+	@$(BIN)/python -m tests.performance $(ARGS)
+
 check: $(READY) check-deploy check-asyncapi ## Lint, format, types, import direction, deploy/, schemas (current, valid, compatible), locks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -67,7 +70,7 @@ schemas: $(READY) ## Write schemas/ and docs/interface.md from the code
 	@$(BIN)/learner-worker schemas export --page docs/interface.md
 
 # Three locks: to develop, to run, and to build a wheel. The last two hold what the first one holds: what is tested.
-# And one for the Python clients of `make interop`.
+# And one each for the Python clients of `make interop` and the peers of `make bench`.
 COMPILE = "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock: ## Write requirements/ from pyproject.toml (needs the network); ARGS="--upgrade"
 	@$(FIND_PYTHON); set -e; \
@@ -77,12 +80,13 @@ lock: ## Write requirements/ from pyproject.toml (needs the network); ARGS="--up
 	$(COMPILE) --extra embedded --group dev pyproject.toml -o requirements/dev.lock $(ARGS); \
 	$(COMPILE) --constraint requirements/dev.lock pyproject.toml -o requirements/run.lock $(ARGS); \
 	$(COMPILE) tests/interop/python/requirements.in -o tests/interop/python/requirements.lock $(ARGS); \
+	$(COMPILE) tests/performance/peers/requirements.in -o tests/performance/peers/requirements.lock $(ARGS); \
 	"$$python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(COMPILE) --constraint requirements/dev.lock - -o requirements/build.lock $(ARGS)
 
 clean: ## Delete .venv, caches and what was built
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage build dist
-	@find tests/interop docs/examples -type d '(' -name node_modules -o -name target -o -name .venv -o -name build ')' -prune -exec rm -rf {} +
+	@find tests/interop tests/performance docs/examples -type d '(' -name node_modules -o -name target -o -name .venv -o -name build ')' -prune -exec rm -rf {} +
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements/dev.lock pyproject.toml

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+_STALL_BUCKETS = (0.005, 0.01, 0.015, 0.02, 0.025, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
 _ANSWER_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -113,6 +114,12 @@ class Instruments:
         self.rebuilds = Counter(
             "learner_rebuilds",
             "How often the Kafka clients were built anew because they stood still.",
+            registry=self.registry,
+        )
+        self.loop_stall_seconds = Histogram(
+            "learner_loop_stall_seconds",
+            "How late the event loop came back to one that looks every few milliseconds.",
+            buckets=_STALL_BUCKETS,
             registry=self.registry,
         )
         self.lag = Gauge(

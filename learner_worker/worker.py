@@ -50,6 +50,7 @@ _REPLIES_SECONDS = 5.0
 _SENT_SECONDS = 0.5
 _PROGRESS_SECONDS = 2.0
 _WATCH_SECONDS = 5.0
+_LOOP_LOOK_SECONDS = 0.01
 _LOOK_ROUND_SECONDS = 30.0
 _REACH_SECONDS = 5.0
 _STUCK_SECONDS = 120.0
@@ -171,6 +172,7 @@ class Worker:
                 loops.create_task(self._look_round(stopping), name="frontier")
                 loops.create_task(self._progress(stopping), name="progress")
                 loops.create_task(self._watch(stopping), name="watch")
+                loops.create_task(self._measure_stalls(stopping), name="stalls")
             await self.answering.finish(_REPLIES_SECONDS)
             await self.lane.finish()
             if not await self.ingest.finish():
@@ -304,6 +306,14 @@ class Worker:
                 return cluster.brokers > 0
         except (BrokerError, KafkaError, OSError, TimeoutError):
             return False
+
+    async def _measure_stalls(self, stopping: asyncio.Event) -> None:
+        """Measures how long the event loop keeps everybody waiting: an answer waits as long at worst."""
+        while not stopping.is_set():
+            asked = time.monotonic()
+            await asyncio.sleep(_LOOP_LOOK_SECONDS)
+            late = time.monotonic() - asked - _LOOP_LOOK_SECONDS
+            self.instruments.loop_stall_seconds.observe(max(0.0, late))
 
     async def _checkpoints(self, stopping: asyncio.Event) -> None:
         while not await _set_within(stopping, self._settings.checkpoint_interval_seconds):

@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -13,6 +12,7 @@ from learner_worker.contract.outcomes import Bid, Close, Fact, encode_fact
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.stream.partitions import partitioner
+from tests.batches import BATCH_BYTES, Batches
 from tests.model import Event
 from tests.swarm import START_US, TOPICS, swarm_history
 from tests.workers import topic_of
@@ -153,28 +153,13 @@ async def preload(servers: str, names: TopicNames, partitions: int, outcomes: in
     partition_of = partitioner(partitions)
     agents = [AgentId(f"veteran-{number}") for number in range(_VETERANS)]
     close = Close(Micros(START_US), AgentId("somebody"), 1)
-    async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", max_batch_size=256 * 1024) as producer:
-        batches: dict[int, Any] = {}
+    async with AIOKafkaProducer(
+        bootstrap_servers=servers, acks="all", max_batch_size=BATCH_BYTES
+    ) as producer:
+        batches = Batches(producer)
         for number in range(outcomes):
             agent_id = agents[number % _VETERANS]
             bid = Bid(Micros(START_US - number), 100 + number % 900, TOPICS[number % len(TOPICS)])
             fact = Fact(TaskId(f"past-{number // _BIDDERS:09d}"), agent_id, close, bid)
-            await _add(producer, batches, names.outcomes, partition_of(agent_id), encode_fact(fact))
-        for partition, batch in batches.items():
-            await producer.send_batch(batch, names.outcomes, partition=partition)
-
-
-async def _add(
-    producer: AIOKafkaProducer,
-    batches: dict[int, Any],
-    topic: TopicName,
-    partition: int,
-    record: tuple[bytes, bytes],
-) -> None:
-    key, value = record
-    batch = batches.get(partition)
-    if batch is None or batch.append(key=key, value=value, timestamp=None) is None:
-        if batch is not None:
-            await producer.send_batch(batch, topic, partition=partition)
-        batch = batches[partition] = producer.create_batch()
-        batch.append(key=key, value=value, timestamp=None)
+            await batches.add(names.outcomes, partition_of(agent_id), *encode_fact(fact))
+        await batches.flush()

@@ -1,0 +1,158 @@
+"""The bench's own arithmetic: readings, goals, progress, and the picture made of them."""
+
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.performance.figures import Better, Figure, Goal
+from tests.performance.load import Auctions, mean_outcome, past_fact
+from tests.performance.picture import picture_of
+from tests.performance.progress import Course, Point
+from tests.performance.readings import percentile, ratios, reading
+from tests.performance.report import BEGIN, END, details_of, quantity, write_page
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(50, 5), (90, 9), (99, 10), (100, 10), (1, 1)])
+def test_percentile_is_the_smallest_sample_that_so_many_reach(percent: float, expected: float) -> None:
+    """Nearest rank: always a sample that was measured."""
+    assert percentile([7, 3, 9, 1, 5, 10, 2, 8, 4, 6], percent) == expected
+
+
+def test_percentile_of_nothing_is_refused() -> None:
+    """A side that answered nothing has no latency."""
+    with pytest.raises(ValueError, match="no samples"):
+        percentile([], 99)
+
+
+def test_a_ratio_is_taken_turn_by_turn() -> None:
+    """A machine that was slow in one turn was slow for both sides."""
+    ours, beside = reading([10, 20, 30]), reading([20, 40, 60])
+
+    assert ratios(ours, beside) == reading([0.5, 0.5, 0.5])
+
+
+def test_nothing_is_any_number_of_times_as_much_as_nothing() -> None:
+    """A floor of 0 is no floor: such turns say nothing, and without others there is no verdict."""
+    goal = Goal(Better.MORE, 0.6)
+
+    assert ratios(reading([5, 6]), reading([0, 3])) == reading([2])
+    assert Figure("a", "b", "/s", reading([5]), reading([0]), goal=goal).verdict == "no reading"
+
+
+def test_spread_is_half_the_range_as_a_share_of_the_median() -> None:
+    """It reads: give or take."""
+    assert reading([90, 100, 130]).spread == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("goal", "ours", "beside", "verdict"),
+    [
+        (Goal(Better.MORE, 0.4, 0.5), 39, 100, "missed"),
+        (Goal(Better.MORE, 0.4, 0.5), 41, 100, "met"),
+        (Goal(Better.MORE, 0.4, 0.5), 50, 100, "stretch"),
+        (Goal(Better.LESS, 1.3, 1.15), 140, 100, "missed"),
+        (Goal(Better.LESS, 1.3, 1.15), 120, 100, "met"),
+        (Goal(Better.LESS, 1.3, 1.15), 110, 100, "stretch"),
+        (Goal(Better.LESS, 25), 20, None, "met"),
+        (None, 20, None, ""),
+    ],
+)
+def test_verdict_says_whether_the_goal_is_met(
+    goal: Goal | None, ours: float, beside: float | None, verdict: str
+) -> None:
+    """A goal is one of the ratio where something stands beside, else of the reading itself."""
+    other = None if beside is None else reading([beside])
+
+    assert Figure("section", "name", "ms", reading([ours]), other, goal=goal).verdict == verdict
+
+
+def test_a_figure_without_a_reading_meets_nothing() -> None:
+    """What could not be measured is said, never passed over."""
+    figure = Figure("peers", "name", "/s", None, goal=Goal(Better.MORE, 2), failure="not installed")
+
+    assert figure.verdict == "no reading"
+
+
+def test_the_rate_leaves_out_start_and_end() -> None:
+    """Ten slow seconds to start, ten even seconds of work, a slow end: the middle says how fast it is."""
+    points = [Point(0, 0), Point(10, 5), Point(20, 95), Point(40, 100)]
+    course = Course(0, points)
+
+    assert course.rate() == pytest.approx(0.9 / 10)
+    assert course.seconds == 40
+
+
+def test_moments_lie_on_a_straight_line_between_two_looks() -> None:
+    """Offsets are committed about once a second; in between progress is taken as even."""
+    course = Course(100, [Point(100, 0), Point(110, 50), Point(120, 100)])
+
+    assert [course.moment(share) for share in (0.1, 0.5, 0.75)] == [102, 110, 115]
+
+
+def test_an_auction_has_ten_different_bidders() -> None:
+    """So every bid is one outcome."""
+    load = Auctions(1_000, 0)
+
+    assert all(len({load.bidder(auction, place) for place in range(10)}) == 10 for auction in range(1_000))
+
+
+def test_the_facts_of_a_changelog_are_all_different() -> None:
+    """So a restore of so many records has to end in as many rows."""
+    facts = [past_fact(number) for number in range(1_000)]
+
+    assert len({(fact.task_id, fact.agent_id) for fact in facts}) == 1_000
+
+
+def test_an_outcome_weighs_what_the_learner_writes() -> None:
+    """The floor writes records of this size: a key and a value of JSON."""
+    key_bytes, value_bytes = mean_outcome(Auctions(100, 1_767_225_600_000_000))
+
+    assert 100 < key_bytes < 200 < value_bytes < 400
+
+
+def test_the_picture_has_a_bar_for_each_figure_with_a_goal() -> None:
+    """It is well-formed SVG; what was not measured is not drawn."""
+    goal = Goal(Better.MORE, 0.4)
+    figures = [
+        Figure("a", "first <b>", "/s", reading([30]), reading([100]), "raw", goal),
+        Figure("b", "second", "/s", reading([50]), reading([100]), "raw", goal),
+        Figure("c", "for information", "/s", reading([50])),
+        Figure("d", "failed", "/s", None, goal=goal, failure="why"),
+    ]
+
+    root = ET.fromstring(picture_of(figures, "title"))  # noqa: S314 (our own)
+
+    bars = [float(bar.attrib["width"]) for bar in root.iter("{http://www.w3.org/2000/svg}rect")][1:]
+    assert bars == [150, 200 * 1.25]
+    assert all(shorter < longer for shorter, longer in pairwise(bars))
+
+
+def test_sizes_are_told_once_a_section() -> None:
+    """Two figures of one measurement have the same sizes."""
+    figures = [Figure("a", name, "/s", reading([1]), sizes={"bids": 1_000_000}) for name in ("x", "y")]
+
+    assert details_of(figures) == ["a: bids 1,000,000"]
+
+
+def test_the_page_keeps_what_stands_around_the_marks(tmp_path: Path) -> None:
+    """A second run replaces the first one's table, and nothing else."""
+    page = tmp_path / "performance.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    figure = Figure("a", "one|two", "/s", reading([30]), reading([100]), "raw", Goal(Better.MORE, 0.4))
+
+    write_page(page, [figure], "first")
+    write_page(page, [figure], "second")
+
+    text = page.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n\nsecond.")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "| a | one\\|two | 30 /s | 100 /s | raw | 0.3 | >= 0.4 | missed |" in text
+    assert "first" not in text
+
+
+def test_quantities_have_three_digits_and_their_spread() -> None:
+    """More would be noise."""
+    assert quantity(reading([1.2345]), "ms") == "1.23 ms"
+    assert quantity(reading([9_000, 10_000, 11_000]), "events/s") == "10,000 events/s ±10%"
