@@ -58,11 +58,16 @@ def parsed(value: bytes | None) -> Any:
     payload = value[5:] if value[:1] == b"\0" else value
     try:
         text = payload.decode("utf-8", errors="strict")
-        found = json.loads(_measured(text), parse_int=_integer, parse_float=Number, parse_constant=_refused)
+        found = json.loads(
+            _measured(text),
+            object_pairs_hook=_last_of_each,
+            parse_int=_integer,
+            parse_float=Number,
+            parse_constant=_refused,
+        )
+        _require_whole_characters(found)
     except (ValueError, RecursionError) as error:
         raise BrokenError("not-json") from error
-    if any(0xD800 <= ord(character) < 0xE000 for character in _characters(found)):
-        raise BrokenError("not-json")
     return found
 
 
@@ -71,6 +76,18 @@ def _measured(text: str) -> str:
     if max(text.count("["), text.count("{")) > _DEEPEST or re.search(rf"[0-9]{{{_LONGEST_NUMBER}}}", text):
         raise UndecidedError
     return text
+
+
+def _last_of_each(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of members of one name the last counts, but each has to be JSON."""
+    for name, content in members:
+        _require_whole_characters([name, content])
+    return dict(members)
+
+
+def _require_whole_characters(value: Any) -> None:
+    if any(0xD800 <= ord(character) < 0xE000 for character in _characters(value)):
+        raise ValueError("half a character")
 
 
 def _integer(text: str) -> int:

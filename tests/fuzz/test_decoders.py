@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from learner_worker.client.replies import read_reply
@@ -98,6 +98,7 @@ def test_an_event_written_again_is_the_same_event(found: tuple[EventKind, bytes]
 
 @FUZZ
 @given(REQUESTS)
+@example(b'{"note":"\\ud800","note":1,"agent_id":"a","base_bid_sats":0,"description":""}')
 def test_a_request_is_read_as_the_contract_says_or_is_invalid(value: bytes | None) -> None:
     """The decoder and the naive validator agree on every field of what is accepted, and on what is not."""
     decision: model.Message | str

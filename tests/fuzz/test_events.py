@@ -190,15 +190,7 @@ def _worlds() -> Iterator[Worlds]:
     worlds.close()
 
 
-@pytest.fixture(name="doubtful")
-def _doubtful() -> Iterator[Worlds]:
-    """For what the contract leaves open: counted and come to an end, but not judged by the model."""
-    worlds = Worlds(judged=False)
-    yield worlds
-    worlds.close()
-
-
-def test_every_event_is_settled_moved_once_or_one_dead_letter(worlds: Worlds, doubtful: Worlds) -> None:
+def test_every_event_is_settled_moved_once_or_one_dead_letter(worlds: Worlds) -> None:
     """Any value, headers, time and partition: counted once, and in the end the outcomes are the model's."""
 
     @FUZZ
@@ -215,10 +207,8 @@ def test_every_event_is_settled_moved_once_or_one_dead_letter(worlds: Worlds, do
                 check_surely(change, published)
                 check_exactly(change, expected)
                 return
-        worlds.judge()  # two worlds at once would share the modules' clock
-        with doubtful.example() as world:
+        with worlds.doubtful() as world:
             check_surely(world.take(sent(published)), published)
-        doubtful.close()
 
     publish()
     worlds.judge()

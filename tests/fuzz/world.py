@@ -238,9 +238,8 @@ class Worlds:
     Whoever fails gets a new one the next time, so that an example that is tried again begins afresh.
     """
 
-    def __init__(self, *, judged: bool = True) -> None:
+    def __init__(self) -> None:
         self._stack = ExitStack()
-        self._judged = judged
         self._world: FuzzWorld | None = None
         self._left = 0
 
@@ -257,7 +256,7 @@ class Worlds:
     def judge(self) -> None:
         """Ends the world: whatever was read, the outcomes are the model's."""
         world, self._world = self._world, None
-        if world is not None and self._judged:
+        if world is not None:
             world.settle()
             world.check()
         self.close()
@@ -275,6 +274,15 @@ class Worlds:
         except BaseException:
             self.close()
             raise
+
+    @contextmanager
+    def doubtful(self) -> Iterator[FuzzWorld]:
+        """A world of its own for what the contract leaves open: the model cannot judge it afterwards."""
+        self.judge()
+        try:
+            yield self.current()
+        finally:
+            self.close()
 
     def _new(self) -> FuzzWorld:
         self._stack.enter_context(simulated())
