@@ -8,9 +8,10 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from learner_worker.contract.codec import KeywordTally, MetricsRecord
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.outcomes import Fact, ForgetMarker
-from learner_worker.contract.suggestions import AgentMetrics, AgentMetricsRecord, LearnedKeyword
+from learner_worker.contract.suggestions import AgentMetrics, LearnedKeyword
 from learner_worker.contract.times import Micros, format_time, record_micros
 from learner_worker.domain.keywords import Tally, strongest
 from learner_worker.domain.metrics import Change, Metrics, change, plus
@@ -79,12 +80,22 @@ class Agent:
         """Whether the agent has outcomes that count."""
         return self.metrics.total_bids > 0
 
-    def record(self) -> AgentMetricsRecord:
+    def record(self) -> MetricsRecord:
         """What learner-agent-metrics carries of the agent."""
-        return AgentMetricsRecord(
+        metrics = self.metrics
+        return MetricsRecord(
+            total_bids=metrics.total_bids,
+            auctions_won=metrics.auctions_won,
+            tasks_completed=metrics.tasks_completed,
+            tasks_failed=metrics.tasks_failed,
+            win_rate=metrics.win_rate,
+            success_rate=metrics.success_rate,
+            avg_winning_bid_sats=metrics.avg_winning_bid_sats,
             agent_id=self.agent_id,
-            **dict(agent_metrics(self.metrics)),
-            learned_keywords=learned_keywords(self.tallies),
+            learned_keywords=[
+                KeywordTally(keyword, tally.wins, tally.failures, tally.net)
+                for keyword, tally in strongest(self.tallies)
+            ],
             as_of=self.as_of,
             outcome_offset=self.row.outcome_offset,
         )
@@ -279,8 +290,9 @@ class Learn:
         fact = record.fact
         key = (fact.task_id, fact.agent_id)
         before = rows.get(key)
-        after = join(before or Outcome(*key), fact)
-        if after is before:
+        if before is None:  # nearly always: there is nothing to join
+            after = Outcome(fact.task_id, fact.agent_id, fact.close, fact.bid, fact.result)
+        elif (after := join(before, fact)) is before:
             return False
         rows[key] = self._outcomes[key] = after
         difference = change(before, after)

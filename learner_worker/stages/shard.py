@@ -11,7 +11,7 @@ import structlog
 
 from learner_worker.contract.codec import (
     MetricsContent,
-    encode_message,
+    encode_metrics,
     metrics_content,
     readable_id,
 )
@@ -34,6 +34,7 @@ from learner_worker.stream.cluster import Committed
 from learner_worker.stream.ownership import Marks
 from learner_worker.stream.records import (
     EVENT_KINDS,
+    Headers,
     Outgoing,
     Record,
     Unreadable,
@@ -63,7 +64,9 @@ _log = structlog.get_logger("learner_worker.shard")
 class Outbox(Protocol):
     """Where a shard's records go; acknowledged before the next checkpoint is written."""
 
-    def append(self, topic: str, partition: int, key: bytes, value: bytes | None) -> None:
+    def append(
+        self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Headers = ()
+    ) -> None:
         """Adds a record to its partition's batch; a tombstone without a value."""
         ...
 
@@ -474,31 +477,29 @@ class ShardState:
     async def _publish(self, agent_ids: set[AgentId]) -> None:
         """Writes the current metrics records of changed agents."""
         await self._sweep()
-        ordered = sorted(agent_ids)
+        ordered, headers = sorted(agent_ids), [(OWNER_HEADER, self._owner)]
         for start in range(0, len(ordered), _PUBLISH_CHUNK):
             agents = await self.learn.agents(ordered[start : start + _PUBLISH_CHUNK])
             for agent in agents.values():
-                self._around.outbox.single(self._metrics_record(agent))
+                self._around.outbox.append(
+                    self._around.topics.metrics,
+                    self.number,
+                    agent.agent_id.encode(),
+                    self._record_of(agent),
+                    headers,
+                )
             await self._around.outbox.send()
+            await asyncio.sleep(0)  # all of them may have been at hand, and sending need not wait either
 
     def _record_of(self, agent: Agent) -> bytes | None:
         """An agent's metrics record; a tombstone once all of its outcomes have expired or are forgotten."""
         if agent.known or not self.retention.leaves(agent.agent_id):
-            return encode_message(agent.record())
+            return encode_metrics(agent.record())
         return None
 
     def _content_of(self, agent: Agent) -> MetricsContent | None:
         record = self._record_of(agent)
         return None if record is None else metrics_content(record)
-
-    def _metrics_record(self, agent: Agent) -> Outgoing:
-        return Outgoing(
-            self._around.topics.metrics,
-            self.number,
-            agent.agent_id.encode(),
-            self._record_of(agent),
-            [(OWNER_HEADER, self._owner)],
-        )
 
 
 @dataclass(frozen=True, slots=True)

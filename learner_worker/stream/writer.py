@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from learner_worker.errors import SendError
-from learner_worker.stream.records import Outgoing
+from learner_worker.stream.records import Headers, Outgoing
 
 BATCH_BYTES = 64 * 1024
 _MAX_UNACKNOWLEDGED = 256
@@ -47,15 +47,17 @@ class Writer:
         self._handing_over = asyncio.Lock()
         self._generation = 0
 
-    def append(self, topic: str, partition: int, key: bytes, value: bytes | None) -> None:
+    def append(
+        self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Headers = ()
+    ) -> None:
         """Adds a record to its partition's batch, a tombstone without a value; sent with the next `send`."""
         place = (topic, partition)
         batch = self._open.get(place)
-        if batch is None or batch.append(key=key, value=value, timestamp=None) is None:
+        if batch is None or batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
             if batch is not None:
                 self._full.append((topic, partition, batch))
             batch = self._open[place] = self._producer.create_batch()
-            batch.append(key=key, value=value, timestamp=None)
+            batch.append(key=key, value=value, timestamp=None, headers=headers)
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
         """Adds one record of any shape; if it is too large for Kafka, its fallback is sent instead."""

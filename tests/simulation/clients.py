@@ -321,6 +321,7 @@ class Producer:
         await self._latency()
         if self._refuses():
             raise KafkaTimeoutError
+        self._require_owned(topic, partition)
         return self._broker.send(self._client, topic, partition, batch.records).future
 
     async def send_and_wait(
@@ -334,12 +335,15 @@ class Producer:
         timestamp_ms: int | None,
     ) -> None:
         await self._latency()
-        if topic == METRICS and partition not in self.owned:
-            self.violations.append(f"a metrics record of shard {partition}, which it never owned")
+        self._require_owned(topic, partition)
         sent = Sent(key, value, tuple(headers), timestamp_ms)
         future = self._broker.send(self._client, topic, partition or 0, [sent]).future
         if future is not None:
             await future
+
+    def _require_owned(self, topic: str, partition: int | None) -> None:
+        if topic == METRICS and partition not in self.owned:
+            self.violations.append(f"a metrics record of shard {partition}, which it never owned")
 
 
 class Admin:

@@ -467,7 +467,11 @@ def a_stalled_owners_metrics_read_before_a_crash() -> World:
     there.deliver_all()
     there.held.add("w0")
     there.until(
-        lambda: any(len(queue) == 2 for key, queue in there.broker.queues.items() if key[1] == TOPICS.metrics)
+        lambda: any(
+            sum(len(flight.records) for flight in queue) == 2
+            for key, queue in there.broker.queues.items()
+            if key[1] == TOPICS.metrics
+        )
     )
     there.processes["w0"].paused = True
     there.expire("w0")

@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
 import learner_worker
-from learner_worker.contract.codec import decode_event, decode_request, encode_message
+from learner_worker.contract.codec import decode_event, decode_request, encode_message, encode_metrics
 from learner_worker.contract.dialects import Dialect, Headers, reply_address, reply_headers
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.interface.asyncapi import asyncapi, components
@@ -252,7 +252,7 @@ def test_examples_are_what_the_learner_says() -> None:
     reply = Advise("classic", STRATEGIES["classic"]).answer(request, agent)
 
     assert example_of("suggest-bid-reply") == json.loads(encode_message(reply))
-    assert example_of("agent-metrics") == json.loads(encode_message(agent.record()))
+    assert example_of("agent-metrics") == json.loads(encode_metrics(agent.record()))
     assert example_of("suggest-bid-error")["error"] == {
         "code": refusal.code,
         "message": str(refusal),

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learner_worker.contract.codec import KeywordTally, encode_message, encode_metrics
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.outcomes import Bid, Close, Fact, Result
-from learner_worker.contract.suggestions import LearnedKeyword
+from learner_worker.contract.suggestions import AgentMetricsRecord
 from learner_worker.contract.times import Micros
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics, change, plus
@@ -104,7 +105,7 @@ async def test_facts_become_metrics_and_keywords() -> None:
     agent = await agent_of(learn, A)
     assert (Metrics(1, 1, 0, 1, 1, 70), {"parse": Tally(0, 1)}) == (agent.metrics, agent.tallies)
     record = agent.record()
-    assert [LearnedKeyword(keyword="parse", wins=0, failures=1, net=-1)] == record.learned_keywords
+    assert [KeywordTally("parse", 0, 1, -1)] == record.learned_keywords
     assert (
         record.agent_id,
         record.total_bids,
@@ -153,6 +154,16 @@ async def test_an_invisible_row_is_kept_but_changes_no_metrics() -> None:
     assert learn.unpublished == set()
     await take(learn, [won(A)], 1)
     assert Metrics(1, 1, 1, 0, 1, 70) == (await agent_of(learn, A)).metrics
+
+
+async def test_a_metrics_record_is_written_as_its_model_says() -> None:
+    """Byte by byte what the contract's model would write: of an agent with outcomes, and of one without."""
+    learn = Learn(MemoryRows(), cached_agents=10)
+    await take(learn, [won(A), done(A, succeeded=True)])
+    for agent_id in (A, B):
+        written = encode_metrics((await agent_of(learn, agent_id)).record())
+
+        assert encode_message(AgentMetricsRecord.model_validate_json(written)) == written
 
 
 async def test_as_of_is_the_record_time_of_the_last_change() -> None:

@@ -16,7 +16,7 @@ from learner_worker.stages.shard import ShardState, Surroundings
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
 from learner_worker.stream.ownership import Marks
-from learner_worker.stream.records import Outgoing
+from learner_worker.stream.records import Headers, Outgoing
 from learner_worker.stream.writer import Fallback
 
 TOPICS = Topics().named()
@@ -31,7 +31,14 @@ class Sent:
         self.facts: list[Fact] = []
         self.sends: Counter[str] = Counter()
 
-    def append(self, topic: str, partition: int, key: bytes, value: bytes | None) -> None:  # noqa: ARG002
+    def append(
+        self,
+        topic: str,
+        partition: int,  # noqa: ARG002
+        key: bytes,  # noqa: ARG002
+        value: bytes | None,
+        headers: Headers = (),  # noqa: ARG002
+    ) -> None:
         self.sends[topic] += 1
         if value is not None:
             self.facts.append(decode_fact(value))
