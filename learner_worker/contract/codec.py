@@ -67,7 +67,7 @@ def decode_request(value: bytes | None) -> SuggestBidRequest:
 def readable_ids(value: bytes | None) -> tuple[str | None, AgentId | None]:
     """The request_id and agent_id of a request that is otherwise broken, where they can be read."""
     try:
-        body = _ids.decode(_checked(value))
+        body = _ids.decode(_checked(value).decode())  # as text: what is passed over has to be UTF-8, too
     except (RecordError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None, None
     return _readable_json(body.request_id), _readable_json(body.agent_id)
