@@ -34,7 +34,7 @@ demo: $(READY) ## Watch a swarm bid and the learner learn, on an embedded broker
 test: $(READY) ## Run the tests on every broker that is here; ARGS="tests/unit -x"
 	@$(BIN)/python -m pytest $(ARGS)
 
-# Takes KILLS and SIMULATION_SEEDS from the environment; make puts what its command line says there.
+# Takes KILLS, SIMULATION_SEEDS and FUZZ_EXAMPLES from the environment; make puts what its command line says there.
 chaos: $(READY) ## Break a running system for an hour and count what is lost; KILLS=500, ARGS="--only worker-kill"
 	@$(BIN)/python -m tests.faults $(ARGS)
 
