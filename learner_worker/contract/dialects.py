@@ -32,6 +32,8 @@ ERROR_HEADER: Final = "learner-error"
 """On every error reply: the code, as text."""
 
 MAX_CORRELATION_ID_BYTES: Final = 1024
+MAX_KEY_BYTES: Final = 64 * 1024
+"""Of a request: its reply carries it, too, and has to be small enough for Kafka."""
 _MAX_PARTITION = 2**31 - 1
 _BINARY_PARTITION_BYTES = 4
 _MAX_PARTITION_DIGITS = 10

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import structlog
 
 from learner_worker.contract.codec import decode_request, encode_message, readable_ids
-from learner_worker.contract.dialects import ReplyAddress, header, reply_address, reply_headers
+from learner_worker.contract.dialects import MAX_KEY_BYTES, ReplyAddress, header, reply_address, reply_headers
 from learner_worker.contract.fields import AgentId, Shard
 from learner_worker.contract.suggestions import (
     INTERNAL,
@@ -122,6 +122,7 @@ class Answering:
         try:
             address = reply_address(record.headers, self._topics.replies)
             self._require_allowed(address)
+            _require_short_key(record)
         except RefusedReplyError as error:
             self._refuse(record, error)
             offsets.done(record.offset)
@@ -358,6 +359,13 @@ async def _agents_of(shard: ShardState, ids: Collection[AgentId]) -> Mapping[Age
     except StateError as error:
         _log.error("agents.unreadable", shard=shard.number, error=str(error))
         return cached
+
+
+def _require_short_key(record: Record) -> None:
+    if record.key is not None and len(record.key) > MAX_KEY_BYTES:
+        raise RefusedReplyError(
+            "key", f"the key has {len(record.key)} bytes; replies carry at most {MAX_KEY_BYTES}"
+        )
 
 
 def _restoring() -> RequestError:

@@ -39,14 +39,19 @@ class Asking:
         return await asyncio.wait_for(self.replies.getone(), 15)
 
     async def send(
-        self, body: object, headers: Headers | None = None, *, partition: int | None = None
+        self,
+        body: object,
+        headers: Headers | None = None,
+        *,
+        partition: int | None = None,
+        key: bytes = b"agent-1",
     ) -> None:
-        """Sends a request, keyed by its agent unless a partition is named."""
+        """Sends a request to its agent's partition unless another one is named."""
         value = body if isinstance(body, bytes) else json.dumps(body).encode()
         await self.producer.send_and_wait(
             self.names.requests,
             value,
-            key=b"agent-1",
+            key=key,
             headers=headers or [],
             partition=partitioner(PARTITIONS)("agent-1") if partition is None else partition,
         )
@@ -182,10 +187,11 @@ async def _an_unlisted_reply_topic_is_refused_and_never_written(learner: Asking,
         [("correlation_id", b"x" * 1025)],
     ):
         await learner.send(GOOD, address)
+    await learner.send(GOOD, key=b"k" * 70_000)  # the reply would have to carry it
     reply = await learner.ask({**GOOD, "request_id": "after the refusals"})
     assert json.loads(reply.value)["request_id"] == "after the refusals"
     _, text = await learner.worker.get("/metrics")
-    assert 'learner_requests_total{code="REFUSED"} 4.0' in text
+    assert 'learner_requests_total{code="REFUSED"} 5.0' in text
     assert await read_topic(broker.bootstrap_servers, learner.names.outcomes) == []
     assert await read_topic(broker.bootstrap_servers, learner.names.task_finished) == []
 

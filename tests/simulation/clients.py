@@ -284,8 +284,10 @@ class Batch:
         self.records: list[Sent] = []
 
     def append(
-        self, *, key: bytes | None, value: bytes | None, timestamp: int | None, headers: Headers = ()
+        self, *, key: bytes | None, value: bytes | None, timestamp: int | None, headers: Headers
     ) -> object | None:
+        if not isinstance(headers, list):
+            raise TypeError("aiokafka's builder takes a list of headers")
         if len(self.records) >= self._limit:
             return None
         self.records.append(Sent(key, value, tuple(headers), timestamp))
