@@ -258,6 +258,7 @@ class Worker:
         return await find_twin(self._connection, self._settings.group_id, name, self._process)
 
     async def _open_shard(self, number: Shard, marks: Marks) -> ShardState:
+        await self.standbys.release(number)
         file = await self._open_file(number)
         try:
             return await ShardState.open(number, self._around, file, marks)

@@ -106,12 +106,14 @@ class Standbys(Generic[StandbyT]):
         return {number: standby.position for number, standby in self._open.items()}
 
     async def settle(self) -> None:
-        """Lets go of what is not to be followed any more, the shards this replica is about to own among them.
-
-        Their files are closed when their owner opens them, and none is ahead of what Kafka says next.
-        """
+        """Lets go of what is not to be followed any more: no file is ahead of what Kafka says next."""
         async with self._turn:
             await self._let_go([number for number in self._open if number not in self._wanted])
+
+    async def release(self, number: Shard) -> None:
+        """Lets go of a shard's file, which is in use from now on: this replica is about to own the shard."""
+        async with self._turn:
+            await self._let_go([number])
 
     async def read(self, stopping: asyncio.Event) -> None:
         """Follows until told to stop.

@@ -245,12 +245,18 @@ _standby_checkpoint = StandbyState.checkpoint
 _standby_start_anew = StandbyState.start_anew
 
 
-async def _not_let_go(standbys: Standbys[StandbyState]) -> None:
+async def _not_released(standbys: Standbys[StandbyState], number: Shard) -> None:
     await asyncio.sleep(0)
 
 
 def _nothing_in_use(ingest: Ingest[ShardState]) -> Collection[Shard]:
     return ()
+
+
+async def _released_for_good(standbys: Standbys[StandbyState], number: Shard) -> None:
+    async with standbys._turn:
+        standbys._wanted -= {number}
+        await standbys._let_go([number])
 
 
 async def _after_a_torn_one(standby: StandbyState) -> None:
@@ -270,8 +276,9 @@ def _without_terms(shards: Sequence[Shard], claims: Mapping[str, Claim]) -> dict
     return place(shards, {key: msgspec.structs.replace(claim, term=0) for key, claim in claims.items()})
 
 
-ABLATIONS["a standby is let go of before the owner opens"] = [(Standbys, "settle", _not_let_go)]
+ABLATIONS["a standby is let go of before the owner opens"] = [(Standbys, "release", _not_released)]
 ABLATIONS["a shard in use is not followed yet"] = [(Ingest, "in_use", property(_nothing_in_use))]
+ABLATIONS["a released standby may be wanted again"] = [(Standbys, "release", _released_for_good)]
 ABLATIONS["a standby writes nothing after a torn checkpoint"] = [
     (StandbyState, "checkpoint", _after_a_torn_one)
 ]

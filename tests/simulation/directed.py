@@ -630,8 +630,8 @@ def kafka_is_away_when_the_first_standby_comes() -> World:
 
 
 @scenario
-def a_placement_comes_while_a_standby_is_promoted() -> World:
-    """A standby about to own its shard is demoted in the same moment: it follows on."""
+def a_placement_comes_while_a_shard_is_released() -> World:
+    """A standby about to be promoted is demoted in the same moment: it follows on."""
     there = World(("w0", "w1"), 2, dataclasses.replace(CALM, standby_replicas=1, idle_seconds=20.0), None)
     for name in there.disks:
         there.start(name)
@@ -639,9 +639,9 @@ def a_placement_comes_while_a_standby_is_promoted() -> World:
     publish(there, bid("t", agent, 1, 4), close("t", agent, 5))
     there.settle()
     there.processes["w0"].paused = True
-    (promoted,) = there.broker.group.standbys("w1")
+    (released,) = there.broker.group.standbys("w1")
     there.expire("w0")
-    there.until(lambda: promoted in there.processes["w1"].ingest.in_use)
+    there.until(lambda: released in there.processes["w1"].ingest.in_use)
     there.processes["w0"].paused = False
     there.processes["w0"].coordinate()
     there.settle()

@@ -242,6 +242,7 @@ class Process:
     # --- as the composition root does ---------------------------------------------------------------------
 
     async def _open_shard(self, number: Shard, marks: Marks) -> ShardState:
+        await self.standbys.release(number)
         file = await self._open_file(number)
         self.producer.owned.add(number)
         try:
