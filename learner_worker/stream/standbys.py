@@ -111,7 +111,11 @@ class Standbys(Generic[StandbyT]):
             await self._let_go([number for number in self._open if number not in self._wanted])
 
     async def release(self, number: Shard) -> None:
-        """Lets go of a shard's file, which is in use from now on: this replica is about to own the shard."""
+        """Lets go of a shard's file, which is in use from now on: this replica is about to own the shard.
+
+        What `settle` has let go of may be followed again by now: of a new placement the group tells this
+        replica's standbys first, and its owned shards a moment later.
+        """
         async with self._turn:
             await self._let_go([number])
 

@@ -245,6 +245,10 @@ _standby_checkpoint = StandbyState.checkpoint
 _standby_start_anew = StandbyState.start_anew
 
 
+async def _not_settled(standbys: Standbys[StandbyState]) -> None:
+    await asyncio.sleep(0)
+
+
 async def _not_released(standbys: Standbys[StandbyState], number: Shard) -> None:
     await asyncio.sleep(0)
 
@@ -276,7 +280,10 @@ def _without_terms(shards: Sequence[Shard], claims: Mapping[str, Claim]) -> dict
     return place(shards, {key: msgspec.structs.replace(claim, term=0) for key, claim in claims.items()})
 
 
-ABLATIONS["a standby is let go of before the owner opens"] = [(Standbys, "release", _not_released)]
+ABLATIONS["a standby is let go of before the owner opens"] = [
+    (Standbys, "settle", _not_settled),
+    (Standbys, "release", _not_released),
+]
 ABLATIONS["a shard in use is not followed yet"] = [(Ingest, "in_use", property(_nothing_in_use))]
 ABLATIONS["a released standby may be wanted again"] = [(Standbys, "release", _released_for_good)]
 ABLATIONS["a standby writes nothing after a torn checkpoint"] = [
