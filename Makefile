@@ -35,7 +35,7 @@ test: $(READY) ## Run the tests on every broker that is here; ARGS="tests/unit -
 	@$(BIN)/python -m pytest $(ARGS)
 
 # Takes KILLS, SIMULATION_SEEDS and FUZZ_EXAMPLES from the environment; make puts what its command line says there.
-chaos: $(READY) ## Break a running system for an hour and count what is lost; KILLS=500, ARGS="--only worker-kill"
+chaos: $(READY) ## Break a running system for an hour or two and count what is lost; KILLS=500, ARGS="--only worker-kill"
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 interop: $(READY) ## Let other frameworks' clients ask, on Apache Kafka (needs Java 17, Maven, Node 20); ARGS="nestjs"
