@@ -52,12 +52,13 @@ class Writer:
     ) -> None:
         """Adds a record to its partition's batch, a tombstone without a value; sent with the next `send`."""
         place = (topic, partition)
+        listed = list(headers)  # aiokafka's compiled builder takes nothing else
         batch = self._open.get(place)
-        if batch is None or batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
+        if batch is None or batch.append(key=key, value=value, timestamp=None, headers=listed) is None:
             if batch is not None:
                 self._full.append((topic, partition, batch))
             batch = self._open[place] = self._producer.create_batch()
-            batch.append(key=key, value=value, timestamp=None, headers=headers)
+            batch.append(key=key, value=value, timestamp=None, headers=listed)
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
         """Adds one record of any shape; if it is too large for Kafka, its fallback is sent instead."""
