@@ -98,8 +98,11 @@ def forget(
     as the winner in outcomes of agents it won against; files that were set aside. Kafka's cleaner takes
     tombstoned facts out of the changelog in its own time.
 
+    An AGENT that begins with - goes last, after --.
+
     Exit code 0: it is in effect; with --wait 0: the marker is in Kafka. 1: the marker is in Kafka and nothing
-    else has to be done, but no worker has followed it in that time.
+    else has to be done, but no worker has followed it in that time; or Kafka failed: then repeat it. 2:
+    something is wrong in what was asked or configured, and nothing was written.
     """
     settings = given(flags)
     configure_logging(level="error")

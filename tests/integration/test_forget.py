@@ -216,6 +216,8 @@ async def test_what_cannot_be_forgotten_is_said(broker: Broker, prefix: str) -> 
         (("a\nb", "--yes"), "'a\\nb' is no agent id"),
         (("x" * 257, "--yes"), "is no agent id"),
         (("ann", "--yes", "--until", "yesterday"), "is neither a time"),
+        (("ann", "--yes", "--until", "30000d"), "is neither a time"),
+        (("ann", "--yes", "--until", "999999d"), "is neither a time"),
         (("ann", "--yes", "--until", "2999-01-01T00:00:00Z"), "is in the future"),
         (("ann", "--yes", "--wait", "-1"), "--wait"),
     ],
