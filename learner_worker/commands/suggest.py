@@ -34,7 +34,10 @@ def suggest(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Ask the learner what AGENT should bid, as an agent would, over Kafka."""
+    """Ask the learner what AGENT should bid, as an agent would, over Kafka.
+
+    An AGENT that begins with - goes last, after --.
+    """
     settings = given(flags)
 
     async def ask() -> SuggestBidReply:
