@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 a failure, 2 a mistake in what was asked or configured.
 """
 
+import errno
 import sys
 from typing import Final, NoReturn
 
@@ -18,7 +19,8 @@ from learner_worker.commands.schemas import schemas
 from learner_worker.commands.state import state
 from learner_worker.commands.suggest import suggest
 from learner_worker.commands.topics import topics
-from learner_worker.errors import ConfigurationError, LearnerError
+from learner_worker.contract.suggestions import INVALID_REQUEST
+from learner_worker.errors import ConfigurationError, LearnerError, SuggestionError
 
 COMMANDS: Final[tuple[click.Command, ...]] = (
     run,
@@ -58,4 +60,16 @@ def main() -> NoReturn:
         sys.exit("learner-worker: stopped")
     except LearnerError as error:
         click.echo(f"learner-worker: {error}", err=True)
-        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+        sys.exit(2 if _is_mistake(error) else 1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        click.echo(f"learner-worker: cannot write ({error.strerror}): make room, then try again", err=True)
+        sys.exit(1)
+
+
+def _is_mistake(error: LearnerError) -> bool:
+    """Whether what was asked or configured has to be corrected."""
+    if isinstance(error, SuggestionError):
+        return error.code == INVALID_REQUEST
+    return isinstance(error, ConfigurationError)

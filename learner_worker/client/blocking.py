@@ -18,7 +18,7 @@ from learner_worker.client.publisher import EventPublisher
 from learner_worker.client.replies import ReplyPartition
 from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.contract.topics import Topics
-from learner_worker.errors import BrokerError, SuggestionError
+from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError
 
 log = logging.getLogger("learner_worker.client")
 
@@ -149,7 +149,7 @@ class BlockingLearnerClient:
         )
         try:
             return self._background.call(asking)
-        except SuggestionError as error:
+        except (SuggestionError, ConfigurationError) as error:
             return BidAdvice(base_bid_sats, None, str(error))
         except Exception as error:
             log.exception("client.ask-fault")

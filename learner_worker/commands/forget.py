@@ -98,14 +98,18 @@ def forget(
     as the winner in outcomes of agents it won against; files that were set aside. Kafka's cleaner takes
     tombstoned facts out of the changelog in its own time.
 
+    An AGENT that begins with - goes last, after --.
+
     Exit code 0: it is in effect; with --wait 0: the marker is in Kafka. 1: the marker is in Kafka and nothing
-    else has to be done, but no worker has followed it in that time.
+    else has to be done, but no worker has followed it in that time; or Kafka failed: then repeat it. 2:
+    something is wrong in what was asked or configured, or it was not confirmed; nothing was written.
     """
     settings = given(flags)
     configure_logging(level="error")
     marker = ForgetMarker(agent, _past(until, settings))
-    if not dry_run:
-        _require_consent(marker, yes=yes)
+    if not (dry_run or yes or _consent(marker)):
+        click.echo("learner-worker: not confirmed: nothing was written", err=True)
+        return 2
     return asyncio.run(_run(settings, marker, dry_run=dry_run, wait_seconds=wait_seconds))
 
 
@@ -121,15 +125,12 @@ def _past(until: Micros | None, settings: Settings) -> Micros:
     return until
 
 
-def _require_consent(marker: ForgetMarker, *, yes: bool) -> None:
-    if yes:
-        return
+def _consent(marker: ForgetMarker) -> bool:
     if not sys.stdin.isatty():
         raise click.UsageError("there is nobody to ask: say --yes, or try --dry-run")
     moment = format_time(marker.forget_until)
-    click.confirm(
-        f"Forget all that agent '{escaped(marker.agent_id)}' did until {moment}? It cannot be taken back.",
-        abort=True,
+    return click.confirm(
+        f"Forget all that agent '{escaped(marker.agent_id)}' did until {moment}? It cannot be taken back."
     )
 
 

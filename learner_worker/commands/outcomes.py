@@ -15,7 +15,7 @@ from rich.text import Text
 
 from learner_worker.commands.export import csv_lines, exported_time, json_lines
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
-from learner_worker.commands.printing import advice_lines, escaped, shortened
+from learner_worker.commands.printing import advice_lines, escaped, keywords_table, shortened
 from learner_worker.contract.codec import readable_id
 from learner_worker.contract.fields import MAX_DESCRIPTION_CHARACTERS, MAX_SATS, AgentId
 from learner_worker.contract.suggestions import SuggestBidReply, SuggestBidRequest
@@ -67,7 +67,7 @@ def outcomes() -> None:
     """Show the outcomes that an agent's advice is made from, out of Kafka.
 
     No worker and no state folder is needed: the agent's partition of `learner-outcomes` is read to its end,
-    as a worker reads it. Nothing is written there.
+    as a worker reads it. Nothing is written there. An AGENT that begins with - goes last, after --.
     """
 
 
@@ -217,7 +217,7 @@ def _show_outcomes(history: History, shown: list[Outcome]) -> None:
     console.print(_outcomes_table(shown))
     click.echo("\n" + metrics_line(history.agent))
     if history.agent.tallies:
-        console.print(_keywords_table(history.agent))
+        console.print(keywords_table(learned_keywords(history.agent.tallies)))
         if (rest := len(history.agent.tallies) - STRONGEST) > 0:
             click.echo(f"and {rest:,} weaker keywords: `outcomes export` has all")
 
@@ -255,10 +255,3 @@ def metrics_line(agent: Agent) -> str:
         f"win_rate {metrics.win_rate:.4g}, success_rate {metrics.success_rate:.4g}, "
         f"avg_winning_bid_sats {metrics.avg_winning_bid_sats:.10g}, as of {agent.as_of or 'never'}"
     )
-
-
-def _keywords_table(agent: Agent) -> Table:
-    table = Table("keyword", "wins", "failures", "net", box=None, pad_edge=False)
-    for word in learned_keywords(agent.tallies):
-        table.add_row(word.keyword, str(word.wins), str(word.failures), str(word.net))
-    return table

@@ -2,12 +2,16 @@
 
 import re
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from learner_worker.contract.suggestions import SuggestBidReply
+from rich.table import Table
+
+from learner_worker.contract.suggestions import LearnedKeyword, SuggestBidReply
 from learner_worker.contract.times import parse_time
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
+_SHOWN_KEYWORD = 40
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -48,11 +52,14 @@ def moment_ms(text: str) -> int:
     """The milliseconds since 1970 that a text names: RFC 3339, or how long ago, as `90s`, `2h`, `7d`.
 
     Raises:
-        ValueError: it names none.
+        ValueError: it names none, or one before 1970.
     """
     ago = _AGO.fullmatch(text)
     if ago is not None:
-        return round(time.time() * 1000) - int(ago[1]) * _UNIT_MS[ago[2]]
+        moment = round(time.time() * 1000) - int(ago[1]) * _UNIT_MS[ago[2]]
+        if moment < 0:
+            raise ValueError(f"{text} ago is before 1970")
+        return moment
     return parse_time(text) // 1000
 
 
@@ -69,3 +76,12 @@ def advice_lines(reply: SuggestBidReply) -> list[str]:
         f"{metrics.tasks_completed} completed, {metrics.tasks_failed} failed, as of {reply.as_of or 'never'}"
     )
     return [advice, *reasons, record]
+
+
+def keywords_table(keywords: Iterable[LearnedKeyword]) -> Table:
+    """Learned keywords in their order; a word has no longest length, so long ones are cut off."""
+    table = Table("keyword", "wins", "failures", "net", box=None, pad_edge=False)
+    for word in keywords:
+        cells = (shortened(word.keyword, _SHOWN_KEYWORD), str(word.wins), str(word.failures), str(word.net))
+        table.add_row(*cells)
+    return table

@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from learner_worker.client import LearnerClient
 from learner_worker.commands.options import CONNECTION, TOPICS, client_options, given, settings_flags
-from learner_worker.commands.printing import advice_lines
+from learner_worker.commands.printing import advice_lines, escaped, keywords_table
 from learner_worker.contract.codec import encode_message
 from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.observability import configure_logging
@@ -35,7 +34,10 @@ def suggest(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Ask the learner what AGENT should bid, as an agent would, over Kafka."""
+    """Ask the learner what AGENT should bid, as an agent would, over Kafka.
+
+    An AGENT that begins with - goes last, after --.
+    """
     settings = given(flags)
 
     async def ask() -> SuggestBidReply:
@@ -64,9 +66,6 @@ def suggest(
 
 
 def _show(reply: SuggestBidReply, console: Console) -> None:
-    console.print("\n".join(advice_lines(reply)), highlight=False, markup=False)
+    click.echo("\n".join(map(escaped, advice_lines(reply))))
     if reply.learned_keywords:
-        table = Table("keyword", "wins", "failures", "net")
-        for word in reply.learned_keywords:
-            table.add_row(word.keyword, str(word.wins), str(word.failures), str(word.net))
-        console.print(table)
+        console.print(keywords_table(reply.learned_keywords))

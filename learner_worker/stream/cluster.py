@@ -108,7 +108,9 @@ class Cluster:
             listed = ", ".join(f"{topic} has {count}" for topic, count in sharded.items())
             raise ConfigurationError(
                 f"these topics must have the same number of partitions, but {listed}; "
-                "recreate the odd ones with `learner-worker topics create --partitions N`"
+                "delete the odd ones (a broker that creates topics by itself makes them when somebody asks "
+                "or publishes too early), then run `learner-worker topics create --partitions N` with the "
+                "others' count"
             )
         return next(iter(sharded.values()))
 

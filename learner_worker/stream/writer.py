@@ -51,7 +51,8 @@ class Writer:
         self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Headers = ()
     ) -> None:
         """Adds a record to its partition's batch, a tombstone without a value; sent with the next `send`."""
-        place, listed = (topic, partition), list(headers)
+        place = (topic, partition)
+        listed = list(headers)  # aiokafka's compiled builder takes nothing else
         batch = self._open.get(place)
         if batch is None or batch.append(key=key, value=value, timestamp=None, headers=listed) is None:
             if batch is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from learner_worker.contract.topics import TopicNames, Topics
 from learner_worker.stream.cluster import connected
 from learner_worker.stream.connection import Connection
 from tests.workers import clean_environment, create_topics, running_worker
+
+FULL_DEVICE = Path("/dev/full")
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,33 @@ async def test_suggest_without_a_broker_says_so(free_port: int) -> None:
     )
     assert ended.code == 1
     assert f"127.0.0.1:{free_port}" in ended.sentence
+
+
+async def test_suggest_refuses_what_no_learner_would_answer(free_port: int) -> None:
+    """A bid below 0 is a mistake in what was asked: exit code 2, and the field's name."""
+    ended = await learner_worker(
+        *("suggest", "echo", "--description", "fix it", "--base", "-1"),
+        *("--bootstrap-servers", f"127.0.0.1:{free_port}", "--timeout", "2"),
+    )
+    assert ended.code == 2
+    assert "base_bid_sats" in ended.sentence
+
+
+@pytest.mark.skipif(not FULL_DEVICE.exists(), reason="the machine has no /dev/full")
+def test_output_to_a_full_disk_is_one_sentence() -> None:
+    """What is printed cannot be written: exit code 1 and no traceback."""
+    with FULL_DEVICE.open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "learner_worker", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=clean_environment(),
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(b"learner-worker: cannot write (No space left on device)")
+    assert b"Traceback" not in ended.stderr
 
 
 async def _run(broker: Broker, prefix: str, state_dir: Path, *flags: str) -> Ended:

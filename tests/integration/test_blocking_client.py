@@ -176,8 +176,10 @@ async def test_closing_ends_the_asks_of_other_threads(broker: Broker, topics: To
         assert await asyncio.to_thread(again) == 301
 
 
-async def test_inside_an_event_loop_it_names_the_asynchronous_client(nowhere: str) -> None:
-    """Where a loop runs, entering, asking and publishing are refused at once, and a fallback is a bid."""
+async def test_inside_an_event_loop_it_names_the_asynchronous_client(
+    nowhere: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a loop runs, entering, asking and publishing are refused at once; a fallback bids quietly."""
     learner, publisher = BlockingLearnerClient(nowhere), BlockingEventPublisher(nowhere)
     with pytest.raises(
         ConfigurationError, match=r"BlockingLearnerClient would stop .*async with LearnerClient"
@@ -192,6 +194,7 @@ async def test_inside_an_event_loop_it_names_the_asynchronous_client(nowhere: st
     bid = learner.suggest_bid_or_base("agent-1", description=DESCRIPTION, base_bid_sats=3)
     assert (bid.bid_sats, bid.advised) == (3, False)
     assert "async with LearnerClient" in str(bid.reason)
+    assert [record for record in caplog.records if record.name == "learner_worker.client"] == []
     assert learner_threads() == []
 
 

@@ -1,7 +1,10 @@
 """`forget` on a real broker: an agent's past goes everywhere and for good, and it may begin anew."""
 
 import contextlib
+import os
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,15 @@ from learner_worker.contract.outcomes import Fact, decode_outcome_record
 from learner_worker.contract.topics import TopicNames, Topics
 from tests.acceptance.test_refusals import Ended, learner_worker
 from tests.model import AuctionClosed, BidPlaced, Event, TaskFinished
-from tests.workers import create_topics, latest_metrics, publish, read_topic, running_worker, until
+from tests.workers import (
+    clean_environment,
+    create_topics,
+    latest_metrics,
+    publish,
+    read_topic,
+    running_worker,
+    until,
+)
 
 SECOND = 1_000_000
 SETTINGS = {
@@ -216,6 +227,8 @@ async def test_what_cannot_be_forgotten_is_said(broker: Broker, prefix: str) -> 
         (("a\nb", "--yes"), "'a\\nb' is no agent id"),
         (("x" * 257, "--yes"), "is no agent id"),
         (("ann", "--yes", "--until", "yesterday"), "is neither a time"),
+        (("ann", "--yes", "--until", "30000d"), "is neither a time"),
+        (("ann", "--yes", "--until", "999999d"), "is neither a time"),
         (("ann", "--yes", "--until", "2999-01-01T00:00:00Z"), "is in the future"),
         (("ann", "--yes", "--wait", "-1"), "--wait"),
     ],
@@ -225,3 +238,22 @@ async def test_a_mistake_is_said_before_kafka_is_asked(arguments: tuple[str, ...
     ended = await learner_worker("forget", *arguments, "--bootstrap-servers", "127.0.0.1:1")
     assert ended.code == 2
     assert said in ended.err
+
+
+def test_a_no_writes_nothing() -> None:
+    """On a terminal it asks; no is an answer, exit code 2, before Kafka is asked."""
+    ours, theirs = os.openpty()
+    os.write(ours, b"n\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "learner_worker", "forget", "ann", "--bootstrap-servers", "127.0.0.1:1"],
+        stdin=theirs,
+        capture_output=True,
+        env=clean_environment(),
+        timeout=60,
+        check=False,
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert ended.returncode == 2
+    assert b"Forget all that agent 'ann' did until" in ended.stdout
+    assert ended.stderr == b"learner-worker: not confirmed: nothing was written\n"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaTimeoutError
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.times import Micros
@@ -23,24 +24,17 @@ from learner_worker.stream.writer import Writer
 TOPIC = "learner-outcomes"
 
 
-class FakeBatch:
-    """Takes everything."""
-
-    def append(self, **_: Any) -> object:
-        return self
-
-
 class FakeProducer:
-    """Hands out futures; `stuck` makes it refuse a batch after a while, as with Kafka away."""
+    """Hands out aiokafka's own batches, and futures; `stuck` makes it refuse a batch after a while."""
 
     def __init__(self) -> None:
         self.sent: list[asyncio.Future[None]] = []
         self.stuck = False
 
-    def create_batch(self) -> FakeBatch:
-        return FakeBatch()
+    def create_batch(self) -> Any:
+        return BatchBuilder(16_384, 0, is_transactional=False)
 
-    async def send_batch(self, _: FakeBatch, topic: str, *, partition: int) -> asyncio.Future[None]:
+    async def send_batch(self, _: Any, topic: str, *, partition: int) -> asyncio.Future[None]:
         assert (topic, partition >= 0) == (TOPIC, True)
         if self.stuck:
             await asyncio.sleep(0.05)
