@@ -27,7 +27,7 @@ from learner_worker.stream.writer import stop_within
 
 _agent_ids = TypeAdapter[AgentId](AgentIdField)
 _MICROS = 1_000_000
-_WAIT_SECONDS = 30.0
+_WAIT_SECONDS = 30
 
 
 def _agent(_context: click.Context, _parameter: click.Parameter, text: str) -> AgentId:
@@ -76,7 +76,7 @@ class _Scene:
 @click.option(
     "--wait",
     "wait_seconds",
-    type=click.FloatRange(min=0),
+    type=click.IntRange(0, 86_400),
     default=_WAIT_SECONDS,
     show_default=True,
     help="How many seconds to wait until a worker has forgotten; 0: do not wait.",

@@ -231,6 +231,7 @@ async def test_what_cannot_be_forgotten_is_said(broker: Broker, prefix: str) -> 
         (("ann", "--yes", "--until", "999999d"), "is neither a time"),
         (("ann", "--yes", "--until", "2999-01-01T00:00:00Z"), "is in the future"),
         (("ann", "--yes", "--wait", "-1"), "--wait"),
+        (("ann", "--yes", "--wait", "nan"), "--wait"),
     ],
 )
 async def test_a_mistake_is_said_before_kafka_is_asked(arguments: tuple[str, ...], said: str) -> None:
