@@ -14,9 +14,8 @@ from learner_worker.contract.topics import TopicName
 from learner_worker.stages.shard import ShardCut, ShardState
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import statement
-from learner_worker.stream import ingest, writer
+from learner_worker.stream import ingest
 from learner_worker.stream.ingest import Ingest
-from learner_worker.stream.records import Outgoing
 from learner_worker.stream.writer import Writer
 from tests.crashing.fuse import Fuse, Patch, after, before, before_plain, kill_itself, noticing_work, working
 
@@ -105,8 +104,8 @@ def _has_work(found: Writer) -> bool:
     return bool(found._open or found._full or found._unacknowledged)
 
 
-def _is_metrics(_: object, record: Outgoing) -> bool:
-    return record.topic.endswith("learner-agent-metrics")
+def _has_metrics(_: object, __: object, topic: TopicName) -> bool:
+    return topic.endswith("learner-agent-metrics")
 
 
 def _is_leftover(path: Path, *_: object) -> bool:
@@ -183,8 +182,7 @@ POINTS: dict[str, Point] = {
     ),
     "amid-metrics": Point(
         "some of a checkpoint's metrics records are sent",
-        lambda fuse: [before(fuse, writer, "send_single", _is_metrics)],
-        most=40,
+        lambda fuse: [after(fuse, AIOKafkaProducer, "send_batch", _has_metrics)],
     ),
     # --- opening and restoring
     "amid-making": Point(
