@@ -4,7 +4,9 @@ Exit codes: 0 done, 1 a failure, 2 a mistake in what was asked or configured.
 """
 
 import errno
+import os
 import sys
+from pathlib import Path
 from typing import Final, NoReturn
 
 import click
@@ -65,7 +67,14 @@ def main() -> NoReturn:
         if error.errno != errno.ENOSPC:
             raise
         click.echo(f"learner-worker: cannot write ({error.strerror}): make room, then try again", err=True)
+        _give_up_output()
         sys.exit(1)
+
+
+def _give_up_output() -> None:
+    """What could not be written is not tried again at the exit: that would change the exit code."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _is_mistake(error: LearnerError) -> bool:

@@ -25,6 +25,10 @@ class StateError(LearnerError):
     """A shard's file cannot be read or written: the shard stops, the process exits with code 1."""
 
 
+class ClosedFileError(StateError):
+    """A shard's file was closed before it was read: the shard went to another replica, or is opened anew."""
+
+
 class UnreadableFileError(StateError):
     """A shard's file cannot be looked into: `kind` says why (damaged, newer, empty). It can be rebuilt."""
 

@@ -22,7 +22,7 @@ from learner_worker.contract.suggestions import (
 )
 from learner_worker.contract.times import LAST_MICROS, Micros, format_time, parse_time, record_micros
 from learner_worker.contract.topics import HOP_HEADER, ReplyTopics, TopicNames
-from learner_worker.errors import RefusedReplyError, RequestError, StateError
+from learner_worker.errors import ClosedFileError, RefusedReplyError, RequestError, StateError
 from learner_worker.observability import Instruments
 from learner_worker.stages.advise import Advise
 from learner_worker.stages.fair_queue import FairQueue
@@ -213,33 +213,45 @@ class Answering:
     async def _serve_some(self) -> None:
         started = time.perf_counter()
         served = self._queue.take(_SERVED)
-        agents = await self._agents(served)
+        agents, closed = await self._agents(served)
         for asked in served:
-            self._guarded(asked.ask, self._answer, asked, agents)
+            if asked.ask.shard in closed:
+                self._wait_again(asked)
+            else:
+                self._guarded(asked.ask, self._answer, asked, agents)
         rate = len(served) / max(time.perf_counter() - started, 1e-6)
         self._served_a_second += (rate - self._served_a_second) / 10
 
-    async def _agents(self, served: Sequence[_Asked]) -> dict[AgentId, Agent]:
-        """The agents that are asked about, of each shard with one read for those not in the cache."""
+    async def _agents(self, served: Sequence[_Asked]) -> tuple[dict[AgentId, Agent], set[Shard]]:
+        """The agents that are asked about, of each shard with one read for those not in the cache.
+
+        And the shards that were closed before they were read.
+        """
         wanted: dict[Shard, set[AgentId]] = {}
         for asked in served:
             wanted.setdefault(asked.ask.shard, set()).add(asked.request.agent_id)
         agents: dict[AgentId, Agent] = {}
+        closed: set[Shard] = set()
         for number, ids in wanted.items():
             shard = self._shards.get(number)
-            if shard is not None:
-                agents.update(await _agents_of(shard, ids))
-        return agents
+            try:
+                agents.update({} if shard is None else await _agents_of(shard, ids))
+            except ClosedFileError:
+                closed.add(number)
+        return agents, closed
+
+    def _wait_again(self, asked: _Asked) -> None:
+        """The shard comes back, here or elsewhere: its new owner reads the request again."""
+        if asked.ask.shard in self._assigned:
+            self._waiting.append(asked)
 
     def _answer(self, asked: _Asked, agents: Mapping[AgentId, Agent]) -> None:
         ask, request = asked.ask, asked.request
         shard = self._shards.get(ask.shard)
-        if ask.shard not in self._assigned:
-            return  # the shard was lost meanwhile: its new owner reads the request again
-        if _now() > asked.deadline:
+        if ask.shard in self._assigned and _now() > asked.deadline:
             self._expire(ask)
-        elif shard is None:
-            self._waiting.append(asked)
+        elif shard is None or ask.shard not in self._assigned:
+            self._wait_again(asked)
         else:
             reply = self._advise.answer(request, agents[request.agent_id], stale=not shard.restored)
             self._reply(ask, "OK", encode_message(reply), reply_headers(ask.address, error=None))
@@ -350,12 +362,18 @@ class Answering:
 
 
 async def _agents_of(shard: ShardState, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
-    """The agents of a shard; none if its file cannot be read: their requests fail, each with a reply."""
+    """The agents of a shard; none if its file cannot be read: their requests fail, each with a reply.
+
+    Raises:
+        ClosedFileError: the shard was closed meanwhile.
+    """
     cached = {agent_id: agent for agent_id in ids if (agent := shard.learn.cached(agent_id)) is not None}
     if len(cached) == len(ids):
         return cached
     try:
         return await shard.learn.agents(ids)
+    except ClosedFileError:
+        raise
     except StateError as error:
         _log.error("agents.unreadable", shard=shard.number, error=str(error))
         return cached

@@ -17,7 +17,7 @@ from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.outcomes import Cutoff, Outcome
-from learner_worker.errors import ConfigurationError, StateError
+from learner_worker.errors import ClosedFileError, ConfigurationError, StateError
 from learner_worker.store.statements import (
     AgentRow,
     AuctionState,
@@ -75,6 +75,7 @@ class ShardFile:
         self._writer = writer
         self._reader = reader
         self._transaction = asyncio.Lock()
+        self._closed = False
         self._log = path.with_name(f"{path.name}-wal")
 
     @classmethod
@@ -101,7 +102,8 @@ class ShardFile:
         return file
 
     async def close(self) -> None:
-        """Closes both connections."""
+        """Closes both connections, after the reads that have begun; later ones fail."""
+        self._closed = True
         try:
             await self._reader.close()
         finally:
@@ -216,6 +218,8 @@ class ShardFile:
         await self._in_transaction([("delete_auctions", [()]), ("save_position", list(positions.items()))])
 
     async def _read(self, name: str, *parameters: str | int) -> list[SqlRow]:
+        if self._closed:
+            raise ClosedFileError(f"{self.path} is closed: its shard is being handed over")
         try:
             return [tuple(row) for row in await self._reader.execute_fetchall(statement(name), parameters)]
         except sqlite3.Error as error:

@@ -248,11 +248,11 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         async with self._checkpointing:
             if self._discarding:
                 return False
-            epoch = self.ownership.epoch
+            epoch, generation = self.ownership.epoch, self._writer.generation
             shards = dict(self.ownership.shards)
             cuts = {number: shard.cut() for number, shard in shards.items()}  # 1. cut
             try:
-                await self._make_durable(cuts)
+                await self._make_durable(cuts, generation)
             except SendError as error:
                 self._reload(error)
                 return False
@@ -265,10 +265,10 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             await self._commit(cuts, epoch)  # 5. commit
             return True
 
-    async def _make_durable(self, cuts: Mapping[Shard, Cut]) -> None:
+    async def _make_durable(self, cuts: Mapping[Shard, Cut], generation: int) -> None:
         for cut in cuts.values():
             await cut.publish()  # 2. publish
-        await self._writer.flush()  # 3. acknowledge
+        await self._writer.flush(generation)  # 3. acknowledge
         await asyncio.gather(*(cut.write() for cut in cuts.values()))  # 4. write
 
     async def _commit(self, cuts: Mapping[Shard, Cut], epoch: int) -> None:

@@ -45,7 +45,8 @@ class Writer:
         self._unacknowledged: set[asyncio.Future[object]] = set()
         self._failure: BaseException | None = None
         self._handing_over = asyncio.Lock()
-        self._generation = 0
+        self.generation = 0
+        """How often everything was sent back: what was cut in an earlier generation must not be written."""
 
     def append(
         self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Headers = ()
@@ -70,19 +71,23 @@ class Writer:
         Raises:
             SendError: Kafka did not take something, now or before; only `reset` ends that.
         """
-        generation = self._generation
+        generation = self.generation
         async with self._handing_over:
             await self._hand_over(generation)
         if len(self._unacknowledged) > _MAX_UNACKNOWLEDGED:
             await self._acknowledged(generation)
 
-    async def flush(self) -> None:
+    async def flush(self, generation: int | None = None) -> None:
         """Sends what is collected and waits until Kafka has acknowledged everything sent so far.
+
+        Args:
+            generation: the one in which began what is to be acknowledged; by default it begins now.
 
         Raises:
             SendError: something was not acknowledged, or everything was sent back meanwhile.
         """
-        generation = self._generation
+        generation = self.generation if generation is None else generation
+        self._require(generation)
         await self.send()
         await self._acknowledged(generation)
 
@@ -91,7 +96,7 @@ class Writer:
         self._open, self._full, self._singles = {}, [], []
         self._unacknowledged = set()
         self._failure = None
-        self._generation += 1
+        self.generation += 1
 
     async def _hand_over(self, generation: int) -> None:
         """Anything that ends this early, a cancellation too, leaves records unsent: that is a failure."""
@@ -122,13 +127,13 @@ class Writer:
         self._require(generation)
 
     def _require(self, generation: int) -> None:
-        if generation != self._generation:
+        if generation != self.generation:
             raise SendError("everything was sent back to the last checkpoint meanwhile")
         if self._failure is not None:
             raise SendError(f"Kafka did not acknowledge a record: {self._failure!r}") from self._failure
 
     def _fail(self, generation: int, failure: BaseException) -> None:
-        if generation == self._generation:
+        if generation == self.generation:
             self._failure = failure
 
     def _track(self, future: "asyncio.Future[object]") -> None:

@@ -15,6 +15,9 @@ from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.swarm import swarm_history
 from tests.workers import WorkerProcess, create_topics, outcomes_on_disk, publish, running_worker, until
 
+SOME = 500
+"""Events read when a worker is stopped; a few thousand are under way."""
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_stopped_in_the_middle_of_a_stream_nothing_is_lost(
@@ -24,16 +27,17 @@ async def test_stopped_in_the_middle_of_a_stream_nothing_is_lost(
     names = await create_topics(broker.bootstrap_servers, prefix)
     events = swarm_history(11, 1_500)
     state_dir = tmp_path / "state"
-    publishing = asyncio.create_task(publish(broker.bootstrap_servers, names, events))
-    for done in (500, 1_000):
+    half = len(events) // 2
+    for part in (events[:half], events[half:]):
         async with running_worker(broker.bootstrap_servers, prefix, state_dir) as worker:
+            publishing = asyncio.create_task(publish(broker.bootstrap_servers, names, part))
 
-            async def has_worked(done: int = done) -> bool:
-                return await worker.metric("learner_events_total") >= done
+            async def has_worked() -> bool:
+                return await worker.metric("learner_events_total") >= SOME
 
-            await until(has_worked, f"{done} events were read")
+            await until(has_worked, f"{SOME} events were read")
             assert await worker.stop(number) == 0
-    await publishing
+        await publishing
     async with running_worker(broker.bootstrap_servers, prefix, state_dir) as worker:
         await metrics_equal_the_model(broker, names, events)
         assert await worker.stop(number) == 0

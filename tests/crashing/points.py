@@ -137,8 +137,8 @@ def rebalancing() -> Patch:
     """After every checkpoint the member asks to join its group anew: a rebalance, as a newcomer's."""
     original = Ingest._make_durable
 
-    async def make_durable(found: Ingest[ShardState], cuts: Mapping[Any, Any]) -> None:
-        await original(found, cuts)
+    async def make_durable(found: Ingest[ShardState], cuts: Mapping[Any, Any], generation: int) -> None:
+        await original(found, cuts, generation)
         if found.ownership.sought:
             found._consumer._coordinator.request_rejoin()
 

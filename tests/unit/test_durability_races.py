@@ -68,7 +68,8 @@ class CountingCut:
         return {}
 
     async def publish(self) -> None:
-        """Nothing follows from it."""
+        """Nothing follows from it, but it takes its time."""
+        await asyncio.sleep(0.05)
 
     async def write(self) -> None:
         if self._shard.disk_is_full:
@@ -173,13 +174,25 @@ async def test_a_checkpoint_that_waits_while_the_read_loop_sends_back_writes_not
     race = Race()
     await race.send_one_fact()
     checkpoint = asyncio.create_task(race.ingest.checkpoint())
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)
     race.producer.stuck = True
     race.writer.append(TOPIC, 1, b"key", b"fact")
     with pytest.raises(SendError):
         await race.writer.send()
     race.ingest._reload(SendError("the read loop's"))
     race.producer.lose()
+    assert await checkpoint is False
+    await race.discarded()
+    assert race.on_disk == NOTHING
+
+
+async def test_what_was_cut_before_everything_was_sent_back_is_not_written() -> None:
+    """The read loop gives up while the cut is published: the flush that follows finds nothing unsent."""
+    race = Race()
+    await race.send_one_fact()
+    checkpoint = asyncio.create_task(race.ingest.checkpoint())
+    await asyncio.sleep(0.02)
+    race.ingest._reload(SendError("the read loop's"))
     assert await checkpoint is False
     await race.discarded()
     assert race.on_disk == NOTHING

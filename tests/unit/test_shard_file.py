@@ -22,7 +22,7 @@ from learner_worker.contract.topics import TopicName
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome
-from learner_worker.errors import ConfigurationError, StateError
+from learner_worker.errors import ClosedFileError, ConfigurationError, StateError
 from learner_worker.store import shard_file
 from learner_worker.store.shard_file import FORMAT, ShardFile, shard_path
 from learner_worker.store.state_folder import locked_state_folder
@@ -474,6 +474,15 @@ async def test_a_failed_read_is_a_state_error(path: Path) -> None:
     with pytest.raises(StateError, match=r"cannot read .*shard-00003"):
         await file.load_positions()
     await file.close()
+
+
+async def test_a_read_after_the_close_says_so(path: Path) -> None:
+    """The shard may be handed over between two reads."""
+    file = await ShardFile.open(path, IDENTITY)
+    await file.close()
+
+    with pytest.raises(ClosedFileError, match=r"shard-00003.* is closed"):
+        await file.load_agents([AgentId("ann")])
 
 
 # --- the state folder -----------------------------------------------------------------------------
