@@ -143,6 +143,7 @@ class Worker:
             instruments=self.instruments,
             ttl_micros=round(settings.request_ttl_seconds * _MICROS),
             while_restoring=settings.while_restoring,
+            pace=self._around.pace,
         )
         self.lane = Lane(
             consumer=self.request_consumer,

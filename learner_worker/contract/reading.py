@@ -134,11 +134,10 @@ _READERS: Mapping[EventKind, Callable[[bytes], ReadEvent]] = {
 }
 
 
-def _require_printable(*ids: str) -> None:
+def _require_printable(task_id: str, agent_id: str) -> None:
     """What is printable has no control characters; what is not may be allowed all the same."""
-    for identifier in ids:
-        if not identifier.isprintable():
-            raise ValueError("for the models to decide")
+    if not (task_id.isprintable() and agent_id.isprintable()):
+        raise ValueError("for the models to decide")
 
 
 def _time(text: str | None) -> Micros | None:

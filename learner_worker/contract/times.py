@@ -18,6 +18,7 @@ _EPOCH_ORDINAL = _EPOCH.toordinal()
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 _LEAP_SECOND = 60
 _SECOND = 1_000_000
+_DECIMALS = 6
 _MINUTE = 60 * _SECOND
 _DAY = 24 * 60 * _MINUTE
 LAST_MICROS = Micros((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1) - 1)
@@ -34,7 +35,8 @@ def parse_time(text: str) -> Micros:
     """
     fraction = text[20:-1]
     if text[19:20] == "." and text[-1] == "Z" and fraction.isdigit() and fraction.isascii():
-        return Micros(_whole_second(text[:19]) + int(fraction[:6].ljust(6, "0")))
+        micros = int(fraction if len(fraction) == _DECIMALS else fraction[:_DECIMALS].ljust(_DECIMALS, "0"))
+        return Micros(_whole_second(text[:19]) + micros)
     return _parsed(text)
 
 
@@ -84,4 +86,5 @@ def format_time(micros: Micros) -> str:
 
 def record_micros(timestamp_ms: int) -> Micros:
     """A Kafka record's own time, brought into the contract's range of years."""
-    return Micros(min(max(timestamp_ms, 0) * 1000, LAST_MICROS))
+    micros = timestamp_ms * 1000
+    return Micros(micros if 0 <= micros <= LAST_MICROS else LAST_MICROS if micros > 0 else 0)

@@ -1,13 +1,14 @@
 """An agent's metrics, kept by differences: an answer never scans history."""
 
 from collections import Counter
-from typing import NamedTuple
+
+import msgspec
 
 from learner_worker.domain.keywords import keywords_of
 from learner_worker.domain.outcomes import Outcome
 
 
-class Metrics(NamedTuple):
+class Metrics(msgspec.Struct, frozen=True, gc=False):
     """An agent's counts. Rates and the mean follow from them.
 
     Attributes:
@@ -44,7 +45,7 @@ class Metrics(NamedTuple):
         return self.priced_sats / self.priced_wins if self.priced_wins else 0.0
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True):
     """What a changed outcome adds to its agent's metrics, and to its keywords' (wins, failures)."""
 
     metrics: Metrics
@@ -53,17 +54,20 @@ class Change(NamedTuple):
 
     def __bool__(self) -> bool:
         """Whether anything changes."""
-        return self.metrics != _NOTHING or bool(self.wins) or bool(self.failures)
+        return self is _ONE_MORE_LOST or self.metrics != _NOTHING or bool(self.wins) or bool(self.failures)
 
 
 _NOTHING = Metrics()
 _LOST = Metrics(total_bids=1)
 _NO_WORDS: dict[str, int] = {}
+_ONE_MORE_LOST = Change(_LOST, _NO_WORDS, _NO_WORDS)
 
 
 def change(before: Outcome | None, after: Outcome) -> Change:
-    """The difference that an outcome makes when it takes the place of its earlier state."""
+    """The difference that an outcome makes when it takes the place of its earlier state; false if none."""
     new = _counted(after)
+    if before is None and new is _LOST:  # nine of ten bids
+        return _ONE_MORE_LOST
     difference = new if before is None else _minus(new, _counted(before))
     was = None if before is None else _keyword_source(before)
     now = _keyword_source(after)
@@ -76,31 +80,35 @@ def change(before: Outcome | None, after: Outcome) -> Change:
     return Change(difference, _without_zeros(wins), _without_zeros(failures))
 
 
-# Once or twice a fact: written out, they take a third of the time of a loop over the fields.
 def plus(metrics: Metrics, difference: Metrics) -> Metrics:
     """The metrics after a difference."""
-    bids, won, completed, failed, priced, sats = metrics
-    more_bids, more_won, more_completed, more_failed, more_priced, more_sats = difference
     return Metrics(
-        bids + more_bids,
-        won + more_won,
-        completed + more_completed,
-        failed + more_failed,
-        priced + more_priced,
-        sats + more_sats,
+        metrics.total_bids + difference.total_bids,
+        metrics.auctions_won + difference.auctions_won,
+        metrics.tasks_completed + difference.tasks_completed,
+        metrics.tasks_failed + difference.tasks_failed,
+        metrics.priced_wins + difference.priced_wins,
+        metrics.priced_sats + difference.priced_sats,
     )
 
 
 def _minus(metrics: Metrics, other: Metrics) -> Metrics:
-    bids, won, completed, failed, priced, sats = other
-    return plus(metrics, Metrics(-bids, -won, -completed, -failed, -priced, -sats))
+    return Metrics(
+        metrics.total_bids - other.total_bids,
+        metrics.auctions_won - other.auctions_won,
+        metrics.tasks_completed - other.tasks_completed,
+        metrics.tasks_failed - other.tasks_failed,
+        metrics.priced_wins - other.priced_wins,
+        metrics.priced_sats - other.priced_sats,
+    )
 
 
 def _counted(outcome: Outcome) -> Metrics:
-    if not outcome.counts:
+    close = outcome.close
+    if close is None:
         return _NOTHING
-    if not outcome.won:
-        return _LOST
+    if close.winner != outcome.agent_id:
+        return _NOTHING if outcome.bid is None else _LOST
     succeeded = outcome.result.succeeded if outcome.result is not None else None
     return Metrics(
         total_bids=1,
@@ -114,7 +122,7 @@ def _counted(outcome: Outcome) -> Metrics:
 
 def _keyword_source(outcome: Outcome) -> tuple[str, bool] | None:
     """The text whose words count, and for which side; None if they do not count."""
-    if not outcome.won or outcome.result is None:
+    if outcome.result is None or not outcome.won:
         return None
     return outcome.description, outcome.result.succeeded
 

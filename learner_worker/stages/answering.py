@@ -27,6 +27,7 @@ from learner_worker.observability import Instruments
 from learner_worker.stages.advise import Advise
 from learner_worker.stages.fair_queue import FairQueue
 from learner_worker.stages.learn import Agent
+from learner_worker.stages.pace import Pace
 from learner_worker.stages.shard import ShardState
 from learner_worker.stream.lane import Offsets
 from learner_worker.stream.records import Headers, Outgoing, Record, hop_of
@@ -92,6 +93,7 @@ class Answering:
         instruments: Instruments,
         ttl_micros: int,
         while_restoring: WhileRestoring,
+        pace: Pace | None = None,
     ) -> None:
         self._replies = replies
         self._topics = topics
@@ -101,6 +103,7 @@ class Answering:
         self._instruments = instruments
         self._ttl_micros = ttl_micros
         self._while_restoring = while_restoring
+        self._pace = pace or Pace()
         self._shards: Mapping[Shard, ShardState] = {}
         self._assigned: frozenset[Shard] = frozenset()
         self._queue: FairQueue[_Asked] = FairQueue(_MAX_QUEUED)
@@ -119,6 +122,7 @@ class Answering:
 
     def take(self, record: Record, offsets: Offsets) -> None:
         """Queues a request, refuses it, moves it to its shard, or lets it wait for a restore."""
+        self._pace.asked()
         try:
             address = reply_address(record.headers, self._topics.replies)
             self._require_allowed(address)

@@ -8,12 +8,14 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from learner_worker.contract.codec import KeywordTally, MetricsRecord
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.outcomes import Fact, ForgetMarker
 from learner_worker.contract.suggestions import AgentMetrics, LearnedKeyword
 from learner_worker.contract.times import Micros, format_time, record_micros
-from learner_worker.domain.keywords import Tally, strongest
+from learner_worker.domain.keywords import Tally, strongest, tally_of
 from learner_worker.domain.metrics import Change, Metrics, change, plus
 from learner_worker.domain.outcomes import Cutoff, Outcome, forgotten_cutoff, join, living
 from learner_worker.store.statements import AgentRow, OutcomeKey
@@ -47,12 +49,17 @@ class MarkerRecord(NamedTuple):
     marker: ForgetMarker
 
 
-class FactRecord(NamedTuple):
+class FactRecord(msgspec.Struct, frozen=True, gc=False):
     """A fact as read: with its offset and record time (ms) in learner-outcomes."""
 
     offset: int
     timestamp_ms: int
     fact: Fact
+
+    @property
+    def key(self) -> OutcomeKey:
+        """The row it is joined into."""
+        return self.fact.task_id, self.fact.agent_id
 
 
 class Agent:
@@ -138,19 +145,33 @@ class Learn:
         self._pinned: set[AgentId] = set()
         self.unpublished: set[AgentId] = set()
 
-    async def load(self, records: Sequence[FactRecord]) -> dict[OutcomeKey, Outcome]:
-        """Fetches what `apply` needs of the file: the outcomes' rows (returned) and the agents (cached)."""
-        return await self._load({(record.fact.task_id, record.fact.agent_id) for record in records})
+    def pin(self, records: Iterable[FactRecord]) -> None:
+        """Keeps the agents of some facts in the cache, once loaded, until others are pinned."""
+        self._pinned = {record.fact.agent_id for record in records}
+
+    async def load(self, records: Iterable[FactRecord]) -> dict[OutcomeKey, Outcome]:
+        """Fetches what `apply` needs of the file: the outcomes' rows (returned) and the agents (cached).
+
+        The agents have to be pinned. Rows that are loaded while earlier facts are still to be applied are
+        worth less than what those make of them.
+        """
+        return await self._load({record.key for record in records})
 
     async def _load(self, keys: Collection[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
-        self._pinned = {agent_id for _, agent_id in keys}
         held = await self._outcomes_of(keys)
-        await self.agents(self._pinned)
+        await self.agents({agent_id for _, agent_id in keys})
         return held
 
     async def _outcomes_of(self, keys: Collection[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
-        held = {key: row for key in keys if (row := self._in_memory(key)) is not None}
-        missing = [key for key in keys if key not in held]
+        held: dict[OutcomeKey, Outcome] = {}
+        missing: list[OutcomeKey] = []
+        changed, writing = self._outcomes, self._writing.outcomes
+        for key in keys:
+            row = changed.get(key) or writing.get(key)
+            if row is None:
+                missing.append(key)
+            else:
+                held[key] = row
         if missing:
             held.update(await self._rows.load_outcomes(missing))
         return held
@@ -164,6 +185,7 @@ class Learn:
 
         Not while facts that were loaded are still to be applied: they would count on the rows as they were.
         """
+        self._pinned = {agent_id for _, agent_id in keys}
         rows = await self._load(keys)  # from here on no await: a cut sees all or nothing
         return [row for row in rows.values() if self._expire(row, cutoff, now_ms)]
 
@@ -251,7 +273,7 @@ class Learn:
 
     def _note_marker(self, agent: Agent, offset: int) -> None:
         """The agent's metrics cover the marker; without outcomes they are those of a new agent."""
-        agent.row = agent.row._replace(outcome_offset=offset) if agent.known else AgentRow()
+        agent.row = msgspec.structs.replace(agent.row, outcome_offset=offset) if agent.known else AgentRow()
         self._agent_rows[agent.agent_id] = agent.row
         self.unpublished.add(agent.agent_id)
 
@@ -283,12 +305,8 @@ class Learn:
         self._writing = _NO_CHANGES
         self._trim()
 
-    def _in_memory(self, key: OutcomeKey) -> Outcome | None:
-        return self._outcomes.get(key) or self._writing.outcomes.get(key)
-
     def _join(self, record: FactRecord, rows: dict[OutcomeKey, Outcome]) -> bool:
-        fact = record.fact
-        key = (fact.task_id, fact.agent_id)
+        fact, key = record.fact, record.key
         before = rows.get(key)
         if before is None:  # nearly always: there is nothing to join
             after = Outcome(fact.task_id, fact.agent_id, fact.close, fact.bid, fact.result)
@@ -301,12 +319,17 @@ class Learn:
         return True
 
     def _change(self, agent: Agent, difference: Change, timestamp_ms: int, offset: int) -> None:
-        as_of_ms = max(agent.row.as_of_ms, timestamp_ms)
-        agent.row = AgentRow(plus(agent.metrics, difference.metrics), as_of_ms, offset)
-        self._agent_rows[agent.agent_id] = agent.row
-        for keyword in {*difference.wins, *difference.failures}:
+        agent_id, row = agent.agent_id, agent.row
+        agent.row = AgentRow(plus(row.metrics, difference.metrics), max(row.as_of_ms, timestamp_ms), offset)
+        self._agent_rows[agent_id] = agent.row
+        self.unpublished.add(agent_id)
+        if difference.wins or difference.failures:
+            self._count_words(agent, difference)
+
+    def _count_words(self, agent: Agent, difference: Change) -> None:
+        for keyword in difference.wins.keys() | difference.failures.keys():
             old = agent.tallies.get(keyword, _NO_TALLY)
-            tally = Tally(
+            tally = tally_of(
                 old.wins + difference.wins.get(keyword, 0),
                 old.failures + difference.failures.get(keyword, 0),
             )
@@ -315,7 +338,6 @@ class Learn:
                 agent.tallies[keyword] = tally
             else:
                 agent.tallies.pop(keyword, None)
-        self.unpublished.add(agent.agent_id)
 
     def _trim(self) -> None:
         """Lets go of the agents asked for least recently, never of one about to change or be written."""

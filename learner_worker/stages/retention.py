@@ -36,7 +36,7 @@ and expired they say nothing, until a shard is restored from the beginning: then
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -144,15 +144,17 @@ class Retention:
 
     # --- facts -------------------------------------------------------------------------------------------
 
-    def living(self, facts: Iterable[Fact]) -> list[Fact]:
+    def living(self, facts: Sequence[Fact]) -> Sequence[Fact]:
         """The facts on their way out, without what has expired."""
         if self.cutoff is None and not self._forgotten:
-            return list(facts)
+            return facts
         left = (self._living(fact, self._cutoff_of(fact)) for fact in facts)
         return [fact for fact in left if fact is not None]
 
     def read(self, fact: Fact) -> Fact | None:
         """A fact of the changelog, without what has expired; it is remembered for its tombstone."""
+        if self.cutoff is None and not self._forgotten:
+            return fact
         return self._read(fact, self._cutoff_of(fact))
 
     def _read(self, fact: Fact, cutoff: Cutoff | None) -> Fact | None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from learner_worker.contract.fields import TaskId
 from learner_worker.contract.outcomes import Bid, Close, Fact, Result, description_digest
 from learner_worker.contract.reading import Closed, Finished, Placed
@@ -16,11 +18,11 @@ from learner_worker.contract.times import Micros
 from learner_worker.domain.auctions import Auction
 from learner_worker.store.statements import AuctionState
 
-_FORGOTTEN_AT_ONCE = 5_000
-"""Tasks forgotten in one step, a few milliseconds; the rest goes with the next cut."""
+_FORGOTTEN_AT_ONCE = 1_000
+"""Tasks forgotten in one step, a few milliseconds; the rest goes with the next step."""
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where an event stood: its topic, offset and record time (microseconds)."""
 
     topic: str

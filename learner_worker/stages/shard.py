@@ -2,9 +2,10 @@
 
 import asyncio
 import itertools
+import operator
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -25,6 +26,7 @@ from learner_worker.errors import RecordError
 from learner_worker.observability import Instruments
 from learner_worker.stages.fold import BEYOND_ANY_END, Intake
 from learner_worker.stages.learn import Agent, Learn
+from learner_worker.stages.pace import Pace
 from learner_worker.stages.resuming import REWIND, lost_unread, resume_positions
 from learner_worker.stages.retention import Policy, Retention, noted, read_note
 from learner_worker.stages.settle import Place, Settle, watermark_of
@@ -45,9 +47,9 @@ from learner_worker.stream.records import (
 )
 from learner_worker.stream.writer import Fallback
 
-_CHUNK = 100
-"""Records processed between two yields to the event loop: a few milliseconds."""
-_LEARNED = 1_000
+_CHUNK = 50
+"""Records processed between two yields to the event loop: a millisecond."""
+_LEARNED = 4_000
 """Facts joined before a sweep may have its turn."""
 _REMEMBERED = 1_000
 """Auctions handed to settle between two yields."""
@@ -56,6 +58,7 @@ _PUBLISH_CHUNK = 50
 OWNER_HEADER = "learner-owner"
 _SWEPT = 4_000
 """Rows swept with one checkpoint, at most; a chunk of them between two yields."""
+_timestamp = operator.attrgetter("timestamp")
 _FOR_EVER = Policy(None, 1, 0, lambda: Micros(0))
 _openings = itertools.count()
 _log = structlog.get_logger("learner_worker.shard")
@@ -103,6 +106,7 @@ class Surroundings:
     cached_agents: int
     others_passed: Callable[[Micros], Micros | None]
     retention: Policy = _FOR_EVER
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def sources(self) -> tuple[TopicName, TopicName, TopicName]:
@@ -130,7 +134,9 @@ class ShardState:
         self._file = file
         self._settle = Settle(tolerance_micros=around.tolerance_micros, horizon_micros=around.horizon_micros)
         self.learn = Learn(file, cached_agents=around.cached_agents, forgotten=forgotten)
-        self._intake = Intake(self.learn, positions, around.topics.outcomes, retention, self._bury)
+        self._intake = Intake(
+            self.learn, positions, around.topics.outcomes, retention, self._bury, pace=around.pace
+        )
         self._restore_until = restore_until
         self.retention = retention
         self._learning = asyncio.Lock()
@@ -142,6 +148,7 @@ class ShardState:
         # This opening, not this process: what an earlier one of ours sent may arrive late.
         self._owner = f"{around.owner}-{next(_openings)}".encode()
         self._confirmed: set[AgentId] = set()
+        self._sent = 0
         self._note_restore()
 
     @classmethod
@@ -221,7 +228,10 @@ class ShardState:
 
     async def process(self, topic: TopicName, records: Sequence[Record]) -> None:
         """Takes records in, in chunks of a few milliseconds; each moves the position with it."""
-        fresh = [record for record in records if record.offset >= self.positions[topic]]
+        position = self.positions[topic]
+        fresh = records
+        if records[0].offset < position:
+            fresh = [record for record in records if record.offset >= position]
         if not fresh:
             return
         if topic == self._around.topics.outcomes:
@@ -229,9 +239,9 @@ class ShardState:
         elif topic == self._around.topics.metrics:
             await self._compare(fresh)
         else:
-            self.retention.advance(record_micros(max(record.timestamp for record in fresh)))
+            self.retention.advance(record_micros(max(map(_timestamp, fresh))))
             await self._settle_all(topic, fresh)
-        self._last_read[topic] = record_micros(min(record.timestamp for record in fresh))
+        self._last_read[topic] = record_micros(min(map(_timestamp, fresh)))
 
     def step_over(self, topic: TopicName, first: int, following: int) -> None:
         """Makes one dead letter of records that the Kafka client cannot decode, and moves the position."""
@@ -260,11 +270,13 @@ class ShardState:
                 self.positions[topic] = record.offset + 1
             for result, count in results.items():
                 self._around.instruments.events.labels(topic, result).inc(count)
-            await asyncio.sleep(0)
+            self._count_facts()
+            self._forget()  # as fast as tasks come
+            await self._around.pace.breathe()
 
     def _settle_record(self, record: Record, kind: EventKind | None) -> str:
         try:
-            hop = hop_of(record)
+            hop = hop_of(record) if record.headers else None
             event_kind = kind or _moved_kind(hop)
             event = read_event(event_kind, record.value)
             right = self._around.partition_of(event.task_id)
@@ -292,12 +304,16 @@ class ShardState:
                 return self._settle.result(event, place)
 
     def _send(self, facts: Sequence[Fact]) -> None:
-        facts = self.retention.living(facts)
-        for fact in facts:
+        around = self._around
+        for fact in self.retention.living(facts):
             key, value = encode_fact(fact)
-            partition = self._around.partition_of(fact.agent_id)
-            self._around.outbox.append(self._around.topics.outcomes, partition, key, value)
-        self._around.instruments.facts.inc(len(facts))
+            around.outbox.append(around.topics.outcomes, around.partition_of(fact.agent_id), key, value)
+            self._sent += 1
+
+    def _count_facts(self) -> None:
+        """Tells operators of the facts sent since: for each of them it would cost a microsecond."""
+        self._around.instruments.facts.inc(self._sent)
+        self._sent = 0
 
     async def _publish_rows(self) -> None:
         """Writes every marker and row into the changelog again: Kafka lost its end, or all of it.
@@ -370,6 +386,7 @@ class ShardState:
     def cut(self) -> "ShardCut":
         """Freezes positions and changed rows, in one step without an await."""
         self._forget()
+        self._count_facts()
         positions: dict[TopicName, int] = dict(self.positions)
         unpublished = self._take_unpublished()
         positions[self._around.topics.metrics] = self._compared()
@@ -432,6 +449,8 @@ class ShardState:
         if watermark is None:
             return
         forgotten = self._settle.forget(watermark)
+        if not forgotten.tasks:
+            return
         count = self._around.instruments.auctions_forgotten
         count.labels("yes").inc(forgotten.tasks - forgotten.never_closed)
         count.labels("no").inc(forgotten.never_closed)

@@ -35,7 +35,7 @@ _FIELDS = (
     "succeeded",
 )
 _PLACED_AT = _FIELDS.index("placed_at")
-_COUNTS = Metrics._fields
+_COUNTS = Metrics.__struct_fields__
 _NO_COUNTS = (0, 0, 0, 0, 0, "0")
 _NO_TALLY = (0, 0)
 _encode = msgspec.json.Encoder().encode
@@ -179,7 +179,7 @@ def _counted(fold: Snapshot) -> Iterator[_Agent]:
             wins.update(part.wins)
             failures.update(part.failures)
         words = wins.keys() | failures.keys()
-        *counts, priced_sats = metrics
+        *counts, priced_sats = msgspec.structs.astuple(metrics)
         tallies: dict[str, SqlRow] = {word: (wins[word], failures[word]) for word in words}
         yield _Agent(agent_id, (*counts, str(priced_sats)), tallies)
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Final, Self
@@ -15,10 +17,11 @@ import structlog
 from learner_worker.contract.fields import AgentId, Shard, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
-from learner_worker.domain.keywords import Tally
+from learner_worker.domain.keywords import Tally, tally_of
 from learner_worker.domain.outcomes import Cutoff, Outcome
 from learner_worker.errors import ClosedFileError, ConfigurationError, StateError
 from learner_worker.store.statements import (
+    ROWS_AT_ONCE,
     AgentRow,
     AuctionState,
     Checkpoint,
@@ -30,6 +33,7 @@ from learner_worker.store.statements import (
     keyword_of,
     outcome_of,
     pairs_parameter,
+    rows_at_once,
     statement,
     writes_of,
 )
@@ -195,7 +199,8 @@ class ShardFile:
         }
         for row in map(keyword_of, await self._read("load_keywords", parameter)):
             if row.agent_id in found:
-                found[row.agent_id][1][row.keyword] = Tally(row.wins, row.failures)
+                # Words and small counts repeat from agent to agent: shared, they take a third of the memory.
+                found[row.agent_id][1][sys.intern(row.keyword)] = tally_of(row.wins, row.failures)
         return found
 
     async def load_unpublished(self) -> set[AgentId]:
@@ -231,7 +236,7 @@ class ShardFile:
                 await self._writer.execute("BEGIN IMMEDIATE")
                 try:
                     for name, rows in writes:
-                        await self._writer.executemany(statement(name), rows)
+                        await self._save(name, iter(rows))
                     await self._writer.execute("COMMIT")
                 except BaseException:
                     await self._writer.rollback()
@@ -239,6 +244,14 @@ class ShardFile:
             except sqlite3.Error as error:
                 raise self._failure("write", error) from error
             await self._bound_log()
+
+    async def _save(self, name: str, rows: Iterator[SqlRow]) -> None:
+        """Many rows a statement where there are many: see `rows_at_once`."""
+        while batch := list(itertools.islice(rows, ROWS_AT_ONCE)):
+            if len(batch) == ROWS_AT_ONCE and (many := rows_at_once(name)) is not None:
+                await self._writer.execute(many, list(itertools.chain.from_iterable(batch)))
+            else:
+                await self._writer.executemany(statement(name), batch)
 
     async def _bound_log(self) -> None:
         """Empties a log that has grown too long, waiting for the reads under way, not for later ones.

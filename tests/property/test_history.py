@@ -258,6 +258,7 @@ class SmallShard:
             for offset, (_, value) in enumerate(records, first)
             if value is not None
         ]
+        self.learn.pin(facts)
         rows = await self.learn.load(facts)
         self.learn.apply(facts, rows)
         self.positions[OUTCOMES] += len(records)

@@ -121,6 +121,7 @@ class Shard:
         self.log |= dict(map(encode_fact, facts))
         left = [fact for fact in map(self.retention.read, facts) if fact is not None]
         records = [FactRecord(offset, 0, fact) for offset, fact in enumerate(left)]
+        self.learn.pin(records)
         self.learn.apply(records, await self.learn.load(records))
 
     async def sweep(self) -> None:
@@ -150,7 +151,7 @@ class Shard:
                 for (owner, word), tally in self.rows.tallies.items()
                 if owner == agent_id and any(tally)
             }
-            if any(row.metrics) or tallies:
+            if row.metrics != Metrics() or tallies:
                 found[agent_id] = (row.metrics, tallies)
         return found
 

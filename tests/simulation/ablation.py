@@ -208,7 +208,7 @@ def _unnoticed(filed: Mapping[str, int], marks: Marks, topics: TopicNames) -> di
 
 
 def _text_and_all(outcome: Outcome) -> list[Fact]:
-    return [Fact(*outcome)]
+    return [Fact(*msgspec.structs.astuple(outcome))]
 
 
 _publish_rows = ShardState._publish_rows

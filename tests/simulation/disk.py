@@ -46,9 +46,11 @@ class Connection:
         """Whether a living process could still write."""
         return not self._closed and self._alive()
 
-    async def execute(self, sql: str) -> None:
+    async def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
         self._require_open()
-        if not self._alive():
+        if parameters:
+            await self.executemany(sql, [parameters])
+        if not self._alive() or parameters:
             return
         await self._latency()
         if sql.startswith("BEGIN"):

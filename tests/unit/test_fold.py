@@ -120,3 +120,19 @@ async def test_a_fact_of_a_newer_learner_ends_the_fold(file: ShardFile) -> None:
         await fold.take([*records(FACTS[0]), newer])
     assert await file.load_positions() == {}
     assert await file.load_outcomes([(T, A)]) == {}
+
+
+async def test_what_earlier_facts_made_of_a_row_is_not_forgotten(file: ShardFile) -> None:
+    """A row that was read ahead, while a fact of it was still to be joined, says less than that fact."""
+    fold = await opened(file)
+    others = [Fact(TaskId(f"other-{number}"), A, CLOSE, BID) for number in range(1_200)]
+    await fold.take(records(Fact(T, A, CLOSE)))
+    await fold.write()
+    bid, result = Fact(T, A, CLOSE, BID), Fact(T, A, result=RESULT)
+    ahead = [*others[:450], bid, *others[450:600], result, *others[600:]]
+    await fold.take(records(*ahead, first=1))
+    await fold.write()
+
+    assert await file.load_outcomes([(T, A)]) == {(T, A): Outcome(T, A, CLOSE, BID, RESULT)}
+    ((row, _),) = (await file.load_agents([A])).values()
+    assert (row.metrics.total_bids, row.metrics.tasks_completed) == (1_201, 1)

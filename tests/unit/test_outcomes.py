@@ -2,6 +2,7 @@
 
 from itertools import permutations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +60,7 @@ def joined(*parts: Fact) -> Outcome:
 
 
 def as_fact(outcome: Outcome) -> Fact:
-    return Fact(*outcome)
+    return Fact(*msgspec.structs.astuple(outcome))
 
 
 @given(facts, facts)

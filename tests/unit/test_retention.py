@@ -9,6 +9,7 @@ import pytest
 from learner_worker.contract.fields import AgentId, Shard, TaskId
 from learner_worker.contract.outcomes import Bid, Close, Fact, Result, decode_fact, encode_fact
 from learner_worker.contract.times import Micros
+from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome, facts_of, living, living_fact
 from learner_worker.stages.retention import Policy, Retention, noted, read_note
 from learner_worker.stages.shard import ShardState
@@ -136,7 +137,7 @@ async def test_no_sweep_while_loaded_facts_are_still_to_be_joined(
 
     assert {(T, A): Outcome(T, A, None, BID, RESULT)} == await load([(T, A)])
     agents = await shard.learn.agents([A])
-    assert not any(agents[A].metrics)
+    assert agents[A].metrics == Metrics()
     assert agents[A].tallies == {}
     await shard.close()
 

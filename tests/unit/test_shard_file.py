@@ -26,7 +26,7 @@ from learner_worker.errors import ClosedFileError, ConfigurationError, StateErro
 from learner_worker.store import shard_file
 from learner_worker.store.shard_file import FORMAT, ShardFile, shard_path
 from learner_worker.store.state_folder import locked_state_folder
-from learner_worker.store.statements import AgentRow, AuctionState, Checkpoint, OutcomeKey
+from learner_worker.store.statements import ROWS_AT_ONCE, AgentRow, AuctionState, Checkpoint, OutcomeKey
 
 IDENTITY = {"cluster_id": "c1", "topic_prefix": "", "partitions": "12", "shard": "3"}
 T, A, B = TaskId("t"), AgentId("a"), AgentId("🤖")
@@ -463,6 +463,25 @@ async def test_a_failure_after_the_rows_leaves_nothing(path: Path) -> None:
         await file.write(NEXT)
 
     assert await contents_of(file) == WRITTEN
+    await file.close()
+
+
+async def test_a_checkpoint_of_many_rows_is_written_whole(path: Path) -> None:
+    """Many rows go into one statement, the rest row by row; a second checkpoint goes over the first."""
+    count = 2 * ROWS_AT_ONCE + 7
+    rows = [Outcome(TaskId(f"t{number}"), A, None, BID) for number in range(count)]
+    words = {(A, f"word{number}"): Tally(number + 1, 2) for number in range(count)}
+    states = {TaskId(f"t{number}"): STATE for number in range(count)}
+    file = await ShardFile.open(path, IDENTITY)
+    await file.write(Checkpoint({}, states, {(row.task_id, A): row for row in rows}, {A: AGENT}, words))
+    later = [Outcome(row.task_id, A, OUTCOME.close, BID) for row in rows]
+    await file.write(Checkpoint({}, {}, {(row.task_id, A): row for row in later}))
+
+    assert await file.load_outcomes([(row.task_id, A) for row in rows]) == {
+        (row.task_id, A): row for row in later
+    }
+    assert await file.load_agents([A]) == {A: (AGENT, {word: tally for (_, word), tally in words.items()})}
+    assert await file.load_auctions() == states
     await file.close()
 
 

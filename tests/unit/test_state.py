@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -210,7 +211,9 @@ async def test_a_snapshot_is_one_moment_while_checkpoints_go_on(path: Path) -> N
         await file.write(Checkpoint({OUTCOMES: 1}))
         with snapshot_of(path) as snapshot:
             position = snapshot.position(OUTCOMES)
-            await file.write(Checkpoint({OUTCOMES: 2}, outcomes={(T, A): OUTCOME._replace(result=None)}))
+            await file.write(
+                Checkpoint({OUTCOMES: 2}, outcomes={(T, A): msgspec.structs.replace(OUTCOME, result=None)})
+            )
             assert (position, snapshot.position(OUTCOMES)) == (1, 1)
             assert snapshot.outcomes([(T, A)]) == {(T, A): OUTCOME}
         with snapshot_of(path) as snapshot:
