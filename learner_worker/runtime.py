@@ -14,17 +14,22 @@ from typing import Any
 if sys.platform != "win32":
     import uvloop
 
-_YOUNG = 10_000
-"""Objects made and kept between two looks at the youngest: half a millisecond's work."""
-_MIDDLE = 10
-_OLD = 1_000_000
-"""So rarely that it never happens by itself."""
+_YOUNG = 2_000
+"""Objects made and kept between two looks at the youngest: some tenths of a millisecond."""
+_NEVER = 1_000_000_000
+"""What outlives its youth is looked at once an hour: ten generations of youth together took 20 to 50 ms."""
 _TIDY_SECONDS = 3_600.0
+_SWITCH_SECONDS = 0.0005
+"""How long a file's thread waits for a busy event loop when a statement is done: several times a read.
+
+With Python's own 5 ms joining facts was a third slower (measured: 30 µs a fact instead of 21).
+"""
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Runs a process's main coroutine to its end."""
-    gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
+    gc.set_threshold(_YOUNG, _NEVER, _NEVER)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=None if sys.platform == "win32" else uvloop.new_event_loop) as runner:
         runner.run(_tidied(main))
 

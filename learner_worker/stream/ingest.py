@@ -29,7 +29,9 @@ from learner_worker.stream.watchdog import Observation
 from learner_worker.stream.writer import Writer
 
 _POLL_MS = 100
-_POLL_RECORDS = 4_000
+_POLL_RECORDS = 1_000
+"""Making so many record objects takes the client three milliseconds, in one go."""
+_NOTE_ENDS_SECONDS = 0.1
 _POSITION_SECONDS = 5.0
 _COMMIT_SECONDS = 10.0
 _REVOKE_SECONDS = 30.0
@@ -79,6 +81,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._committed: dict[TopicPartition, Committed] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._answers: dict[TopicPartition, tuple[int | None, int | None]] = {}
+        self._ends_noted = 0.0
         self._discarding = False
         self._closing = False
         self.checkpoints = 0
@@ -167,13 +170,20 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         except SendError as error:
             self._reload(error)
             return
-        await self._note_ends(epoch)
+        await self._note_ends_now_and_then(epoch, idle=not polled.batches)
         self._follow_wishes()
 
     def _step_over(self, gap: Gap) -> None:
         shard = self.ownership.shards.get(Shard(gap.partition.partition))
         if shard is not None and gap.partition in self.ownership.active:
             shard.step_over(TopicName(gap.partition.topic), gap.first, gap.following)
+
+    async def _note_ends_now_and_then(self, epoch: int, *, idle: bool) -> None:
+        """Under load not after every poll: it looks at every partition."""
+        now = asyncio.get_running_loop().time()
+        if idle or now - self._ends_noted >= _NOTE_ENDS_SECONDS:
+            self._ends_noted = now
+            await self._note_ends(epoch)
 
     async def _note_ends(self, epoch: int) -> None:
         """Tells the shards which partitions are read to their end, and steps over offsets without records."""
@@ -236,7 +246,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
     async def checkpoint(self) -> bool:
         """Makes everything processed so far durable, in five steps.
 
-        1. cut: positions and changed rows of every shard, in one step without an await
+        1. cut: positions and changed rows, each shard's in one step without an await
         2. publish: what the cut implies for other topics goes to the writer
         3. acknowledge: everything sent so far is awaited
         4. write: rows and positions, one transaction a shard
@@ -250,8 +260,11 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
                 return False
             epoch, generation = self.ownership.epoch, self._writer.generation
             shards = dict(self.ownership.shards)
-            cuts = {number: shard.cut() for number, shard in shards.items()}  # 1. cut
+            cuts: dict[Shard, Cut] = {}
             try:
+                for number, shard in shards.items():
+                    cuts[number] = shard.cut()  # 1. cut
+                    await asyncio.sleep(0)
                 await self._make_durable(cuts, generation)
             except SendError as error:
                 self._reload(error)
@@ -259,27 +272,37 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             except BaseException as error:  # what was cut is neither in memory nor in a file
                 self._reload(error)
                 raise
-            for shard in shards.values():
-                shard.written()
+            commits = await self._let_go(cuts, shards)
             self.checkpoints += 1
-            await self._commit(cuts, epoch)  # 5. commit
+            await self._commit(commits, epoch)  # 5. commit
             return True
+
+    async def _let_go(
+        self, cuts: dict[Shard, Cut], shards: Mapping[Shard, ShardT]
+    ) -> dict[TopicPartition, Committed]:
+        """Forgets what was written, shard by shard: all of it at once kept everybody waiting for 100 ms."""
+        commits: dict[TopicPartition, Committed] = {}
+        for number, shard in shards.items():
+            for topic, committed in cuts.pop(number).commits.items():
+                commits[TopicPartition(topic, number)] = committed
+            shard.written()
+            await asyncio.sleep(0)
+        return commits
 
     async def _make_durable(self, cuts: Mapping[Shard, Cut], generation: int) -> None:
         for cut in cuts.values():
             await cut.publish()  # 2. publish
         await self._writer.flush(generation)  # 3. acknowledge
-        await asyncio.gather(*(cut.write() for cut in cuts.values()))  # 4. write
+        for cut in cuts.values():  # one file at a time: twelve threads at once keep each other from the GIL
+            await cut.write()  # 4. write
 
-    async def _commit(self, cuts: Mapping[Shard, Cut], epoch: int) -> None:
+    async def _commit(self, commits: Mapping[TopicPartition, Committed], epoch: int) -> None:
         """Commits what changed since the last commit; a refused commit costs the member its place."""
         assignment = self._consumer.assignment()
         changed = {
             partition: committed
-            for number, cut in cuts.items()
-            for topic, committed in cut.commits.items()
-            if (partition := TopicPartition(topic, number)) in assignment
-            and self._committed.get(partition, _NOTHING_READ) != committed
+            for partition, committed in commits.items()
+            if partition in assignment and self._committed.get(partition, _NOTHING_READ) != committed
         }
         if not changed or epoch != self.ownership.epoch or self.ownership.rejoining:
             return

@@ -53,7 +53,7 @@ class Writer:
     ) -> None:
         """Adds a record to its partition's batch, a tombstone without a value; sent with the next `send`."""
         place = (topic, partition)
-        listed = list(headers)  # aiokafka's compiled builder takes nothing else
+        listed = list(headers) if headers else []  # aiokafka's compiled builder takes nothing else
         batch = self._open.get(place)
         if batch is None or batch.append(key=key, value=value, timestamp=None, headers=listed) is None:
             if batch is not None:
