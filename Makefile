@@ -71,7 +71,7 @@ schemas: $(READY) ## Write schemas/ and docs/interface.md from the code
 
 # Three locks: to develop, to run, and to build a wheel. The last two hold what the first one holds: what is tested.
 # And one each for the Python clients of `make interop` and the peers of `make bench`.
-COMPILE = "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+COMPILE = "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate
 lock: ## Write requirements/ from pyproject.toml (needs the network); ARGS="--upgrade"
 	@$(FIND_PYTHON); set -e; \
 	tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; trap 'exit 1' HUP INT TERM; \
