@@ -26,15 +26,17 @@ def test_direct_requirement_is_locked_at_a_version_it_allows(asked: str) -> None
     """Everything that pyproject.toml names, to build, to run, for the demo and to develop, is in the lock."""
     requirement = Requirement(asked)
 
-    [pin] = PINS[canonicalize_name(requirement.name)].specifier
+    locked = PINS[canonicalize_name(requirement.name)]
+    [pin] = locked.specifier
 
     assert pin.operator == "=="
     assert requirement.specifier.contains(pin.version, prereleases=True)
+    assert requirement.extras <= locked.extras  # else pip takes them from a newer version, without a hash
 
 
 def test_every_locked_package_is_hashed_and_comes_from_no_named_place() -> None:
-    """Each line is `name==version`, perhaps a marker, and its hashes: no index, no URL, no option."""
+    """Each line is `name==version`, perhaps extras and a marker, and hashes: no index, URL or option."""
     for pin, *hashes in LOCKED:
-        assert re.fullmatch(r"[a-z0-9-]+==[a-z0-9.+!]+( ; .+)?", pin)
+        assert re.fullmatch(r"[a-z0-9-]+(\[[a-z0-9, -]+\])?==[a-z0-9.+!]+( ; .+)?", pin)
         assert hashes
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in hashes)
