@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.producer.sender import SendProduceReqHandler
 
 from learner_worker.contract.topics import TopicName
-from learner_worker.stages.shard import ShardCut, ShardState
+from learner_worker.stages.shard import ShardState
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import statement
 from learner_worker.stream import ingest
@@ -100,7 +100,7 @@ def _carries_facts(handler: Any, _: object) -> bool:
     return any(partition.topic.endswith("learner-outcomes") for partition in handler._batches)
 
 
-def _has_work(found: Writer) -> bool:
+def _has_work(found: Writer, *_: object) -> bool:
     return bool(found._open or found._full or found._unacknowledged)
 
 
@@ -116,7 +116,7 @@ def _is_restoring(state: ShardState, _: object) -> bool:
     return not state.restored
 
 
-def _restoring_work(found: Ingest[ShardState], _: Mapping[int, ShardCut]) -> bool:
+def _restoring_work(found: Ingest[ShardState], *_: object) -> bool:
     shards = found.ownership.shards.values()
     return any(not state.restored and state.learn._writing.outcomes for state in shards)
 

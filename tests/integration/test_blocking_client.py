@@ -309,12 +309,14 @@ async def test_a_program_ends_without_closing_its_clients(broker: Broker, topics
 
 
 INTERRUPTED = """
+    import signal
     import sys
     from learner_worker import BlockingLearnerClient
     from learner_worker.contract.topics import Topics
 
     with BlockingLearnerClient(sys.argv[1], topics=Topics(prefix=sys.argv[2])) as client:
         client.ready()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         try:
             client.suggest_bid("a", description="", base_bid_sats=5, timeout_seconds=60)
         except KeyboardInterrupt:

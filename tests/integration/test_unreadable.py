@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ from learner_worker.stream.partitions import partitioner
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.model import Event
 from tests.swarm import swarm_history
-from tests.workers import create_topics, publish, read_topic, running_worker, topic_of
+from tests.workers import (
+    WorkerProcess,
+    create_topics,
+    publish,
+    read_topic,
+    running_worker,
+    topic_of,
+    until,
+)
 
 SHARDS = 4
 _CRC_AT = 17
@@ -73,12 +82,17 @@ async def test_events_around_an_unreadable_record_all_count(
     assert headers["learner-origin"] == f"{names.bid_placed}/{home}/{len(before)}".encode()
 
 
+async def _owned(worker: WorkerProcess) -> bool:
+    return any(line["shards"] == [*range(SHARDS)] for line in worker.logged("lane.owns"))
+
+
 async def test_requests_behind_an_unreadable_one_are_answered(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
     """An unreadable request on every partition: who asks after it gets an answer."""
     names = await create_topics(broker.bootstrap_servers, prefix, partitions=SHARDS)
     async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state") as worker:
+        await until(partial(_owned, worker), "the requests of every shard are read")
         for partition in range(SHARDS):
             await publish_with_poison(broker.bootstrap_servers, names.requests, partition, [], poisoned=3)
         async with LearnerClient(
