@@ -30,6 +30,8 @@ REPLY_PARTITIONS = 4
 CLIENT_SECONDS = 180.0
 PAGE = Path("docs/interop.md")
 README = Path("README.md")
+_LOG_WIDTH = 160
+"""Of the table where nobody's terminal says how wide it may be."""
 _COUNT = re.compile(r'learner_requests_total\{code="(\w+)"\} ([\d.]+)')
 
 
@@ -208,7 +210,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.keys) - set(keys):
         parser.error(f"{', '.join(sorted(unknown))}: none of {', '.join(keys)}")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _LOG_WIDTH)
     if reason := no_kafka():
         console.print(f"Nothing can be asked here. {reason}", markup=False)
         return 1
