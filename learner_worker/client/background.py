@@ -2,17 +2,49 @@
 
 import asyncio
 import atexit
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from learner_worker.errors import ConfigurationError, LearnerError
 
 T = TypeVar("T")
 JOIN_SECONDS = 5.0
 """How long an end waits for the thread: what runs on it is bounded itself."""
+
+
+class _Work(Generic[T]):
+    """A coroutine for the loop that can be cancelled before anybody holds its future.
+
+    An interrupt may come while the coroutine is being handed over: it runs, and nobody would wait for it.
+    """
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._make = make
+        self._cancelled = False
+        self._stop: Callable[[], object] | None = None
+
+    async def run(self) -> T:
+        """Does the work, on the loop."""
+        work = asyncio.ensure_future(self._begun())
+        self._stop = partial(asyncio.get_running_loop().call_soon_threadsafe, work.cancel)
+        return await work
+
+    async def _begun(self) -> T:
+        if self._cancelled:  # asked for later than this, the work can be stopped
+            raise asyncio.CancelledError
+        return await self._make()
+
+    def cancel(self) -> None:
+        """Ends the work, begun or not; from any thread."""
+        self._cancelled = True
+        if self._stop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended already
+                self._stop()
 
 
 class BackgroundLoop:
@@ -64,7 +96,7 @@ class BackgroundLoop:
             ConfigurationError: this thread runs an event loop, which waiting would stop.
         """
         self._refuse_within_a_loop()
-        return self._result(self._submit(make))
+        return self._result(make)
 
     def stop(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Let a last coroutine end, cancel all others, and end the thread; what the last one raises.
@@ -75,7 +107,7 @@ class BackgroundLoop:
             return
         _, loop, thread = running
         try:
-            self._result(self._submit(last, is_last=True))
+            self._result(last, is_last=True)
         finally:
             with self._lock:
                 self._running = None
@@ -99,13 +131,14 @@ class BackgroundLoop:
                 self._running = None
             return asyncio.run_coroutine_threadsafe(make(), running[1])
 
-    def _result(self, future: Future[T]) -> T:
+    def _result(self, make: Callable[[], Coroutine[Any, Any, T]], *, is_last: bool = False) -> T:
+        work = _Work(make)
         try:
-            return future.result()
+            return self._submit(work.run, is_last=is_last).result()
         except CancelledError as error:
             raise self._refusal("the client was closed") from error
         except BaseException:
-            future.cancel()
+            work.cancel()
             raise
 
     def _in_this_process(self) -> tuple[int, asyncio.AbstractEventLoop, threading.Thread] | None:
