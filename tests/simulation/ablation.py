@@ -6,6 +6,7 @@ import functools
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import cast
 from unittest import mock
 
@@ -499,22 +500,45 @@ def _fails(run: Callable[[], None]) -> bool:
     return False
 
 
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Who fails without a safeguard: seeds, in each kind of world, and directed sequences."""
+
+    seeds: Sequence[int]
+    with_a_retention: Sequence[int]
+    with_forgotten_agents: Sequence[int]
+    sequences: Sequence[str]
+
+    def __bool__(self) -> bool:
+        """Whether anything fails."""
+        return any((self.seeds, self.with_a_retention, self.with_forgotten_agents, self.sequences))
+
+    def __str__(self) -> str:
+        """In numbers."""
+        return (
+            f"{len(self.seeds)} seeds, {len(self.with_a_retention)} with a retention, "
+            f"{len(self.with_forgotten_agents)} with forgotten agents, {len(self.sequences)} sequences"
+        )
+
+
+def noticed(name: str, count: int) -> Noticed:
+    """Runs so many seeds of each kind, and every directed sequence, without a safeguard."""
+    seeds = range(count)
+    with simulated(), Without(name):
+        return Noticed(
+            list(seeds_that_notice(seeds)),
+            list(seeds_that_notice(seeds, forgetful=True)),
+            list(seeds_that_notice(seeds, forgetting=True)),
+            list(scenarios_that_notice()),
+        )
+
+
 def main(count: int) -> None:
-    """Prints by how many seeds, and by which directed sequences, each ablation is found."""
-    with simulated():
-        for name in ABLATIONS:
-            with Without(name):
-                seeds = list(seeds_that_notice(range(count)))
-                forgetful = list(seeds_that_notice(range(count), forgetful=True))
-                forgetting = list(seeds_that_notice(range(count), forgetting=True))
-                scenarios = list(scenarios_that_notice())
-            first = f"first {seeds[0]}" if seeds else "-"
-            counts = (
-                f"{len(seeds):5} of {count} {len(forgetful):5} with a retention "
-                f"{len(forgetting):5} with forgotten agents"
-            )
-            sys.stdout.write(f"{name:60} {counts}  {first:12} {', '.join(scenarios)}\n")
-            sys.stdout.flush()
+    """Prints by how many seeds of each kind, and by which directed sequences, each ablation is found."""
+    for name in ABLATIONS:
+        found = noticed(name, count)
+        sys.stdout.write(f"{name:60} of {count}: {found}  {', '.join(found.sequences)}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
