@@ -1,6 +1,7 @@
 """Where a worker may die: every point with what it means and the function it is laid at."""
 
-from collections.abc import Callable, Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import statement
 from learner_worker.stream import ingest
 from learner_worker.stream.ingest import Ingest
+from learner_worker.stream.records import Record
 from learner_worker.stream.writer import Writer
 from tests.crashing.fuse import Fuse, Patch, after, before, before_plain, kill_itself, noticing_work, working
 
@@ -24,6 +26,7 @@ BEGIN, COMMIT = "BEGIN IMMEDIATE", "COMMIT"
 OFTEN = {"--checkpoint-interval-seconds": "0.05"}
 ONLY_AT_THE_END = {"--checkpoint-interval-seconds": "300"}
 ALL_THE_TIME = {"--checkpoint-interval-seconds": "0.005"}
+_LINGERED_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -125,12 +128,24 @@ def slow_restore() -> Patch:
     return ingest, "_POLL_RECORDS", 5
 
 
+def _lingering_restore() -> Patch:
+    """Longer than from one checkpoint to the next: a quick one is over before any of them."""
+    original = ShardState._learn
+
+    async def learn(state: ShardState, records: Sequence[Record]) -> None:
+        await original(state, records)
+        if not state.restored:
+            await asyncio.sleep(_LINGERED_SECONDS)
+
+    return ShardState, "_learn", learn
+
+
 def _amid_restore(fuse: Fuse) -> list[Patch]:
     return [slow_restore(), after(fuse, ShardState, "_learn", _is_restoring)]
 
 
 def _after_restoring_checkpoint(fuse: Fuse) -> list[Patch]:
-    return [slow_restore(), after(fuse, Ingest, "_make_durable", _restoring_work)]
+    return [slow_restore(), _lingering_restore(), after(fuse, Ingest, "_make_durable", _restoring_work)]
 
 
 def rebalancing() -> Patch:
