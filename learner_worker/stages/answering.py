@@ -276,11 +276,13 @@ class Answering:
         # Within the years of the contract: a request that is moved carries it.
         latest = Micros(min(record_micros(record.timestamp) + self._ttl_micros, LAST_MICROS))
         if request.deadline is not None:
-            return min(latest, request.deadline)
+            latest = min(latest, request.deadline)
+            if hop_of(record) is None:
+                return latest
         text = header(record.headers, _DEADLINE_HEADER)
         if text is None:
             return latest
-        try:
+        try:  # of a moved request: counted from where it lay first
             return min(latest, parse_time(text.decode()))
         except ValueError as error:
             raise RequestError(INVALID_REQUEST, f"header deadline: {error}") from error

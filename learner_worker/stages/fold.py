@@ -28,6 +28,7 @@ _WRITTEN = 20_000
 BEYOND_ANY_END = 2**62
 """The position of a file whose rows the changelog may lack: whoever owns the shard publishes them again."""
 _Content = Fact | ForgetMarker | None
+Unreadable = Callable[[Record, RecordError], None]
 
 
 class Sieve(Protocol):
@@ -81,7 +82,6 @@ class Intake:
     Args:
         positions: where the position of the changelog is kept; a cut copies it with learn's changes.
         sieve: what has expired does not pass it.
-        unreadable: told of a record that is no fact; it is stepped over.
         pace: gives way between two chunks.
     """
 
@@ -91,7 +91,6 @@ class Intake:
         positions: MutableMapping[TopicName, int],
         topic: TopicName,
         sieve: Sieve,
-        unreadable: Callable[[Record, RecordError], None],
         *,
         pace: Pace,
     ) -> None:
@@ -99,18 +98,21 @@ class Intake:
         self._positions = positions
         self._topic = topic
         self._sieve = sieve
-        self._unreadable = unreadable
         self._pace = pace
 
-    async def take(self, records: Sequence[Record]) -> int:
+    async def take(self, records: Sequence[Record], unreadable: Unreadable) -> int:
         """Joins records in; how many of them changed something.
+
+        Args:
+            unreadable: told of a record that is no fact; it is stepped over. Not kept: a shard and its intake
+                that held each other would stay in memory, with all of their agents, once they are closed.
 
         Raises:
             StateError: the rows cannot be read.
         """
         changed = 0
         for batch in chunked(records, _DECODED):
-            decoded = list(self._decoded(batch))
+            decoded = list(_decoded(batch, unreadable))
             for forgets, run in _runs(decoded):
                 if forgets:
                     await self._take_markers(run)
@@ -159,14 +161,6 @@ class Intake:
         for marker in outdated:
             self._sieve.outdated(marker)
 
-    def _decoded(self, batch: Sequence[Record]) -> Iterator[tuple[Record, _Content]]:
-        """What the records say; a tombstone nothing."""
-        for record in batch:
-            try:
-                yield record, None if record.value is None else decode_outcome_record(record.value)
-            except RecordError as error:
-                self._unreadable(record, error)
-
     def _sieved(self, run: Iterable[tuple[Record, _Content]]) -> Iterator[FactRecord]:
         """Facts, without what does not count."""
         for record, content in run:
@@ -174,6 +168,15 @@ class Intake:
                 self._sieve.forgotten(record.key)
             elif (fact := self._sieve.read(content)) is not None:
                 yield FactRecord(record.offset, record.timestamp, fact)
+
+
+def _decoded(batch: Sequence[Record], unreadable: Unreadable) -> Iterator[tuple[Record, _Content]]:
+    """What the records say; a tombstone nothing."""
+    for record in batch:
+        try:
+            yield record, None if record.value is None else decode_outcome_record(record.value)
+        except RecordError as error:
+            unreadable(record, error)
 
 
 def _runs(
@@ -221,7 +224,7 @@ class Fold:
         self.unreadable = 0
         self._positions = {topic: position}
         sieve = Unsieved(forgotten)
-        self._intake = Intake(self.learn, self._positions, topic, sieve, self._pass_over, pace=Pace())
+        self._intake = Intake(self.learn, self._positions, topic, sieve, pace=Pace())
         self._file = file
         self._topic = topic
         self._unwritten = 0
@@ -252,7 +255,7 @@ class Fold:
         """
         fresh = [record for record in records if record.offset >= self.position]
         for batch in chunked(fresh, _DECODED):
-            await self._intake.take(batch)
+            await self._intake.take(batch, self._pass_over)
             self.records += len(batch)
             self._unwritten += len(batch)
             if self._unwritten >= _WRITTEN:

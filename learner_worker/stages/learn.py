@@ -280,12 +280,14 @@ class Learn:
     async def agents(self, ids: Iterable[AgentId]) -> dict[AgentId, Agent]:
         """The given agents, from the cache or the file; an unknown agent is a new one."""
         async with self._loading:
-            missing = [agent_id for agent_id in ids if agent_id not in self._agents]
+            # Those at hand are held on to: while the others are read, a checkpoint may trim the cache.
+            wanted = {agent_id: self._agents.get(agent_id) for agent_id in ids}
+            missing = [agent_id for agent_id, agent in wanted.items() if agent is None]
             found = await self._rows.load_agents(missing) if missing else {}
             for agent_id in missing:
                 row, tallies = found.get(agent_id, (AgentRow(), {}))
                 self._agents[agent_id] = Agent(agent_id, row, tallies)
-            return {agent_id: self._agents[agent_id] for agent_id in ids}
+            return {agent_id: agent or self._agents[agent_id] for agent_id, agent in wanted.items()}
 
     def cached(self, agent_id: AgentId) -> Agent | None:
         """The agent, if it is in the cache."""

@@ -72,7 +72,7 @@ class Settle:
         return len(self._tasks)
 
     def restore(self, states: Mapping[TaskId, AuctionState]) -> None:
-        """Takes over what an earlier run remembered."""
+        """Takes over some of what an earlier run remembered; `restored` ends it."""
         for task_id, state in states.items():
             auction = Auction(task_id, state.standing, set(state.told), state.waiting)
             task = _Task(auction, Micros(state.first_micros), state.first_offsets, self._cut)
@@ -81,6 +81,9 @@ class Settle:
             self._by_age.append((task.first_micros, task_id))
             for topic, offset in task.first_offsets.items():
                 self._by_offset.setdefault(topic, deque()).append((offset, task_id))
+
+    def restored(self) -> None:
+        """Everything was taken over: brings it into order, once, however many steps it came in."""
         heapq.heapify(self._by_age)
         self._by_offset = {topic: deque(sorted(queue)) for topic, queue in self._by_offset.items()}
 

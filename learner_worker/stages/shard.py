@@ -134,9 +134,7 @@ class ShardState:
         self._file = file
         self._settle = Settle(tolerance_micros=around.tolerance_micros, horizon_micros=around.horizon_micros)
         self.learn = Learn(file, cached_agents=around.cached_agents, forgotten=forgotten)
-        self._intake = Intake(
-            self.learn, positions, around.topics.outcomes, retention, self._bury, pace=around.pace
-        )
+        self._intake = Intake(self.learn, positions, around.topics.outcomes, retention, pace=around.pace)
         self._restore_until = restore_until
         self.retention = retention
         self._learning = asyncio.Lock()
@@ -196,6 +194,7 @@ class ShardState:
         for chunk in chunked(list(auctions.items()), _REMEMBERED):
             self._settle.restore(dict(chunk))
             await asyncio.sleep(0)
+        self._settle.restored()
 
     # --- restore -----------------------------------------------------------------------------------------
 
@@ -355,7 +354,7 @@ class ShardState:
     async def _learn(self, records: Sequence[Record]) -> None:
         for batch in chunked(records, _LEARNED):
             async with self._learning:
-                self._around.instruments.outcomes.inc(await self._intake.take(batch))
+                self._around.instruments.outcomes.inc(await self._intake.take(batch, self._bury))
             self._note_restore()
 
     async def _compare(self, records: Sequence[Record]) -> None:

@@ -73,8 +73,15 @@ class StateKeepingAssignor:
         known = {key: claim for key, claim in claims.items() if claim is not None}
         topics = {topic for metadata in members.values() for topic in metadata.subscription}
         counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
-        if len(known) < len(claims) or len(set(counts.values())) != 1:
-            _log.warning("placement.by_range", members=len(claims), without_claim=len(claims) - len(known))
+        subscriptions = {frozenset(metadata.subscription) for metadata in members.values()}
+        # Members of two prefixes: a shard number alone would not say whose shard it is.
+        if len(known) < len(claims) or len(set(counts.values())) != 1 or len(subscriptions) != 1:
+            _log.warning(
+                "placement.by_range",
+                members=len(claims),
+                without_claim=len(claims) - len(known),
+                subscriptions=len(subscriptions),
+            )
             return dict(RangePartitionAssignor.assign(cluster, members))
         shards = [Shard(number) for number in range(next(iter(counts.values())))]
         term = max(next_term(known.values()), self._now_ms())

@@ -222,7 +222,7 @@ class Lane:
 
     async def _commit(self) -> None:
         moved = {
-            shard: offsets.safe
+            shard: (offsets, offsets.safe)
             for shard, offsets in self._offsets.items()
             if offsets.safe > offsets.committed
         }
@@ -230,10 +230,10 @@ class Lane:
             return
         async with asyncio.timeout(_KAFKA_SECONDS):
             await self._consumer.commit(
-                {self._partition(shard): OffsetAndMetadata(offset, "") for shard, offset in moved.items()}
+                {self._partition(shard): OffsetAndMetadata(safe, "") for shard, (_, safe) in moved.items()}
             )
-        for shard, offset in moved.items():
-            self._offsets[shard].committed = offset
+        for offsets, safe in moved.values():  # shards may have been let go of meanwhile
+            offsets.committed = safe
 
     def _partition(self, shard: Shard) -> TopicPartition:
         return TopicPartition(self._topic, shard)

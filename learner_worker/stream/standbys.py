@@ -20,6 +20,7 @@ from learner_worker.errors import BrokerError
 from learner_worker.stream.cluster import ends_of, start_within
 from learner_worker.stream.outage import Outage
 from learner_worker.stream.records import Record
+from learner_worker.stream.unreadable import Around, read_around
 from learner_worker.stream.writer import stop_within
 
 _POLL_MS = 100
@@ -182,15 +183,23 @@ class Standbys(Generic[StandbyT]):
         if not self._open:
             return
         try:
-            batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+            polled = await self._poll(consumer)
         except OffsetOutOfRangeError as error:
             await self._start_anew(consumer, error.args[0])
             return
-        for partition, records in batches.items():
+        for partition, records in polled.batches.items():
             await self._open[Shard(partition.partition)].process(records)
         async with asyncio.timeout(_POSITION_SECONDS):
             for number, standby in self._open.items():
                 await self._note_position(consumer, number, standby)
+
+    async def _poll(self, consumer: AIOKafkaConsumer) -> Around:
+        """What comes next; a record that the client cannot decode is its owner's to tell of."""
+        try:
+            return Around(await consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS))
+        except UnicodeDecodeError:
+            self._seek(consumer)  # it is past what the failed poll had already taken
+            return await read_around(consumer, [self._partition(number) for number in self._open])
 
     async def _note_position(self, consumer: AIOKafkaConsumer, number: Shard, standby: StandbyT) -> None:
         partition = self._partition(number)
@@ -226,6 +235,9 @@ class Standbys(Generic[StandbyT]):
 
     def _assign(self, consumer: AIOKafkaConsumer) -> None:
         consumer.assign([self._partition(number) for number in self._open])
+        self._seek(consumer)
+
+    def _seek(self, consumer: AIOKafkaConsumer) -> None:
         for number, standby in self._open.items():
             consumer.seek(self._partition(number), standby.position)
 

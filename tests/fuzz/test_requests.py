@@ -111,7 +111,9 @@ def _deadline(asked: Asked, in_body: int | None, now: int) -> int:
     latest = min(max(_record_ms(asked, now), 0) * 1_000, _LAST_US) + TTL_SECONDS * SECOND
     text = model.last_header(asked.headers, "deadline")
     if in_body is not None:
-        return min(latest, in_body, _LAST_US)
+        latest = min(latest, in_body)
+        if not any(name == "learner-hop" for name, _ in asked.headers):
+            return min(latest, _LAST_US)
     if text is None:
         return min(latest, _LAST_US)
     try:

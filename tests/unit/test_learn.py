@@ -377,3 +377,26 @@ async def _incremental_equals_recomputed(batches: list[list[Fact]], cached_agent
                     )
         agent = await agent_of(learn, agent_id)
         assert (metrics, tallies) == (agent.metrics, agent.tallies)
+
+
+class TrimmingRows(MemoryRows):
+    """A file that is read while a checkpoint ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.learn: Learn | None = None
+
+    async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
+        if self.learn is not None:
+            self.learn.written()
+        return await super().load_agents(ids)
+
+
+async def test_agents_at_hand_stay_at_hand_while_others_are_read() -> None:
+    """The cache is full and trimmed in the middle of the question: everybody asked for is told."""
+    rows = TrimmingRows()
+    learn = Learn(rows, cached_agents=1)
+    await learn.agents([A, B])
+    rows.learn = learn
+    found = await learn.agents([A, B, C])
+    assert [agent.agent_id for agent in found.values()] == [A, B, C]

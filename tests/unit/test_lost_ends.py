@@ -1,5 +1,7 @@
 """What a shard does when Kafka lost the end of its changelog, and when its file's pages are damaged."""
 
+import gc
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from learner_worker.stages.shard import ShardState, Surroundings
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
 from learner_worker.stream.ownership import Marks
-from learner_worker.stream.records import Headers, Outgoing
+from learner_worker.stream.records import Headers, Outgoing, Unreadable
 from learner_worker.stream.writer import Fallback
 
 TOPICS = Topics().named()
@@ -125,3 +127,19 @@ async def _open_and_read(path: Path) -> None:
         await file.load_outcomes([(TaskId("task-00001"), WINNER)])
     finally:
         await file.close()
+
+
+async def test_a_closed_shard_leaves_memory_without_the_collector(tmp_path: Path) -> None:
+    """Its agents and auctions go with it: the collector looks at what is old once an hour."""
+    file = await ShardFile.open(shard_path(tmp_path, Shard(0)), IDENTITY)
+    marks = Marks({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
+    gc.disable()
+    try:
+        shard = await ShardState.open(Shard(0), around(Sent()), file, marks)
+        await shard.process(TOPICS.outcomes, [Unreadable(TOPICS.outcomes, 0, 0, value=b"junk")])
+        await shard.close()
+        left = weakref.ref(shard)
+        del shard
+        assert left() is None
+    finally:
+        gc.enable()

@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from random import Random
 
+import msgspec
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from hypothesis import given
 from hypothesis import strategies as st
 
 from learner_worker.contract.fields import Shard
-from learner_worker.stream.assignor import claim_of
+from learner_worker.contract.topics import Topics
+from learner_worker.stream.assignor import StateKeepingAssignor, claim_of
 from learner_worker.stream.placement import LAST_TERM, Claim, Placement, next_term, place
+from tests.simulation.broker import Counts
 
 SHARDS = [Shard(number) for number in range(12)]
 
@@ -205,3 +209,26 @@ def test_a_member_that_claims_nonsense_makes_no_claim() -> None:
         assert claim_of(user_data) is None
     assert claim_of(b'{"process":"p"}') == Claim("p")
     assert next_term([claim(term=LAST_TERM)]) == LAST_TERM
+
+
+def test_members_of_two_prefixes_each_get_their_own_topics_whole() -> None:
+    """One group by mistake: a shard number is two shards, and none of either is left to nobody."""
+    members = {
+        f"{prefix}{number}": ConsumerProtocolMemberMetadata(
+            0, list(Topics(prefix=prefix).named().subscribed), msgspec.json.encode(claim())
+        )
+        for prefix in ("a-", "b-")
+        for number in range(2)
+    }
+    assignor = StateKeepingAssignor(lambda _: claim(), lambda _: None)
+    dealt = assignor.assign(Counts(4), members)
+    for prefix in ("a-", "b-"):
+        for topic in Topics(prefix=prefix).named().subscribed:
+            owned = [
+                number
+                for assignment in dealt.values()
+                for name, numbers in assignment.assignment
+                if name == topic
+                for number in numbers
+            ]
+            assert sorted(owned) == [0, 1, 2, 3]
