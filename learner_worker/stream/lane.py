@@ -160,10 +160,14 @@ class Lane:
         try:
             return Around(await self._consumer.getmany(timeout_ms=timeout_ms, max_records=_POLL_RECORDS))
         except UnicodeDecodeError:
-            self._seek_back()  # it is past what the failed poll had already taken
+            self._seek_back()
             return await read_around(self._consumer, [self._partition(shard) for shard in self._offsets])
+        except KafkaError:
+            self._seek_back()
+            raise
 
     def _seek_back(self) -> None:
+        """A poll that fails has moved past what it had already taken from other partitions."""
         for shard, offsets in self._offsets.items():
             self._consumer.seek(self._partition(shard), offsets.position)
 
@@ -216,6 +220,8 @@ class Lane:
         }
 
     async def _commit_now_and_then(self) -> None:
+        if self._in_doubt:  # others may have committed more meanwhile
+            return
         if time.monotonic() - self._committed_at >= _COMMIT_EVERY_SECONDS:
             self._committed_at = time.monotonic()
             await self._commit()

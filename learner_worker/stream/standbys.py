@@ -194,12 +194,18 @@ class Standbys(Generic[StandbyT]):
                 await self._note_position(consumer, number, standby)
 
     async def _poll(self, consumer: AIOKafkaConsumer) -> Around:
-        """What comes next; a record that the client cannot decode is its owner's to tell of."""
+        """What comes next; a record that the client cannot decode is its owner's to tell of.
+
+        A poll that fails has moved past what it had already taken from other partitions.
+        """
         try:
             return Around(await consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS))
         except UnicodeDecodeError:
-            self._seek(consumer)  # it is past what the failed poll had already taken
+            self._seek(consumer)
             return await read_around(consumer, [self._partition(number) for number in self._open])
+        except KafkaError:
+            self._seek(consumer)
+            raise
 
     async def _note_position(self, consumer: AIOKafkaConsumer, number: Shard, standby: StandbyT) -> None:
         partition = self._partition(number)
