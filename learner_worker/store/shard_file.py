@@ -45,6 +45,8 @@ _SCANNED = 5_000
 _MAX_LOG_BYTES = 16 * 2**20
 """A longer write-ahead log is emptied: SQLite itself starts it anew only in a moment without readers."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_PRIMARY = 0xFF
+"""Of an error's code; the rest says more closely which one it is, as SQLITE_CORRUPT_INDEX."""
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     # Kafka holds every fact: a power cut may cost the last checkpoints, and then the shard reads them again.
@@ -264,7 +266,8 @@ class ShardFile:
 
     def _failure(self, what: str, error: sqlite3.Error) -> StateError:
         """The error for operators; a damaged file is moved away, so that a restart mends it."""
-        if getattr(error, "sqlite_errorcode", None) in _DAMAGED and self.path.exists():
+        code: int = getattr(error, "sqlite_errorcode", 0)
+        if code & _PRIMARY in _DAMAGED and self.path.exists():
             _set_aside(self.path, "damaged", str(error))
             return StateError(
                 f"{self.path} is damaged ({error}) and was set aside: restart, and it is rebuilt from Kafka"

@@ -12,6 +12,7 @@ from learner_worker.stream.writer import BATCH_BYTES
 _REBALANCE_MS = 60_000
 _BULK_FETCH_WAIT_MS = 100
 _LANE_FETCH_WAIT_MS = 50
+_REPLY_METADATA_MS = 5_000
 _UNCOMMITTED_NEVER = "read_committed"
 
 
@@ -78,5 +79,14 @@ def bulk_producer(connection: Connection, *, request_timeout_ms: int = 30_000) -
 
 
 def reply_producer(connection: Connection) -> AIOKafkaProducer:
-    """Writes replies: at once, and a lost one is asked for again."""
-    return AIOKafkaProducer(**connection.options(), acks=1, linger_ms=0, max_request_size=ROOMY_RECORD_BYTES)
+    """Writes replies: at once, and a lost one is asked for again.
+
+    A reply topic may be given more partitions: requests that name one are refused until they are known.
+    """
+    return AIOKafkaProducer(
+        **connection.options(),
+        acks=1,
+        linger_ms=0,
+        max_request_size=ROOMY_RECORD_BYTES,
+        metadata_max_age_ms=_REPLY_METADATA_MS,
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 
 from learner_worker import BlockingLearnerClient, LearnerClient
 from learner_worker.brokers import Broker
@@ -192,3 +192,23 @@ async def test_a_topic_of_its_own(broker: Broker, topics: Topics, prefix: str) -
         await ask_all(client, "echo")
     assert len(await replies(servers, own)) == ASKS
     assert await replies(servers, topics) == []
+
+
+async def test_a_partition_that_the_reply_topic_is_given_later_is_written_to(
+    broker: Broker, topics: Topics
+) -> None:
+    """The reply topic grows under a running worker: a client on the new partition is answered soon."""
+    servers = broker.bootstrap_servers
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+    await admin.start()
+    try:
+        await admin.create_partitions({topics.named().replies: NewPartitions(PARTITIONS + 1)})
+    finally:
+        await admin.close()
+
+    async with LearnerClient(servers, topics=topics, timeout_seconds=2, reply_partition=PARTITIONS) as client:
+
+        async def advised() -> bool:
+            return (await client.suggest_bid_or_base("late", description="", base_bid_sats=7)).advised
+
+        assert await until(advised, "the new partition is known", seconds=30)
