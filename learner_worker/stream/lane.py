@@ -14,7 +14,7 @@ from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import TopicName
 from learner_worker.stream.outage import Outage
 from learner_worker.stream.records import Record
-from learner_worker.stream.unreadable import Around, Gap, read_around
+from learner_worker.stream.unreadable import Around, Gap, poll, seek
 
 _POLL_MS = 50
 _POLL_RECORDS = 1_000
@@ -144,10 +144,10 @@ class Lane:
         if not self._offsets:  # a consumer without an assignment would wait for one, not for a time
             await asyncio.sleep(_POLL_MS / 1000)
             return
-        polled = await self._poll()
+        polled = await self._polled()
         self._note_stall()
         if self._in_doubt:  # what was polled may have been read just now, after the stall
-            self._seek_back()
+            seek(self._consumer, self._positions())
             return
         for partition, records in polled.batches.items():
             self._take_all(records, self._offsets[Shard(partition.partition)])
@@ -155,21 +155,12 @@ class Lane:
             self._step_over(polled.gap)
         self._more = await self._answerer.serve()
 
-    async def _poll(self) -> Around:
+    async def _polled(self) -> Around:
         timeout_ms = 0 if self._more else _POLL_MS
-        try:
-            return Around(await self._consumer.getmany(timeout_ms=timeout_ms, max_records=_POLL_RECORDS))
-        except UnicodeDecodeError:
-            self._seek_back()
-            return await read_around(self._consumer, [self._partition(shard) for shard in self._offsets])
-        except KafkaError:
-            self._seek_back()
-            raise
+        return await poll(self._consumer, self._positions(), timeout_ms=timeout_ms, max_records=_POLL_RECORDS)
 
-    def _seek_back(self) -> None:
-        """A poll that fails has moved past what it had already taken from other partitions."""
-        for shard, offsets in self._offsets.items():
-            self._consumer.seek(self._partition(shard), offsets.position)
+    def _positions(self) -> dict[TopicPartition, int]:
+        return {self._partition(shard): offsets.position for shard, offsets in self._offsets.items()}
 
     def _step_over(self, gap: Gap) -> None:
         """Nobody can be answered: the broken header may be the one that says where to."""
@@ -196,9 +187,9 @@ class Lane:
         self._offsets = kept | {
             Shard(partition.partition): Offsets(start) for partition, start in starts.items()
         }
-        self._consumer.assign([self._partition(shard) for shard in self._offsets])
-        for shard, offsets in self._offsets.items():
-            self._consumer.seek(self._partition(shard), offsets.position)
+        positions = self._positions()
+        self._consumer.assign(list(positions))
+        seek(self._consumer, positions)
         _log.info("lane.owns", shards=sorted(self._offsets))
 
     async def _starts(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

@@ -20,7 +20,7 @@ from learner_worker.errors import BrokerError
 from learner_worker.stream.cluster import ends_of, start_within
 from learner_worker.stream.outage import Outage
 from learner_worker.stream.records import Record
-from learner_worker.stream.unreadable import Around, read_around
+from learner_worker.stream.unreadable import poll, seek
 from learner_worker.stream.writer import stop_within
 
 _POLL_MS = 100
@@ -183,7 +183,8 @@ class Standbys(Generic[StandbyT]):
         if not self._open:
             return
         try:
-            polled = await self._poll(consumer)
+            # A record that the client cannot decode is its owner's to tell of.
+            polled = await poll(consumer, self._positions(), timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
         except OffsetOutOfRangeError as error:
             await self._start_anew(consumer, error.args[0])
             return
@@ -192,20 +193,6 @@ class Standbys(Generic[StandbyT]):
         async with asyncio.timeout(_POSITION_SECONDS):
             for number, standby in self._open.items():
                 await self._note_position(consumer, number, standby)
-
-    async def _poll(self, consumer: AIOKafkaConsumer) -> Around:
-        """What comes next; a record that the client cannot decode is its owner's to tell of.
-
-        A poll that fails has moved past what it had already taken from other partitions.
-        """
-        try:
-            return Around(await consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS))
-        except UnicodeDecodeError:
-            self._seek(consumer)
-            return await read_around(consumer, [self._partition(number) for number in self._open])
-        except KafkaError:
-            self._seek(consumer)
-            raise
 
     async def _note_position(self, consumer: AIOKafkaConsumer, number: Shard, standby: StandbyT) -> None:
         partition = self._partition(number)
@@ -240,12 +227,12 @@ class Standbys(Generic[StandbyT]):
                 self._assign(self._consumer)
 
     def _assign(self, consumer: AIOKafkaConsumer) -> None:
-        consumer.assign([self._partition(number) for number in self._open])
-        self._seek(consumer)
+        positions = self._positions()
+        consumer.assign(list(positions))
+        seek(consumer, positions)
 
-    def _seek(self, consumer: AIOKafkaConsumer) -> None:
-        for number, standby in self._open.items():
-            consumer.seek(self._partition(number), standby.position)
+    def _positions(self) -> dict[TopicPartition, int]:
+        return {self._partition(number): standby.position for number, standby in self._open.items()}
 
     async def _close(self) -> None:
         async with self._turn, AsyncExitStack() as closings:

@@ -5,10 +5,11 @@ rest of the batch is stepped over: of the records that share it with the broken 
 to this client, and its owner raises an alarm that names them.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from learner_worker.stream.records import Record
 
@@ -31,6 +32,35 @@ class Around:
 
     batches: dict[TopicPartition, list[Record]] = field(default_factory=dict)
     gap: Gap | None = None
+
+
+async def poll(
+    consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int], *, timeout_ms: int, max_records: int
+) -> Around:
+    """Polls a consumer assigned by hand; one that fails is taken back.
+
+    It has moved past what it had already taken from other partitions, and nobody was given that.
+
+    Args:
+        positions: the next offset of every partition assigned.
+
+    Raises:
+        KafkaError: as a poll does.
+    """
+    try:
+        return Around(await consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
+    except UnicodeDecodeError:
+        seek(consumer, positions)
+        return await read_around(consumer, positions.keys())
+    except KafkaError:
+        seek(consumer, positions)
+        raise
+
+
+def seek(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
+    """Moves the consumer to the next offset of every partition."""
+    for partition, position in positions.items():
+        consumer.seek(partition, position)
 
 
 async def read_around(consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> Around:

@@ -1,0 +1,64 @@
+"""A poll that fails: what it had already taken is read again, and what cannot be decoded is stepped over."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import CorruptRecordException
+
+from learner_worker.stream.unreadable import Gap, poll
+
+GOOD, BAD = TopicPartition("topic", 0), TopicPartition("topic", 1)
+
+
+class Log:
+    """A consumer of two partitions, of three records each; the middle one of `BAD` fails as it is told."""
+
+    def __init__(self, failure: Exception) -> None:
+        self.positions = {GOOD: 0, BAD: 0}
+        self._failure = failure
+
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
+    ) -> dict[TopicPartition, Sequence[Any]]:
+        """As aiokafka: what was taken before a failure is gone, but for a poll of one record."""
+        assert timeout_ms >= 0
+        found: dict[TopicPartition, Sequence[Any]] = {}
+        for partition in partitions or (GOOD, BAD):
+            first = self.positions[partition]
+            end = 3 if max_records is None else min(3, first + max_records)
+            if partition == BAD and first <= 1 < end:
+                raise self._failure
+            if first < end:
+                found[partition] = list(range(first, end))
+                self.positions[partition] = end
+        return found
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.positions[partition] = offset
+
+    async def position(self, partition: TopicPartition) -> int:
+        return self.positions[partition]
+
+    def highwater(self, partition: TopicPartition) -> int:
+        assert partition in self.positions
+        return 3
+
+
+async def test_a_poll_that_kafka_fails_is_taken_back() -> None:
+    """The good partition's records were taken and lost with the error: its position is where it was."""
+    log = Log(CorruptRecordException("Invalid CRC"))
+    with pytest.raises(CorruptRecordException):
+        await poll(cast("Any", log), {GOOD: 0, BAD: 0}, timeout_ms=0, max_records=10)
+    assert log.positions == {GOOD: 0, BAD: 0}
+
+
+async def test_a_record_that_cannot_be_decoded_is_the_only_one_missing() -> None:
+    """Both partitions are read, up to it and from behind it."""
+    log = Log(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"))
+    polled = await poll(cast("Any", log), {GOOD: 0, BAD: 0}, timeout_ms=0, max_records=10)
+    batches: dict[TopicPartition, Any] = {**polled.batches}
+    assert batches == {GOOD: [0, 1, 2], BAD: [0]}
+    assert polled.gap == Gap(BAD, 1, 2)
+    assert log.positions == {GOOD: 3, BAD: 2}
