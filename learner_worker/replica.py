@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
+from aiokafka.errors import KafkaError
 
 from learner_worker.errors import BrokerError, LearnerError, StuckError
 from learner_worker.insights.http import Verdict, serving
@@ -14,13 +15,15 @@ from learner_worker.observability import Instruments
 from learner_worker.settings import Settings
 from learner_worker.store.state_folder import locked_state_folder
 from learner_worker.stream.cluster import connected
-from learner_worker.worker import UNFINISHED, Worker, started
+from learner_worker.stream.outage import first_line
+from learner_worker.worker import UNFINISHED, Worker, is_set_within, started
 
 _STOP_SECONDS = 25.0
 """From the signal to the last checkpoint; a supervisor should wait longer before it kills."""
 _CLOSE_SECONDS = 15.0
 _REBUILD_SECONDS = 5.0
 _LONGEST_REBUILD_SECONDS = 300.0
+_REBUILD_PATIENCE_SECONDS = 5.0
 _REBUILDS_UNTIL_UNHEALTHY = 3
 _log = structlog.get_logger("learner_worker.replica")
 
@@ -45,9 +48,10 @@ async def run_replica(settings: Settings) -> None:
     if living.done():
         await living
         return
+    unfinished = replica.working
     living.cancel()
     await asyncio.wait({living}, timeout=_CLOSE_SECONDS)
-    if replica.working:
+    if unfinished:
         raise LearnerError(UNFINISHED)
 
 
@@ -61,7 +65,7 @@ class Replica:
         self._worker: Worker | None = None
         self._rebuilds = 0
         self.working = False
-        """Whether a worker has begun to work: then there may be something to make durable."""
+        """Whether a worker is at work: then there may be something to make durable."""
 
     async def live(self, stopping: asyncio.Event) -> None:
         """Works until told to stop; a worker whose Kafka clients stand still is built anew.
@@ -69,32 +73,45 @@ class Replica:
         Raises:
             LearnerError: see `run_replica`.
         """
-        with locked_state_folder(self._settings.state_dir):
-            worker = await self._make_worker()
+        settings = self._settings
+        with locked_state_folder(settings.state_dir):
+            worker: Worker | None = await self._make_worker(settings.startup_timeout_seconds)
             async with self._http():
-                while not await self._work(worker, stopping):
-                    worker = await self._make_worker_again()
+                while worker is not None and not await self._work(worker, stopping):
+                    worker = await self._make_worker_again(stopping)
         _log.info("worker.stopped")
 
-    async def _make_worker(self) -> Worker:
+    async def _make_worker(self, patience_seconds: float) -> Worker:
         settings = self._settings
-        async with connected(self._connection, patience_seconds=settings.startup_timeout_seconds) as cluster:
-            partitions = await cluster.check_topics(settings.topics().named())
-            cluster_id = cluster.cluster_id
+        try:
+            async with connected(self._connection, patience_seconds=patience_seconds) as cluster:
+                partitions = await cluster.check_topics(settings.topics().named())
+                cluster_id = cluster.cluster_id
+        except KafkaError as error:
+            raise BrokerError(
+                f"Kafka answered, but not the question for its topics ({first_line(error)}): "
+                "look at the broker's log, then start again"
+            ) from error
         return Worker(settings, self._connection, cluster_id, partitions, self._instruments)
 
-    async def _make_worker_again(self) -> Worker:
+    async def _make_worker_again(self, stopping: asyncio.Event) -> Worker | None:
+        """The next worker, after a while; None if told to stop before."""
         self._rebuilds += 1
         self._instruments.rebuilds.inc()
-        while True:
-            await asyncio.sleep(min(_REBUILD_SECONDS * 2**self._rebuilds, _LONGEST_REBUILD_SECONDS))
+        while not await is_set_within(
+            stopping, min(_REBUILD_SECONDS * 2**self._rebuilds, _LONGEST_REBUILD_SECONDS)
+        ):
             try:
-                return await self._make_worker()
+                return await self._make_worker(_REBUILD_PATIENCE_SECONDS)
             except BrokerError as error:
                 _log.warning("worker.waiting_for_kafka", error=str(error))
+        return None
 
     async def _work(self, worker: Worker, stopping: asyncio.Event) -> bool:
-        """Runs a worker to its end; False if it is to be built anew."""
+        """Runs a worker to its end; False if it is to be built anew.
+
+        Nothing is to be made durable of a worker that stands still: its shards go back to their checkpoint.
+        """
         try:
             async with started(worker):
                 self._worker, self.working = worker, True
@@ -106,19 +123,30 @@ class Replica:
                 )
                 await _run_unwrapped(worker, stopping)
         except StuckError as error:
+            if worker.moves:  # it did work for a time: what it could do the next one can, too
+                self._rebuilds = 0
             _log.error("worker.rebuilding", reason=str(error), rebuilds=self._rebuilds + 1)
             return False
+        except BrokerError as error:
+            if self.working or not self._rebuilds:
+                raise
+            _log.warning("worker.waiting_for_kafka", error=str(error))
+            return False
+        finally:
+            self._worker, self.working = None, False
         return True
 
     def _healthy(self) -> Verdict:
-        if self._worker is None:
-            return Verdict(True, {"status": "starting"})
-        if self._rebuilds >= _REBUILDS_UNTIL_UNHEALTHY and not self._worker.moves:
-            return Verdict(False, {"status": "stuck", "rebuilds": self._rebuilds})
-        return self._worker.healthy()
+        worker, rebuilds = self._worker, self._rebuilds
+        if rebuilds >= _REBUILDS_UNTIL_UNHEALTHY and not (worker is not None and worker.moves):
+            return Verdict(False, {"status": "stuck", "rebuilds": rebuilds})
+        return self._not_yet(good=True) if worker is None else worker.healthy()
 
     def _ready(self) -> Verdict:
-        return Verdict(False, {"status": "starting"}) if self._worker is None else self._worker.ready()
+        return self._not_yet(good=False) if self._worker is None else self._worker.ready()
+
+    def _not_yet(self, *, good: bool) -> Verdict:
+        return Verdict(good, {"status": "rebuilding" if self._rebuilds else "starting"})
 
     @asynccontextmanager
     async def _http(self) -> AsyncIterator[None]:

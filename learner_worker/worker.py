@@ -41,7 +41,7 @@ from learner_worker.stream.partitions import partitioner
 from learner_worker.stream.placement import Claim
 from learner_worker.stream.replies import Replies
 from learner_worker.stream.standbys import Standbys
-from learner_worker.stream.watchdog import Watchdog
+from learner_worker.stream.watchdog import Observation, Watchdog
 from learner_worker.stream.writer import Writer, stop_within
 
 _MICROS = 1_000_000
@@ -54,6 +54,8 @@ _LOOP_LOOK_SECONDS = 0.01
 _LOOK_ROUND_SECONDS = 30.0
 _REACH_SECONDS = 5.0
 _STUCK_SECONDS = 120.0
+_REPLIES_STAND_SECONDS = 30.0
+_REPLYING = "replying"
 UNFINISHED = "Kafka did not take the last work in time: nothing is lost, the next start reads it again"
 _log = structlog.get_logger("learner_worker.worker")
 
@@ -76,7 +78,7 @@ class Worker:
         self._process = uuid.uuid4().hex
         self._held: dict[Shard, int] = {}
         self._pace: dict[Shard, dict[str, int | None]] = {}
-        self._watchdog = Watchdog()
+        self._watchdog = Watchdog(settings.checkpoint_interval_seconds)
         self._watched_seconds = time.monotonic()
         self.partitions = partitions
         self.instruments = instruments
@@ -112,6 +114,7 @@ class Worker:
             cached_agents=settings.cached_agents,
             others_passed=self._frontier.passed,
             retention=_retention(settings),
+            opening_goes_on=self._watchdog.opening_goes_on,
         )
         self.ingest = Ingest[ShardState](
             connection=connection,
@@ -143,6 +146,7 @@ class Worker:
             instruments=self.instruments,
             ttl_micros=round(settings.request_ttl_seconds * _MICROS),
             while_restoring=settings.while_restoring,
+            on_failure=self.ingest.fail,
             pace=self._around.pace,
         )
         self.lane = Lane(
@@ -183,14 +187,14 @@ class Worker:
 
     @property
     def moves(self) -> bool:
-        """Whether this worker has made anything durable yet."""
-        return self.ingest.checkpoints > 0
+        """Whether all of this worker's Kafka clients have been seen to move."""
+        return self._watchdog.all_has_moved
 
     def healthy(self) -> Verdict:
         """Whether the loops move."""
         now = time.monotonic()
         ages = {
-            "read": now - self.ingest.last_poll_seconds,
+            "read": self.ingest.away_from_poll_seconds,
             "requests": now - self.lane.last_poll_seconds,
             "watch": now - self._watched_seconds,
         }
@@ -221,7 +225,7 @@ class Worker:
     def _own(self, shards: Mapping[Shard, ShardState], assigned: frozenset[Shard]) -> None:
         self.answering.own(shards, assigned)
         # Those that are open: until then the replica that had a shard before may say what it has answered.
-        self.lane.own(assigned & shards.keys(), self.ingest.ownership.placement)
+        self.lane.own(frozenset(shards), assigned, self.ingest.ownership.placement)
 
     def _claim(self, term: int) -> Claim:
         """What this replica tells the group's leader: what it owns, and what lies in its state folder."""
@@ -262,10 +266,12 @@ class Worker:
         await self.standbys.release(number)
         file = await self._open_file(number)
         try:
-            return await ShardState.open(number, self._around, file, marks)
+            shard = await ShardState.open(number, self._around, file, marks)
         except BaseException:
             await file.close()
             raise
+        self._watchdog.opening_goes_on()
+        return shard
 
     async def _open_standby(self, number: Shard) -> StandbyState:
         file = await self._open_file(number)
@@ -292,15 +298,27 @@ class Worker:
         Raises:
             StuckError: one stands still although Kafka is there.
         """
-        while not await _set_within(stopping, _WATCH_SECONDS):
+        while not await is_set_within(stopping, _WATCH_SECONDS):
             self._watched_seconds = time.monotonic()
-            seen = await self.ingest.observation()
-            problem = self._watchdog.judge(time.monotonic(), seen)
+            problem = self._watchdog.judge(time.monotonic(), await self._observe())
             if problem is None:
                 continue
             self._watchdog.forgive()
             if await self._kafka_is_there():
                 raise StuckError(problem)
+
+    async def _observe(self) -> Observation:
+        """How the loops look now: every consumer is asked by its own connection."""
+        if self.answering.replies_stand_seconds > _REPLIES_STAND_SECONDS:
+            self._outage.failed(_REPLYING, TimeoutError("Kafka does not take replies"))
+        else:
+            self._outage.worked(_REPLYING)
+        readings = {
+            "events": await self.ingest.reading(),
+            "requests": await self.lane.reading(),
+            "standbys": await self.standbys.reading(),
+        }
+        return Observation(self._outage.failing, self.ingest.settled, self.ingest.checkpoints, readings)
 
     async def _kafka_is_there(self) -> bool:
         try:
@@ -318,7 +336,7 @@ class Worker:
             self.instruments.loop_stall_seconds.observe(max(0.0, late))
 
     async def _checkpoints(self, stopping: asyncio.Event) -> None:
-        while not await _set_within(stopping, self._settings.checkpoint_interval_seconds):
+        while not await is_set_within(stopping, self._settings.checkpoint_interval_seconds):
             with self.instruments.checkpoint_seconds.time():
                 done = await self.ingest.checkpoint()
             self.instruments.checkpoints.labels("ok" if done else "failed").inc()
@@ -326,13 +344,13 @@ class Worker:
     async def _look_round(self, stopping: asyncio.Event) -> None:
         """Asks how far the whole group has read, often enough to forget auctions soon after their horizon."""
         seconds = min(_LOOK_ROUND_SECONDS, self._settings.auction_horizon_seconds / 10)
-        while not await _set_within(stopping, seconds):
+        while not await is_set_within(stopping, seconds):
             await self._frontier.look()
 
     async def _progress(self, stopping: asyncio.Event) -> None:
         """Tells operators where things stand: lag and shards as metrics, restores as log lines."""
         left_before: dict[Shard, int] = {}
-        while not await _set_within(stopping, _PROGRESS_SECONDS):
+        while not await is_set_within(stopping, _PROGRESS_SECONDS):
             for topic, lag in self.ingest.lag().items():
                 self.instruments.lag.labels(topic).set(lag)
             shards = self.ingest.ownership.shards
@@ -370,7 +388,8 @@ def _pace(before: int, now: int) -> dict[str, int | None]:
     return {"records_a_second": round(rate), "seconds_left": round(now / rate) if rate > 0 else None}
 
 
-async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Waits for an event, but not longer than that; whether it came."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

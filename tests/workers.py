@@ -75,7 +75,7 @@ class WorkerProcess:
         if self._url is None:
             listening = self.logged("http.listening")
             self._url = listening[0]["url"] if listening else None
-        return (0, "") if self._url is None else await asyncio.to_thread(_get, self._url + path)
+        return (0, "") if self._url is None else await asyncio.to_thread(http_get, self._url + path)
 
     async def ready(self, seconds: float = START_SECONDS) -> None:
         """Waits for readiness."""
@@ -100,7 +100,8 @@ class WorkerProcess:
         return await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
 
 
-def _get(url: str) -> tuple[int, str]:
+def http_get(url: str) -> tuple[int, str]:
+    """An HTTP answer: status and body; status 0 without one."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (our own worker)
             return answer.status, answer.read().decode()

@@ -39,6 +39,8 @@ _RESTORING_RETRY_MS = 1_000
 _LAST_MOMENT_MICROS = 250_000
 """So long before its deadline a waiting request is refused, while its agent still listens."""
 _MAX_WAITING = 10_000
+_MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""Requests waiting for a restore, in all; what is above is refused."""
 _MAX_QUEUED = 2_000
 """Requests read and not yet answered, in all: some 100 ms of work. What is above is refused."""
 _SERVED = 100
@@ -60,6 +62,11 @@ class _Ask:
     def shard(self) -> Shard:
         """The shard it was put to."""
         return Shard(self.record.partition)
+
+    @property
+    def held(self) -> bool:
+        """Whether it is to be answered here; if not, it is read again, here or elsewhere."""
+        return self.offsets.held
 
     def done(self) -> None:
         """Nothing more is to be done for it."""
@@ -93,6 +100,7 @@ class Answering:
         instruments: Instruments,
         ttl_micros: int,
         while_restoring: WhileRestoring,
+        on_failure: Callable[[StateError], None],
         pace: Pace | None = None,
     ) -> None:
         self._replies = replies
@@ -103,12 +111,14 @@ class Answering:
         self._instruments = instruments
         self._ttl_micros = ttl_micros
         self._while_restoring = while_restoring
+        self._on_failure = on_failure
         self._pace = pace or Pace()
         self._shards: Mapping[Shard, ShardState] = {}
         self._assigned: frozenset[Shard] = frozenset()
         self._queue: FairQueue[_Asked] = FairQueue(_MAX_QUEUED)
         self._served_a_second = 0.0
         self._waiting: list[_Asked] = []
+        self._waiting_bytes = 0
         self._looking_up: set[asyncio.Task[None]] = set()
 
     def own(self, shards: Mapping[Shard, ShardState], assigned: frozenset[Shard]) -> None:
@@ -118,7 +128,7 @@ class Answering:
         """
         self._shards = dict(shards)
         self._assigned = assigned
-        self._waiting = [item for item in self._waiting if item.ask.shard in assigned]
+        self._wait_only([item for item in self._waiting if item.ask.shard in assigned])
 
     def take(self, record: Record, offsets: Offsets) -> None:
         """Queues a request, refuses it, moves it to its shard, or lets it wait for a restore."""
@@ -150,6 +160,11 @@ class Answering:
         self._replies.send()
         return len(self._queue) > 0
 
+    @property
+    def replies_stand_seconds(self) -> float:
+        """For how long Kafka has taken no reply although some are under way."""
+        return self._replies.standing_seconds
+
     async def sent(self, seconds: float) -> None:
         """Waits until Kafka has the replies that are under way, but not longer than that."""
         await self._replies.finish(seconds)
@@ -157,7 +172,9 @@ class Answering:
     async def finish(self, seconds: float) -> None:
         """Refuses what still waits, and waits until Kafka has every reply."""
         for item in self._waiting:
-            self._reply_error(item.ask, _restoring())
+            if item.ask.held:
+                self._reply_error(item.ask, _restoring())
+        self._wait_only([])
         while await self.serve():
             pass
         if self._looking_up:
@@ -180,16 +197,32 @@ class Answering:
 
     def _queue_or_wait(self, asked: _Asked) -> None:
         shard = self._shards.get(asked.ask.shard)
-        if shard is not None and (shard.restored or self._while_restoring == "stale"):
+        if shard is not None and self._may_answer_from(shard):
             self._enqueue(asked)
-        elif self._while_restoring == "wait" and len(self._waiting) < _MAX_WAITING:
-            self._waiting.append(asked)
         else:
+            self._wait_or_refuse(asked)
+
+    def _may_answer_from(self, shard: ShardState) -> bool:
+        return shard.restored or self._while_restoring == "stale"
+
+    def _wait_or_refuse(self, asked: _Asked) -> None:
+        room = len(self._waiting) < _MAX_WAITING and self._waiting_bytes < _MAX_WAITING_BYTES
+        if self._while_restoring != "wait" or not room:
             raise _restoring()
+        self._wait(asked)
+
+    def _wait(self, asked: _Asked) -> None:
+        self._waiting.append(asked)
+        self._waiting_bytes += len(asked.ask.record.value or b"")
+
+    def _wait_only(self, those: Sequence[_Asked]) -> None:
+        self._waiting, self._waiting_bytes = [], 0
+        for asked in those:
+            self._wait(asked)
 
     def _enqueue(self, asked: _Asked) -> None:
         displaced = self._queue.put(asked.request.agent_id, asked)
-        if displaced is not None:
+        if displaced is not None and displaced.ask.held:
             self._reply_error(displaced.ask, self._overloaded())
 
     def _overloaded(self) -> RequestError:
@@ -202,21 +235,22 @@ class Answering:
 
     def _look_after_waiting(self) -> None:
         """Queues the waiting requests whose shard is restored, and refuses those about to expire."""
-        waiting, self._waiting = self._waiting, []
+        waiting = [item for item in self._waiting if item.ask.held]
+        self._wait_only([])
         for item in waiting:
             shard = self._shards.get(item.ask.shard)
-            if shard is not None and shard.restored:
+            if shard is not None and self._may_answer_from(shard):
                 self._enqueue(item)
             elif item.deadline - _now() < _LAST_MOMENT_MICROS:
                 self._reply_error(item.ask, _restoring())
             else:
-                self._waiting.append(item)
+                self._wait(item)
 
     # --- serving -----------------------------------------------------------------------------------------
 
     async def _serve_some(self) -> None:
         started = time.perf_counter()
-        served = self._queue.take(_SERVED)
+        served = [asked for asked in self._queue.take(_SERVED) if asked.ask.held]
         agents, closed = await self._agents(served)
         for asked in served:
             if asked.ask.shard in closed:
@@ -229,7 +263,7 @@ class Answering:
     async def _agents(self, served: Sequence[_Asked]) -> tuple[dict[AgentId, Agent], set[Shard]]:
         """The agents that are asked about, of each shard with one read for those not in the cache.
 
-        And the shards that were closed before they were read.
+        And the shards that could not be read: they were closed meanwhile, or their file is damaged.
         """
         wanted: dict[Shard, set[AgentId]] = {}
         for asked in served:
@@ -242,22 +276,29 @@ class Answering:
                 agents.update({} if shard is None else await _agents_of(shard, ids))
             except ClosedFileError:
                 closed.add(number)
+            except StateError as error:  # the worker ends; another one, or its next run, answers
+                closed.add(number)
+                self._on_failure(error)
         return agents, closed
 
     def _wait_again(self, asked: _Asked) -> None:
         """The shard comes back, here or elsewhere: its new owner reads the request again."""
-        if asked.ask.shard in self._assigned:
-            self._waiting.append(asked)
+        if asked.ask.held and asked.ask.shard in self._assigned:
+            self._wait(asked)
 
     def _answer(self, asked: _Asked, agents: Mapping[AgentId, Agent]) -> None:
         ask, request = asked.ask, asked.request
-        shard = self._shards.get(ask.shard)
-        if ask.shard in self._assigned and _now() > asked.deadline:
+        shard, agent = self._shards.get(ask.shard), agents.get(request.agent_id)
+        if ask.shard not in self._assigned or not ask.held:
+            return  # its new owner reads it again
+        if _now() > asked.deadline:
             self._expire(ask)
-        elif shard is None or ask.shard not in self._assigned:
-            self._wait_again(asked)
+        elif shard is None or agent is None:
+            self._wait(asked)
+        elif not self._may_answer_from(shard):  # it was opened anew meanwhile
+            self._wait_or_refuse(asked)
         else:
-            reply = self._advise.answer(request, agents[request.agent_id], stale=not shard.restored)
+            reply = self._advise.answer(request, agent, stale=not shard.restored)
             self._reply(ask, "OK", encode_message(reply), reply_headers(ask.address, error=None))
 
     def _guarded(self, ask: _Ask, work: Callable[..., None], *arguments: Any) -> None:
@@ -350,7 +391,8 @@ class Answering:
         except RefusedReplyError as error:
             self._refuse(ask.record, error)
             ask.done()
-        else:
+            return
+        if ask.held:
             self._send(ask, record, code)
             self._replies.send()
 
@@ -368,21 +410,14 @@ class Answering:
 
 
 async def _agents_of(shard: ShardState, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
-    """The agents of a shard; none if its file cannot be read: their requests fail, each with a reply.
+    """The agents of a shard.
 
     Raises:
         ClosedFileError: the shard was closed meanwhile.
+        StateError: its file cannot be read.
     """
     cached = {agent_id: agent for agent_id in ids if (agent := shard.learn.cached(agent_id)) is not None}
-    if len(cached) == len(ids):
-        return cached
-    try:
-        return await shard.learn.agents(ids)
-    except ClosedFileError:
-        raise
-    except StateError as error:
-        _log.error("agents.unreadable", shard=shard.number, error=str(error))
-        return cached
+    return cached if len(cached) == len(ids) else await shard.learn.agents(ids)
 
 
 def _require_short_key(record: Record) -> None:

@@ -94,6 +94,7 @@ class Surroundings:
         partition_of: an id's partition.
         owner: names this run of this process in the records it writes.
         others_passed: up to which record time the whole group had read, as known at a moment.
+        opening_goes_on: called again and again while a shard takes long to open.
     """
 
     topics: TopicNames
@@ -107,6 +108,7 @@ class Surroundings:
     others_passed: Callable[[Micros], Micros | None]
     retention: Policy = _FOR_EVER
     pace: Pace = field(default_factory=Pace)
+    opening_goes_on: Callable[[], None] = lambda: None
 
     @property
     def sources(self) -> tuple[TopicName, TopicName, TopicName]:
@@ -328,6 +330,7 @@ class ShardState:
         async for outcomes in self._file.all_outcomes():
             self._send([fact for outcome in outcomes for fact in facts_of(outcome)])
             await self._around.outbox.send()
+            self._around.opening_goes_on()
         await self._around.outbox.flush()
         await self._file.write(Checkpoint({outcomes_topic: self.positions[outcomes_topic]}))
         _log.warning("shard.rows_published_again", shard=self.number)

@@ -18,14 +18,14 @@ from aiokafka.structs import OffsetAndMetadata
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
-from learner_worker.errors import LearnerError, SendError, TwinError
+from learner_worker.errors import BrokerError, LearnerError, SendError, TwinError
 from learner_worker.stream.cluster import Committed, connected, ends_of
 from learner_worker.stream.connection import Connection
 from learner_worker.stream.membership import was_thrown_out
 from learner_worker.stream.outage import Outage, first_line
 from learner_worker.stream.ownership import Cut, Marks, Ownership, ShardT, StreamShard
 from learner_worker.stream.unreadable import Around, Gap, read_around
-from learner_worker.stream.watchdog import Observation
+from learner_worker.stream.watchdog import Reading, look
 from learner_worker.stream.writer import Writer
 
 _POLL_MS = 100
@@ -36,8 +36,8 @@ _POSITION_SECONDS = 5.0
 _COMMIT_SECONDS = 10.0
 _REVOKE_SECONDS = 30.0
 _ADMIN_PATIENCE_SECONDS = 30.0
-_RETRY_SECONDS = 1.0
-_READ, _WATCH = "read", "watch"
+_LAST_POLL_SECONDS = 1.0
+_READING, _OPENING = "reading", "opening shards"
 _NOTHING_READ = Committed(0, "rewind=0")
 _log = structlog.get_logger("learner_worker.stream")
 
@@ -72,7 +72,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._before_rejoin = before_rejoin
         self._before_opening = before_opening
         self.ownership: Ownership[ShardT] = Ownership()
-        self.last_poll_seconds = time.monotonic()
+        self._left_poll_at: float | None = time.monotonic()
         self._in_use: set[Shard] = set()
         self._processing = asyncio.Lock()
         self._checkpointing = asyncio.Lock()
@@ -92,6 +92,14 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         """The shards whose files are open here, are being opened or are not closed yet."""
         return self._in_use
 
+    @property
+    def away_from_poll_seconds(self) -> float:
+        """How long the loop has been doing something else than polling.
+
+        A poll may wait as long as Kafka is away, or as the group rebalances.
+        """
+        return 0.0 if self._left_poll_at is None else time.monotonic() - self._left_poll_at
+
     # --- the loops -------------------------------------------------------------------------------------
 
     async def read(self, stopping: asyncio.Event) -> None:
@@ -101,28 +109,35 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             LearnerError: a shard could not be opened, read or written.
         """
         self._consumer.subscribe(topics=list(self._topics.subscribed), listener=self)
-        while not stopping.is_set():
-            self._raise_failure()
-            self._seek_prepared()
-            epoch = self.ownership.epoch
-            polled = await self._poll_unless_failed()
-            async with self._processing:
-                if epoch == self.ownership.epoch:
-                    await self._process(polled, epoch)
-
-    async def _poll_unless_failed(self) -> Around:
-        """A poll waits for the end of a rebalance, which after a failure may never come."""
-        poll = asyncio.ensure_future(self._poll())
+        told_to_stop = asyncio.create_task(stopping.wait(), name="told-to-stop")
         try:
-            ends: set[asyncio.Future[Any]] = {poll, self._failure}
+            while not stopping.is_set():
+                self._raise_failure()
+                self._seek_prepared()
+                epoch = self.ownership.epoch
+                polled = await self._poll_until(told_to_stop)
+                async with self._processing:
+                    if epoch == self.ownership.epoch:
+                        await self._process(polled, epoch)
+        finally:
+            told_to_stop.cancel()
+
+    async def _poll_until(self, told_to_stop: asyncio.Future[Any]) -> Around:
+        """A poll waits for the end of a rebalance, which may take minutes, or after a failure for ever."""
+        self._left_poll_at = None
+        poll = asyncio.create_task(self._poll(), name="poll")
+        try:
+            ends: set[asyncio.Future[Any]] = {poll, self._failure, told_to_stop}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             self._raise_failure()
-            return poll.result()
+            if not poll.done():
+                await asyncio.wait({poll}, timeout=_LAST_POLL_SECONDS)
+            return poll.result() if poll.done() else Around()
         finally:
             poll.cancel()
+            self._left_poll_at = time.monotonic()
 
     async def _poll(self) -> Around:
-        self.last_poll_seconds = time.monotonic()
         polled = Around()
         try:
             polled = await self._records()
@@ -137,10 +152,9 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         except KafkaError as error:
             self._seek_back()
             await self._end_if_replaced()  # the broker's refusal of a taken name has no error of its own
-            self._outage.failed(_READ, error)
-            await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.sleep(self._outage.failed(_READING, error))
         else:
-            self._outage.worked(_READ)
+            self._outage.worked(_READING)
         return polled
 
     async def _records(self) -> Around:
@@ -320,18 +334,20 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Makes the work so far durable before the shards may go to another replica."""
-        if not revoked:
-            return
         try:
-            self._begin_epoch()
-            await self._hand_back()
-            await self._before_rejoin()
+            if revoked:
+                await self._revoke()
             await self._stay_out_if_replaced()
         except Exception as error:
-            self._fail(error)  # aiokafka would only log it
+            self.fail(error)  # aiokafka would only log it
             raise
         finally:
             self.ownership.rejoining = True
+
+    async def _revoke(self) -> None:
+        self._begin_epoch()
+        await self._hand_back()
+        await self._before_rejoin()
         _log.info("shards.revoked", shards=sorted(self.ownership.shards))
 
     async def _stay_out_if_replaced(self) -> None:
@@ -340,7 +356,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             try:
                 await self._end_if_replaced()
             except TwinError as error:
-                self._fail(error)
+                self.fail(error)
                 await asyncio.get_running_loop().create_future()
 
     async def _end_if_replaced(self) -> None:
@@ -362,7 +378,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         try:
             self._take_over(assigned)
         except Exception as error:
-            self._fail(error)  # aiokafka would only log it
+            self.fail(error)  # aiokafka would only log it
             raise
 
     def _take_over(self, assigned: Collection[TopicPartition]) -> None:
@@ -383,7 +399,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             held.setdefault(Shard(partition.partition), set()).add(partition.topic)
         split = [number for number, topics in held.items() if len(topics) < len(self._topics.subscribed)]
         if split:
-            self._fail(
+            self.fail(
                 LearnerError(
                     f"the group gave this replica only some topics of the shards {sorted(split)}: "
                     f"every member of group {self._group_id} must run this program, "
@@ -423,7 +439,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         """A shard that cannot be opened stops the worker: it would stay silent for ever."""
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._fail(error)
+            self.fail(error)
 
     async def _prepare(self, epoch: int, previous: asyncio.Task[None] | None) -> None:
         if previous is not None:
@@ -440,10 +456,14 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._discarding = False
 
     async def _open_with_patience(self, epoch: int) -> None:
-        opened = False
-        while not opened and epoch == self.ownership.epoch:
-            opened = await self._open_assigned(epoch)
-            await asyncio.sleep(0 if opened else _RETRY_SECONDS)
+        while epoch == self.ownership.epoch:
+            try:
+                await self._open_assigned(epoch)
+            except (BrokerError, SendError, KafkaError, TimeoutError) as error:
+                await asyncio.sleep(self._outage.failed(_OPENING, error))
+            else:
+                self._outage.worked(_OPENING)
+                return
 
     async def _close(self, numbers: Sequence[Shard]) -> None:
         """Takes shards out of use first, then closes their files; a cancellation does not stop that.
@@ -470,24 +490,13 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
     def _tell(self) -> None:
         self._on_ownership(self.ownership.shards, self.ownership.assigned or frozenset())
 
-    async def _open_assigned(self, epoch: int) -> bool:
-        """Opens, or takes over again, every assigned shard; False to try once more."""
-        try:
-            await self._before_opening()
-            marks = await self._marks(sorted(self.ownership.assigned or ()))
-        except (LearnerError, KafkaError, TimeoutError) as error:
-            self._outage.failed("shards", error)
-            return False
-        self._outage.worked("shards")
+    async def _open_assigned(self, epoch: int) -> None:
+        """Opens, or takes over again, every assigned shard, unless the group's next generation comes."""
+        await self._before_opening()
+        marks = await self._marks(sorted(self.ownership.assigned or ()))
         for number, found in marks.items():
-            if epoch != self.ownership.epoch:
-                return True
-            try:
+            if epoch == self.ownership.epoch:
                 await self._open(number, found, epoch)
-            except SendError as error:
-                self._outage.failed("shards", error)
-                return False
-        return True
 
     async def _open(self, number: Shard, marks: Marks, epoch: int) -> None:
         shard = self.ownership.shards.get(number)
@@ -570,25 +579,20 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             return False
         return True
 
-    async def observation(self) -> Observation:
-        """How the loops look now, for the watchdog."""
-        ownership = self.ownership
-        settled = ownership.assigned is not None and ownership.assigned <= ownership.sought
+    @property
+    def settled(self) -> bool:
+        """Whether the group gave this replica its shards, and all of them are being read."""
+        assigned = self.ownership.assigned
+        return assigned is not None and assigned <= self.ownership.sought
+
+    async def reading(self) -> Reading:
+        """How far the events are read, for the watchdog."""
+        shards = self.ownership.shards
         positions = {
-            partition: ownership.shards[Shard(partition.partition)].positions[TopicName(partition.topic)]
-            for partition in ownership.active
+            partition: shards[Shard(partition.partition)].positions[TopicName(partition.topic)]
+            for partition in self.ownership.active
         }
-        ends: Mapping[TopicPartition, int] | None = {}
-        if positions:
-            try:
-                async with asyncio.timeout(_POSITION_SECONDS):
-                    ends = await self._consumer.end_offsets(list(positions))
-            except (KafkaError, TimeoutError) as error:
-                self._outage.failed(_WATCH, error)
-                ends = None
-            else:
-                self._outage.worked(_WATCH)
-        return Observation(not self._outage.is_noticed_by(_READ), settled, self.checkpoints, positions, ends)
+        return await look("events", self._consumer, positions, self._outage)
 
     # --- the end -----------------------------------------------------------------------------------------
 
@@ -606,7 +610,8 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         await self._close(list(self.ownership.shards))
         await asyncio.gather(*self._being_closed)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Ends the worker: reading raises this error, the first one said."""
         if self._failure.done():
             return
         if not isinstance(error, LearnerError):

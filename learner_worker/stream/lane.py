@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 import structlog
@@ -15,13 +15,15 @@ from learner_worker.contract.topics import TopicName
 from learner_worker.stream.outage import Outage
 from learner_worker.stream.records import Record
 from learner_worker.stream.unreadable import Around, Gap, poll, seek
+from learner_worker.stream.watchdog import Reading, look
 
 _POLL_MS = 50
 _POLL_RECORDS = 1_000
 """Reading them takes less than the time that answering may take before the next are read."""
 _COMMIT_EVERY_SECONDS = 1.0
 _KAFKA_SECONDS = 10.0
-_RETRY_SECONDS = 0.5
+_DOUBT_SECONDS = 0.5
+_NAME = "requests"
 _log = structlog.get_logger("learner_worker.lane")
 
 
@@ -29,6 +31,8 @@ class Offsets:
     """Which requests of one partition are done with; what may be committed is what no open one precedes."""
 
     def __init__(self, position: int) -> None:
+        self.held = True
+        """Whether the lane counts on it; if not, whoever has the shard now reads its requests again."""
         self.position = position
         self.committed = position
         self._open: dict[int, None] = {}
@@ -84,18 +88,44 @@ class Lane:
         self._placement = 0
         self._in_doubt = False
         self._wanted: frozenset[Shard] = frozenset()
+        self._changes = 0
+        self._left: dict[Shard, Offsets] = {}
         self._more = False
         self._offsets: dict[Shard, Offsets] = {}
         self._committed_at = time.monotonic()
         self.last_poll_seconds = time.monotonic()
 
-    def own(self, shards: frozenset[Shard], placement: int) -> None:
-        """Says which shards' requests to answer from now on, and by which of the group's placements."""
+    def own(self, opened: frozenset[Shard], assigned: frozenset[Shard], placement: int) -> None:
+        """Says whose requests to answer from now on: those of the opened shards.
+
+        A shard that is closed for a while, but stays this replica's, goes on where it is: what was answered
+        must not be read again.
+
+        Args:
+            opened: the shards that are open.
+            assigned: all that the group gave this replica.
+            placement: by which of its placements.
+        """
         if placement != self._placement and self._in_doubt:
-            self._offsets.clear()  # others have answered meanwhile: begin where they ended
+            self._let_go(self._offsets.keys())  # others have answered meanwhile: begin where they ended
+            self._left.clear()  # and may have committed more
             self._in_doubt = False
+        kept = self._offsets.keys() & assigned if placement == self._placement else frozenset[Shard]()
         self._placement = placement
-        self._wanted = shards
+        self._wanted = assigned & (opened | kept)
+        self._changes += 1
+        self._let_go(self._offsets.keys() - self._wanted)
+
+    def _let_go(self, shards: Collection[Shard]) -> None:
+        """From now on nothing of these is answered here, also if they come back at once."""
+        for shard in list(shards):
+            self._left[shard] = self._offsets.pop(shard)
+            self._left[shard].held = False
+
+    async def reading(self) -> Reading:
+        """How far the requests are read, for the watchdog; nothing while the group has to confirm us."""
+        positions = {} if self._in_doubt else self._positions()
+        return await look(_NAME, self._consumer, positions, self._outage)
 
     async def read(self, stopping: asyncio.Event) -> None:
         """Polls and answers until told to stop."""
@@ -104,15 +134,15 @@ class Lane:
             try:
                 if self._in_doubt and not await self._is_sure():
                     continue
-                if self._wanted != self._offsets.keys():
+                if self._left or self._wanted != self._offsets.keys():
                     await self._take_over()
+                    continue
                 await self._answer_batch()
                 await self._commit_now_and_then()
             except (KafkaError, TimeoutError) as error:
-                self._outage.failed("requests", error)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(self._outage.failed(_NAME, error))
             else:
-                self._outage.worked("requests")
+                self._outage.worked(_NAME)
 
     def _note_stall(self) -> None:
         """A loop that stood still for long may have lost its shards without knowing it."""
@@ -130,7 +160,7 @@ class Lane:
         if await self._is_member() and placement == self._placement:
             self._in_doubt = False
         else:
-            await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.sleep(_DOUBT_SECONDS)
         return not self._in_doubt
 
     async def finish(self) -> None:
@@ -150,7 +180,8 @@ class Lane:
             seek(self._consumer, self._positions())
             return
         for partition, records in polled.batches.items():
-            self._take_all(records, self._offsets[Shard(partition.partition)])
+            if (offsets := self._offsets.get(Shard(partition.partition))) is not None:
+                self._take_all(records, offsets)
         if polled.gap is not None:
             self._step_over(polled.gap)
         self._more = await self._answerer.serve()
@@ -167,8 +198,9 @@ class Lane:
         _log.error(
             "requests.unreadable", partition=gap.partition.partition, first=gap.first, next=gap.following
         )
-        offsets = self._offsets[Shard(gap.partition.partition)]
-        offsets.position = max(offsets.position, gap.following)
+        offsets = self._offsets.get(Shard(gap.partition.partition))
+        if offsets is not None:
+            offsets.position = max(offsets.position, gap.following)
 
     def _take_all(self, records: Sequence[Record], offsets: Offsets) -> None:
         for record in records:
@@ -177,16 +209,16 @@ class Lane:
 
     async def _take_over(self) -> None:
         """Assigns the wanted partitions: kept ones go on, new ones start where their last owner ended."""
-        wanted = self._wanted
-        if not self._offsets.keys() <= wanted:
+        changes = self._changes
+        if self._left:
             await self._commit()  # who owns them now begins there
-        new = [self._partition(shard) for shard in sorted(wanted - self._offsets.keys())]
+        new = [self._partition(shard) for shard in sorted(self._wanted - self._offsets.keys())]
         async with asyncio.timeout(_KAFKA_SECONDS):
             starts = await self._starts(new) if new else {}
-        kept = {shard: self._offsets[shard] for shard in wanted if shard in self._offsets}
-        self._offsets = kept | {
-            Shard(partition.partition): Offsets(start) for partition, start in starts.items()
-        }
+        if changes != self._changes:  # what was found may be out of date
+            return
+        self._left.clear()
+        self._offsets |= {Shard(partition.partition): Offsets(start) for partition, start in starts.items()}
         positions = self._positions()
         self._consumer.assign(list(positions))
         seek(self._consumer, positions)
@@ -220,7 +252,7 @@ class Lane:
     async def _commit(self) -> None:
         moved = {
             shard: (offsets, offsets.safe)
-            for shard, offsets in self._offsets.items()
+            for shard, offsets in (self._left | self._offsets).items()
             if offsets.safe > offsets.committed
         }
         if not moved:

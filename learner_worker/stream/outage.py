@@ -4,6 +4,8 @@ import time
 
 import structlog
 
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 4.0
 _log = structlog.get_logger("learner_worker.stream")
 
 
@@ -11,7 +13,7 @@ class Outage:
     """What the worker's loops know together of Kafka's absence."""
 
     def __init__(self) -> None:
-        self._failing: set[str] = set()
+        self._failing: dict[str, int] = {}
         self._since = 0.0
 
     @property
@@ -19,23 +21,29 @@ class Outage:
         """How long Kafka has been away; 0 while it is there."""
         return time.monotonic() - self._since if self._failing else 0.0
 
-    def is_noticed_by(self, what: str) -> bool:
-        """Whether this is one of the things that do not work now."""
-        return what in self._failing
+    @property
+    def failing(self) -> frozenset[str]:
+        """What does not work now."""
+        return frozenset(self._failing)
 
-    def failed(self, what: str, error: BaseException) -> None:
-        """Something that needs Kafka did not work."""
+    def failed(self, what: str, error: BaseException) -> float:
+        """Something that needs Kafka did not work; the seconds to wait before it is tried again.
+
+        They double from failure to failure, up to a few seconds: whoever waits is back soon after Kafka.
+        """
         if not self._failing:
             self._since = time.monotonic()
             _log.warning("kafka.away", noticed_by=what, error=first_line(error))
-        self._failing.add(what)
+        failures = self._failing.get(what, 0)
+        self._failing[what] = failures + 1
+        return float(min(_FIRST_PAUSE_SECONDS * 2**failures, _LONGEST_PAUSE_SECONDS))
 
     def worked(self, what: str) -> None:
         """The same thing works again."""
         if what not in self._failing:
             return
         seconds = self.seconds
-        self._failing.discard(what)
+        del self._failing[what]
         if not self._failing:
             _log.info("kafka.back", away_seconds=round(seconds, 1))
 

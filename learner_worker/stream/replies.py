@@ -52,6 +52,12 @@ class Replies:
         self._waiting: dict[Place, list[_Batch]] = {}
         self._senders: dict[Place, asyncio.Task[None]] = {}
         self._unsent = 0
+        self._moved_at = time.monotonic()
+
+    @property
+    def standing_seconds(self) -> float:
+        """For how long no batch has come to an end although some are under way."""
+        return time.monotonic() - self._moved_at if self._senders else 0.0
 
     @property
     def is_full(self) -> bool:
@@ -85,6 +91,8 @@ class Replies:
 
     def send(self) -> None:
         """Starts sending what was added."""
+        if not self._senders:
+            self._moved_at = time.monotonic()
         for place in self._waiting:
             if place not in self._senders:
                 task = asyncio.create_task(self._send_all(place), name="send-replies")
@@ -120,6 +128,7 @@ class Replies:
             _log.warning("replies.not_sent", topic=topic, replies=len(batch.dones), error=repr(error))
             self._partitions.pop(topic, None)  # it may have been deleted
         finally:
+            self._moved_at = time.monotonic()
             self._unsent -= len(batch.dones)
             for done in batch.dones:
                 done()

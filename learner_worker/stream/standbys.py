@@ -21,14 +21,14 @@ from learner_worker.stream.cluster import ends_of, start_within
 from learner_worker.stream.outage import Outage
 from learner_worker.stream.records import Record
 from learner_worker.stream.unreadable import poll, seek
+from learner_worker.stream.watchdog import Reading, look
 from learner_worker.stream.writer import stop_within
 
 _POLL_MS = 100
 _POLL_RECORDS = 1_000
 _CHECKPOINT_SECONDS = 1.0
-_START_SECONDS = 30.0
+_START_SECONDS = 10.0
 _POSITION_SECONDS = 5.0
-_RETRY_SECONDS = 1.0
 _NAME = "standbys"
 _log = structlog.get_logger("learner_worker.stream")
 
@@ -106,6 +106,12 @@ class Standbys(Generic[StandbyT]):
         """How far the rows of the followed shards reach."""
         return {number: standby.position for number, standby in self._open.items()}
 
+    async def reading(self) -> Reading:
+        """How far the followed changelogs are read, for the watchdog."""
+        if self._consumer is None:
+            return Reading()
+        return await look(_NAME, self._consumer, self._positions(), self._outage)
+
     async def settle(self) -> None:
         """Lets go of what is not to be followed any more: no file is ahead of what Kafka says next."""
         async with self._turn:
@@ -129,27 +135,28 @@ class Standbys(Generic[StandbyT]):
         try:
             while not stopping.is_set():
                 async with self._turn:
-                    worked = await self._one_turn()
-                await asyncio.sleep(0 if worked else _POLL_MS / 1000)
+                    pause_seconds = await self._one_turn()
+                await asyncio.sleep(pause_seconds)
         finally:
             await self._close()
 
-    async def _one_turn(self) -> bool:
-        """Reads once; False if there was nothing to follow."""
+    async def _one_turn(self) -> float:
+        """Reads once; how long to wait before the next time."""
         wanted = self._wanted.difference(self._in_use())
         if wanted == self._open.keys() == set():
-            return False
+            self._outage.worked(_NAME)  # with nothing to follow nothing fails
+            return _POLL_MS / 1000
+        pause_seconds = 0.0
         try:
             consumer = await self._started()
             await self._follow_only(wanted, consumer)
             await self._take(consumer)
         except (KafkaError, BrokerError, TimeoutError) as error:
-            self._outage.failed(_NAME, error)
-            await asyncio.sleep(_RETRY_SECONDS)
+            pause_seconds = self._outage.failed(_NAME, error)
         else:
             self._outage.worked(_NAME)
         await self._checkpoint_when_due()
-        return True
+        return pause_seconds
 
     async def _checkpoint_when_due(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -242,3 +242,30 @@ async def _ask(
     body = {"agent_id": agent, "base_bid_sats": 1, "description": "any", "request_id": request_id}
     sent: asyncio.Future[object] = await asker.send(topic, json.dumps(body).encode(), key=agent.encode())
     return sent
+
+
+async def test_a_replica_that_is_stopped_while_the_group_rebalances_ends_well(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """One member does not join again, so the others wait: a stop does not, and its work is durable."""
+    names = await create_topics(broker.bootstrap_servers, prefix, partitions=SHARDS)
+    events = swarm_history(72, 300)
+    fleet = Fleet(broker, prefix, tmp_path, session_timeout_seconds="30")
+    async with fleet.replica("one") as one, fleet.replica("two") as two:
+        await shared_by(one, two)
+        await publish(broker.bootstrap_servers, names, events)
+        two.process.send_signal(signal.SIGSTOP)
+        async with fleet.replica("three", wait=False) as three:
+
+            async def rebalances() -> bool:
+                return len(one.logged("shards.revoked")) > 1
+
+            await until(rebalances, "the first was asked to join again")
+            await asyncio.sleep(2)
+            assert len(one.logged("shards.assigned")) == len(one.logged("shards.revoked"))
+            assert (await one.get("/healthz"))[0] == 200
+            async with asyncio.timeout(15):
+                assert await asyncio.gather(one.stop(), three.stop()) == [0, 0]
+        two.process.send_signal(signal.SIGKILL)
+    async with fleet.replica("one", wait=False), fleet.replica("two", wait=False):
+        await metrics_equal_the_model(broker, names, events, seconds=150)  # it was not missed yet

@@ -123,6 +123,7 @@ class AnsweringProcess(Process):
                 instruments=instruments(),
                 ttl_micros=TTL_SECONDS * SECOND,
                 while_restoring="wait",
+                on_failure=self.ingest.fail,
             )
         )
         self.lane = Lane(
@@ -137,7 +138,7 @@ class AnsweringProcess(Process):
 
     def own(self, shards: Mapping[Shard, ShardState], assigned: frozenset[Shard]) -> None:
         self.answering.own(shards, assigned)
-        self.lane.own(assigned & shards.keys(), self.ingest.ownership.placement)
+        self.lane.own(frozenset(shards), assigned, self.ingest.ownership.placement)
 
     def more_loops(self) -> Iterable[tuple[str, Coroutine[Any, Any, None]]]:
         return [("requests", self.lane.read(self.stopping))]

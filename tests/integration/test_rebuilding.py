@@ -1,11 +1,15 @@
 """A worker whose Kafka client stands still is built anew inside the same process."""
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 from structlog.testing import capture_logs
 
 from learner_worker import replica, worker
@@ -14,12 +18,19 @@ from learner_worker.settings import Settings
 from learner_worker.stages.shard import ShardState
 from learner_worker.stream import watchdog
 from learner_worker.stream.ingest import Ingest
-from learner_worker.stream.watchdog import Observation
+from learner_worker.stream.watchdog import Reading, look
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.swarm import swarm_history
-from tests.workers import create_topics, publish, until
+from tests.workers import create_topics, http_get, publish, until
 
-_observation = Ingest.observation
+_reading = Ingest.reading
+
+
+class SilentClient:
+    """A consumer whose connection does not answer."""
+
+    async def end_offsets(self, _: Any) -> dict[TopicPartition, int]:
+        raise KafkaTimeoutError
 
 
 async def test_a_silent_client_is_replaced_and_the_work_goes_on(
@@ -28,26 +39,9 @@ async def test_a_silent_client_is_replaced_and_the_work_goes_on(
     """The first worker's consumer seems not to answer, Kafka does: a second worker finishes the work."""
     names = await create_topics(broker.bootstrap_servers, prefix)
     events = swarm_history(41, 80)
-    silent: list[Ingest[ShardState]] = []
-
-    async def observed(ingest: Ingest[ShardState]) -> Observation:
-        silent[:] = silent or [ingest]
-        seen = await _observation(ingest)
-        ends = None if ingest is silent[0] else seen.ends
-        return Observation(seen.reading, seen.settled, seen.checkpoints, seen.positions, ends)
-
-    monkeypatch.setattr(Ingest, "observation", observed)
-    monkeypatch.setattr(worker, "_WATCH_SECONDS", 0.2)
-    monkeypatch.setattr(watchdog, "_SILENCE_SECONDS", 1.0)
+    the_first_is_silent(monkeypatch)
     monkeypatch.setattr(replica, "_REBUILD_SECONDS", 0.1)
-    settings = Settings(
-        bootstrap_servers=broker.bootstrap_servers,
-        topic_prefix=prefix,
-        group_id=f"{prefix}learner",
-        group_instance_id="only",
-        session_timeout_seconds=6,
-        state_dir=tmp_path / "state",
-    )
+    settings = settings_for(broker, prefix, tmp_path)
     with capture_logs() as log:
         running = asyncio.create_task(replica.run_replica(settings))
         await publish(broker.bootstrap_servers, names, events)
@@ -61,4 +55,60 @@ async def test_a_silent_client_is_replaced_and_the_work_goes_on(
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 30)
     (said,) = [line for line in log if line["event"] == "worker.rebuilding"]
-    assert said["reason"] == "the consumer's connection does not answer"
+    assert said["reason"] == "asking for the ends of events fails again and again"
+
+
+async def test_a_stop_does_not_wait_until_the_clients_are_built_anew(
+    broker: Broker, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two workers nothing is at work: it is healthy, not ready, and ends at once and well."""
+    await create_topics(broker.bootstrap_servers, prefix)
+    the_first_is_silent(monkeypatch)
+    monkeypatch.setattr(replica, "_REBUILD_SECONDS", 60)
+    with capture_logs() as log:
+        running = asyncio.create_task(replica.run_replica(settings_for(broker, prefix, tmp_path)))
+
+        async def said(event: str) -> dict[str, Any] | None:
+            assert not running.done(), running.result()
+            return next((dict(line) for line in log if line["event"] == event), None)
+
+        url = (await until(lambda: said("http.listening"), "it listens"))["url"]
+        await until(lambda: said("worker.rebuilding"), "it is built anew")
+
+        async def answers() -> bool:
+            status, body = await asyncio.to_thread(http_get, f"{url}/readyz")
+            return (status, json.loads(body)["status"]) == (503, "rebuilding")
+
+        await until(answers, "it is not ready")
+        status, body = await asyncio.to_thread(http_get, f"{url}/healthz")
+        assert (status, json.loads(body)["status"]) == (200, "rebuilding")
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(running, 5)
+    assert log[-1]["event"] == "worker.stopped"
+
+
+def the_first_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first worker's consumer of events seems not to answer; the watchdog is quick to say so."""
+    silent: list[Ingest[ShardState]] = []
+
+    async def looked_at(ingest: Ingest[ShardState]) -> Reading:
+        silent[:] = silent or [ingest]
+        if ingest is silent[0]:
+            return await look("events", SilentClient(), {TopicPartition("any", 0): 0}, ingest._outage)
+        return await _reading(ingest)
+
+    monkeypatch.setattr(Ingest, "reading", looked_at)
+    monkeypatch.setattr(worker, "_WATCH_SECONDS", 0.2)
+    monkeypatch.setattr(watchdog, "_SILENCE_SECONDS", 1.0)
+
+
+def settings_for(broker: Broker, prefix: str, tmp_path: Path) -> Settings:
+    """A replica's settings."""
+    return Settings(
+        bootstrap_servers=broker.bootstrap_servers,
+        topic_prefix=prefix,
+        group_id=f"{prefix}learner",
+        group_instance_id="only",
+        session_timeout_seconds=6,
+        state_dir=tmp_path / "state",
+    )

@@ -8,7 +8,7 @@ from typing import Any
 from learner_worker.contract.fields import AgentId, Shard
 from learner_worker.contract.topics import ReplyTopics, Topics
 from learner_worker.domain.strategies import classic
-from learner_worker.errors import ClosedFileError
+from learner_worker.errors import ClosedFileError, StateError
 from learner_worker.observability import Instruments
 from learner_worker.stages.advise import Advise
 from learner_worker.stages.answering import Answering
@@ -20,6 +20,7 @@ from learner_worker.stream.records import Outgoing, Unreadable
 TOPICS = Topics().named()
 ANN = AgentId("ann")
 SHARD = Shard(0)
+CLOSED = ClosedFileError("closed")
 REQUEST = b'{"request_id": "r", "agent_id": "ann", "description": "parse", "base_bid_sats": 100}'
 
 
@@ -41,26 +42,32 @@ class FakeReplies:
     def send(self) -> None:
         """Nothing is held back."""
 
+    async def finish(self, _seconds: float) -> None:
+        """Nothing is under way."""
+
 
 class FakeShard:
-    """Knows every agent, or is closed just when one is to be read from its file."""
+    """Knows every agent, or its file cannot be read just when one is to be."""
 
-    restored = True
     number = SHARD
 
-    def __init__(self, *, closed: bool) -> None:
+    def __init__(self, error: StateError | None = None, *, restored: bool = True) -> None:
         self.learn = SimpleNamespace(cached=lambda _: None, agents=self._agents)
-        self._closed = closed
+        self.restored = restored
+        self._error = error
 
     async def _agents(self, ids: Collection[AgentId]) -> dict[AgentId, Agent]:
-        if self._closed:
-            raise ClosedFileError("closed")
+        if self._error is not None:
+            raise self._error
         return {agent_id: Agent(agent_id, AgentRow(), {}) for agent_id in ids}
 
 
-def answering_on(shard: FakeShard) -> tuple[Any, FakeReplies, Offsets]:
+def answering_on(
+    shard: FakeShard, failures: list[StateError] | None = None
+) -> tuple[Any, FakeReplies, Offsets]:
     """A worker that has just read one request about the shard's agent."""
     replies, offsets = FakeReplies(), Offsets(0)
+    failures = [] if failures is None else failures
     answering: Any = Answering(
         replies=replies,  # type: ignore[arg-type]
         topics=TOPICS,
@@ -70,6 +77,7 @@ def answering_on(shard: FakeShard) -> tuple[Any, FakeReplies, Offsets]:
         instruments=Instruments(),
         ttl_micros=10_000_000,
         while_restoring="wait",
+        on_failure=failures.append,
     )
     answering.own({SHARD: shard}, frozenset({SHARD}))
     record = Unreadable(TOPICS.requests, SHARD, 0, int(time.time() * 1000), b"ann", REQUEST)
@@ -80,13 +88,13 @@ def answering_on(shard: FakeShard) -> tuple[Any, FakeReplies, Offsets]:
 
 async def test_a_request_waits_while_its_shard_is_opened_anew() -> None:
     """Nothing is said before the shard can be read again; then the answer."""
-    answering, replies, offsets = answering_on(FakeShard(closed=True))
+    answering, replies, offsets = answering_on(FakeShard(CLOSED))
 
     await answering.serve()
     assert replies.added == []
     assert offsets.safe == 0
 
-    answering.own({SHARD: FakeShard(closed=False)}, frozenset({SHARD}))
+    answering.own({SHARD: FakeShard()}, frozenset({SHARD}))
     await answering.serve()
     assert [b'"suggested_bid_sats":100' in (reply.value or b"") for reply in replies.added] == [True]
     assert offsets.safe == 1
@@ -94,12 +102,50 @@ async def test_a_request_waits_while_its_shard_is_opened_anew() -> None:
 
 async def test_a_request_is_left_to_the_new_owner_of_a_closed_shard() -> None:
     """It stays unanswered and uncommitted here: who has the shard now reads it again."""
-    answering, replies, offsets = answering_on(FakeShard(closed=True))
+    answering, replies, offsets = answering_on(FakeShard(CLOSED))
 
     answering.own({}, frozenset())
     await answering.serve()
-    answering.own({SHARD: FakeShard(closed=False)}, frozenset())
+    answering.own({SHARD: FakeShard()}, frozenset())
     await answering.serve()
 
+    assert replies.added == []
+    assert offsets.safe == 0
+
+
+async def test_a_request_that_is_read_again_is_not_answered_twice() -> None:
+    """The lane let go of it while it was queued, or while it waited: its next reading gets the answer."""
+    answering, replies, offsets = answering_on(FakeShard())
+    offsets.held = False
+    await answering.serve()
+    assert replies.added == []
+
+    answering, replies, offsets = answering_on(FakeShard(restored=False))
+    offsets.held = False
+    answering.own({SHARD: FakeShard()}, frozenset({SHARD}))
+    await answering.serve()
+    await answering.finish(1)
+    assert replies.added == []
+
+
+async def test_a_queued_request_whose_shard_is_to_be_restored_again_waits() -> None:
+    """It was queued for an answer; an answer from half of the outcomes would be a wrong one."""
+    answering, replies, _ = answering_on(FakeShard())
+    answering.own({SHARD: FakeShard(restored=False)}, frozenset({SHARD}))
+    await answering.serve()
+    assert replies.added == []
+
+    answering.own({SHARD: FakeShard()}, frozenset({SHARD}))
+    await answering.serve()
+    assert [b'"stale":false' in (reply.value or b"") for reply in replies.added] == [True]
+
+
+async def test_a_file_that_cannot_be_read_ends_the_worker() -> None:
+    """Not with an error reply for every request about its agents: the worker says why, and restarts."""
+    failures: list[StateError] = []
+    damaged = StateError("damaged")
+    answering, replies, offsets = answering_on(FakeShard(damaged), failures)
+    await answering.serve()
+    assert failures == [damaged]
     assert replies.added == []
     assert offsets.safe == 0

@@ -1,5 +1,6 @@
 """Where a new owner begins to read requests, while requests keep coming."""
 
+import asyncio
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, cast
@@ -8,6 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndTimestamp
 
+from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import Topics
 from learner_worker.stages.answering import Answering
 from learner_worker.stream.lane import Lane
@@ -55,7 +57,13 @@ class GrowingLog:
 async def test_a_request_that_comes_during_the_take_over_is_read(old: int, committed: int | None) -> None:
     """Without a living request at first, the start is the first that comes, never behind it."""
     log = GrowingLog(old, committed)
-    lane = Lane(
+    lane = lane_on(log)
+    assert await lane._starts([PARTITION]) == {PARTITION: log.fresh}
+
+
+def lane_on(log: object) -> Lane:
+    """A lane that reads one topic."""
+    return Lane(
         consumer=cast("Any", log),
         topic=Topics().named().requests,
         ttl_seconds=10,
@@ -64,7 +72,87 @@ async def test_a_request_that_comes_during_the_take_over_is_read(old: int, commi
         stall_seconds=10,
         is_member=_yes,
     )
-    assert await lane._starts([PARTITION]) == {PARTITION: log.fresh}
+
+
+class QuietLog(GrowingLog):
+    """A request partition that can be assigned, and whose commits are kept."""
+
+    def __init__(self) -> None:
+        super().__init__(0, None)
+        self.commits: dict[TopicPartition, int] = {}
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
+        self.assigned = partitions
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        assert partition in self.assigned
+        assert offset >= 0
+
+    async def commit(self, offsets: Mapping[TopicPartition, Any]) -> None:
+        self.commits.update({partition: found.offset for partition, found in offsets.items()})
+
+    async def committed(self, _partition: TopicPartition) -> int | None:
+        self.asked.set()
+        await self.may_answer.wait()
+        return self.commits.get(PARTITION)
+
+
+SHARDS = frozenset({Shard(0)})
+NONE = frozenset[Shard]()
+
+
+async def test_a_shard_that_is_opened_anew_keeps_its_requests() -> None:
+    """Everything was sent back to the checkpoint: what was answered since must not be read again."""
+    lane = lane_on(QuietLog())
+    lane.own(SHARDS, SHARDS, 1)
+    await lane._take_over()
+    before = lane._offsets[Shard(0)]
+    lane.own(NONE, SHARDS, 1)
+    assert lane._wanted == SHARDS
+    lane.own(SHARDS, SHARDS, 1)
+    await lane._take_over()
+    assert lane._offsets[Shard(0)] is before
+    assert before.held
+
+
+async def test_a_shard_that_was_away_for_a_moment_is_read_from_where_it_was_committed() -> None:
+    """Lost and back before the lane looked: its requests were dropped here, so they are read again."""
+    log = QuietLog()
+    lane = lane_on(log)
+    lane.own(SHARDS, SHARDS, 1)
+    await lane._take_over()
+    before = lane._offsets[Shard(0)]
+    first = before.position
+    for offset in range(first, first + 3):
+        before.begin(offset)
+    before.done(first)  # the second and the third are dropped with the shard
+    lane.own(NONE, NONE, 2)
+    lane.own(SHARDS, SHARDS, 3)
+    assert not before.held
+    await lane._take_over()
+    after = lane._offsets[Shard(0)]
+    assert after is not before
+    assert log.commits == {PARTITION: first + 1}
+    assert after.position <= first + 1
+
+
+async def test_what_was_found_before_a_shard_was_lost_and_back_is_not_begun_with() -> None:
+    """Others may have answered in between: where to begin is asked for again."""
+    log = QuietLog()
+    lane = lane_on(log)
+    log.may_answer.clear()
+    lane.own(SHARDS, SHARDS, 1)
+    taking_over = asyncio.create_task(lane._take_over())
+    await log.asked.wait()
+    lane.own(NONE, NONE, 2)
+    log.commits[PARTITION] = 50
+    lane.own(SHARDS, SHARDS, 3)
+    log.may_answer.set()
+    await taking_over
+    assert lane._offsets == {}
 
 
 async def _yes() -> bool:

@@ -29,6 +29,7 @@ class RebalancingConsumer:
         self._coordinator = SimpleNamespace(member_id="")
         self.polled = asyncio.Event()
         self.refuses = False
+        self.empty_polls = False
 
     def subscribe(self, **_: Any) -> None:
         """The test plays the group."""
@@ -40,6 +41,9 @@ class RebalancingConsumer:
         self.polled.set()
         if self.refuses:
             raise KafkaError
+        if self.empty_polls:
+            await asyncio.sleep(0)
+            return {}
         never: asyncio.Future[Mapping[TopicPartition, Any]] = asyncio.get_running_loop().create_future()
         return await never
 

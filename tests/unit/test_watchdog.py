@@ -2,27 +2,31 @@
 
 from aiokafka import TopicPartition
 
-from learner_worker.stream.watchdog import Observation, Watchdog
+from learner_worker.stream.watchdog import Observation, Reading, Watchdog
 
+REQUESTS = TopicPartition("requests", 0)
 ONE, TWO = TopicPartition("bids", 0), TopicPartition("bids", 1)
 
 
 def seen(
     *,
-    reading: bool = True,
+    failing: str | None = None,
     settled: bool = True,
     checkpoints: int = 0,
     positions: dict[TopicPartition, int] | None = None,
     ends: dict[TopicPartition, int] | None = None,
-    silent: bool = False,
+    requests: Reading | None = None,
 ) -> Observation:
     """An observation of loops that move, but for what is said."""
-    return Observation(reading, settled, checkpoints, positions or {}, None if silent else ends or {})
+    readings = {"events": Reading(positions or {}, ends or {}), "requests": requests or Reading()}
+    return Observation(frozenset([failing] if failing else []), settled, checkpoints, readings)
 
 
-def first_word(observations: list[Observation], *, every_seconds: float = 5) -> tuple[float, str] | None:
+def first_word(
+    observations: list[Observation], *, every_seconds: float = 5, checkpoint_seconds: float = 0
+) -> tuple[float, str] | None:
     """When the watchdog speaks first, and what it says."""
-    watchdog = Watchdog()
+    watchdog = Watchdog(checkpoint_seconds)
     for number, observation in enumerate(observations):
         problem = watchdog.judge(number * every_seconds, observation)
         if problem is not None:
@@ -55,7 +59,14 @@ def test_one_partition_left_behind_for_minutes_is_said() -> None:
 def test_nothing_read_on_with_records_there_is_said_after_a_minute() -> None:
     """Kafka has more, and no position moves."""
     still = [seen(checkpoints=n, positions={ONE: 3, TWO: 9}, ends={ONE: 5, TWO: 9}) for n in range(40)]
-    assert first_word(still) == (70, "nothing is read on")
+    assert first_word(still) == (70, "nothing of events is read on")
+
+
+def test_requests_that_are_not_read_on_are_said_while_events_are() -> None:
+    """Every consumer has a connection of its own, and any of them may stand still."""
+    still = Reading({REQUESTS: 3}, {REQUESTS: 5})
+    busy = [seen(checkpoints=n, positions={ONE: n}, ends={ONE: 9_999}, requests=still) for n in range(1, 40)]
+    assert first_word(busy) == (70, "nothing of requests is read on")
 
 
 def test_checkpoints_that_fail_for_two_minutes_are_said() -> None:
@@ -63,26 +74,59 @@ def test_checkpoints_that_fail_for_two_minutes_are_said() -> None:
     assert first_word([seen(checkpoints=4) for _ in range(40)]) == (130, "no checkpoint succeeds")
 
 
+def test_checkpoints_may_be_as_far_apart_as_they_are_set() -> None:
+    """With a checkpoint each five minutes, none for five minutes is no standstill, none for seven is."""
+    five_minutes = [seen(checkpoints=number // 60) for number in range(720)]
+    assert first_word(five_minutes, checkpoint_seconds=300) is None
+    assert first_word([seen(checkpoints=1) for _ in range(99)], checkpoint_seconds=300) == (
+        430,
+        "no checkpoint succeeds",
+    )
+
+
 def test_a_replica_without_its_shards_is_said_after_two_minutes() -> None:
     """Revoked and never asked back, or shards that do not open."""
-    waiting = [seen(settled=False, checkpoints=n) for n in range(40)]
+    waiting = [seen(settled=False, checkpoints=n) for n in range(1, 40)]
     assert first_word(waiting) == (125, "the group gives this replica no shards, or they do not open")
 
 
-def test_polls_that_fail_and_a_silent_connection_are_said_after_a_minute() -> None:
-    """Either may happen while another connection reaches Kafka."""
-    assert first_word([seen(reading=False, checkpoints=n) for n in range(40)]) == (65, "reading fails")
-    silent = [seen(silent=True, checkpoints=n) for n in range(40)]
-    assert first_word(silent) == (65, "the consumer's connection does not answer")
+def test_a_shard_that_takes_long_to_open_is_not_suspected_while_it_goes_on() -> None:
+    """Writing a large file's rows into Kafka again takes as long as it takes."""
+    watchdog = Watchdog()
+    for number in range(1, 200):
+        watchdog.opening_goes_on()
+        assert watchdog.judge(number * 5.0, seen(settled=False, checkpoints=number)) is None
+    problems = [watchdog.judge(n * 5.0, seen(settled=False, checkpoints=n)) for n in range(200, 230)]
+    assert any(problems)
+
+
+def test_what_fails_again_and_again_is_said_after_a_minute() -> None:
+    """It may happen to one connection while another one reaches Kafka."""
+    failing = [seen(failing="reading", checkpoints=n) for n in range(40)]
+    assert first_word(failing) == (65, "reading fails again and again")
+
+
+def test_whether_everything_has_moved_once() -> None:
+    """A worker that was built anew has to show it: joined, a checkpoint made, nothing left behind."""
+    for never in (
+        seen(settled=False, checkpoints=1),
+        seen(checkpoints=0),
+        seen(failing="requests", checkpoints=1),
+    ):
+        watchdog = Watchdog()
+        watchdog.judge(0.0, never)
+        assert not watchdog.all_has_moved
+        watchdog.judge(5.0, seen(checkpoints=2))
+        assert watchdog.all_has_moved
 
 
 def test_an_outage_of_kafka_is_forgiven() -> None:
     """Whoever finds Kafka away forgives, and the time begins anew."""
     watchdog = Watchdog()
     for number in range(100):
-        problem = watchdog.judge(number * 5.0, seen(silent=True, checkpoints=number))
+        problem = watchdog.judge(number * 5.0, seen(failing="reading", checkpoints=number))
         if problem is not None:
             watchdog.forgive()
-            assert watchdog.judge(number * 5.0 + 60, seen(silent=True, checkpoints=number)) is None
+            assert watchdog.judge(number * 5.0 + 60, seen(failing="reading", checkpoints=number)) is None
             return
     raise AssertionError("the watchdog never spoke")

@@ -1,0 +1,73 @@
+"""The reading loop ends when it is told to, whatever the group does, and says how long it was away."""
+
+import asyncio
+
+import pytest
+
+from learner_worker.contract.fields import Shard
+from learner_worker.errors import StateError, TwinError
+from tests.unit.test_twins import Replica
+
+
+async def test_a_stop_does_not_wait_for_the_end_of_a_rebalance() -> None:
+    """A poll waits for all members to join again, which may take minutes; a supervisor kills before."""
+    replica, stopping = Replica(), asyncio.Event()
+    reading = asyncio.create_task(replica.ingest.read(stopping))
+    await replica.consumer.polled.wait()
+    stopping.set()
+    async with asyncio.timeout(5):
+        await reading
+
+
+async def test_a_loop_whose_poll_waits_for_kafka_hangs_nowhere() -> None:
+    """Its poll may wait for as long as Kafka is away: that is no reason to kill the process."""
+    replica, stopping = Replica(), asyncio.Event()
+    reading = asyncio.create_task(replica.ingest.read(stopping))
+    await replica.consumer.polled.wait()
+    await asyncio.sleep(0.2)
+    assert replica.ingest.away_from_poll_seconds == 0
+    stopping.set()
+    await reading
+
+
+async def test_a_loop_that_hangs_beside_its_poll_is_seen() -> None:
+    """What it processes takes its time from the last poll on."""
+    replica, stopping = Replica(), asyncio.Event()
+    replica.consumer.empty_polls = True
+    async with replica.ingest._processing:  # as a checkpoint in a rebalance holds it
+        reading = asyncio.create_task(replica.ingest.read(stopping))
+        await replica.consumer.polled.wait()
+        await asyncio.sleep(0.2)
+        assert replica.ingest.away_from_poll_seconds > 0.1
+        stopping.set()
+    await reading
+
+
+async def test_a_replaced_replica_without_shards_stays_out_too() -> None:
+    """Two replicas of one name and no shard left for them would throw each other out for ever."""
+    replica = Replica()
+    replica.ingest.ownership.assigned = frozenset()
+    reading = asyncio.create_task(replica.ingest.read(asyncio.Event()))
+    await replica.consumer.polled.wait()
+    staying_out = asyncio.create_task(replica.ingest.on_partitions_revoked(set()))
+    async with asyncio.timeout(5):
+        with pytest.raises(TwinError):
+            await reading
+    staying_out.cancel()
+
+
+async def test_a_standby_that_cannot_be_closed_ends_the_worker() -> None:
+    """A full disk is not taken for an absence of Kafka: that would be waited for in silence."""
+    replica = Replica()
+
+    async def no_room() -> None:
+        raise StateError("the disk is full")
+
+    replica.ingest._before_opening = no_room
+    reading = asyncio.create_task(replica.ingest.read(asyncio.Event()))
+    await replica.consumer.polled.wait()
+    replica.ingest.ownership.assigned = frozenset({Shard(0)})
+    replica.ingest._prepare_soon()
+    async with asyncio.timeout(5):
+        with pytest.raises(StateError, match="the disk is full"):
+            await reading
