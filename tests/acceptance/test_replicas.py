@@ -265,7 +265,7 @@ async def test_a_replica_that_is_stopped_while_the_group_rebalances_ends_well(
             assert len(one.logged("shards.assigned")) == len(one.logged("shards.revoked"))
             assert (await one.get("/healthz"))[0] == 200
             async with asyncio.timeout(15):
-                assert await asyncio.gather(one.stop(), three.stop()) == [0, 0]
+                assert list(await asyncio.gather(one.stop(), three.stop())) == [0, 0]
         two.process.send_signal(signal.SIGKILL)
     async with fleet.replica("one", wait=False), fleet.replica("two", wait=False):
         await metrics_equal_the_model(broker, names, events, seconds=150)  # it was not missed yet

@@ -1,8 +1,15 @@
 """Kafka's absence is said once, however many notice it, and waited out with growing pauses."""
 
+from typing import Any
+
+from aiokafka.errors import KafkaConnectionError
 from structlog.testing import capture_logs
 
+from learner_worker.contract.fields import Shard
+from learner_worker.contract.topics import Topics
+from learner_worker.observability import Instruments
 from learner_worker.stream.outage import Outage
+from learner_worker.stream.standbys import Standbys
 
 GONE = ConnectionError("no broker answers\nand more about it")
 
@@ -30,3 +37,30 @@ def test_pauses_double_up_to_a_few_seconds_and_begin_anew() -> None:
     assert [outage.failed("reading", GONE) for _ in range(6)] == [0.5, 1, 2, 4, 4, 4]
     outage.worked("reading")
     assert outage.failed("reading", GONE) == 0.5
+
+
+async def test_an_absence_that_standbys_noticed_ends_when_there_are_none_to_follow() -> None:
+    """Their shards became this replica's own meanwhile: nobody would ever say that they work again."""
+    outage = Outage()
+    standbys = Standbys[Any](
+        make_consumer=_unreachable,
+        topic=Topics().named().outcomes,
+        open_standby=_never,
+        in_use=frozenset,
+        outage=outage,
+        left=Instruments().standby_records,
+    )
+    standbys.follow(frozenset({Shard(0)}))
+    assert await standbys._one_turn() > 0
+    assert outage.failing == {"standbys"}
+    standbys.follow(frozenset())
+    await standbys._one_turn()
+    assert outage.seconds == 0
+
+
+def _unreachable() -> Any:
+    raise KafkaConnectionError
+
+
+async def _never(number: Shard) -> Any:
+    raise AssertionError(number)
