@@ -140,7 +140,10 @@ class Lane:
                 await self._answer_batch()
                 await self._commit_now_and_then()
             except (KafkaError, TimeoutError) as error:
-                await asyncio.sleep(self._outage.failed(_NAME, error))
+                pause_seconds = self._outage.failed(_NAME, error)
+                await asyncio.sleep(
+                    min(pause_seconds, self._stall_seconds / 4)
+                )  # not to be taken for a stall
             else:
                 self._outage.worked(_NAME)
 
