@@ -229,29 +229,57 @@ def _spread(gaps: Mapping[int, float]) -> str:
 # --- the simulation --------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class WorldKind:
+    """A kind of simulated worlds; of all seeds it is run with so many `shares`."""
+
+    forgetful: bool
+    forgetting: bool
+    shares: int
+
+
+WORLDS: dict[str, WorldKind] = {
+    "plain": WorldKind(forgetful=False, forgetting=False, shares=3),
+    "with a retention": WorldKind(forgetful=True, forgetting=False, shares=1),
+    "with forgotten agents": WorldKind(forgetful=False, forgetting=True, shares=1),
+}
+
+
+def seeds_of_worlds(count: int) -> dict[str, int]:
+    """So many seeds shared among the kinds of worlds; what does not divide goes to the plain ones."""
+    shares = sum(world.shares for world in WORLDS.values())
+    found = {kind: count * world.shares // shares for kind, world in WORLDS.items()}
+    found["plain"] += count - sum(found.values())
+    return found
+
+
 def simulation(options: Options) -> list[Row]:
-    """The deterministic simulation, seed by seed."""
-    starts = range(0, options.simulation_seeds, _SEEDS_A_TASK)
-    chunks = [range(start, min(start + _SEEDS_A_TASK, options.simulation_seeds)) for start in starts]
+    """The deterministic simulation, seed by seed, in every kind of world."""
+    shared = seeds_of_worlds(options.simulation_seeds)
+    chunks = [
+        (kind, range(start, min(start + _SEEDS_A_TASK, count)))
+        for kind, count in shared.items()
+        for start in range(0, count, _SEEDS_A_TASK)
+    ]
     failing: list[str] = []
     with ProcessPoolExecutor(_PROCESSES) as processes:
-        for number, found in enumerate(processes.map(_failing_seeds, chunks), 1):
+        for number, found in enumerate(processes.map(failing_seeds, *zip(*chunks, strict=True)), 1):
             failing += found
             if number % 20 == 0:
-                options.say(f"simulation: {number * _SEEDS_A_TASK} seeds, {len(failing)} fail")
-    notes = [f"{len(failing)} seeds fail"]
+                options.say(f"simulation: {number} of {len(chunks)} parts, {len(failing)} seeds fail")
+    notes = [*(f"{kind}: {count:,} seeds" for kind, count in shared.items()), f"{len(failing)} seeds fail"]
     return [Row("simulation", options.simulation_seeds, notes=notes, failures=failing[:_SHOWN_SEEDS])]
 
 
-def _failing_seeds(seeds: range) -> list[str]:
-    """What went wrong with those that fail."""
-    failing = []
+def failing_seeds(kind: str, seeds: range) -> list[str]:
+    """What went wrong with those that fail, in one kind of world."""
+    failing, world = [], WORLDS[kind]
     with simulated():
         for seed in seeds:
             try:
-                run_seed(seed)
+                run_seed(seed, forgetful=world.forgetful, forgetting=world.forgetting)
             except Exception as error:  # noqa: BLE001 (whatever it is, the other seeds are run as well)
-                failing.append(f"seed {seed}: {type(error).__name__}: {str(error)[:300]}")
+                failing.append(f"seed {seed}, {kind}: {type(error).__name__}: {str(error)[:300]}")
     return failing
 
 

@@ -18,8 +18,10 @@ from tests.faults import faults, load
 from tests.faults.group import generation_in
 from tests.faults.judge import Verdict, expected_outcomes
 from tests.faults.prober import Asked, Prober, longest_gap, problems_of
+from tests.faults.sections import WORLDS, failing_seeds, seeds_of_worlds
 from tests.faults.table import Row
 from tests.faults.wal import unfinished_frames
+from tests.simulation.ablation import Without
 
 # --- write-ahead logs ------------------------------------------------------------------------------------
 
@@ -223,6 +225,31 @@ def test_a_row_with_a_failure_does_not_hold() -> None:
     assert not Row("fault", 1, wrong=1).holds
     assert not Row("fault", 1, failures=["broke off"]).holds
     assert json.dumps(Row("fault", 1, silent_seconds=[1.5]).as_json())
+
+
+# --- the simulation --------------------------------------------------------------------------------------
+
+
+def test_the_seeds_are_shared_among_all_kinds_of_worlds() -> None:
+    """Three of five are plain, and none is lost on the way."""
+    assert list(seeds_of_worlds(20_000).values()) == [12_000, 4_000, 4_000]
+    assert list(seeds_of_worlds(9).values()) == [7, 1, 1]
+    assert list(seeds_of_worlds(1).values()) == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "safeguard"),
+    [
+        ("with a retention", "the cutoff in the file"),
+        ("with forgotten agents", "a marker's key names its moment"),
+    ],
+)
+def test_each_kind_of_world_is_what_it_is_called(kind: str, safeguard: str) -> None:
+    """Without a safeguard that only one kind needs, only seeds of that kind fail, and say which they are."""
+    with Without(safeguard):
+        found = {name: failing_seeds(name, range(5)) for name in WORLDS}
+    assert {name: bool(failing) for name, failing in found.items()} == {name: name == kind for name in WORLDS}
+    assert all(f", {kind}: " in failing for failing in found[kind])
 
 
 # --- groups and shares -----------------------------------------------------------------------------------
