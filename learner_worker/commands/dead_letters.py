@@ -12,7 +12,7 @@ import click
 from aiokafka import AIOKafkaProducer
 
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
-from learner_worker.commands.printing import escaped, moment_ms, shown_time, text_or_hex
+from learner_worker.commands.printing import echo_gap, escaped, moment_ms, shown_time, text_or_hex
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import LearnerError
 from learner_worker.observability import configure_logging
@@ -169,7 +169,7 @@ def _configured(flags: dict[str, Any]) -> Settings:
 async def _box(settings: Settings) -> AsyncIterator[LetterBox]:
     topic = settings.topics().named().dead_letters
     patience = settings.startup_timeout_seconds
-    async with letter_box(settings.connection(), topic, patience_seconds=patience) as box:
+    async with letter_box(settings.connection(), topic, patience_seconds=patience, tell=echo_gap) as box:
         yield box
 
 

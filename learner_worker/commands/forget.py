@@ -12,7 +12,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
-from learner_worker.commands.printing import escaped, moment_ms
+from learner_worker.commands.printing import echo_gap, escaped, moment_ms
 from learner_worker.contract.fields import AgentId, AgentIdField, Shard
 from learner_worker.contract.outcomes import ForgetMarker
 from learner_worker.contract.times import Micros, format_time, parse_time
@@ -158,7 +158,7 @@ async def _scene(settings: Settings, marker: ForgetMarker) -> AsyncIterator[_Sce
             connected(connection, patience_seconds=settings.startup_timeout_seconds)
         )
         shard = Shard(partitioner(await cluster.check_topics(names))(marker.agent_id))
-        reader = await stack.enter_async_context(reading_partitions(connection))
+        reader = await stack.enter_async_context(reading_partitions(connection, tell=echo_gap))
         yield _Scene(Forgetting(marker, names, shard, reader), cluster, shard)
 
 

@@ -5,10 +5,12 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+import click
 from rich.table import Table
 
 from learner_worker.contract.suggestions import LearnedKeyword, SuggestBidReply
 from learner_worker.contract.times import parse_time
+from learner_worker.stream.unreadable import Gap
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _SHOWN_KEYWORD = 40
@@ -76,6 +78,11 @@ def advice_lines(reply: SuggestBidReply) -> list[str]:
         f"{metrics.tasks_completed} completed, {metrics.tasks_failed} failed, as of {reply.as_of or 'never'}"
     )
     return [advice, *reasons, record]
+
+
+def echo_gap(gap: Gap) -> None:
+    """Says on stderr what could not be read."""
+    click.echo(str(gap), err=True)
 
 
 def keywords_table(keywords: Iterable[LearnedKeyword]) -> Table:

@@ -20,6 +20,7 @@ from learner_worker.stream.clients import standby_consumer
 from learner_worker.stream.cluster import Committed, ends_of, start_within
 from learner_worker.stream.connection import Connection
 from learner_worker.stream.records import Record
+from learner_worker.stream.unreadable import Gap, poll, seek
 from learner_worker.stream.writer import stop_within
 
 NO_ERROR, UNKNOWN_TOPIC, TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 0, 3, 29, 30
@@ -61,6 +62,14 @@ class Group:
     state: str
     members: Sequence[str]
     operations: frozenset[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Newest records of a topic, and what among them cannot be read."""
+
+    records: Sequence[Record]
+    gaps: Sequence[Gap]
 
 
 _OFFSETS = TopicName("__consumer_offsets")
@@ -184,29 +193,30 @@ class Kafka:
         """The first and the next offset of each partition."""
         return await ends_of(self._consumer, list(partitions)) if partitions else {}
 
-    async def newest(self, name: TopicName) -> Sequence[Record]:
+    async def newest(self, name: TopicName) -> Sample:
         """The newest records of each partition of an existing topic, a few hundred."""
 
-        async def read() -> list[Record]:
+        async def read() -> Sample:
             topic = (await self.topics([name]))[name]
             async with self._reading:
                 return await self._read([TopicPartition(name, found.number) for found in topic.partitions])
 
         return await self._once(("newest", name), read)
 
-    async def _read(self, partitions: Sequence[TopicPartition]) -> list[Record]:
+    async def _read(self, partitions: Sequence[TopicPartition]) -> Sample:
         ends = await self.ends(partitions)
-        left = {partition for partition, (first, end) in ends.items() if first < end}
-        self._consumer.assign(list(left))
-        for partition in left:
-            self._consumer.seek(partition, max(ends[partition][0], ends[partition][1] - _SAMPLE))
+        positions = {one: max(first, end - _SAMPLE) for one, (first, end) in ends.items() if first < end}
+        self._consumer.assign(list(positions))
+        seek(self._consumer, positions)
         records: list[Record] = []
+        gaps: list[Gap] = []
         deadline = time.monotonic() + _SAMPLE_SECONDS
-        while left and time.monotonic() < deadline:
-            batches = await self._consumer.getmany(*left, timeout_ms=_POLL_MS)
-            records += [record for batch in batches.values() for record in batch]
-            left = {one for one in left if await self._consumer.position(one) < ends[one][1]}
-        return records
+        while any(at < ends[one][1] for one, at in positions.items()) and time.monotonic() < deadline:
+            polled = await poll(self._consumer, positions, timeout_ms=_POLL_MS, max_records=None)
+            records += [record for batch in polled.batches.values() for record in batch]
+            gaps += [] if polled.gap is None else [polled.gap]
+            positions = {one: await self._consumer.position(one) for one in positions}
+        return Sample(records, gaps)
 
     async def _once(self, key: object, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """An answer, asked for once: also by a check that ran out of time."""

@@ -62,6 +62,10 @@ class Changelog:
         """The first and the next offset of the shard's partition."""
         return await self._reader.ends(TopicPartition(self.topic, shard))
 
+    def unreadable(self, shard: Shard) -> list[str]:
+        """Which records of the shard's partition could not be read so far, a sentence each."""
+        return list(map(str, self._reader.gaps.of(TopicPartition(self.topic, shard))))
+
     async def fold(self, fold: Fold, shard: Shard, first: int, until: int) -> None:
         """Folds the partition on, up to an offset that is not beyond its end."""
         progress = Progress(f"shard {shard}", self._say)
@@ -89,5 +93,5 @@ async def open_changelog(settings: Settings, say: Say) -> AsyncIterator[Changelo
     async with connected(connection, patience_seconds=settings.startup_timeout_seconds) as cluster:
         partitions = await cluster.check_topics(settings.topics().named())
         cluster_id = cluster.cluster_id
-    async with reading_partitions(connection) as reader:
+    async with reading_partitions(connection, tell=lambda gap: say(str(gap))) as reader:
         yield Changelog(settings, cluster_id, partitions, reader, say)

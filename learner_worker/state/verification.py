@@ -106,7 +106,7 @@ async def _compared(shard: Shard, path: Path, changelog: Changelog, file: ShardF
         if comparison.count and fold.records < extent.until:
             later = await _take_later_copies(shard, snapshot, fold, changelog, extent)
             comparison = _compare(snapshot, file.path, later)
-    return _verdict(shard, extent, fold, comparison)
+    return _verdict(shard, extent, fold, comparison, changelog.unreadable(shard))
 
 
 def _compare(
@@ -157,8 +157,10 @@ def _held(snapshot: Snapshot, contents: Sequence[tuple[Record, Fact | ForgetMark
     ]
 
 
-def _verdict(shard: Shard, extent: _Extent, fold: Fold, comparison: Comparison) -> ShardVerdict:
-    findings, notes = list(_findings(extent)), list(_notes(extent, fold))
+def _verdict(
+    shard: Shard, extent: _Extent, fold: Fold, comparison: Comparison, unreadable: Sequence[str]
+) -> ShardVerdict:
+    findings, notes = list(_findings(extent)), [*_notes(extent, fold), *unreadable]
     return ShardVerdict(
         shard,
         verified=not findings and not comparison.count,

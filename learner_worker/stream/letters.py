@@ -6,7 +6,7 @@ mark before its letter. Nothing is rewritten or deleted: whoever reads the topic
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Self
@@ -27,6 +27,7 @@ from learner_worker.stream.records import (
     Outgoing,
     Record,
 )
+from learner_worker.stream.unreadable import Gap, Gaps, poll
 from learner_worker.stream.writer import stop_within
 
 Handled = Literal["replayed", "dropped"]
@@ -193,10 +194,11 @@ def mark(topic: TopicName, letter_id: LetterId, handled: Handled) -> Outgoing:
 
 
 class LetterBox:
-    """Reads the dead-letter topic from its first record to its present end."""
+    """Reads the dead-letter topic from its first record to its present end, around what cannot be read."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, topic: TopicName, partitions: int) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, topic: TopicName, partitions: int, gaps: Gaps) -> None:
         self._consumer = consumer
+        self._gaps = gaps
         self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
 
     async def take_stock(self, wanted: Filter) -> Inventory:
@@ -239,12 +241,14 @@ class LetterBox:
     async def _until(self, partition: TopicPartition, end: int) -> AsyncIterator[Record]:
         loop = asyncio.get_running_loop()
         moved_at = loop.time()
-        while await self._consumer.position(partition) < end:
-            batches = await self._consumer.getmany(partition, timeout_ms=_POLL_MS)
-            for record in batches.get(partition, ()):
+        while (position := await self._consumer.position(partition)) < end:
+            polled = await poll(self._consumer, {partition: position}, timeout_ms=_POLL_MS, max_records=None)
+            if polled.gap is not None and polled.gap.first < end:
+                self._gaps.meet(polled.gap)
+            for record in polled.batches.get(partition, ()):
                 if record.offset < end:
                     yield record
-            moved_at = loop.time() if batches else moved_at
+            moved_at = loop.time() if polled.batches or polled.gap else moved_at
             if loop.time() - moved_at > _STALLED_SECONDS:
                 raise BrokerError("the dead letters cannot be read to their end: Kafka stopped answering")
 
@@ -261,9 +265,12 @@ def _ranges(
 
 @asynccontextmanager
 async def letter_box(
-    connection: Connection, topic: TopicName, *, patience_seconds: float
+    connection: Connection, topic: TopicName, *, patience_seconds: float, tell: Callable[[Gap], None]
 ) -> AsyncIterator[LetterBox]:
     """The dead letters of a running cluster.
+
+    Args:
+        tell: takes what cannot be read.
 
     Raises:
         BrokerError: Kafka cannot be reached, or does not let this user read.
@@ -279,7 +286,7 @@ async def letter_box(
     consumer = standby_consumer(connection)
     await start_within(consumer, patience_seconds)
     try:
-        yield LetterBox(consumer, topic, partitions)
+        yield LetterBox(consumer, topic, partitions, Gaps(tell))
     except KafkaError as error:
         raise BrokerError(f"the dead letters cannot be read: {error}") from error
     finally:

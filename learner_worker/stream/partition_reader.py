@@ -1,7 +1,7 @@
 """Reading one partition from an offset up to another, apart from any group."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -12,6 +12,7 @@ from learner_worker.errors import BrokerError
 from learner_worker.stream.cluster import ends_of, start_within
 from learner_worker.stream.connection import Connection
 from learner_worker.stream.records import Record
+from learner_worker.stream.unreadable import Around, Gap, Gaps, poll
 from learner_worker.stream.writer import stop_within
 
 _START_SECONDS = 30.0
@@ -23,10 +24,15 @@ _FETCH_WAIT_MS = 100
 
 
 class PartitionReader:
-    """Reads partitions one after the other."""
+    """Reads partitions one after the other.
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    Attributes:
+        gaps: what it could not read and stepped over.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer, gaps: Gaps) -> None:
         self._consumer = consumer
+        self.gaps = gaps
 
     async def ends(self, partition: TopicPartition) -> tuple[int, int]:
         """The partition's first and its next offset, as Kafka says now.
@@ -45,7 +51,8 @@ class PartitionReader:
     ) -> AsyncIterator[Sequence[Record]]:
         """The partition's records from `start` to before `until`, in batches.
 
-        Offsets that hold no record (any more) are passed over. `until` must not lie beyond the end.
+        Offsets that hold no record (any more) are passed over; so are those that cannot be read, and `gaps`
+        has them. `until` must not lie beyond the end.
 
         Raises:
             BrokerError: Kafka gives nothing for a minute.
@@ -56,27 +63,36 @@ class PartitionReader:
         self._consumer.seek(partition, start)
         position, moved_at = start, _now()
         while position < until:
-            try:
-                batches = await self._consumer.getmany(
-                    partition, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS
-                )
-                async with asyncio.timeout(_KAFKA_SECONDS):
-                    reached = await self._consumer.position(partition)
-            except (KafkaError, TimeoutError) as error:
-                raise BrokerError(
-                    f"Kafka does not give the records of {partition.topic}: {error!r}"
-                ) from error
-            if records := [record for record in batches.get(partition, ()) if record.offset < until]:
+            polled, reached = await self._polled(partition, position)
+            if polled.gap is not None and polled.gap.first < until:
+                self.gaps.meet(polled.gap)
+            if records := [record for record in polled.batches.get(partition, ()) if record.offset < until]:
                 yield records
             if reached != position:
                 position, moved_at = reached, _now()
             elif _now() - moved_at > _SILENT_SECONDS:
                 raise BrokerError(f"Kafka gave no record of {partition.topic} for {_SILENT_SECONDS:g} s")
 
+    async def _polled(self, partition: TopicPartition, position: int) -> tuple[Around, int]:
+        """What a poll gives, and the position behind it."""
+        try:
+            polled = await poll(
+                self._consumer, {partition: position}, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS
+            )
+            async with asyncio.timeout(_KAFKA_SECONDS):
+                return polled, await self._consumer.position(partition)
+        except (KafkaError, TimeoutError) as error:
+            raise BrokerError(f"Kafka does not give the records of {partition.topic}: {error!r}") from error
+
 
 @asynccontextmanager
-async def reading_partitions(connection: Connection) -> AsyncIterator[PartitionReader]:
+async def reading_partitions(
+    connection: Connection, *, tell: Callable[[Gap], None]
+) -> AsyncIterator[PartitionReader]:
     """A consumer of no group.
+
+    Args:
+        tell: takes what cannot be read.
 
     Raises:
         BrokerError: Kafka cannot be reached.
@@ -92,7 +108,7 @@ async def reading_partitions(connection: Connection) -> AsyncIterator[PartitionR
     async with AsyncExitStack() as stack:
         stack.push_async_callback(stop_within, consumer)
         await start_within(consumer, _START_SECONDS)
-        yield PartitionReader(consumer)
+        yield PartitionReader(consumer, Gaps(tell))
 
 
 def _now() -> float:

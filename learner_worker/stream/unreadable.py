@@ -5,7 +5,7 @@ rest of the batch is stepped over: of the records that share it with the broken 
 to this client, and its owner raises an alarm that names them.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -25,6 +25,34 @@ class Gap:
     first: int
     following: int
 
+    def __str__(self) -> str:
+        """What an operator is told."""
+        last = self.following - 1
+        offsets = f"offset {last}" if self.first == last else f"offsets {self.first} to {last}"
+        topic, partition = self.partition
+        return f"{topic}/{partition}, {offsets}: stepped over, a header's name is not UTF-8"
+
+
+class Gaps:
+    """The gaps that a tool has met; each is told of once, however often it is read.
+
+    Args:
+        tell: takes a gap when it is met first.
+    """
+
+    def __init__(self, tell: Callable[[Gap], None]) -> None:
+        self._tell = tell
+        self._met: dict[tuple[TopicPartition, int], Gap] = {}
+
+    def meet(self, gap: Gap) -> None:
+        """Takes a gap; one that was read from its middle before is the same."""
+        if self._met.setdefault((gap.partition, gap.following), gap) is gap:
+            self._tell(gap)
+
+    def of(self, partition: TopicPartition) -> list[Gap]:
+        """Those of a partition, in the order they were met."""
+        return [gap for gap in self._met.values() if gap.partition == partition]
+
 
 @dataclass(slots=True)
 class Around:
@@ -35,7 +63,11 @@ class Around:
 
 
 async def poll(
-    consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int], *, timeout_ms: int, max_records: int
+    consumer: AIOKafkaConsumer,
+    positions: Mapping[TopicPartition, int],
+    *,
+    timeout_ms: int,
+    max_records: int | None,
 ) -> Around:
     """Polls a consumer assigned by hand; one that fails is taken back.
 

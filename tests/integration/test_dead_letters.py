@@ -139,7 +139,7 @@ async def test_a_replay_that_dies_before_its_marks_is_repeated_without_harm(
         await until(lambda: letters(broker, names, len(auction)), "every letter")
         replay = Replay(names, partitioner(PARTITIONS))
         async with letter_box(
-            Connection(broker.bootstrap_servers), names.dead_letters, patience_seconds=10
+            Connection(broker.bootstrap_servers), names.dead_letters, patience_seconds=10, tell=print
         ) as box:
             stock = await box.take_stock(Filter())
             found = [letter async for letter in box.whole({letter.letter_id for letter in stock.letters})]
