@@ -11,8 +11,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-if sys.platform != "win32":
-    import uvloop
+import uvloop
 
 _YOUNG = 2_000
 """Objects made and kept between two looks at the youngest: some tenths of a millisecond."""
@@ -30,7 +29,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     """Runs a process's main coroutine to its end."""
     gc.set_threshold(_YOUNG, _NEVER, _NEVER)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    with asyncio.Runner(loop_factory=None if sys.platform == "win32" else uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_tidied(main))
 
 

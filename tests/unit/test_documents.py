@@ -1,0 +1,52 @@
+"""What the documents say of the code's shape is what the code and its contracts say."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "learner_worker"
+
+
+def layers() -> list[set[str]]:
+    """The rooms as import-linter is told, from the topmost."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contract = settings["tool"]["importlinter"]["contracts"][0]
+    return [set(re.split(r"\s*\|\s*", layer)) for layer in contract["layers"]]
+
+
+def chain_in(path: str) -> list[set[str]]:
+    """The rooms as a document draws them: `>` between layers."""
+    (drawn,) = [block for block in _blocks((ROOT / path).read_text()) if block.startswith("__main__ >")]
+    return [set(re.split(r"[\s,|]+", layer.strip())) for layer in drawn.split(">")]
+
+
+def _blocks(text: str) -> Iterator[str]:
+    return (block.strip() for block in text.split("```")[1::2])
+
+
+def first_cells(path: str, heading: str) -> set[str]:
+    """What stands in code in the first column of the table with this heading."""
+    _, _, rest = (ROOT / path).read_text().partition(f"\n{heading}\n")
+    rows = rest.partition("\n\n")[0].splitlines()
+    return {cell[1] for row in rows if (cell := re.match(r"\| `([^`]+)` \|", row))}
+
+
+def test_the_import_chain_is_drawn_as_it_is_checked() -> None:
+    """In both documents: the same layers in the same order."""
+    for path in ("CONTRIBUTING.md", "docs/architecture.md"):
+        assert chain_in(path) == layers(), path
+
+
+def test_every_room_is_in_the_table_of_rooms() -> None:
+    """Each folder and module of the package that is more than an entry point."""
+    folders = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    modules = {path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("__")}
+    assert first_cells("CONTRIBUTING.md", "| room | what is in it |") == folders | modules
+
+
+def test_every_loop_of_a_worker_is_in_the_table_of_loops() -> None:
+    """By the name of its task."""
+    named = re.findall(r'loops\.create_task\(.*name="([^"]+)"\)', (PACKAGE / "worker.py").read_text())
+    assert first_cells("docs/architecture.md", "| loop | does | where |") == set(named)
