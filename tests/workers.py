@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,9 @@ from learner_worker.stream.connection import Connection
 from tests.model import AuctionClosed, BidPlaced, Event, Outcome, TaskFinished
 
 START_SECONDS = 60.0
+HEALTH_SECONDS = 0.5
+_RECOVERY_SECONDS = 180.0
+OUTAGE_EVENTS = ("kafka.away", "kafka.back")
 STOP_SECONDS = 40.0
 T = TypeVar("T")
 
@@ -153,6 +156,60 @@ async def running_worker(
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@dataclass(slots=True)
+class Health:
+    """What /healthz answered to whoever asked all the time.
+
+    Attributes:
+        good: how many answers were 200; `bad` are the others, in words.
+    """
+
+    good: int = 0
+    bad: list[str] = field(default_factory=list)
+
+
+@contextlib.asynccontextmanager
+async def health_watched(workers: Mapping[str, WorkerProcess]) -> AsyncIterator[Health]:
+    """Asks each worker's /healthz twice a second, until the block ends."""
+    health = Health()
+
+    async def watch(name: str, worker: WorkerProcess) -> None:
+        while True:
+            status, body = await worker.get("/healthz")
+            if status == 200:
+                health.good += 1
+            else:
+                health.bad.append(f"/healthz of {name} answered {status}: {body}")
+            await asyncio.sleep(HEALTH_SECONDS)
+
+    async with asyncio.TaskGroup() as tasks:
+        watching = [tasks.create_task(watch(name, worker)) for name, worker in workers.items()]
+        yield health
+        for task in watching:
+            task.cancel()
+
+
+def outages_said(worker: WorkerProcess) -> dict[str, int]:
+    """How often a worker's log has said so far that Kafka is away, and that it is back.
+
+    One that was built anew, because a Kafka client of its own did not recover, says the latter by its start.
+    """
+    away, back = (len(worker.logged(event)) for event in OUTAGE_EVENTS)
+    return dict(
+        zip(OUTAGE_EVENTS, (away, back + max(0, len(worker.logged("worker.started")) - 1)), strict=True)
+    )
+
+
+async def said_back(worker: WorkerProcess) -> None:
+    """Waits until a worker's log has said as often that Kafka is back as that it is away."""
+
+    async def said() -> bool:
+        away, back = outages_said(worker).values()
+        return away == back > 0
+
+    await until(said, "the worker says that Kafka is back", seconds=_RECOVERY_SECONDS)
 
 
 def topic_of(event: Event, names: TopicNames) -> TopicName:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.faults.group import generation_of
 from tests.faults.scene import Scene, Window
-from tests.workers import until
+from tests.workers import OUTAGE_EVENTS, Health, health_watched, outages_said, said_back, until
 
 _NODES = 3
 _LONGEST_PAUSE_SECONDS = 3.0
@@ -88,14 +88,31 @@ async def restart_workers(scene: Scene) -> int:
     return await generation_of(servers, group_id) - before
 
 
-async def take_kafka_away(scene: Scene, *, nodes: int, seconds: float) -> None:
-    """kill -9 of every broker, all of them back after the given time."""
-    async with scene.fault(f"Kafka away for {seconds:g} s"):
+async def take_kafka_away(scene: Scene, *, nodes: int, seconds: float) -> Health:
+    """kill -9 of every broker, all of them back after the given time.
+
+    Returns:
+        What the replicas' /healthz answered from before to after; a log that does not say once that Kafka is
+        away and once that it is back is among the bad.
+    """
+    workers = {replica.name: replica.running for replica in scene.replicas.running}
+    before = {name: outages_said(worker) for name, worker in workers.items()}
+    async with health_watched(workers) as health, scene.fault(f"Kafka away for {seconds:g} s"):
         await asyncio.gather(*(asyncio.to_thread(scene.kafka.kill, node) for node in range(1, nodes + 1)))
         await asyncio.sleep(seconds)
         # Together: a node answers only when there is a majority.
         await asyncio.gather(*(asyncio.to_thread(scene.kafka.start, node) for node in range(1, nodes + 1)))
         await scene.in_sync()
+    await asyncio.gather(*map(said_back, workers.values()))
+    for name, worker in workers.items():
+        after = outages_said(worker)
+        health.bad += unsaid(name, {event: after[event] - before[name][event] for event in OUTAGE_EVENTS})
+    return health
+
+
+def unsaid(name: str, said: Mapping[str, int]) -> list[str]:
+    """What a replica's log did not say exactly once of an outage."""
+    return [f"the log of {name} says {event} {count} times" for event, count in said.items() if count != 1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,14 +157,16 @@ async def _kafka_away(options: Options) -> Row:
     async with _scene(options, "kafka-away", options.plan(), brokers=_BROKERS) as scene:
         await scene.published(5_000)
         before = scene.replicas.rss_bytes()
-        await faults.take_kafka_away(scene, nodes=_BROKERS, seconds=_KAFKA_AWAY_SECONDS)
+        health = await faults.take_kafka_away(scene, nodes=_BROKERS, seconds=_KAFKA_AWAY_SECONDS)
         await scene.published(scene.swarm.published + 2_000)
         report = await scene.report()
+    report.failures += health.bad
     return row_of(
         f"Kafka away for {_KAFKA_AWAY_SECONDS:g} s",
         1,
         report,
         f"a replica held {before / 2**20:.0f} MiB before",
+        f"/healthz answered 200 {health.good} times meanwhile",
     )
 
 

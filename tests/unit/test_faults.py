@@ -252,6 +252,16 @@ def test_each_kind_of_world_is_what_it_is_called(kind: str, safeguard: str) -> N
     assert all(f", {kind}: " in failing for failing in found[kind])
 
 
+# --- Kafka away ------------------------------------------------------------------------------------------
+
+
+def test_a_log_that_does_not_say_an_outage_once_is_noticed() -> None:
+    """Once each holds; never, or again and again, does not."""
+    assert faults.unsaid("one", {"kafka.away": 1, "kafka.back": 1}) == []
+    assert len(faults.unsaid("one", {"kafka.away": 2, "kafka.back": 1})) == 1
+    assert len(faults.unsaid("one", {"kafka.away": 1, "kafka.back": 0})) == 1
+
+
 # --- groups and shares -----------------------------------------------------------------------------------
 
 
