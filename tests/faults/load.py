@@ -13,7 +13,7 @@ from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.stream.partitions import partitioner
 from tests.batches import BATCH_BYTES, Batches
-from tests.model import Event
+from tests.model import Event, Outcome
 from tests.swarm import START_US, TOPICS, swarm_history
 from tests.workers import topic_of
 
@@ -148,18 +148,42 @@ def _failed(answer: object) -> bool:
     return isinstance(answer, KafkaError)
 
 
-async def preload(servers: str, names: TopicNames, partitions: int, outcomes: int) -> None:
-    """Writes facts as settle would: so many losing bids, all settled, spread over agents and shards."""
-    partition_of = partitioner(partitions)
-    agents = [AgentId(f"veteran-{number}") for number in range(_VETERANS)]
+def past_facts(count: int) -> Iterator[Fact]:
+    """So many losing bids of long ago, all settled, spread over agents and shards."""
     close = Close(Micros(START_US), AgentId("somebody"), 1)
+    for number in range(count):
+        task_id, agent_id = _past_key(number)
+        bid = Bid(Micros(START_US - number), 100 + number % 900, TOPICS[number % len(TOPICS)])
+        yield Fact(TaskId(task_id), AgentId(agent_id), close, bid)
+
+
+def past_outcomes(count: int) -> dict[tuple[str, str], Outcome]:
+    """What these facts amount to, as the model describes outcomes."""
+    return {
+        _past_key(number): Outcome(
+            won=False,
+            bid_sats=100 + number % 900,
+            description=TOPICS[number % len(TOPICS)],
+            succeeded=None,
+            closed_at=START_US,
+            placed_at=START_US - number,
+            finished_at=None,
+        )
+        for number in range(count)
+    }
+
+
+def _past_key(number: int) -> tuple[str, str]:
+    return f"past-{number // _BIDDERS:09d}", f"veteran-{number % _VETERANS}"
+
+
+async def preload(servers: str, names: TopicNames, partitions: int, outcomes: int) -> None:
+    """Writes the facts of so many outcomes of long ago, as settle would."""
+    partition_of = partitioner(partitions)
     async with AIOKafkaProducer(
         bootstrap_servers=servers, acks="all", max_batch_size=BATCH_BYTES
     ) as producer:
         batches = Batches(producer)
-        for number in range(outcomes):
-            agent_id = agents[number % _VETERANS]
-            bid = Bid(Micros(START_US - number), 100 + number % 900, TOPICS[number % len(TOPICS)])
-            fact = Fact(TaskId(f"past-{number // _BIDDERS:09d}"), agent_id, close, bid)
-            await batches.add(names.outcomes, partition_of(agent_id), *encode_fact(fact))
+        for fact in past_facts(outcomes):
+            await batches.add(names.outcomes, partition_of(fact.agent_id), *encode_fact(fact))
         await batches.flush()

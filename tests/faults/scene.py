@@ -126,6 +126,8 @@ class Scene:
         replicas: Replicas,
         plan: Plan,
         say: Callable[[str], None],
+        *,
+        past: judge.Outcomes | None = None,
     ) -> None:
         self.kafka = kafka
         self.names = names
@@ -143,6 +145,7 @@ class Scene:
             deadline_seconds=plan.deadline_seconds,
         )
         self.windows: list[Window] = []
+        self._past = past or {}
         self.kills_in_a_transaction = 0
         self.crashed_files_checked = 0
         self._failures: list[str] = []
@@ -238,7 +241,8 @@ class Scene:
         self.swarm.stop()
         await self._running["swarm"]
         self.say(f"judging {self.swarm.published} events")
-        expected = await asyncio.to_thread(judge.expected_outcomes, self.swarm.history())
+        published = await asyncio.to_thread(judge.expected_outcomes, self.swarm.history())
+        expected = {**self._past, **published}
         await self._caught_up(model.metrics(expected))
         self.prober.stop()
         await self._running["prober"]
@@ -347,15 +351,20 @@ async def running_scene(
     *,
     prefix: str = "",
     say: Callable[[str], None] = lambda _: None,
+    past: judge.Outcomes | None = None,
 ) -> AsyncIterator[Scene]:
-    """Topics, replicas that are ready, and load that flows."""
+    """Topics, replicas that are ready, and load that flows.
+
+    Args:
+        past: the outcomes that are there already.
+    """
     names = await create_topics(
         kafka.bootstrap_servers, prefix, partitions=plan.partitions, replication_factor=None
     )
     replicas = Replicas(
         kafka.bootstrap_servers, prefix, folder, partitions=plan.partitions, settings=plan.flags()
     )
-    scene = Scene(kafka, names, replicas, plan, say)
+    scene = Scene(kafka, names, replicas, plan, say, past=past)
     try:
         await replicas.start(*plan.replicas)
         await replicas.settled()

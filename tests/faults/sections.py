@@ -20,7 +20,7 @@ from tests.crashing.disk import DISK
 from tests.crashing.plays import AT_ONCE, Play, planned, play_all
 from tests.crashing.points import POINTS
 from tests.faults import faults
-from tests.faults.load import preload
+from tests.faults.load import past_outcomes, preload
 from tests.faults.scene import Plan, Scene, running_scene
 from tests.faults.table import Row, row_of
 from tests.simulation import ablation
@@ -212,16 +212,18 @@ async def _takeovers(options: Options) -> Row:
     with KafkaCluster(folder / "kafka") as kafka:
         names = await create_topics(kafka.bootstrap_servers, "", partitions=plan.partitions)
         await preload(kafka.bootstrap_servers, names, plan.partitions, options.outcomes)
-        async with running_scene(kafka, folder, plan, say=options.say) as scene:
+        past = past_outcomes(options.outcomes)
+        async with running_scene(kafka, folder, plan, say=options.say, past=past) as scene:
             windows = [
                 await faults.kill_owner(scene, "two", "its file on disk"),
                 await faults.kill_owner(scene, "two", "nothing", lose_disk=True),
             ]
             await scene.replicas.followed(_FOLLOWED_SECONDS)
             windows.append(await faults.kill_owner(scene, "two", "a standby", start_again=False))
+            report = await scene.report()
     notes = [f"{options.outcomes:,} outcomes, half of them to be taken over, with"]
     notes += [f"{window.fault}: {_spread(window.gaps)} s" for window in windows]
-    return Row("taking over", len(windows), silent_seconds=[w.silent_seconds for w in windows], notes=notes)
+    return row_of("taking over", len(windows), report, *notes)
 
 
 def _spread(gaps: Mapping[int, float]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from learner_worker.contract.outcomes import encode_fact
 from learner_worker.contract.topics import Topics
 from tests import model
 from tests.faults import faults, load
@@ -21,7 +22,9 @@ from tests.faults.prober import Asked, Prober, longest_gap, problems_of
 from tests.faults.sections import WORLDS, failing_seeds, seeds_of_worlds
 from tests.faults.table import Row
 from tests.faults.wal import unfinished_frames
+from tests.simulation import checks
 from tests.simulation.ablation import Without
+from tests.simulation.log import Entry
 
 # --- write-ahead logs ------------------------------------------------------------------------------------
 
@@ -104,6 +107,14 @@ def test_a_block_is_delivered_whole_out_of_order_and_a_fifth_of_it_twice() -> No
     assert set(delivered) == set(events)
     assert len(delivered) == len(events) + round(0.2 * len(events))
     assert list(dict.fromkeys(delivered)) != events
+
+
+def test_what_was_preloaded_is_judged_as_what_its_facts_amount_to() -> None:
+    """The facts that are written, folded by the judge, are the outcomes that are expected of them."""
+    facts = map(encode_fact, load.past_facts(2_000))
+    entries = [Entry("", 0, offset, 0, key, value) for offset, (key, value) in enumerate(facts)]
+    assert load.past_outcomes(2_000) == checks.counted(checks.fold(entries))
+    assert len(load.past_outcomes(2_000)) == 2_000
 
 
 def test_judging_block_by_block_is_judging_everything_at_once() -> None:
