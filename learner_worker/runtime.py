@@ -34,7 +34,11 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def settle() -> None:
-    """Takes what lives now out of all later collections: what a restore has read stays for long."""
+    """Takes what lives now out of all later collections: what a restore has read stays for long.
+
+    Not collected before: with a million objects that stops the loop for 0.4 s just when agents are waiting,
+    and a restore of 400,000 facts had left eleven objects in cycles (measured, with all other garbage).
+    """
     gc.freeze()
 
 
