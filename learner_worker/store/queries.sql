@@ -18,8 +18,8 @@ INSERT INTO positions (topic, next_offset) VALUES (?, ?)
 ON CONFLICT (topic) DO UPDATE SET next_offset = excluded.next_offset;
 
 -- name: load_auctions
--- Everything settle remembered at the last checkpoint.
-SELECT task_id, state FROM auctions;
+-- What settle remembered at the last checkpoint, from a task on, in pages.
+SELECT task_id, state FROM auctions WHERE task_id > ? ORDER BY task_id LIMIT ?;
 
 -- name: save_auction
 -- Part of a checkpoint.

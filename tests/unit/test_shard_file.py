@@ -8,6 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from importlib import resources
 from pathlib import Path
@@ -26,8 +28,16 @@ from learner_worker.errors import ClosedFileError, ConfigurationError, StateErro
 from learner_worker.store import shard_file
 from learner_worker.store.shard_file import FORMAT, ShardFile, shard_path
 from learner_worker.store.state_folder import locked_state_folder
-from learner_worker.store.statements import ROWS_AT_ONCE, AgentRow, AuctionState, Checkpoint, OutcomeKey
+from learner_worker.store.statements import (
+    ROWS_AT_ONCE,
+    AgentRow,
+    AuctionState,
+    Checkpoint,
+    OutcomeKey,
+    auction_of,
+)
 
+PAGE = 500
 IDENTITY = {"cluster_id": "c1", "topic_prefix": "", "partitions": "12", "shard": "3"}
 T, A, B = TaskId("t"), AgentId("a"), AgentId("🤖")
 BID = Bid(Micros(5), 70, "parse")
@@ -483,6 +493,33 @@ async def test_a_checkpoint_of_many_rows_is_written_whole(path: Path) -> None:
     assert await file.load_agents([A]) == {A: (AGENT, {word: tally for (_, word), tally in words.items()})}
     assert await file.load_auctions() == states
     await file.close()
+
+
+async def test_loading_many_auctions_gives_way_to_others(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two turns of the event loop no more than a page of them is decoded; all of them come."""
+    states = {TaskId(f"t{number}"): STATE for number in range(4 * PAGE)}
+    file = await ShardFile.open(path, IDENTITY)
+    await file.write(Checkpoint({}, states))
+    decoded: Counter[int] = Counter()
+    turn = 0
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def noting(row: Sequence[object]) -> tuple[TaskId, AuctionState]:
+        decoded[turn] += 1
+        return auction_of(row)
+
+    monkeypatch.setattr(shard_file, "auction_of", noting)
+    counting = asyncio.create_task(count_turns())
+    loaded = await file.load_auctions()
+    counting.cancel()
+    await file.close()
+    assert loaded == states
+    assert (sum(decoded.values()), max(decoded.values())) == (len(states), PAGE)
 
 
 async def test_a_failed_read_is_a_state_error(path: Path) -> None:

@@ -196,7 +196,7 @@ def test_auctions_come_and_go(database: sqlite3.Connection) -> None:
     write(database, Checkpoint({}, auctions={T: AuctionState(1, {}, None, [], {}), TaskId("t2"): state}))
     write(database, Checkpoint({}, auctions={T: state, TaskId("t2"): None}))
 
-    assert [(T, state)] == [auction_of(row) for row in database.execute(statement("load_auctions"))]
+    assert [(T, state)] == [auction_of(row) for row in database.execute(statement("load_auctions"), ("", 9))]
 
 
 def test_positions_move(database: sqlite3.Connection) -> None:
