@@ -106,7 +106,8 @@ async def read_around(consumer: AIOKafkaConsumer, partitions: Collection[TopicPa
         try:
             around.batches.update(await consumer.getmany(partition, timeout_ms=_FOUND_MS))
         except UnicodeDecodeError:
-            around.batches[partition] = await _records_before(consumer, partition)
+            if records := await _records_before(consumer, partition):  # no batch is empty, as of any poll
+                around.batches[partition] = records
             first = await consumer.position(partition)
             around.gap = Gap(partition, first, await _end_of_gap(consumer, partition, first))
             return around

@@ -97,6 +97,23 @@ async def test_events_around_an_unreadable_record_all_count(
     assert headers["learner-origin"] == f"{names.bid_placed}/{home}/{len(before)}".encode()
 
 
+async def test_an_unreadable_record_with_nothing_before_it_does_not_end_the_worker(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """The first of all bids, alone in its batch: stepped over, and the events behind it count."""
+    names = await create_topics(broker.bootstrap_servers, prefix, partitions=SHARDS)
+    events = swarm_history(33, 60)
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state") as worker:
+        for partition in range(SHARDS):
+            await publish_with_poison(broker.bootstrap_servers, names.bid_placed, partition, [], poisoned=1)
+        await publish(broker.bootstrap_servers, names, events)
+        await metrics_equal_the_model(broker, names, events)
+        assert await worker.stop() == 0
+    letters = await read_topic(broker.bootstrap_servers, names.dead_letters)
+    origins = {dict(letter.headers)["learner-origin"].decode() for letter in letters}
+    assert origins == {f"{names.bid_placed}/{partition}/0" for partition in range(SHARDS)}
+
+
 async def _owned(worker: WorkerProcess) -> bool:
     return any(line["shards"] == [*range(SHARDS)] for line in worker.logged("lane.owns"))
 

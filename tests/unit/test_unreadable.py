@@ -10,14 +10,16 @@ from aiokafka.errors import CorruptRecordException
 from learner_worker.stream.unreadable import Gap, poll
 
 GOOD, BAD = TopicPartition("topic", 0), TopicPartition("topic", 1)
+UNDECODABLE = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
 
 
 class Log:
-    """A consumer of two partitions, of three records each; the middle one of `BAD` fails as it is told."""
+    """A consumer of two partitions, of three records each; one of `BAD` fails as it is told."""
 
-    def __init__(self, failure: Exception) -> None:
+    def __init__(self, failure: Exception, *, broken: int = 1) -> None:
         self.positions = {GOOD: 0, BAD: 0}
         self._failure = failure
+        self._broken = broken
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
@@ -28,7 +30,7 @@ class Log:
         for partition in partitions or (GOOD, BAD):
             first = self.positions[partition]
             end = 3 if max_records is None else min(3, first + max_records)
-            if partition == BAD and first <= 1 < end:
+            if partition == BAD and first <= self._broken < end:
                 raise self._failure
             if first < end:
                 found[partition] = list(range(first, end))
@@ -56,9 +58,17 @@ async def test_a_poll_that_kafka_fails_is_taken_back() -> None:
 
 async def test_a_record_that_cannot_be_decoded_is_the_only_one_missing() -> None:
     """Both partitions are read, up to it and from behind it."""
-    log = Log(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"))
+    log = Log(UNDECODABLE)
     polled = await poll(cast("Any", log), {GOOD: 0, BAD: 0}, timeout_ms=0, max_records=10)
     batches: dict[TopicPartition, Any] = {**polled.batches}
     assert batches == {GOOD: [0, 1, 2], BAD: [0]}
     assert polled.gap == Gap(BAD, 1, 2)
     assert log.positions == {GOOD: 3, BAD: 2}
+
+
+async def test_with_nothing_before_it_there_is_no_batch() -> None:
+    """The first record of a partition: a gap, and no batch that whoever reads batches would find empty."""
+    log = Log(UNDECODABLE, broken=0)
+    polled = await poll(cast("Any", log), {BAD: 0}, timeout_ms=0, max_records=10)
+    assert (polled.batches, polled.gap) == ({}, Gap(BAD, 0, 1))
+    assert log.positions[BAD] == 1
