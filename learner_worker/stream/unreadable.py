@@ -5,6 +5,7 @@ rest of the batch is stepped over: of the records that share it with the broken 
 to this client, and its owner raises an alarm that names them.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -80,10 +81,11 @@ async def poll(
         KafkaError: as a poll does.
     """
     try:
-        return Around(await consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
-    except UnicodeDecodeError:
-        seek(consumer, positions)
-        return await read_around(consumer, positions.keys())
+        try:
+            return Around(await consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
+        except UnicodeDecodeError:
+            seek(consumer, positions)
+            return await read_around(consumer, positions.keys())
     except KafkaError:
         seek(consumer, positions)
         raise
@@ -98,10 +100,25 @@ def seek(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) ->
 async def read_around(consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> Around:
     """Polls partition by partition, up to the first unreadable record, and positions the consumer behind it.
 
+    What was sought is on its way again, from a distant broker for longer than a round takes, and is waited
+    for: the next poll would fail again and seek again, and so for ever.
+
     Raises:
         KafkaError: as a poll does.
     """
     around = Around()
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + _PROBE_MS / 1000
+    while around.gap is None and (left := [one for one in partitions if one not in around.batches]):
+        await _one_round(consumer, left, around)
+        if clock() > deadline:
+            break
+    return around
+
+
+async def _one_round(
+    consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], around: Around
+) -> None:
     for partition in partitions:
         try:
             around.batches.update(await consumer.getmany(partition, timeout_ms=_FOUND_MS))
@@ -110,8 +127,7 @@ async def read_around(consumer: AIOKafkaConsumer, partitions: Collection[TopicPa
                 around.batches[partition] = records
             first = await consumer.position(partition)
             around.gap = Gap(partition, first, await _end_of_gap(consumer, partition, first))
-            return around
-    return around
+            return
 
 
 async def _records_before(consumer: AIOKafkaConsumer, partition: TopicPartition) -> list[Record]:

@@ -10,16 +10,22 @@ from aiokafka.errors import CorruptRecordException
 from learner_worker.stream.unreadable import Gap, poll
 
 GOOD, BAD = TopicPartition("topic", 0), TopicPartition("topic", 1)
+PROBE_MS = 2_000
 UNDECODABLE = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
 
 
 class Log:
-    """A consumer of two partitions, of three records each; one of `BAD` fails as it is told."""
+    """A consumer of two partitions, of three records each; one of `BAD` fails as it is told.
 
-    def __init__(self, failure: Exception, *, broken: int = 1) -> None:
+    What is sought is fetched anew: so many polls of a partition find nothing before it is here.
+    """
+
+    def __init__(self, failure: Exception, *, broken: int = 1, on_its_way: int = 0) -> None:
         self.positions = {GOOD: 0, BAD: 0}
         self._failure = failure
         self._broken = broken
+        self._on_its_way = on_its_way
+        self._idle_polls = {GOOD: 0, BAD: 0}
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
@@ -28,6 +34,11 @@ class Log:
         assert timeout_ms >= 0
         found: dict[TopicPartition, Sequence[Any]] = {}
         for partition in partitions or (GOOD, BAD):
+            while timeout_ms >= PROBE_MS and self._idle_polls[partition]:
+                self._idle_polls[partition] -= 1
+            if self._idle_polls[partition]:
+                self._idle_polls[partition] -= 1
+                continue
             first = self.positions[partition]
             end = 3 if max_records is None else min(3, first + max_records)
             if partition == BAD and first <= self._broken < end:
@@ -39,6 +50,7 @@ class Log:
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self.positions[partition] = offset
+        self._idle_polls[partition] = self._on_its_way
 
     async def position(self, partition: TopicPartition) -> int:
         return self.positions[partition]
@@ -72,3 +84,13 @@ async def test_with_nothing_before_it_there_is_no_batch() -> None:
     polled = await poll(cast("Any", log), {BAD: 0}, timeout_ms=0, max_records=10)
     assert (polled.batches, polled.gap) == ({}, Gap(BAD, 0, 1))
     assert log.positions[BAD] == 1
+
+
+async def test_a_distant_broker_is_waited_for() -> None:
+    """What was sought again is on its way for some rounds: giving up would begin the same anew, for ever."""
+    log = Log(UNDECODABLE, on_its_way=3)
+    polled = await poll(cast("Any", log), {GOOD: 0, BAD: 0}, timeout_ms=0, max_records=10)
+    batches: dict[TopicPartition, Any] = {**polled.batches}
+    assert batches == {GOOD: [0, 1, 2], BAD: [0]}
+    assert polled.gap == Gap(BAD, 1, 2)
+    assert log.positions == {GOOD: 3, BAD: 2}
