@@ -123,27 +123,45 @@ async def _one_round(
         try:
             around.batches.update(await consumer.getmany(partition, timeout_ms=_FOUND_MS))
         except UnicodeDecodeError:
-            if records := await _records_before(consumer, partition):  # no batch is empty, as of any poll
+            records, broken = await _records_before(consumer, partition)
+            if records:  # no batch is empty, as of any poll
                 around.batches[partition] = records
-            first = await consumer.position(partition)
-            around.gap = Gap(partition, first, await _end_of_gap(consumer, partition, first))
+            if broken:
+                around.gap = await _gap(consumer, partition)
             return
 
 
-async def _records_before(consumer: AIOKafkaConsumer, partition: TopicPartition) -> list[Record]:
-    """One by one: aiokafka gives what it has decoded only if it stops before the broken record."""
+async def _records_before(consumer: AIOKafkaConsumer, partition: TopicPartition) -> tuple[list[Record], bool]:
+    """One by one: aiokafka gives what it has decoded only if it stops before the broken record.
+
+    And whether that is what comes next: not if Kafka fell silent.
+    """
     records: list[Record] = []
     try:
         while batch := await consumer.getmany(partition, timeout_ms=_PROBE_MS, max_records=1):
             records += batch[partition]
     except UnicodeDecodeError:
-        pass
-    return records
+        return records, True
+    return records, False
+
+
+async def _gap(consumer: AIOKafkaConsumer, partition: TopicPartition) -> Gap | None:
+    """The gap at the consumer's position; None if Kafka fell silent: the next poll meets it again."""
+    first = await consumer.position(partition)
+    try:
+        return Gap(partition, first, await _end_of_gap(consumer, partition, first))
+    except TimeoutError:
+        consumer.seek(partition, first)
+        return None
 
 
 async def _end_of_gap(consumer: AIOKafkaConsumer, partition: TopicPartition, broken: int) -> int:
-    """The first readable offset: doubling steps to find one, halving steps to find the first of them."""
-    end = consumer.highwater(partition) or broken + 1
+    """The first readable offset: doubling steps to find one, halving steps to find the first of them.
+
+    Raises:
+        TimeoutError: Kafka says nothing of one of them.
+    """
+    end = _end_of_fetched(consumer, partition, broken)
     readable, step = broken + 1, 1
     while readable < end and not await _is_readable(consumer, partition, readable):
         broken, step = readable, step * 2
@@ -158,10 +176,23 @@ async def _end_of_gap(consumer: AIOKafkaConsumer, partition: TopicPartition, bro
     return readable
 
 
+def _end_of_fetched(consumer: AIOKafkaConsumer, partition: TopicPartition, broken: int) -> int:
+    """Up to where there is something to read now: what a transaction holds back is for another poll."""
+    ends = (consumer.highwater(partition), consumer.last_stable_offset(partition))
+    return min((end for end in ends if end is not None and end > broken), default=broken + 1)
+
+
 async def _is_readable(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> bool:
+    """Whether a read from an offset gives something, or moves on where no record is any more.
+
+    Raises:
+        TimeoutError: neither. Nothing is known of the offset then, and nothing readable may be stepped over.
+    """
     consumer.seek(partition, offset)
     try:
-        await consumer.getmany(partition, timeout_ms=_PROBE_MS, max_records=1)
+        found = await consumer.getmany(partition, timeout_ms=_PROBE_MS, max_records=1)
     except UnicodeDecodeError:
         return False
+    if not found and await consumer.position(partition) == offset:
+        raise TimeoutError
     return True
