@@ -1,7 +1,5 @@
 """An agent's metrics, kept by differences: an answer never scans history."""
 
-from collections import Counter
-
 import msgspec
 
 from learner_worker.domain.keywords import keywords_of
@@ -73,10 +71,12 @@ def change(before: Outcome | None, after: Outcome) -> Change:
     now = _keyword_source(after)
     if was == now:  # nearly always, as of all bids one wins: no words are counted
         return Change(difference, _NO_WORDS, _NO_WORDS)
-    wins: Counter[str] = Counter()
-    failures: Counter[str] = Counter()
+    wins: dict[str, int] = {}
+    failures: dict[str, int] = {}
     _tally(was, -1, wins, failures)
     _tally(now, 1, wins, failures)
+    if was is None:
+        return Change(difference, wins, failures)
     return Change(difference, _without_zeros(wins), _without_zeros(failures))
 
 
@@ -127,14 +127,16 @@ def _keyword_source(outcome: Outcome) -> tuple[str, bool] | None:
     return outcome.description, outcome.result.succeeded
 
 
-def _tally(source: tuple[str, bool] | None, sign: int, wins: Counter[str], failures: Counter[str]) -> None:
+def _tally(
+    source: tuple[str, bool] | None, sign: int, wins: dict[str, int], failures: dict[str, int]
+) -> None:
     if source is None:
         return
     description, succeeded = source
     side = wins if succeeded else failures
     for keyword in keywords_of(description):
-        side[keyword] += sign
+        side[keyword] = side.get(keyword, 0) + sign
 
 
-def _without_zeros(counts: Counter[str]) -> dict[str, int]:
+def _without_zeros(counts: dict[str, int]) -> dict[str, int]:
     return {keyword: count for keyword, count in counts.items() if count}

@@ -50,16 +50,21 @@ class MarkerRecord(NamedTuple):
 
 
 class FactRecord(msgspec.Struct, frozen=True, gc=False):
-    """A fact as read: with its offset and record time (ms) in learner-outcomes."""
+    """A fact as read: with its offset and record time (ms) in learner-outcomes.
+
+    Attributes:
+        key: the row it is joined into; looked up so often that it is made once.
+    """
 
     offset: int
     timestamp_ms: int
     fact: Fact
+    key: OutcomeKey
 
-    @property
-    def key(self) -> OutcomeKey:
-        """The row it is joined into."""
-        return self.fact.task_id, self.fact.agent_id
+    @classmethod
+    def of(cls, offset: int, timestamp_ms: int, fact: Fact) -> "FactRecord":
+        """A fact of the changelog at its place."""
+        return cls(offset, timestamp_ms, fact, (fact.task_id, fact.agent_id))
 
 
 class Agent:
@@ -178,7 +183,10 @@ class Learn:
 
     def apply(self, records: Iterable[FactRecord], rows: dict[OutcomeKey, Outcome]) -> int:
         """Joins loaded facts in; how many changed something. Without an await: a cut sees all or nothing."""
-        return sum(self._join(record, rows) for record in records)
+        changed = 0
+        for record in records:
+            changed += self._join(record, rows)
+        return changed
 
     async def expire(self, keys: Collection[OutcomeKey], cutoff: Cutoff, now_ms: int) -> list[Outcome]:
         """Takes the expired parts out of some rows; those that lost something, as they were.
@@ -317,7 +325,7 @@ class Learn:
         rows[key] = self._outcomes[key] = after
         difference = change(before, after)
         if difference:
-            self._change(self._agents[fact.agent_id], difference, record.timestamp_ms, record.offset)
+            self._change(self._agents[key[1]], difference, record.timestamp_ms, record.offset)
         return True
 
     def _change(self, agent: Agent, difference: Change, timestamp_ms: int, offset: int) -> None:
@@ -329,17 +337,15 @@ class Learn:
             self._count_words(agent, difference)
 
     def _count_words(self, agent: Agent, difference: Change) -> None:
-        for keyword in difference.wins.keys() | difference.failures.keys():
-            old = agent.tallies.get(keyword, _NO_TALLY)
-            tally = tally_of(
-                old.wins + difference.wins.get(keyword, 0),
-                old.failures + difference.failures.get(keyword, 0),
-            )
+        tallies, wins, failures = agent.tallies, difference.wins, difference.failures
+        for keyword in wins.keys() | failures.keys():
+            old_wins, old_failures = tallies.get(keyword, _NO_TALLY)
+            tally = tally_of(old_wins + wins.get(keyword, 0), old_failures + failures.get(keyword, 0))
             self._tallies[agent.agent_id, keyword] = tally
-            if any(tally):
-                agent.tallies[keyword] = tally
+            if tally != _NO_TALLY:
+                tallies[keyword] = tally
             else:
-                agent.tallies.pop(keyword, None)
+                tallies.pop(keyword, None)
 
     def _trim(self) -> None:
         """Lets go of the agents asked for least recently, never of one about to change or be written."""

@@ -101,6 +101,8 @@ def _statements() -> dict[str, str]:
 
 
 _encode = msgspec.json.Encoder().encode
+_fields = msgspec.structs.astuple
+_NO_CLOSE, _NO_BID, _NO_RESULT = ((None,) * len(part.__struct_fields__) for part in (Close, Bid, Result))
 _decode_auction = msgspec.json.Decoder(AuctionState).decode
 
 
@@ -152,24 +154,14 @@ def auction_of(row: Sequence[object]) -> tuple[TaskId, AuctionState]:
 
 
 def outcome_row(outcome: Outcome) -> SqlRow:
-    """An outcome as the columns of its row."""
+    """An outcome as the columns of its row, which follow its parts' fields in their order."""
     close, bid, result = outcome.close, outcome.bid, outcome.result
     return (
         outcome.task_id,
         outcome.agent_id,
-        *(
-            (None, None, None, None, None)
-            if close is None
-            else (
-                close.closed_at,
-                close.winner,
-                close.winning_bid_sats,
-                close.description_digest,
-                close.description,
-            )
-        ),
-        *((None, None, None) if bid is None else (bid.placed_at, bid.bid_sats, bid.description)),
-        *((None, None) if result is None else (result.finished_at, result.succeeded)),
+        *(_NO_CLOSE if close is None else _fields(close)),
+        *(_NO_BID if bid is None else _fields(bid)),
+        *(_NO_RESULT if result is None else _fields(result)),
     )
 
 

@@ -34,7 +34,7 @@ async def folded(contents: Sequence[Content], cuts: set[int]) -> tuple[MemoryRow
         if isinstance(content, ForgetMarker):
             await learn.forget([MarkerRecord(offset, 0, content)], sieve.swept)
         elif (fact := sieve.read(content)) is not None:
-            record = FactRecord(offset, 0, fact)
+            record = FactRecord.of(offset, 0, fact)
             learn.pin([record])
             learn.apply([record], await learn.load([record]))
         if offset in cuts:

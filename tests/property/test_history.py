@@ -255,7 +255,7 @@ class SmallShard:
         first = self.positions[OUTCOMES]
         records = self._log.facts[self.number][first : first + count]
         facts = [
-            FactRecord(offset, RECORD_TIME // 1000 + offset, decode_fact(value))
+            FactRecord.of(offset, RECORD_TIME // 1000 + offset, decode_fact(value))
             for offset, (_, value) in enumerate(records, first)
             if value is not None
         ]

@@ -120,7 +120,7 @@ class Shard:
     async def _join(self, facts: Sequence[Fact]) -> None:
         self.log |= dict(map(encode_fact, facts))
         left = [fact for fact in map(self.retention.read, facts) if fact is not None]
-        records = [FactRecord(offset, 0, fact) for offset, fact in enumerate(left)]
+        records = [FactRecord.of(offset, 0, fact) for offset, fact in enumerate(left)]
         self.learn.pin(records)
         self.learn.apply(records, await self.learn.load(records))
 

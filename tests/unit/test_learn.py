@@ -75,7 +75,7 @@ def done(agent_id: AgentId, succeeded: bool, task_id: TaskId = T1, at: int = 20)
 
 
 async def take(learn: Learn, facts: Iterable[Fact], first: int = 0) -> int:
-    records = [FactRecord(offset, 1_000 + offset, fact) for offset, fact in enumerate(facts, first)]
+    records = [FactRecord.of(offset, 1_000 + offset, fact) for offset, fact in enumerate(facts, first)]
     learn.pin(records)
     return learn.apply(records, await learn.load(records))
 
@@ -176,7 +176,7 @@ async def test_as_of_is_the_record_time_of_the_last_change() -> None:
         (5, 3_000, done(A, succeeded=True)),
         (6, 9_000, won(A)),
     ):
-        record = FactRecord(offset, timestamp_ms, fact)
+        record = FactRecord.of(offset, timestamp_ms, fact)
         learn.pin([record])
         learn.apply([record], await learn.load([record]))
 
@@ -299,7 +299,7 @@ async def test_unpublished_agents_may_leave_the_cache_but_are_not_forgotten() ->
 async def test_agents_loaded_for_a_batch_stay_until_it_is_applied() -> None:
     """A checkpoint that ends between load and apply takes no agent away."""
     learn = Learn(MemoryRows(), cached_agents=1)
-    records = [FactRecord(offset, 0, won(agent_id)) for offset, agent_id in enumerate((A, B, C))]
+    records = [FactRecord.of(offset, 0, won(agent_id)) for offset, agent_id in enumerate((A, B, C))]
     learn.pin(records)
     rows = await learn.load(records)
     learn.cut()
