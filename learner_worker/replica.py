@@ -15,7 +15,7 @@ from learner_worker.observability import Instruments
 from learner_worker.settings import Settings
 from learner_worker.store.state_folder import locked_state_folder
 from learner_worker.stream.cluster import connected
-from learner_worker.stream.outage import first_line
+from learner_worker.stream.outage import Outage, first_line
 from learner_worker.worker import UNFINISHED, Worker, is_set_within, started
 
 _STOP_SECONDS = 25.0
@@ -56,12 +56,13 @@ async def run_replica(settings: Settings) -> None:
 
 
 class Replica:
-    """What outlives a worker: the folder's lock, HTTP and the metrics."""
+    """What outlives a worker: the folder's lock, HTTP, the metrics, and what was said of Kafka's absence."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._connection = settings.connection()
         self._instruments = Instruments()
+        self._outage = Outage()
         self._worker: Worker | None = None
         self._rebuilds = 0
         self.working = False
@@ -92,7 +93,14 @@ class Replica:
                 f"Kafka answered, but not the question for its topics ({first_line(error)}): "
                 "look at the broker's log, then start again"
             ) from error
-        return Worker(settings, self._connection, cluster_id, partitions, self._instruments)
+        return Worker(
+            settings,
+            self._connection,
+            cluster_id,
+            partitions,
+            instruments=self._instruments,
+            outage=self._outage,
+        )
 
     async def _make_worker_again(self, stopping: asyncio.Event) -> Worker | None:
         """The next worker, after a while; None if told to stop before."""

@@ -69,7 +69,9 @@ class Worker:
         connection: Connection,
         cluster_id: str,
         partitions: int,
+        *,
         instruments: Instruments,
+        outage: Outage,
     ) -> None:
         self._settings = settings
         self._connection = connection
@@ -92,7 +94,6 @@ class Worker:
             assignor=StateKeepingAssignor(self._claim, self._follow),
         )
         self.request_consumer = clients.request_consumer(connection, group_id=f"{settings.group_id}.requests")
-        outage = Outage()
         self._outage = outage
         self._writer = Writer(self.bulk_producer)
         partition_of = partitioner(partitions)

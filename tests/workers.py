@@ -192,14 +192,8 @@ async def health_watched(workers: Mapping[str, WorkerProcess]) -> AsyncIterator[
 
 
 def outages_said(worker: WorkerProcess) -> dict[str, int]:
-    """How often a worker's log has said so far that Kafka is away, and that it is back.
-
-    One that was built anew, because a Kafka client of its own did not recover, says the latter by its start.
-    """
-    away, back = (len(worker.logged(event)) for event in OUTAGE_EVENTS)
-    return dict(
-        zip(OUTAGE_EVENTS, (away, back + max(0, len(worker.logged("worker.started")) - 1)), strict=True)
-    )
+    """How often a worker's log has said so far that Kafka is away, and that it is back."""
+    return {event: len(worker.logged(event)) for event in OUTAGE_EVENTS}
 
 
 async def said_back(worker: WorkerProcess) -> None:

@@ -108,8 +108,6 @@ class Standbys(Generic[StandbyT]):
 
     async def reading(self) -> Reading:
         """How far the followed changelogs are read, for the watchdog."""
-        if self._consumer is None:
-            return Reading()
         return await look(_NAME, self._consumer, self._positions(), self._outage)
 
     async def settle(self) -> None:

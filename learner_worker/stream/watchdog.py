@@ -57,16 +57,17 @@ class Observation:
 
 
 async def look(
-    what: str, consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int], outage: Outage
+    what: str, consumer: AIOKafkaConsumer | None, positions: Mapping[TopicPartition, int], outage: Outage
 ) -> Reading:
     """Asks a consumer's own connection where the partitions end that it is reading.
 
-    It may be the first to notice that Kafka is away: a poll only brings nothing then.
+    It may be the first to notice that Kafka is away: a poll only brings nothing then. Without a consumer, or
+    anything that it reads, nothing is missed.
     """
     noticed_by = f"asking for the ends of {what}"
     ends: Mapping[TopicPartition, int] = {}
     try:
-        if positions:
+        if positions and consumer is not None:
             async with asyncio.timeout(_END_SECONDS):
                 ends = await consumer.end_offsets(list(positions))
     except (KafkaError, TimeoutError) as error:

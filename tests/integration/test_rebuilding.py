@@ -23,6 +23,7 @@ from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.swarm import swarm_history
 from tests.workers import create_topics, http_get, publish, until
 
+TOLD = ("kafka.away", "worker.rebuilding", "kafka.back")
 _reading = Ingest.reading
 
 
@@ -52,8 +53,15 @@ async def test_a_silent_client_is_replaced_and_the_work_goes_on(
 
         await until(rebuilt, "a second worker started")
         await metrics_equal_the_model(broker, names, events)
+
+        async def back() -> bool:
+            return any(line["event"] == "kafka.back" for line in log)
+
+        await until(back, "what the first worker missed works again")
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 30)
+    told = [line["event"] for line in log if line["event"] in TOLD]
+    assert told == list(TOLD)
     (said,) = [line for line in log if line["event"] == "worker.rebuilding"]
     assert said["reason"] == "asking for the ends of events fails again and again"
 
