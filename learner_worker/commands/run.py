@@ -9,6 +9,7 @@ from learner_worker.commands.options import given, settings_flags
 from learner_worker.observability import configure_logging
 from learner_worker.replica import run_replica
 from learner_worker.settings import Settings
+from learner_worker.stream.closed_connections import take_closed_for_broken
 from learner_worker.stream.light_records import use_light_records
 
 
@@ -22,4 +23,5 @@ def run(**flags: Any) -> None:
     settings = given(flags)
     configure_logging(settings.log_format, settings.log_level)
     use_light_records()
+    take_closed_for_broken()
     runtime.run(run_replica(settings))

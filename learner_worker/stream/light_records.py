@@ -1,4 +1,4 @@
-"""Lighter record objects from aiokafka, for a process that reads millions: the one place where it is patched.
+"""Lighter record objects from aiokafka, for a process that reads millions: one of two places that patch it.
 
 aiokafka makes a dataclass of eleven fields of every record, and that was a twentieth of the time of an event,
 which is read as two records: itself and its fact. The seven fields that the learner reads (`records.Record`),
