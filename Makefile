@@ -54,12 +54,15 @@ check: $(READY) check-deploy check-asyncapi ## Lint, format, types, import direc
 
 # Offline: hadolint, the compose specification, Kubernetes' own schemas, and ours for the custom resources.
 K8S := deploy/kubernetes
+BASE := $(filter-out %/kustomization.yaml,$(wildcard $(K8S)/base/*.yaml))
+SCALED := $(K8S)/autoscaling/scaledobject.yaml
+MONITORED := $(K8S)/monitoring/podmonitor.yaml
 check-deploy: $(READY)
 	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
-	$(BIN)/kubernetes-validate --strict $(filter-out %/kustomization.yaml,$(wildcard $(K8S)/base/*.yaml))
-	$(BIN)/check-jsonschema --schemafile deploy/schemas/scaledobject.json $(K8S)/autoscaling/scaledobject.yaml
-	$(BIN)/check-jsonschema --schemafile deploy/schemas/podmonitor.json $(K8S)/monitoring/podmonitor.yaml
+	$(BIN)/kubernetes-validate --strict $(BASE)
+	$(BIN)/check-jsonschema --schemafile deploy/schemas/scaledobject.json $(SCALED)
+	$(BIN)/check-jsonschema --schemafile deploy/schemas/podmonitor.json $(MONITORED)
 	$(BIN)/python -m pytest -q --no-header --no-summary tests/unit/test_deploy.py
 	@$(KUBE_TOOLS)
 
@@ -67,17 +70,16 @@ check-deploy: $(READY)
 # Left out of the advice: a CPU limit (it would stall answers to save idle cores), Always as pull policy (the tag is a
 # version), and anti-affinity (spread constraints do the same, and let a small cluster start).
 GO_BIN := $(CURDIR)/.venv/go
+GO_INSTALL := GOFLAGS=-modcacherw GOBIN=$(GO_BIN) go install
 define KUBE_TOOLS
 if ! command -v go >/dev/null; then echo "not here: Go: kube-score and kubeconform did not run; install Go"; exit 0; fi; \
-GOFLAGS=-modcacherw GOBIN=$(GO_BIN) go install github.com/zegl/kube-score/cmd/kube-score@v1.20.0 && \
-GOFLAGS=-modcacherw GOBIN=$(GO_BIN) go install github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0 \
+$(GO_INSTALL) github.com/zegl/kube-score/cmd/kube-score@v1.20.0 && \
+$(GO_INSTALL) github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0 \
 	|| { echo "not here: kube-score and kubeconform, which go install did not get: they did not run"; exit 0; }; \
 set -ex; \
 $(GO_BIN)/kube-score score --ignore-container-cpu-limit \
-	--ignore-test container-image-pull-policy,statefulset-has-host-podantiaffinity \
-	$(filter-out %/kustomization.yaml,$(wildcard $(K8S)/base/*.yaml)); \
-$(GO_BIN)/kubeconform -strict -summary -schema-location 'deploy/schemas/{{.ResourceKind}}.json' \
-	$(K8S)/autoscaling/scaledobject.yaml $(K8S)/monitoring/podmonitor.yaml
+	--ignore-test container-image-pull-policy,statefulset-has-host-podantiaffinity $(BASE); \
+$(GO_BIN)/kubeconform -strict -summary -schema-location 'deploy/schemas/{{.ResourceKind}}.json' $(SCALED) $(MONITORED)
 endef
 
 # AsyncAPI's own JSON Schema; also its official parser where Node and npm are. It says which ran.
