@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from learner_worker.contract.codec import decode_event, readable_ids
-from learner_worker.contract.topics import HOP_HEADER, TopicName
+from learner_worker.contract.topics import HOP_HEADER, TopicName, TopicNames
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, note, ok, or_ok, warning
 from learner_worker.errors import RecordError
@@ -26,12 +26,17 @@ async def check_partitioning(case: Case) -> Sequence[Finding]:
     existing = await kafka.existing(names.all)
     findings: list[Finding] = []
     seen = 0
-    for name in (names.bid_placed, names.auction_closed, names.task_finished, names.requests):
+    for name in _written_by_others(names):
         if name in existing:
             records = (await kafka.newest(name)).records
             seen += len(records)
             findings += _misplaced(name, records, len(existing[name].partitions), _id_of(case, name))
     return or_ok(findings, f"the newest {seen} events and requests lie on the right partitions")
+
+
+def _written_by_others(names: TopicNames) -> tuple[TopicName, ...]:
+    """The topics of events and requests."""
+    return names.bid_placed, names.auction_closed, names.task_finished, names.requests
 
 
 def _id_of(case: Case, name: TopicName) -> IdOf:
@@ -104,13 +109,7 @@ async def check_letters(case: Case) -> Sequence[Finding]:
 async def check_headers(case: Case) -> Sequence[Finding]:
     """Records that Kafka's clients cannot read, and with them what follows in the same batch."""
     kafka, names = await case.kafka(), case.names
-    looked_at = (
-        names.bid_placed,
-        names.auction_closed,
-        names.task_finished,
-        names.requests,
-        names.dead_letters,
-    )
+    looked_at = (*_written_by_others(names), names.dead_letters)
     existing = await kafka.existing(looked_at)
     gaps = [gap for name in looked_at if name in existing for gap in (await kafka.newest(name)).gaps]
     findings = [

@@ -251,40 +251,30 @@ class Answering:
     async def _serve_some(self) -> None:
         started = time.perf_counter()
         served = [asked for asked in self._queue.take(_SERVED) if asked.ask.held]
-        agents, closed = await self._agents(served)
+        agents = await self._agents(served)
         for asked in served:
-            if asked.ask.shard in closed:
-                self._wait_again(asked)
-            else:
-                self._guarded(asked.ask, self._answer, asked, agents)
+            self._guarded(asked.ask, self._answer, asked, agents)
         rate = len(served) / max(time.perf_counter() - started, 1e-6)
         self._served_a_second += (rate - self._served_a_second) / 10
 
-    async def _agents(self, served: Sequence[_Asked]) -> tuple[dict[AgentId, Agent], set[Shard]]:
+    async def _agents(self, served: Sequence[_Asked]) -> dict[AgentId, Agent]:
         """The agents that are asked about, of each shard with one read for those not in the cache.
 
-        And the shards that could not be read: they were closed meanwhile, or their file is damaged.
+        None of a shard that could not be read: it was closed meanwhile, or its file is damaged.
         """
         wanted: dict[Shard, set[AgentId]] = {}
         for asked in served:
             wanted.setdefault(asked.ask.shard, set()).add(asked.request.agent_id)
         agents: dict[AgentId, Agent] = {}
-        closed: set[Shard] = set()
         for number, ids in wanted.items():
             shard = self._shards.get(number)
             try:
                 agents.update({} if shard is None else await _agents_of(shard, ids))
             except ClosedFileError:
-                closed.add(number)
+                pass
             except StateError as error:  # the worker ends; another one, or its next run, answers
-                closed.add(number)
                 self._on_failure(error)
-        return agents, closed
-
-    def _wait_again(self, asked: _Asked) -> None:
-        """The shard comes back, here or elsewhere: its new owner reads the request again."""
-        if asked.ask.held and asked.ask.shard in self._assigned:
-            self._wait(asked)
+        return agents
 
     def _answer(self, asked: _Asked, agents: Mapping[AgentId, Agent]) -> None:
         ask, request = asked.ask, asked.request
@@ -293,7 +283,7 @@ class Answering:
             return  # its new owner reads it again
         if _now() > asked.deadline:
             self._expire(ask)
-        elif shard is None or agent is None:
+        elif shard is None or agent is None:  # it comes back, here or elsewhere
             self._wait(asked)
         elif not self._may_answer_from(shard):  # it was opened anew meanwhile
             self._wait_or_refuse(asked)

@@ -167,7 +167,7 @@ class Intake:
             if not isinstance(content, Fact):
                 self._sieve.forgotten(record.key)
             elif (fact := self._sieve.read(content)) is not None:
-                yield FactRecord(record.offset, record.timestamp, fact, (fact.task_id, fact.agent_id))
+                yield FactRecord.of(record.offset, record.timestamp, fact)
 
 
 def _decoded(batch: Sequence[Record], unreadable: Unreadable) -> Iterator[tuple[Record, _Content]]:

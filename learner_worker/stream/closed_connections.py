@@ -1,4 +1,4 @@
-"""A closed connection is a broken connection, also on uvloop: the other place where aiokafka is patched.
+"""A closed connection is a broken connection, also on uvloop: one of two patches of aiokafka.
 
 Writing to a transport that has just closed raises RuntimeError on uvloop, where asyncio's own loop is silent.
 aiokafka does not take that for a broken connection. It ends the client's task for metadata, as when a broker
@@ -7,14 +7,12 @@ did that to a consumer (measured), which then had to be built anew a minute late
 """
 
 import functools
-import inspect
 from typing import Any
 
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError
 
-_METHOD = "send"
-_PARAMETERS = ["self", "request", "expect_response"]
+from learner_worker.stream.patching import replace_method
 
 
 def take_closed_for_broken() -> bool:
@@ -23,11 +21,7 @@ def take_closed_for_broken() -> bool:
     Returns:
         False if this aiokafka is built differently: it is left alone.
     """
-    method = getattr(AIOKafkaConnection, _METHOD, None)
-    if method is None or list(inspect.signature(method).parameters) != _PARAMETERS:
-        return False
-    setattr(AIOKafkaConnection, _METHOD, _guarded(method))
-    return True
+    return replace_method(AIOKafkaConnection, "send", ["self", "request", "expect_response"], _guarded)
 
 
 def _guarded(send: Any) -> Any:

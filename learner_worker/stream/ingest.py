@@ -24,7 +24,7 @@ from learner_worker.stream.connection import Connection
 from learner_worker.stream.membership import was_thrown_out
 from learner_worker.stream.outage import Outage, first_line
 from learner_worker.stream.ownership import Cut, Marks, Ownership, ShardT, StreamShard
-from learner_worker.stream.unreadable import Around, Gap, read_around
+from learner_worker.stream.unreadable import Around, Gap, read_around, seek
 from learner_worker.stream.watchdog import Reading, look
 from learner_worker.stream.writer import Writer
 
@@ -166,9 +166,15 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
 
     def _seek_back(self) -> None:
         """A poll that fails has moved past what it had already taken from other partitions."""
-        for partition in self.ownership.active:
-            shard = self.ownership.shards[Shard(partition.partition)]
-            self._consumer.seek(partition, shard.positions[TopicName(partition.topic)])
+        seek(self._consumer, self._positions())
+
+    def _positions(self) -> dict[TopicPartition, int]:
+        """The next offset of every partition that is being read."""
+        shards = self.ownership.shards
+        return {
+            partition: shards[Shard(partition.partition)].positions[TopicName(partition.topic)]
+            for partition in self.ownership.active
+        }
 
     async def _process(self, polled: Around, epoch: int) -> None:
         try:
@@ -587,12 +593,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
 
     async def reading(self) -> Reading:
         """How far the events are read, for the watchdog."""
-        shards = self.ownership.shards
-        positions = {
-            partition: shards[Shard(partition.partition)].positions[TopicName(partition.topic)]
-            for partition in self.ownership.active
-        }
-        return await look("events", self._consumer, positions, self._outage)
+        return await look("events", self._consumer, self._positions(), self._outage)
 
     # --- the end -----------------------------------------------------------------------------------------
 

@@ -141,9 +141,8 @@ class Lane:
                 await self._commit_now_and_then()
             except (KafkaError, TimeoutError) as error:
                 pause_seconds = self._outage.failed(_NAME, error)
-                await asyncio.sleep(
-                    min(pause_seconds, self._stall_seconds / 4)
-                )  # not to be taken for a stall
+                # Not so long that it would be taken for a stall.
+                await asyncio.sleep(min(pause_seconds, self._stall_seconds / 4))
             else:
                 self._outage.worked(_NAME)
 

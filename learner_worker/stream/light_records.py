@@ -1,4 +1,4 @@
-"""Lighter record objects from aiokafka, for a process that reads millions: one of two places that patch it.
+"""Lighter record objects from aiokafka, for a process that reads millions: one of two patches of it.
 
 aiokafka makes a dataclass of eleven fields of every record, and that was a twentieth of the time of an event,
 which is read as two records: itself and its fact. The seven fields that the learner reads (`records.Record`),
@@ -6,16 +6,13 @@ in a struct that the garbage collector never visits, take less (measured, with u
 instead of 1.8).
 """
 
-import inspect
 from typing import Any
 
 import msgspec
 from aiokafka.consumer.fetcher import PartitionRecords
 
+from learner_worker.stream.patching import replace_method
 from learner_worker.stream.records import Headers
-
-_METHOD = "_consumer_record"
-_PARAMETERS = ["self", "tp", "record"]
 
 
 class LightRecord(msgspec.Struct, gc=False):
@@ -27,7 +24,7 @@ class LightRecord(msgspec.Struct, gc=False):
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: Headers
+    headers: Headers = ()
 
 
 def use_light_records() -> bool:
@@ -36,11 +33,9 @@ def use_light_records() -> bool:
     Returns:
         False if this aiokafka is built differently: it goes on making its own records, which serve as well.
     """
-    method = getattr(PartitionRecords, _METHOD, None)
-    if method is None or list(inspect.signature(method).parameters) != _PARAMETERS:
-        return False
-    setattr(PartitionRecords, _METHOD, _light_record)
-    return True
+    return replace_method(
+        PartitionRecords, "_consumer_record", ["self", "tp", "record"], lambda _: _light_record
+    )
 
 
 def _light_record(_: PartitionRecords, tp: Any, record: Any) -> LightRecord:
