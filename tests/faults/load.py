@@ -152,29 +152,27 @@ def past_facts(count: int) -> Iterator[Fact]:
     """So many losing bids of long ago, all settled, spread over agents and shards."""
     close = Close(Micros(START_US), AgentId("somebody"), 1)
     for number in range(count):
-        task_id, agent_id = _past_key(number)
+        task_id, agent_id = TaskId(f"past-{number // _BIDDERS:09d}"), AgentId(f"veteran-{number % _VETERANS}")
         bid = Bid(Micros(START_US - number), 100 + number % 900, TOPICS[number % len(TOPICS)])
-        yield Fact(TaskId(task_id), AgentId(agent_id), close, bid)
+        yield Fact(task_id, agent_id, close, bid)
 
 
 def past_outcomes(count: int) -> dict[tuple[str, str], Outcome]:
     """What these facts amount to, as the model describes outcomes."""
-    return {
-        _past_key(number): Outcome(
+    outcomes = {}
+    for fact in past_facts(count):
+        assert fact.close is not None
+        assert fact.bid is not None
+        outcomes[str(fact.task_id), str(fact.agent_id)] = Outcome(
             won=False,
-            bid_sats=100 + number % 900,
-            description=TOPICS[number % len(TOPICS)],
+            bid_sats=fact.bid.bid_sats,
+            description=fact.bid.description,
             succeeded=None,
-            closed_at=START_US,
-            placed_at=START_US - number,
+            closed_at=fact.close.closed_at,
+            placed_at=fact.bid.placed_at,
             finished_at=None,
         )
-        for number in range(count)
-    }
-
-
-def _past_key(number: int) -> tuple[str, str]:
-    return f"past-{number // _BIDDERS:09d}", f"veteran-{number % _VETERANS}"
+    return outcomes
 
 
 async def preload(servers: str, names: TopicNames, partitions: int, outcomes: int) -> None:

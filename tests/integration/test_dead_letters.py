@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from learner_worker.contract.topics import HOP_HEADER, TopicName, TopicNames, To
 from learner_worker.errors import RecordError
 from learner_worker.stream.connection import Connection
 from learner_worker.stream.letters import Filter, letter_box
+from learner_worker.stream.light_records import LightRecord
 from learner_worker.stream.partitions import partitioner
-from learner_worker.stream.records import Headers, Outgoing, dead_letter
+from learner_worker.stream.records import Outgoing, dead_letter
 from learner_worker.stream.replay import Replay
 from tests import model
 from tests.acceptance.test_refusals import Ended, learner_worker
@@ -36,19 +36,6 @@ from tests.workers import (
 PARTITIONS = 4
 ROOMY = 4 * 1024 * 1024
 TIMES = ("placed_at", "closed_at", "finished_at")
-
-
-@dataclass(frozen=True)
-class Found:
-    """A record as a worker of another version would have found it."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
 
 
 async def test_letters_replayed_once_or_twice_give_the_models_outcomes(
@@ -197,7 +184,7 @@ def twice_wrong(event: model.Event, names: TopicNames, *, own_time: bool = True)
 def refused_before(event: model.Event, names: TopicNames, offset: int) -> Outgoing:
     """The dead letter of a good event, as a version that could not read it wrote it."""
     now_ms = round(time.time() * 1000)
-    record = Found(topic_of(event, names), 1, 1_000 + offset, now_ms, b"key", event.to_json())
+    record = LightRecord(topic_of(event, names), 1, 1_000 + offset, now_ms, b"key", event.to_json())
     return dead_letter(record, names.dead_letters, RecordError("invalid", "unknown to that version"))
 
 

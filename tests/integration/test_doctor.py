@@ -23,9 +23,10 @@ from learner_worker.doctor.examination import Check
 from learner_worker.doctor.findings import Finding, ok
 from learner_worker.errors import RecordError
 from learner_worker.settings import load_settings
+from learner_worker.stream.light_records import LightRecord
 from learner_worker.stream.records import dead_letter
 from tests.acceptance.test_refusals import learner_worker
-from tests.integration.test_dead_letters import Found, send
+from tests.integration.test_dead_letters import send
 from tests.swarm import swarm_history
 from tests.workers import create_topics, publish, running_worker
 
@@ -284,7 +285,7 @@ async def test_open_dead_letters_are_counted_until_they_are_handled(
     """Three letters: a warning with their reasons; dropped, there is none."""
     names = await create_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS)
     errors = [RecordError("invalid", "bad"), RecordError("invalid", "bad"), RecordError("empty", "nothing")]
-    found = [Found(names.bid_placed, 0, at, 0, b"k", b"v") for at in range(3)]
+    found = [LightRecord(names.bid_placed, 0, at, 0, b"k", b"v") for at in range(3)]
     await send(
         broker,
         [dead_letter(one, names.dead_letters, why) for one, why in zip(found, errors, strict=True)],

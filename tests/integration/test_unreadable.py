@@ -14,11 +14,12 @@ from learner_worker.brokers import Broker
 from learner_worker.client import LearnerClient
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import RecordError
+from learner_worker.stream.light_records import LightRecord
 from learner_worker.stream.partitions import partitioner
 from learner_worker.stream.records import dead_letter
 from tests import model
 from tests.acceptance.test_refusals import Ended, learner_worker
-from tests.integration.test_dead_letters import Found, send
+from tests.integration.test_dead_letters import send
 from tests.integration.test_state import Replica, change
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.model import Event
@@ -231,7 +232,7 @@ async def test_dead_letters_and_doctor_step_over_an_unreadable_record(
     servers = broker.bootstrap_servers
     names = await create_topics(servers, prefix, partitions=1)
     letter = dead_letter(
-        Found(names.bid_placed, 0, 1, 5, None, b"{}"), names.dead_letters, RecordError("invalid", "no")
+        LightRecord(names.bid_placed, 0, 1, 5, None, b"{}"), names.dead_letters, RecordError("invalid", "no")
     )
     await send(broker, [letter])
     first = await publish_with_poison(servers, names.dead_letters, 0, [b"no letter"], poisoned=1)

@@ -11,7 +11,7 @@ from learner_worker.domain.strategies import classic
 from learner_worker.errors import ClosedFileError, StateError
 from learner_worker.observability import Instruments
 from learner_worker.stages.advise import Advise
-from learner_worker.stages.answering import Answering
+from learner_worker.stages.answering import Answering, WhileRestoring
 from learner_worker.stages.learn import Agent
 from learner_worker.store.statements import AgentRow
 from learner_worker.stream.lane import Offsets
@@ -62,13 +62,11 @@ class FakeShard:
         return {agent_id: Agent(agent_id, AgentRow(), {}) for agent_id in ids}
 
 
-def answering_on(
-    shard: FakeShard, failures: list[StateError] | None = None
-) -> tuple[Any, FakeReplies, Offsets]:
-    """A worker that has just read one request about the shard's agent."""
-    replies, offsets = FakeReplies(), Offsets(0)
-    failures = [] if failures is None else failures
-    answering: Any = Answering(
+def answering_with(
+    replies: FakeReplies, failures: list[StateError], while_restoring: WhileRestoring = "wait"
+) -> Any:
+    """What answers the requests of one shard, not yet its own."""
+    return Answering(
         replies=replies,  # type: ignore[arg-type]
         topics=TOPICS,
         reply_topics=ReplyTopics(TOPICS.reply_patterns, ()),
@@ -76,9 +74,17 @@ def answering_on(
         advise=Advise("classic", classic),
         instruments=Instruments(),
         ttl_micros=10_000_000,
-        while_restoring="wait",
+        while_restoring=while_restoring,
         on_failure=failures.append,
     )
+
+
+def answering_on(
+    shard: FakeShard, failures: list[StateError] | None = None
+) -> tuple[Any, FakeReplies, Offsets]:
+    """A worker that has just read one request about the shard's agent."""
+    replies, offsets = FakeReplies(), Offsets(0)
+    answering = answering_with(replies, [] if failures is None else failures)
     answering.own({SHARD: shard}, frozenset({SHARD}))
     record = Unreadable(TOPICS.requests, SHARD, 0, int(time.time() * 1000), b"ann", REQUEST)
     offsets.begin(0)

@@ -1,6 +1,5 @@
 """Dead letters taken apart again, and the marks beside them."""
 
-from dataclasses import dataclass
 from typing import cast
 
 import pytest
@@ -9,33 +8,21 @@ from learner_worker.commands.printing import escaped, moment_ms, shown_time
 from learner_worker.contract.topics import HOP_HEADER, TopicName
 from learner_worker.errors import RecordError
 from learner_worker.stream.letters import Filter, LetterId, letter_of, mark, mark_of
-from learner_worker.stream.records import TRUNCATED_BYTES, Headers, Outgoing, dead_letter
+from learner_worker.stream.light_records import LightRecord
+from learner_worker.stream.records import TRUNCATED_BYTES, Outgoing, dead_letter
 
 DEAD_LETTERS = TopicName("learner-dead-letters")
 
 
-@dataclass(frozen=True)
-class Lying:
-    """A record where it lies."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
-
-
-def lying(record: Outgoing) -> Lying:
+def lying(record: Outgoing) -> LightRecord:
     """A written record, as it is read back from partition 3."""
-    return Lying(record.topic, 3, 17, 5_000, record.key, record.value, record.headers)
+    return LightRecord(record.topic, 3, 17, 5_000, record.key, record.value, record.headers)
 
 
 def test_a_letter_gives_back_everything_its_original_was() -> None:
     """Origin, time, key, value and own headers come back; what the learner added does not."""
     headers = [("trace", b"\x00"), (HOP_HEADER, b"bid-placed"), ("learner-origin", b"bid-placed/1/2")]
-    original = Lying("learner-rerouted", 5, 8, 1_234, b"key", b"value", headers)
+    original = LightRecord("learner-rerouted", 5, 8, 1_234, b"key", b"value", headers)
     letter = letter_of(
         lying(dead_letter(original, DEAD_LETTERS, RecordError("wrong-partition", "moved once")))
     )
@@ -49,7 +36,7 @@ def test_a_letter_gives_back_everything_its_original_was() -> None:
 
 def test_a_cut_off_letter_knows_how_long_it_was() -> None:
     """The truncation and the length before it are read back."""
-    original = Lying("bid-placed", 0, 0, 0, None, b"v" * (TRUNCATED_BYTES + 1))
+    original = LightRecord("bid-placed", 0, 0, 0, None, b"v" * (TRUNCATED_BYTES + 1))
     cut = dead_letter(original, DEAD_LETTERS, RecordError("too-large", "too large"), truncate=True)
     letter = letter_of(lying(cut))
     assert letter is not None
@@ -59,7 +46,7 @@ def test_a_cut_off_letter_knows_how_long_it_was() -> None:
 def test_an_originals_headers_cannot_pretend() -> None:
     """Headers named as the learner's own neither truncate a letter, nor change its reason, nor mark any."""
     pretended = [("learner-reason", b"fine"), ("learner-truncated", b"9"), ("learner-replayed", b"0/0")]
-    original = Lying("bid-placed", 0, 0, 0, b"key", b"value", pretended)
+    original = LightRecord("bid-placed", 0, 0, 0, b"key", b"value", pretended)
     record = lying(dead_letter(original, DEAD_LETTERS, RecordError("invalid", "bad")))
     letter = letter_of(record)
     assert letter is not None
@@ -69,7 +56,7 @@ def test_an_originals_headers_cannot_pretend() -> None:
 def test_a_length_from_outside_hides_no_letter() -> None:
     """An original that ends with the header for cut-off letters, null or no number, is a whole letter."""
     for length in (b"", b"much", b"9"):
-        original = Lying(
+        original = LightRecord(
             "bid-placed", 0, 0, 0, b"key", b"value", [("a", b"b"), ("learner-truncated", length)]
         )
         letter = letter_of(lying(dead_letter(original, DEAD_LETTERS, RecordError("invalid", "bad"))))
@@ -87,18 +74,18 @@ def test_a_mark_names_its_letter_and_lies_on_its_partition() -> None:
 
 def test_what_others_put_into_the_topic_is_neither() -> None:
     """A record without the learner's headers, or with broken ones, is stepped over."""
-    strange = Lying(DEAD_LETTERS, 0, 0, 0, None, b"x", [("learner-reason", b"invalid")])
+    strange = LightRecord(DEAD_LETTERS, 0, 0, 0, None, b"x", [("learner-reason", b"invalid")])
     assert (letter_of(strange), mark_of(strange)) == (None, None)
     null = cast("bytes", None)  # as Kafka allows
     nulls = [(name, null) for name, _ in dead_letter(strange, DEAD_LETTERS, RecordError("", "")).headers]
     for headers in ([("learner-dropped", b"first")], [("learner-dropped", null)], nulls):
-        broken = Lying(DEAD_LETTERS, 0, 0, 0, None, b"x", headers)
+        broken = LightRecord(DEAD_LETTERS, 0, 0, 0, None, b"x", headers)
         assert (letter_of(broken), mark_of(broken)) == (None, None)
 
 
 def test_a_filter_takes_what_matches_in_every_part() -> None:
     """Reason, topic, times and names: all must match; an empty filter takes everything."""
-    original = Lying("bid-placed", 0, 0, 0, b"k", b"v")
+    original = LightRecord("bid-placed", 0, 0, 0, b"k", b"v")
     letter = letter_of(lying(dead_letter(original, DEAD_LETTERS, RecordError("invalid", "bad"))))
     assert letter is not None
     assert Filter().matches(letter)

@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 
 from learner_worker.contract.fields import Shard
-from learner_worker.contract.topics import ReplyTopics
-from learner_worker.domain.strategies import classic
 from learner_worker.errors import StateError
-from learner_worker.observability import Instruments
-from learner_worker.stages.advise import Advise
-from learner_worker.stages.answering import Answering, WhileRestoring
+from learner_worker.stages.answering import WhileRestoring
 from learner_worker.stream.lane import Offsets
 from learner_worker.stream.records import Unreadable
-from tests.unit.test_handover_of_requests import REQUEST, SHARD, TOPICS, FakeReplies, FakeShard
+from tests.unit.test_handover_of_requests import (
+    REQUEST,
+    SHARD,
+    TOPICS,
+    FakeReplies,
+    FakeShard,
+    answering_with,
+)
 
 NOW_MS = 1_767_225_600_000
 TTL_MS = 10_000
@@ -27,22 +30,11 @@ class Lane:
     """Requests to one shard, which is being restored, and what is replied to them."""
 
     def __init__(self, while_restoring: WhileRestoring) -> None:
-        self.shard = FakeShard()
-        self.shard.restored = False
+        self.shard = FakeShard(restored=False)
         self.failures: list[StateError] = []
         self.offsets = Offsets(0)
         self._replies = FakeReplies()
-        self._answering: Any = Answering(
-            replies=self._replies,  # type: ignore[arg-type]
-            topics=TOPICS,
-            reply_topics=ReplyTopics(TOPICS.reply_patterns, ()),
-            partition_of=lambda _: SHARD,
-            advise=Advise("classic", classic),
-            instruments=Instruments(),
-            ttl_micros=TTL_MS * 1_000,
-            while_restoring=while_restoring,
-            on_failure=self.failures.append,
-        )
+        self._answering = answering_with(self._replies, self.failures, while_restoring)
         self.own({SHARD: self.shard})
         self._asked = 0
 
