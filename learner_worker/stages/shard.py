@@ -268,7 +268,7 @@ class ShardState:
             results: Counter[str] = Counter()
             for record in chunk:
                 results[self._settle_record(record, kind)] += 1
-                self.positions[topic] = record.offset + 1
+            self.positions[topic] = chunk[-1].offset + 1
             for result, count in results.items():
                 self._around.instruments.events.labels(topic, result).inc(count)
             self._count_facts()
@@ -282,7 +282,8 @@ class ShardState:
             event = read_event(event_kind, record.value)
             right = self._around.partition_of(event.task_id)
             if right == self.number:
-                self._send(self._facts(event, record))
+                if facts := self._facts(event, record):  # of most bids there are none: they wait for a close
+                    self._send(facts)
                 return "settled"
             _require_first_move(hop, right)
         except RecordError as error:
@@ -306,10 +307,12 @@ class ShardState:
 
     def _send(self, facts: Sequence[Fact]) -> None:
         around = self._around
-        for fact in self.retention.living(facts):
+        append, partition_of, topic = around.outbox.append, around.partition_of, around.topics.outcomes
+        left = self.retention.living(facts)
+        for fact in left:
             key, value = encode_fact(fact)
-            around.outbox.append(around.topics.outcomes, around.partition_of(fact.agent_id), key, value)
-            self._sent += 1
+            append(topic, partition_of(fact.agent_id), key, value)
+        self._sent += len(left)
 
     def _count_facts(self) -> None:
         """Tells operators of the facts sent since: for each of them it would cost a microsecond."""
