@@ -42,7 +42,12 @@ def keywords_of(text: str) -> list[str]:
 
 def in_order(tallies: Iterable[tuple[str, Tally]]) -> list[tuple[str, Tally]]:
     """Learned keywords by net descending, then wins descending, then keyword."""
-    return sorted(tallies, key=lambda item: (-item[1].net, -item[1].wins, item[0]))
+    return sorted(tallies, key=_place)
+
+
+def _place(item: tuple[str, Tally]) -> tuple[int, int, str]:
+    keyword, (wins, failures) = item
+    return failures - wins, -wins, keyword
 
 
 def strongest(tallies: Mapping[str, Tally], count: int = STRONGEST) -> list[tuple[str, Tally]]:

@@ -105,8 +105,8 @@ class Agent:
             avg_winning_bid_sats=metrics.avg_winning_bid_sats,
             agent_id=self.agent_id,
             learned_keywords=[
-                KeywordTally(keyword, tally.wins, tally.failures, tally.net)
-                for keyword, tally in strongest(self.tallies)
+                KeywordTally(keyword, wins, failures, wins - failures)
+                for keyword, (wins, failures) in strongest(self.tallies)
             ],
             as_of=self.as_of,
             outcome_offset=self.row.outcome_offset,
