@@ -42,7 +42,7 @@ class Sent:
         headers: Headers = (),  # noqa: ARG002
     ) -> None:
         self.sends[topic] += 1
-        if value is not None:
+        if topic == TOPICS.outcomes and value is not None:
             self.facts.append(decode_fact(value))
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:  # noqa: ARG002
