@@ -6,6 +6,7 @@ Another section is a function from the options to rows, and a line in `SECTIONS`
 import asyncio
 import itertools
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,8 @@ _KAFKA_AWAY_SECONDS = 120.0
 _SEEDS_A_TASK = 50
 _ABLATION_SEEDS = 400
 _PROCESSES = 2
+_SIMULATION_BYTES = 4 * 2**30
+"""Of address space for each process that simulates: a world that never ends would take the machine's."""
 _SHOWN_SEEDS = 10
 _SHOWN_CHARACTERS = 3_000
 _FOLLOWED_SECONDS = 600.0
@@ -266,13 +269,20 @@ def simulation(options: Options) -> list[Row]:
         for start in range(0, count, _SEEDS_A_TASK)
     ]
     failing: list[str] = []
-    with ProcessPoolExecutor(_PROCESSES) as processes:
+    with _simulating() as processes:
         for number, found in enumerate(processes.map(failing_seeds, *zip(*chunks, strict=True)), 1):
             failing += found
             if number % 20 == 0:
                 options.say(f"simulation: {number} of {len(chunks)} parts, {len(failing)} seeds fail")
     notes = [*(f"{kind}: {count:,} seeds" for kind, count in shared.items()), f"{len(failing)} seeds fail"]
     return [Row("simulation", options.simulation_seeds, notes=notes, failures=failing[:_SHOWN_SEEDS])]
+
+
+def _simulating() -> ProcessPoolExecutor:
+    limits = (_SIMULATION_BYTES, _SIMULATION_BYTES)
+    return ProcessPoolExecutor(
+        _PROCESSES, initializer=resource.setrlimit, initargs=(resource.RLIMIT_AS, limits)
+    )
 
 
 def failing_seeds(kind: str, seeds: range) -> list[str]:
@@ -289,15 +299,22 @@ def failing_seeds(kind: str, seeds: range) -> list[str]:
 
 def ablations(options: Options) -> list[Row]:
     """Every safeguard taken out in turn: who notices."""
-    names = list(ablation.ABLATIONS)
-    with ProcessPoolExecutor(_PROCESSES) as processes:
-        found = list(processes.map(ablation.noticed, names, itertools.repeat(_ABLATION_SEEDS)))
+    names, found = list(ablation.ABLATIONS), list[ablation.Noticed]()
+    with _simulating() as processes:
+        for noticed in processes.map(ablation.noticed, names, itertools.repeat(_ABLATION_SEEDS)):
+            options.say(f"ablation: without {names[len(found)]}: {noticed}")
+            found.append(noticed)
     notes = [f"who fails without, of {_ABLATION_SEEDS} seeds of each kind and all directed sequences"]
     notes += [f"{name}: {noticed}" for name, noticed in zip(names, found, strict=True)]
     failures = [
         f"nothing notices the loss of: {name}"
         for name, noticed in zip(names, found, strict=True)
         if not noticed
+    ]
+    failures += [
+        f"nothing works with what replaces: {name}"
+        for name, noticed in zip(names, found, strict=True)
+        if noticed.is_broken
     ]
     return [Row("safeguards taken out", len(names), notes=notes, failures=failures)]
 
