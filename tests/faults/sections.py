@@ -299,24 +299,19 @@ def failing_seeds(kind: str, seeds: range) -> list[str]:
 
 def ablations(options: Options) -> list[Row]:
     """Every safeguard taken out in turn: who notices."""
-    names, found = list(ablation.ABLATIONS), list[ablation.Noticed]()
+    found: dict[str, ablation.Noticed] = {}
     with _simulating() as processes:
-        for noticed in processes.map(ablation.noticed, names, itertools.repeat(_ABLATION_SEEDS)):
-            options.say(f"ablation: without {names[len(found)]}: {noticed}")
-            found.append(noticed)
+        counted = processes.map(ablation.noticed, ablation.ABLATIONS, itertools.repeat(_ABLATION_SEEDS))
+        for name, noticed in zip(ablation.ABLATIONS, counted, strict=True):
+            options.say(f"ablation: without {name}: {noticed}")
+            found[name] = noticed
     notes = [f"who fails without, of {_ABLATION_SEEDS} seeds of each kind and all directed sequences"]
-    notes += [f"{name}: {noticed}" for name, noticed in zip(names, found, strict=True)]
-    failures = [
-        f"nothing notices the loss of: {name}"
-        for name, noticed in zip(names, found, strict=True)
-        if not noticed
-    ]
+    notes += [f"{name}: {noticed}" for name, noticed in found.items()]
+    failures = [f"nothing notices the loss of: {name}" for name, noticed in found.items() if not noticed]
     failures += [
-        f"nothing works with what replaces: {name}"
-        for name, noticed in zip(names, found, strict=True)
-        if noticed.is_broken
+        f"nothing works with what replaces: {name}" for name, noticed in found.items() if noticed.is_broken
     ]
-    return [Row("safeguards taken out", len(names), notes=notes, failures=failures)]
+    return [Row("safeguards taken out", len(found), notes=notes, failures=failures)]
 
 
 # --- whatever others may write ---------------------------------------------------------------------------
