@@ -58,19 +58,19 @@ def main(
             stage = Stage(broker, folder, turns, scale, _say)
             for name in only or SECTIONS:
                 figures += _measured(name, stage)
+                report.write_json(  # after each: hours later something may end the run
+                    results / "figures.json",
+                    figures,
+                    broker=broker.description,
+                    turns=turns,
+                    scale=scale,
+                    seconds=time.monotonic() - began,
+                )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     title = f"{broker.description}, {turns} turns, sizes x {scale:g}"
     _show(figures, title)
     seconds = time.monotonic() - began
-    report.write_json(
-        results / "figures.json",
-        figures,
-        broker=broker.description,
-        turns=turns,
-        scale=scale,
-        seconds=seconds,
-    )
     write_picture(results / "figures.svg", figures, title)
     if write:
         report.write_page(_PAGE, figures, title)
