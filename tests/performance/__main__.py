@@ -53,22 +53,25 @@ def main(
     if kind is BrokerKind.EMBEDDED and not embedded:
         _say(f"not on Apache Kafka. {why_not(BrokerKind.KAFKA)}")
     figures: list[Figure] = []
+    description = ""
     try:
-        with running_broker(kind, data_dir=folder / "broker", log=_say) as broker:
-            stage = Stage(broker, folder, turns, scale, _say)
-            for name in only or SECTIONS:
-                figures += _measured(name, stage)
-                report.write_json(  # after each: hours later something may end the run
-                    results / "figures.json",
-                    figures,
-                    broker=broker.description,
-                    turns=turns,
-                    scale=scale,
-                    seconds=time.monotonic() - began,
-                )
+        for name in only or SECTIONS:
+            place = folder / name
+            with running_broker(kind, data_dir=place / "broker", log=_say) as broker:
+                description = broker.description
+                figures += _measured(name, Stage(broker, place, turns, scale, _say))
+            shutil.rmtree(place, ignore_errors=True)
+            report.write_json(  # after each: hours later something may end the run
+                results / "figures.json",
+                figures,
+                broker=description,
+                turns=turns,
+                scale=scale,
+                seconds=time.monotonic() - began,
+            )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    title = f"{broker.description}, {turns} turns, sizes x {scale:g}"
+    title = f"{description}, {turns} turns, sizes x {scale:g}"
     _show(figures, title)
     seconds = time.monotonic() - began
     write_picture(results / "figures.svg", figures, title)

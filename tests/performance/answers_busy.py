@@ -6,10 +6,12 @@ import shutil
 import time
 from dataclasses import dataclass
 
+from learner_worker.stream.cluster import Cluster, connected
+from learner_worker.stream.connection import Connection
 from tests.performance.answers_idle import all_answered, asking, running_echo
 from tests.performance.figures import Better, Figure, Goal
 from tests.performance.load import Auctions, preload_auctions, recent_auctions
-from tests.performance.progress import done_by_group
+from tests.performance.progress import Watched, done_by_group
 from tests.performance.readings import percentile, reading
 from tests.performance.stage import PARTITIONS, Setting, Stage, in_turns, last_words, said_ready
 from tests.performance.whole_way import watched_of
@@ -25,10 +27,16 @@ INGEST_GOAL = Goal(Better.MORE, 0.8)
 _STALLS = "learner_loop_stall_seconds_bucket"
 _WARM_SECONDS = 3.0
 _CLIENT_SECONDS = 2.0
+_LOOK_SECONDS = 0.1
+"""Each look costs broker and worker something, and the questions are being timed."""
 
 
 class DrainedError(Exception):
     """The backlog was worked off before the questions were asked: a larger one is needed."""
+
+
+class SilentError(Exception):
+    """The worker's own measures could not be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,23 +169,24 @@ async def _rate(stage: Stage, setting: Setting, seconds: float) -> float:
         DrainedError: nothing was left to do.
     """
     watched = watched_of(setting)
-    began, before = await _next_commit(stage, setting)
-    await asyncio.sleep(max(0.0, seconds - (time.perf_counter() - began)))
-    ended, after = await _next_commit(stage, setting)
+    async with connected(Connection(stage.servers), patience_seconds=30) as cluster:
+        began, before = await _next_commit(cluster, watched)
+        await asyncio.sleep(max(0.0, seconds - (time.perf_counter() - began)))
+        ended, after = await _next_commit(cluster, watched)
     if after <= before:
         raise DrainedError(f"{watched.group_id} has worked off its backlog")
     return (after - before) / (ended - began)
 
 
-async def _next_commit(stage: Stage, setting: Setting) -> tuple[float, int]:
+async def _next_commit(cluster: Cluster, watched: Watched) -> tuple[float, int]:
     """When the group commits next, and how many records it has then done in all."""
-    before = done = await done_by_group(stage.servers, watched_of(setting))
+    before = done = await done_by_group(cluster, watched)
     deadline = time.perf_counter() + 30
     while done == before:
         if time.perf_counter() > deadline:
             raise DrainedError("nothing was committed for 30 s")
-        await asyncio.sleep(0.02)
-        done = await done_by_group(stage.servers, watched_of(setting))
+        await asyncio.sleep(_LOOK_SECONDS)
+        done = await done_by_group(cluster, watched)
     return time.perf_counter(), done
 
 
@@ -189,6 +198,8 @@ async def _stalls(worker: WorkerProcess) -> dict[float, float]:
         if line.startswith(_STALLS):
             bound = line.split('le="')[1].split('"')[0]
             found[float(bound) * 1000] = float(line.rsplit(" ", 1)[1])
+    if not found:
+        raise SilentError("the worker said nothing of its event loop's stalls")
     return found
 
 

@@ -22,7 +22,6 @@ from tests.performance.readings import percentile
 _POLL_MS = 50
 _TICK_SECONDS = 0.002
 _PATIENCE_SECONDS = 10.0
-_LAST_SECONDS = 2.0
 _ERROR_HEADER = "learner-error"
 _PACES = (
     250,
@@ -179,10 +178,10 @@ async def steady(
 ) -> dict[str, Any]:
     """So many requests a second, whether or not anything comes back."""
     await _at_rate(asker, rate, warm_up_seconds)
-    await asker.quiet(_LAST_SECONDS)
+    await asker.quiet(_PATIENCE_SECONDS)
     asker.heard()
     await _at_rate(asker, rate, seconds)
-    await asker.quiet(_LAST_SECONDS)
+    await asker.quiet(_PATIENCE_SECONDS)
     return asker.heard().as_json()
 
 
@@ -204,7 +203,7 @@ async def most(asker: Asker, *, limit_ms: float, seconds: float) -> dict[str, An
     good, bad = 0.0, 0.0
     steps: list[dict[str, float]] = []
     await _at_rate(asker, _PACES[0], 1.0)
-    await asker.quiet(_LAST_SECONDS)
+    await asker.quiet(_PATIENCE_SECONDS)
     for rate in _PACES:
         if await _holds(asker, rate, limit_ms, seconds, steps):
             good = rate
@@ -225,7 +224,7 @@ async def _holds(
 ) -> bool:
     asker.heard()
     await _at_rate(asker, rate, seconds)
-    await asker.quiet(_LAST_SECONDS)
+    await asker.quiet(_PATIENCE_SECONDS)
     heard = asker.heard()
     p99 = percentile(heard.latencies_ms, 99) if heard.latencies_ms else float("inf")
     missing = heard.refused + heard.unanswered

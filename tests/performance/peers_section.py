@@ -1,5 +1,6 @@
 """Other ways to do the same job, each as far as it can, in an environment of their own."""
 
+import functools
 import json
 import shutil
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from tests.interop.projects import ProjectError, PythonProject, run
 from tests.performance.figures import Better, Figure, Goal
 from tests.performance.load import Auctions, preload_auctions, recent_auctions
 from tests.performance.readings import Reading, reading
-from tests.performance.stage import PARTITIONS, Setting, Stage
+from tests.performance.stage import PARTITIONS, Setting, Stage, in_turns
 from tests.performance.whole_way import worker_run
 
 SECTION = "peers"
@@ -74,15 +75,20 @@ async def measure(stage: Stage) -> list[Figure]:
     ours: list[float] = []
     rates: dict[str, list[float]] = {peer.program: [] for peer in PEERS}
     broken: dict[str, str] = {}
-    for _ in range(stage.turns):
+
+    async def worker() -> None:
         ours.append((await worker_run(stage, full.setting, full.auctions)).rate)
-        for peer in PEERS:
-            if peer.program not in broken:
-                try:
-                    rates[peer.program].append(await _rate_of(stage, peer, small if peer.slow else full))
-                except ProjectError as error:
-                    broken[peer.program] = str(error)
-                    stage.say(f"{peer.name} does not work: {error}")
+
+    async def measured(peer: Peer) -> None:
+        if peer.program in broken:
+            return
+        try:
+            rates[peer.program].append(await _rate_of(stage, peer, small if peer.slow else full))
+        except (ProjectError, ValueError, LookupError) as error:  # it failed, or said nothing of use
+            broken[peer.program] = repr(error)
+            stage.say(f"{peer.name} does not work: {error!r}")
+
+    await in_turns(stage.turns, worker, *(functools.partial(measured, peer) for peer in PEERS))
     return [
         _unmeasured(peer, broken[peer.program])
         if peer.program in broken

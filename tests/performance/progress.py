@@ -106,10 +106,9 @@ async def course_of(servers: str, watched: Watched, workers: Sequence[WorkerProc
             _require_moving(workers, now - moved)
 
 
-async def done_by_group(servers: str, watched: Watched) -> int:
+async def done_by_group(cluster: Cluster, watched: Watched) -> int:
     """How many records of the watched topics a group has committed in all."""
-    async with connected(Connection(servers), patience_seconds=30) as cluster:
-        committed = await _committed(cluster, watched.group_id)
+    committed = await _committed(cluster, watched.group_id)
     return sum(committed[topic] for topic in (*watched.sources, watched.outcomes))
 
 
