@@ -22,7 +22,7 @@ AGENTS = 100_000
 BIDS = 200_000
 INGEST_GOAL = Goal(Better.MORE, 0.6, 0.85)
 MEMORY_GOAL = Goal(Better.LESS, 400, 250)
-_MEBIBYTE = 2**20
+_MEGABYTE = 1e6
 _AT_ONCE = 200
 _NOTE = "the state was written by the store's own code, not by a worker"
 
@@ -66,12 +66,12 @@ async def measure_memory(stage: Stage) -> list[Figure]:
     """Resident memory with every agent in the cache."""
     agents = stage.scaled(AGENTS, least=1_000)
     holder = await _Holder.filled(stage, stage.scaled(MANY), agents)
-    mebibytes = []
+    megabytes = []
     fresh: list[float] = []
     for _ in range(stage.turns):
-        started, full = await holder.resident_mebibytes(agents)
+        started, full = await holder.resident_megabytes(agents)
         fresh.append(started)
-        mebibytes.append(full)
+        megabytes.append(full)
     holder.remove()
     sizes = {"outcomes": holder.outcomes, "agents": agents, "keywords_each": KEYWORDS}
     return [
@@ -79,7 +79,7 @@ async def measure_memory(stage: Stage) -> list[Figure]:
             MEMORY_SECTION,
             f"resident with {agents:,} agents cached, {holder.outcomes:,} outcomes on disk",
             "MB",
-            reading(mebibytes),
+            reading(megabytes),
             goal=stage.full_size_goal(MEMORY_GOAL),
             sizes=sizes,
             notes=[_NOTE, f"ready, before any agent was asked about: {reading(fresh).median:.0f} MB"],
@@ -122,7 +122,7 @@ class _Holder:
         stage.say(f"with {self.outcomes:,} held: {rate:,.0f} events/s")
         return rate
 
-    async def resident_mebibytes(self, agents: int) -> tuple[float, float]:
+    async def resident_megabytes(self, agents: int) -> tuple[float, float]:
         """What a worker holds when it is ready, and after it was asked about every agent.
 
         Raises:
@@ -130,9 +130,9 @@ class _Holder:
         """
         stage = self._stage
         async with stage.worker(self._setting, self._state_dir) as worker:
-            ready = resident_bytes(worker) / _MEBIBYTE
+            ready = resident_bytes(worker) / _MEGABYTE
             said = await asking(stage, self._setting, "every_agent", agents=agents, at_once=_AT_ONCE)
-            full = resident_bytes(worker) / _MEBIBYTE
+            full = resident_bytes(worker) / _MEGABYTE
             await worker.stop()
         if said["answered"] != agents:
             raise UncachedError(f"{said} of {agents:,}")
