@@ -35,7 +35,7 @@ class DrainedError(Exception):
     """The backlog was worked off before the questions were asked: a larger one is needed."""
 
 
-class SilentError(Exception):
+class UnmeasuredError(Exception):
     """The worker's own measures could not be had."""
 
 
@@ -199,7 +199,7 @@ async def _stalls(worker: WorkerProcess) -> dict[float, float]:
             bound = line.split('le="')[1].split('"')[0]
             found[float(bound) * 1000] = float(line.rsplit(" ", 1)[1])
     if not found:
-        raise SilentError("the worker said nothing of its event loop's stalls")
+        raise UnmeasuredError("the worker said nothing of its event loop's stalls")
     return found
 
 
