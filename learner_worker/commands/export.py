@@ -24,6 +24,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
+import msgspec
+
 from learner_worker.contract.codec import encode_message
 from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.contract.times import Micros, format_time
@@ -87,7 +89,7 @@ def json_lines(history: History, suggestion: SuggestBidReply | None) -> Iterator
 def _metrics(agent: Agent) -> dict[str, Any]:
     return {
         "agent_id": agent.agent_id,
-        **agent_metrics(agent.metrics).model_dump(),
+        **msgspec.structs.asdict(agent_metrics(agent.metrics)),
         "as_of": agent.as_of,
     }
 

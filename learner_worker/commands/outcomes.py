@@ -19,6 +19,7 @@ from learner_worker.commands.printing import advice_lines, escaped, keywords_tab
 from learner_worker.contract.codec import readable_id
 from learner_worker.contract.fields import MAX_DESCRIPTION_CHARACTERS, MAX_SATS, AgentId
 from learner_worker.contract.suggestions import SuggestBidReply, SuggestBidRequest
+from learner_worker.contract.written import encode_reply
 from learner_worker.domain.keywords import STRONGEST
 from learner_worker.domain.outcomes import Outcome
 from learner_worker.domain.strategies import STRATEGIES
@@ -158,7 +159,8 @@ def _suggestion(
     """What a worker would answer."""
     if request is None:
         return None
-    return Advise(settings.strategy, STRATEGIES[settings.strategy]).answer(request, agent)
+    reply = Advise(settings.strategy, STRATEGIES[settings.strategy]).answer(request, agent)
+    return SuggestBidReply.model_validate_json(encode_reply(reply))
 
 
 # --- what is printed ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from learner_worker.contract.suggestions import LearnedKeyword, SuggestBidReply
 from learner_worker.contract.times import parse_time
+from learner_worker.contract.written import KeywordTally
 from learner_worker.stream.unreadable import Gap
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
@@ -85,7 +86,7 @@ def echo_gap(gap: Gap) -> None:
     click.echo(str(gap), err=True)
 
 
-def keywords_table(keywords: Iterable[LearnedKeyword]) -> Table:
+def keywords_table(keywords: Iterable[LearnedKeyword | KeywordTally]) -> Table:
     """Learned keywords in their order; a word has no longest length, so long ones are cut off."""
     table = Table("keyword", "wins", "failures", "net", box=None, pad_edge=False)
     for word in keywords:

@@ -1,8 +1,5 @@
 """Bytes to messages and back: size first, then the registry's frame, then strict JSON."""
 
-from collections.abc import Callable
-from typing import Final
-
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
@@ -100,39 +97,6 @@ def encode_message(
 ) -> bytes:
     """A message as JSON; fields that were never set are left out."""
     return message.__pydantic_serializer__.to_json(message, exclude_unset=True)
-
-
-class KeywordTally(msgspec.Struct, frozen=True, gc=False):
-    """A `LearnedKeyword`, as the worker writes it."""
-
-    keyword: str
-    wins: int
-    failures: int
-    net: int
-
-
-class MetricsRecord(msgspec.Struct, frozen=True, gc=False):
-    """An `AgentMetricsRecord`, as the worker writes it: that model says what is in it.
-
-    Every checkpoint writes one for each agent that changed. Of 40 keywords it takes a ninth of the model's
-    time (measured: 7 µs instead of 65).
-    """
-
-    total_bids: int
-    auctions_won: int
-    tasks_completed: int
-    tasks_failed: int
-    win_rate: float
-    success_rate: float
-    avg_winning_bid_sats: float
-    agent_id: AgentId
-    learned_keywords: list[KeywordTally]
-    as_of: str | None
-    outcome_offset: int
-
-
-encode_metrics: Final[Callable[[MetricsRecord], bytes]] = msgspec.json.Encoder().encode
-"""A metrics record as JSON."""
 
 
 class MetricsContent(msgspec.Struct, frozen=True):

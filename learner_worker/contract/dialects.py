@@ -8,8 +8,9 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from learner_worker.contract.suggestions import ReplyError
 from learner_worker.contract.topics import TopicName
@@ -55,8 +56,7 @@ REQUEST_HEADERS: Final[Mapping[Dialect, tuple[str, str, str]]] = dict(_FAMILIES)
 """A request's headers: correlation id, reply topic, reply partition; the first dialect present counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyAddress:
+class ReplyAddress(msgspec.Struct, frozen=True, gc=False):
     """Where a reply goes, and the bytes that tell the asker which request it answers."""
 
     dialect: Dialect

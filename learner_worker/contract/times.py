@@ -14,6 +14,7 @@ _RFC3339 = re.compile(
     r"(?:[Zz]|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))",
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_UTC = datetime(1970, 1, 1)  # noqa: DTZ001 (printed as UTC, without its offset)
 _EPOCH_ORDINAL = _EPOCH.toordinal()
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 _LEAP_SECOND = 60
@@ -80,8 +81,8 @@ def _offset_minutes(sign: str | None, hour: str | None, minute: str | None) -> i
 
 def format_time(micros: Micros) -> str:
     """The time as RFC 3339 text in UTC with six decimals, as `2026-01-31T12:00:00.000000Z`."""
-    moment = _EPOCH + timedelta(microseconds=micros)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond:06d}Z"
+    moment = _EPOCH_UTC + timedelta(microseconds=micros)
+    return f"{moment.isoformat(timespec='microseconds')}Z"
 
 
 def record_micros(timestamp_ms: int) -> Micros:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from learner_worker.contract.fields import MAX_SATS
-from learner_worker.contract.suggestions import Rule
+from learner_worker.contract.written import Advice
 from learner_worker.domain.keywords import Tally, keywords_of
 from learner_worker.domain.metrics import Metrics
 
@@ -13,15 +13,6 @@ _MIN_RESULTS = 2
 _MIN_KEYWORD_RESULTS = 2
 _EASY_WIN_RATE, _RARE_WIN_RATE = 0.8, 0.2
 _WEAK_SUCCESS_RATE, _STRONG_SUCCESS_RATE = 0.5, 0.8
-_NO_TALLY = Tally()
-
-
-class Advice(NamedTuple):
-    """One rule that applies: the factor is multiplied by `multiplier`."""
-
-    rule: Rule
-    multiplier: float
-    reason: str
 
 
 class Suggestion(NamedTuple):
@@ -62,31 +53,44 @@ def _classic_advice(metrics: Metrics, tallies: Mapping[str, Tally], description:
 
 
 def _on_wins(metrics: Metrics) -> Iterator[Advice]:
-    record = f"won {metrics.auctions_won} of {_count(metrics.total_bids, 'auction')}"
     if metrics.win_rate > _EASY_WIN_RATE:
-        yield Advice("win_rate_high", 1.15, f"{record}: wins too easily, ask for more")
+        yield Advice("win_rate_high", 1.15, f"{_wins(metrics)}: wins too easily, ask for more")
     elif metrics.win_rate < _RARE_WIN_RATE:
-        yield Advice("win_rate_low", 0.85, f"{record}: be more competitive")
+        yield Advice("win_rate_low", 0.85, f"{_wins(metrics)}: be more competitive")
+
+
+def _wins(metrics: Metrics) -> str:
+    return f"won {metrics.auctions_won} of {_count(metrics.total_bids, 'auction')}"
 
 
 def _on_success(metrics: Metrics) -> Iterator[Advice]:
-    record = f"completed {metrics.tasks_completed} of {_count(metrics.tasks_with_result, 'won task')}"
     if metrics.success_rate < _WEAK_SUCCESS_RATE:
-        yield Advice("success_rate_low", 1.25, f"{record}: avoid work it fails")
+        yield Advice("success_rate_low", 1.25, f"{_results(metrics)}: avoid work it fails")
     elif metrics.success_rate > _STRONG_SUCCESS_RATE:
-        yield Advice("success_rate_high", 0.90, f"{record}: reliable, lean in")
+        yield Advice("success_rate_high", 0.90, f"{_results(metrics)}: reliable, lean in")
+
+
+def _results(metrics: Metrics) -> str:
+    return f"completed {metrics.tasks_completed} of {_count(metrics.tasks_with_result, 'won task')}"
 
 
 def _on_keywords(tallies: Mapping[str, Tally], description: str) -> Iterator[Advice]:
-    known = [(word, tallies.get(word, _NO_TALLY)) for word in keywords_of(description)]
-    wins = sum(tally.wins for _, tally in known)
-    failures = sum(tally.failures for _, tally in known)
-    successes = _count(wins, "success", "successes")
-    record = f"this description's words met {successes} and {_count(failures, 'failure')}"
+    if not tallies:
+        return
+    wins = failures = 0
+    for word in keywords_of(description):
+        if (tally := tallies.get(word)) is not None:
+            wins += tally.wins
+            failures += tally.failures
     if wins > failures and wins >= _MIN_KEYWORD_RESULTS:
-        yield Advice("keywords_proven", 0.90, f"{record}: proven at this")
+        yield Advice("keywords_proven", 0.90, f"{_words(wins, failures)}: proven at this")
     elif failures > wins and failures >= _MIN_KEYWORD_RESULTS:
-        yield Advice("keywords_weak", 1.15, f"{record}: back off")
+        yield Advice("keywords_weak", 1.15, f"{_words(wins, failures)}: back off")
+
+
+def _words(wins: int, failures: int) -> str:
+    successes = _count(wins, "success", "successes")
+    return f"this description's words met {successes} and {_count(failures, 'failure')}"
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -3,9 +3,10 @@
 suggest-bid-requests -> suggest-bid-replies
 """
 
-from typing import Any
+import msgspec
 
-from learner_worker.contract.suggestions import Adjustment, SuggestBidReply, SuggestBidRequest
+from learner_worker.contract.suggestions import SuggestBidRequest
+from learner_worker.contract.written import Reply
 from learner_worker.domain.strategies import Strategy
 from learner_worker.stages.learn import Agent, agent_metrics, learned_keywords
 
@@ -17,26 +18,20 @@ class Advise:
         self._name = name
         self._strategy = strategy
 
-    def answer(self, request: SuggestBidRequest, agent: Agent, *, stale: bool = False) -> SuggestBidReply:
+    def answer(self, request: SuggestBidRequest, agent: Agent, *, stale: bool = False) -> Reply:
         """The reply: the factor, each adjustment with its reason, and the metrics they came from."""
         suggestion = self._strategy(agent.metrics, agent.tallies, request.description, request.base_bid_sats)
-        optional: dict[str, Any] = {}
-        if request.request_id is not None:
-            optional["request_id"] = request.request_id
-        if request.include and "learned_keywords" in request.include:
-            optional["learned_keywords"] = learned_keywords(agent.tallies)
-        return SuggestBidReply.model_construct(
-            **optional,
+        with_keywords = request.include and "learned_keywords" in request.include
+        return Reply(
+            request_id=msgspec.UNSET if request.request_id is None else request.request_id,
             agent_id=request.agent_id,
             base_bid_sats=request.base_bid_sats,
             suggested_bid_sats=suggestion.suggested_bid_sats,
             strategy=self._name,
             factor=suggestion.factor,
-            adjustments=[
-                Adjustment(rule=advice.rule, multiplier=advice.multiplier, reason=advice.reason)
-                for advice in suggestion.advice
-            ],
+            adjustments=suggestion.advice,
             metrics=agent_metrics(agent.metrics),
+            learned_keywords=learned_keywords(agent.tallies) if with_keywords else msgspec.UNSET,
             as_of=agent.as_of,
             stale=stale,
         )

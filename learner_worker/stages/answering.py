@@ -1,11 +1,12 @@
 """Answering requests: where the reply may go, until when, from which shard; then `advise` does the rest."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
 import structlog
 
 from learner_worker.contract.codec import decode_request, encode_message, readable_ids
@@ -22,6 +23,7 @@ from learner_worker.contract.suggestions import (
 )
 from learner_worker.contract.times import LAST_MICROS, Micros, format_time, parse_time, record_micros
 from learner_worker.contract.topics import HOP_HEADER, ReplyTopics, TopicNames
+from learner_worker.contract.written import encode_reply
 from learner_worker.errors import ClosedFileError, RefusedReplyError, RequestError, StateError
 from learner_worker.observability import Instruments
 from learner_worker.stages.advise import Advise
@@ -50,8 +52,7 @@ _SHORTEST_RETRY_MS = 100
 _log = structlog.get_logger("learner_worker.answering")
 
 
-@dataclass(frozen=True, slots=True)
-class _Ask:
+class _Ask(msgspec.Struct, frozen=True):
     """A request as it lies in Kafka, and where its reply goes."""
 
     record: Record
@@ -73,8 +74,7 @@ class _Ask:
         self.offsets.done(self.record.offset)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(msgspec.Struct, frozen=True):
     """A request that was understood."""
 
     ask: _Ask
@@ -109,6 +109,7 @@ class Answering:
         self._partition_of = partition_of
         self._advise = advise
         self._instruments = instruments
+        self._requests_of = functools.cache(instruments.requests.labels)
         self._ttl_micros = ttl_micros
         self._while_restoring = while_restoring
         self._on_failure = on_failure
@@ -289,7 +290,7 @@ class Answering:
             self._wait_or_refuse(asked)
         else:
             reply = self._advise.answer(request, agent, stale=not shard.restored)
-            self._reply(ask, "OK", encode_message(reply), reply_headers(ask.address, error=None))
+            self._reply(ask, "OK", encode_reply(reply), reply_headers(ask.address, error=None))
 
     def _guarded(self, ask: _Ask, work: Callable[..., None], *arguments: Any) -> None:
         """One request must not stop the answers to all others: it gets its reply, operators the traceback."""
@@ -396,7 +397,7 @@ class Answering:
         self._replies.add(record, done)
 
     def _count(self, code: str) -> None:
-        self._instruments.requests.labels(code).inc()
+        self._requests_of(code).inc()
 
 
 async def _agents_of(shard: ShardState, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:

@@ -10,11 +10,10 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from learner_worker.contract.codec import KeywordTally, MetricsRecord
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.outcomes import Fact, ForgetMarker
-from learner_worker.contract.suggestions import AgentMetrics, LearnedKeyword
 from learner_worker.contract.times import Micros, format_time, record_micros
+from learner_worker.contract.written import KeywordTally, MetricsPart, MetricsRecord
 from learner_worker.domain.keywords import Tally, strongest, tally_of
 from learner_worker.domain.metrics import Change, Metrics, change, plus
 from learner_worker.domain.outcomes import Cutoff, Outcome, forgotten_cutoff, join, living
@@ -104,10 +103,7 @@ class Agent:
             success_rate=metrics.success_rate,
             avg_winning_bid_sats=metrics.avg_winning_bid_sats,
             agent_id=self.agent_id,
-            learned_keywords=[
-                KeywordTally(keyword, wins, failures, wins - failures)
-                for keyword, (wins, failures) in strongest(self.tallies)
-            ],
+            learned_keywords=learned_keywords(self.tallies),
             as_of=self.as_of,
             outcome_offset=self.row.outcome_offset,
         )
@@ -359,22 +355,22 @@ class Learn:
                 excess -= 1
 
 
-def agent_metrics(metrics: Metrics) -> AgentMetrics:
+def agent_metrics(metrics: Metrics) -> MetricsPart:
     """The metrics as messages carry them."""
-    return AgentMetrics(
-        total_bids=metrics.total_bids,
-        auctions_won=metrics.auctions_won,
-        tasks_completed=metrics.tasks_completed,
-        tasks_failed=metrics.tasks_failed,
-        win_rate=metrics.win_rate,
-        success_rate=metrics.success_rate,
-        avg_winning_bid_sats=metrics.avg_winning_bid_sats,
+    return MetricsPart(
+        metrics.total_bids,
+        metrics.auctions_won,
+        metrics.tasks_completed,
+        metrics.tasks_failed,
+        metrics.win_rate,
+        metrics.success_rate,
+        metrics.avg_winning_bid_sats,
     )
 
 
-def learned_keywords(tallies: Mapping[str, Tally]) -> list[LearnedKeyword]:
+def learned_keywords(tallies: Mapping[str, Tally]) -> list[KeywordTally]:
     """The strongest keywords as messages carry them."""
     return [
-        LearnedKeyword(keyword=keyword, wins=tally.wins, failures=tally.failures, net=tally.net)
-        for keyword, tally in strongest(tallies)
+        KeywordTally(keyword, wins, failures, wins - failures)
+        for keyword, (wins, failures) in strongest(tallies)
     ]

@@ -10,17 +10,13 @@ from typing import Protocol
 
 import structlog
 
-from learner_worker.contract.codec import (
-    MetricsContent,
-    encode_metrics,
-    metrics_content,
-    readable_id,
-)
+from learner_worker.contract.codec import MetricsContent, metrics_content, readable_id
 from learner_worker.contract.fields import AgentId, Shard, TaskId
 from learner_worker.contract.outcomes import Fact, ForgetMarker, encode_fact, encode_marker
 from learner_worker.contract.reading import Closed, Finished, Placed, ReadEvent, read_event
 from learner_worker.contract.times import Micros, record_micros
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames
+from learner_worker.contract.written import encode_metrics
 from learner_worker.domain.outcomes import facts_of, living
 from learner_worker.errors import RecordError
 from learner_worker.observability import Instruments

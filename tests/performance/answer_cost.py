@@ -7,10 +7,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from learner_worker.contract.codec import decode_request, encode_message
+from learner_worker.contract.codec import decode_request
 from learner_worker.contract.dialects import reply_address, reply_headers
 from learner_worker.contract.fields import AgentId, Shard
 from learner_worker.contract.topics import TopicName
+from learner_worker.contract.written import encode_reply
 from learner_worker.domain.strategies import STRATEGIES
 from learner_worker.stages.advise import Advise
 from learner_worker.stages.learn import Learn
@@ -128,7 +129,7 @@ def _answer(learn: Learn, advise: Advise) -> bytes:
     request = decode_request(_REQUEST)
     agent = learn.cached(request.agent_id)
     assert agent is not None
-    value = encode_message(advise.answer(request, agent))
+    value = encode_reply(advise.answer(request, agent))
     reply_headers(address, error=None)
     return value
 

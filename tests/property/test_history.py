@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learner_worker.contract.codec import encode_message
 from learner_worker.contract.fields import AgentId, Shard, TaskId
 from learner_worker.contract.outcomes import Fact, decode_fact, encode_fact
 from learner_worker.contract.reading import Closed, Finished, Placed, read_event
 from learner_worker.contract.suggestions import LearnedKeyword, SuggestBidReply, SuggestBidRequest
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import EventKind, TopicName
+from learner_worker.contract.written import Reply, encode_reply
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.outcomes import Outcome
 from learner_worker.domain.strategies import classic
@@ -404,7 +406,10 @@ def answers_of(agent: Agent) -> Iterator[Answer]:
             yield as_answer(advise.answer(request, agent))
 
 
-def as_answer(reply: SuggestBidReply) -> Answer:
+def as_answer(written: Reply) -> Answer:
+    value = encode_reply(written)
+    reply = SuggestBidReply.model_validate_json(value)
+    assert encode_message(reply) == value
     rules = [(adjustment.rule, adjustment.multiplier) for adjustment in reply.adjustments]
     suggestion = model.Suggestion(reply.suggested_bid_sats, reply.factor, list(rules))
     return suggestion, [as_learned(learned) for learned in reply.learned_keywords]

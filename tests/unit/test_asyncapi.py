@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
 import learner_worker
-from learner_worker.contract.codec import decode_event, decode_request, encode_message, encode_metrics
+from learner_worker.contract.codec import decode_event, decode_request
 from learner_worker.contract.dialects import Dialect, Headers, reply_address, reply_headers
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.interface.asyncapi import asyncapi, components
@@ -21,6 +21,7 @@ from learner_worker.contract.interface.page import page
 from learner_worker.contract.schemas import schemas
 from learner_worker.contract.suggestions import ERROR_CODES, ReplyError, SuggestBidRequest
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, Topics
+from learner_worker.contract.written import encode_metrics, encode_reply
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.strategies import STRATEGIES
@@ -251,7 +252,7 @@ def test_examples_are_what_the_learner_says() -> None:
 
     reply = Advise("classic", STRATEGIES["classic"]).answer(request, agent)
 
-    assert example_of("suggest-bid-reply") == json.loads(encode_message(reply))
+    assert example_of("suggest-bid-reply") == json.loads(encode_reply(reply))
     assert example_of("agent-metrics") == json.loads(encode_metrics(agent.record()))
     assert example_of("suggest-bid-error")["error"] == {
         "code": refusal.code,

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner_worker.contract.codec import KeywordTally, encode_message, encode_metrics
+from learner_worker.contract.codec import encode_message
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.outcomes import Bid, Close, Fact, Result
 from learner_worker.contract.suggestions import AgentMetricsRecord
 from learner_worker.contract.times import Micros
+from learner_worker.contract.written import KeywordTally, encode_metrics
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics, change, plus
 from learner_worker.domain.outcomes import Outcome

@@ -1,0 +1,32 @@
+"""A reply's bytes: those of its model."""
+
+import pytest
+
+from learner_worker.contract.codec import encode_message
+from learner_worker.contract.fields import AgentId
+from learner_worker.contract.suggestions import SuggestBidReply, SuggestBidRequest
+from learner_worker.contract.written import encode_reply
+from learner_worker.domain.keywords import Tally
+from learner_worker.domain.metrics import Metrics
+from learner_worker.domain.strategies import classic
+from learner_worker.stages.advise import Advise
+from learner_worker.stages.learn import Agent
+from learner_worker.store.statements import AgentRow
+
+A = AgentId("ä")
+KNOWN = Agent(A, AgentRow(Metrics(9, 8, 3, 2, 7, 2**53 - 1), 1_769_860_800_123, 7), {"parse": Tally(3, 1)})
+NEW = Agent(A, AgentRow(Metrics(), 0, -1), {})
+
+
+@pytest.mark.parametrize("agent", [KNOWN, NEW])
+@pytest.mark.parametrize("wishes", [{}, {"request_id": "r"}, {"include": ["learned_keywords"]}])
+@pytest.mark.parametrize("stale", [True, False])
+def test_a_reply_is_written_as_its_model(agent: Agent, wishes: dict[str, object], *, stale: bool) -> None:
+    """Every field in its order, what was not asked for left out."""
+    asked = {"agent_id": A, "base_bid_sats": 100, "description": "parse", **wishes}
+    request = SuggestBidRequest.model_validate(asked)
+    value = encode_reply(Advise("classic", classic).answer(request, agent, stale=stale))
+    reply = SuggestBidReply.model_validate_json(value)
+    assert encode_message(reply) == value
+    assert (reply.request_id, reply.stale) == (request.request_id, stale)
+    assert ("learned_keywords" in reply.model_fields_set) == ("include" in wishes)
