@@ -133,7 +133,6 @@ class Answering:
 
     def take(self, record: Record, offsets: Offsets) -> None:
         """Queues a request, refuses it, moves it to its shard, or lets it wait for a restore."""
-        self._pace.asked()
         try:
             address = reply_address(record.headers, self._topics.replies)
             self._require_allowed(address)
@@ -151,6 +150,9 @@ class Answering:
         Not longer: only what has been read can be served in turn, or refused in time.
         """
         self._look_after_waiting()
+        asked = len(self._queue)
+        if asked:
+            self._pace.asked()
         until = time.perf_counter() + _SLICE_SECONDS
         while len(self._queue) and time.perf_counter() < until:
             await self._serve_some()
@@ -159,6 +161,8 @@ class Answering:
                 await self._replies.room()
             await asyncio.sleep(0)
         self._replies.send()
+        if asked and not self._queue:
+            await self._pace.collect()
         return len(self._queue) > 0
 
     @property

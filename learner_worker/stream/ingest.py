@@ -59,6 +59,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         find_twin: Callable[[], Awaitable[str | None]],
         before_rejoin: Callable[[], Awaitable[None]],
         before_opening: Callable[[], Awaitable[None]],
+        give_way: Callable[[], Awaitable[None]],
     ) -> None:
         self._connection = connection
         self._consumer = consumer
@@ -71,6 +72,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._find_twin = find_twin
         self._before_rejoin = before_rejoin
         self._before_opening = before_opening
+        self._give_way = give_way
         self.ownership: Ownership[ShardT] = Ownership()
         self._left_poll_at: float | None = time.monotonic()
         self._in_use: set[Shard] = set()
@@ -284,7 +286,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             try:
                 for number, shard in shards.items():
                     cuts[number] = shard.cut()  # 1. cut
-                    await asyncio.sleep(0)
+                    await self._give_way()
                 await self._make_durable(cuts, generation)
             except SendError as error:
                 self._reload(error)
@@ -306,7 +308,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             for topic, committed in cuts.pop(number).commits.items():
                 commits[TopicPartition(topic, number)] = committed
             shard.written()
-            await asyncio.sleep(0)
+            await self._give_way()
         return commits
 
     async def _make_durable(self, cuts: Mapping[Shard, Cut], generation: int) -> None:

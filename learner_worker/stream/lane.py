@@ -93,6 +93,7 @@ class Lane:
         self._more = False
         self._offsets: dict[Shard, Offsets] = {}
         self._committed_at = time.monotonic()
+        self._committing: asyncio.Task[None] | None = None
         self.last_poll_seconds = time.monotonic()
 
     def own(self, opened: frozenset[Shard], assigned: frozenset[Shard], placement: int) -> None:
@@ -129,6 +130,13 @@ class Lane:
 
     async def read(self, stopping: asyncio.Event) -> None:
         """Polls and answers until told to stop."""
+        try:
+            await self._read(stopping)
+        finally:
+            if self._committing is not None:  # `finish` commits as much, and more
+                self._committing.cancel()
+
+    async def _read(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             self._note_stall()
             try:
@@ -138,7 +146,7 @@ class Lane:
                     await self._take_over()
                     continue
                 await self._answer_batch()
-                await self._commit_now_and_then()
+                self._commit_now_and_then()
             except (KafkaError, TimeoutError) as error:
                 pause_seconds = self._outage.failed(_NAME, error)
                 # Not so long that it would be taken for a stall.
@@ -168,7 +176,7 @@ class Lane:
     async def finish(self) -> None:
         """Commits what is answered."""
         try:
-            await self._commit()
+            await self._commit_all()
         except (KafkaError, TimeoutError) as error:
             _log.warning("lane.commit_failed", error=repr(error))
 
@@ -213,7 +221,7 @@ class Lane:
         """Assigns the wanted partitions: kept ones go on, new ones start where their last owner ended."""
         changes = self._changes
         if self._left:
-            await self._commit()  # who owns them now begins there
+            await self._commit_all()  # who owns them now begins there
         new = [self._partition(shard) for shard in sorted(self._wanted - self._offsets.keys())]
         async with asyncio.timeout(_KAFKA_SECONDS):
             starts = await self._starts(new) if new else {}
@@ -244,12 +252,31 @@ class Lane:
             for partition in partitions
         }
 
-    async def _commit_now_and_then(self) -> None:
+    def _commit_now_and_then(self) -> None:
+        """Commits beside the reading: no question waits for it.
+
+        Raises:
+            KafkaError, TimeoutError: the last one failed.
+        """
+        if self._committing is not None:
+            if not self._committing.done():
+                return
+            committed, self._committing = self._committing, None
+            committed.result()
         if self._in_doubt:  # others may have committed more meanwhile
             return
         if time.monotonic() - self._committed_at >= _COMMIT_EVERY_SECONDS:
             self._committed_at = time.monotonic()
-            await self._commit()
+            self._committing = asyncio.create_task(self._commit(), name="commit-requests")
+
+    async def _commit_all(self) -> None:
+        """Commits everything once the commit under way, which knows of less, is over."""
+        committing, self._committing = self._committing, None
+        if committing is not None:
+            await asyncio.wait([committing])
+            if not committing.cancelled() and (error := committing.exception()) is not None:
+                _log.warning("lane.commit_failed", error=repr(error))
+        await self._commit()
 
     async def _commit(self) -> None:
         moved = {

@@ -1,7 +1,6 @@
 """300 questions a second while a backlog of events is worked off."""
 
 import asyncio
-import itertools
 import shutil
 import time
 from dataclasses import dataclass
@@ -62,11 +61,10 @@ async def measure(stage: Stage) -> list[Figure]:
     await preload_auctions(stage.servers, setting.names, load)
     stage.say(f"preloaded {load.events:,} events")
     seconds = max(5.0, SECONDS * min(1.0, stage.scale))
-    quiet_first = itertools.cycle((True, False))
     last = [5_000.0]
 
     async def ours() -> Busy:
-        busy = await _of_worker(stage, setting, seconds, quiet_first=next(quiet_first))
+        busy = await _of_worker(stage, setting, seconds)
         last[0] = max(1.0, busy.asked_rate)
         return busy
 
@@ -123,19 +121,21 @@ def _figures(stage: Stage, mine: list[Busy], raw: list[Busy], load: Auctions, se
     ]
 
 
-async def _of_worker(stage: Stage, load: Setting, seconds: float, *, quiet_first: bool) -> Busy:
+async def _of_worker(stage: Stage, load: Setting, seconds: float) -> Busy:
+    """The worker becomes faster while it runs: not asked, it is measured before and after."""
     setting = await stage.new_internals(load)
     state_dir = stage.new_folder("state")
     async with stage.worker(setting, state_dir) as worker:
         await asyncio.sleep(_WARM_SECONDS)
-        quiet = await _rate(stage, setting, seconds / 2) if quiet_first else 0.0
+        before = await _rate(stage, setting, seconds / 2)
         stalls_before = await _stalls(worker)
         asked_rate, latencies = await asyncio.gather(
             _rate(stage, setting, seconds + _CLIENT_SECONDS), _ask(stage, setting, seconds)
         )
         worst = _worst(stalls_before, await _stalls(worker))
-        quiet = quiet or await _rate(stage, setting, seconds / 2)
+        after = await _rate(stage, setting, seconds / 2)
         await worker.stop()
+    quiet = (before + after) / 2
     shutil.rmtree(state_dir)
     busy = Busy(percentile(latencies, 50), percentile(latencies, 99), worst, asked_rate, quiet)
     stage.say(

@@ -41,7 +41,10 @@ async def measure(stage: Stage) -> list[Figure]:
             "raw: echo, the same search; 0 where the lowest rate fails",
             GOAL,
             sizes,
-            notes=["open loop: a request is due whether or not the last is answered; nothing may be refused"],
+            notes=[
+                "open loop: a request is due whether or not the last is answered; nothing may be refused",
+                "a rate counts if one of two tries holds",
+            ],
         )
     ]
 

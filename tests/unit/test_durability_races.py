@@ -144,6 +144,7 @@ class Race:
             find_twin=_nobody,
             before_rejoin=_nothing,
             before_opening=_nothing,
+            give_way=_nothing,
         )
         self.ingest.ownership.shards[Shard(0)] = self.shard
         self.ingest.ownership.assigned = frozenset()

@@ -7,12 +7,13 @@ from typing import Any, cast
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndTimestamp
 
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import Topics
 from learner_worker.stages.answering import Answering
-from learner_worker.stream.lane import Lane
+from learner_worker.stream.lane import Lane, Offsets
 from learner_worker.stream.outage import Outage
 
 PARTITION = TopicPartition(Topics().named().requests, 0)
@@ -83,6 +84,10 @@ class QuietLog(GrowingLog):
         self.asked = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.may_commit = asyncio.Event()
+        self.may_commit.set()
+        self.commits_begun = 0
+        self.failure: KafkaError | None = None
 
     def assign(self, partitions: Collection[TopicPartition]) -> None:
         self.assigned = partitions
@@ -92,6 +97,10 @@ class QuietLog(GrowingLog):
         assert offset >= 0
 
     async def commit(self, offsets: Mapping[TopicPartition, Any]) -> None:
+        self.commits_begun += 1
+        await self.may_commit.wait()
+        if self.failure is not None:
+            raise self.failure
         self.commits.update({partition: found.offset for partition, found in offsets.items()})
 
     async def committed(self, _partition: TopicPartition) -> int | None:
@@ -153,6 +162,69 @@ async def test_what_was_found_before_a_shard_was_lost_and_back_is_not_begun_with
     log.may_answer.set()
     await taking_over
     assert lane._offsets == {}
+
+
+async def test_reading_does_not_wait_for_a_commit() -> None:
+    """While Kafka takes its time one commit is under way, no second; when it is through, the next may go."""
+    log, lane, offsets = await _reading_lane()
+    log.may_commit.clear()
+    _answered(lane, offsets, 1)
+    _answered(lane, offsets, 1)
+    await asyncio.sleep(0)
+    assert (log.commits_begun, log.commits) == (1, {})
+    log.may_commit.set()
+    await asyncio.sleep(0.01)
+    _answered(lane, offsets, 1)
+    await asyncio.sleep(0.01)
+    assert (log.commits_begun, log.commits[PARTITION]) == (2, offsets.position)
+
+
+async def test_what_a_shard_leaves_is_committed_after_the_commit_under_way() -> None:
+    """The other way round the older of the two would say that less is answered."""
+    log, lane, offsets = await _reading_lane()
+    log.may_commit.clear()
+    _answered(lane, offsets, 1)
+    await asyncio.sleep(0)
+    _answered(lane, offsets, 2)
+    lane.own(NONE, NONE, 2)
+    taking_over = asyncio.create_task(lane._take_over())
+    await asyncio.sleep(0.01)
+    assert log.commits_begun == 1
+    log.may_commit.set()
+    await taking_over
+    assert (log.commits_begun, log.commits[PARTITION]) == (2, offsets.position)
+
+
+async def test_a_commit_that_failed_is_told_and_made_again() -> None:
+    """The reading loop pauses for it, as for any failure of Kafka; the end of it commits all the same."""
+    log, lane, offsets = await _reading_lane()
+    log.failure = KafkaError("away")
+    _answered(lane, offsets, 1)
+    await asyncio.sleep(0.01)
+    with pytest.raises(KafkaError, match="away"):
+        _answered(lane, offsets, 1)
+    _answered(lane, offsets, 1)
+    await asyncio.sleep(0.01)
+    log.failure = None
+    await lane.finish()
+    assert log.commits == {PARTITION: offsets.position}
+
+
+async def _reading_lane() -> tuple[QuietLog, Lane, Offsets]:
+    log = QuietLog()
+    lane = lane_on(log)
+    lane.own(SHARDS, SHARDS, 1)
+    await lane._take_over()
+    return log, lane, lane._offsets[Shard(0)]
+
+
+def _answered(lane: Lane, offsets: Offsets, count: int) -> None:
+    """Some requests more are answered, and a second has passed."""
+    for offset in range(offsets.position, offsets.position + count):
+        offsets.begin(offset)
+        offsets.done(offset)
+    lane._committed_at = float("-inf")
+    lane._commit_now_and_then()
 
 
 async def _yes() -> bool:

@@ -66,6 +66,7 @@ class Replica:
             find_twin=self._find_twin,
             before_rejoin=_nothing,
             before_opening=_nothing,
+            give_way=_nothing,
         )
 
     async def _find_twin(self) -> str:

@@ -1,0 +1,38 @@
+"""Who gives way to whom: events to agents who ask, and questions to each other."""
+
+import asyncio
+import itertools
+
+from learner_worker.stages import pace
+from learner_worker.stages.pace import Pace
+
+
+async def test_events_give_more_turns_while_agents_ask() -> None:
+    """Whoever is ready meanwhile has one turn a chunk, ten while there are questions."""
+    turns = itertools.count()
+    pacing = Pace()
+    others = asyncio.create_task(_take(turns))
+    await pacing.breathe()
+    quiet = next(turns)
+    pacing.asked()
+    await pacing.breathe()
+    others.cancel()
+    assert (quiet, next(turns)) == (1, 1 + 1 + pace._TURNS)
+
+
+async def test_questions_are_collected_while_events_are_worked_off() -> None:
+    """Without a backlog nothing waits."""
+    pacing, loop = Pace(), asyncio.get_running_loop()
+    began = loop.time()
+    await pacing.collect()
+    assert loop.time() - began < pace._COLLECT_SECONDS
+    await pacing.breathe()
+    began = loop.time()
+    await pacing.collect()
+    assert loop.time() - began >= pace._COLLECT_SECONDS * 0.9
+
+
+async def _take(turns: "itertools.count[int]") -> None:
+    while True:
+        next(turns)
+        await asyncio.sleep(0)
