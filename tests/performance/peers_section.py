@@ -121,9 +121,22 @@ async def _rate_of(stage: Stage, peer: Peer, loaded: Loaded) -> float:
     command = PROJECT.command(peer.program, json.dumps(job))
     said = await run(command, PROJECT.folder, seconds=_PEER_SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
-    rate = float(json.loads(said.splitlines()[-1])["rate"])
+    rate = _rate_said(said)
     stage.say(f"{peer.name}: {rate:,.0f} events/s")
     return rate
+
+
+def _rate_said(said: str) -> float:
+    """The rate, on a line of its own; frameworks have their words after it.
+
+    Raises:
+        LookupError: there is none.
+    """
+    lines = said.splitlines()
+    for line in reversed(lines):
+        if line.startswith('{"rate"'):
+            return float(json.loads(line)["rate"])
+    raise LookupError(f"it said no rate, at last {lines[-1:]}")
 
 
 def _figure(peer: Peer, ours: Reading, rate: Reading, full: Loaded, used: Loaded) -> Figure:
