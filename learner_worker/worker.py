@@ -129,7 +129,7 @@ class Worker:
             find_twin=self._find_twin,
             before_rejoin=self._say_what_is_answered,
             before_opening=self._settle_standbys,
-            give_way=self._around.pace.breathe,
+            give_way=self._around.pace.give_way,
         )
         self.standbys = Standbys[StandbyState](
             make_consumer=lambda: clients.standby_consumer(connection),

@@ -29,9 +29,13 @@ class Pace:
         self._asked_at = asyncio.get_running_loop().time()
 
     async def breathe(self) -> None:
-        """Gives way."""
+        """Gives way after a chunk of events."""
         self._worked_at = asyncio.get_running_loop().time()
-        asked = self._worked_at - self._asked_at < _QUIET_SECONDS
+        await self.give_way()
+
+    async def give_way(self) -> None:
+        """Gives way in other work that takes long."""
+        asked = asyncio.get_running_loop().time() - self._asked_at < _QUIET_SECONDS
         for _ in range(_TURNS if asked else 1):
             await asyncio.sleep(0)
 

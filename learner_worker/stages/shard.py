@@ -523,7 +523,7 @@ class ShardState:
                     headers,
                 )
             await self._around.outbox.send()
-            await self._around.pace.breathe()  # all of them may have been at hand, and sending need not wait
+            await self._around.pace.give_way()  # all of them may have been at hand, and sending need not wait
 
     def _record_of(self, agent: Agent) -> bytes | None:
         """An agent's metrics record; a tombstone once all of its outcomes have expired or are forgotten."""

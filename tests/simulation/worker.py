@@ -145,7 +145,7 @@ class Process:
                 find_twin=_nobody,
                 before_rejoin=_nothing,
                 before_opening=self._settle_standbys,
-                give_way=Pace().breathe,
+                give_way=Pace().give_way,
             )
         )
         self.standbys: Standbys[StandbyState] = self.loop.inside(
