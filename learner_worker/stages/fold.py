@@ -12,13 +12,11 @@ from learner_worker.contract.topics import TopicName
 from learner_worker.domain.outcomes import Cutoff, Outcome, agents_cutoff, living_fact
 from learner_worker.errors import RecordError
 from learner_worker.stages.learn import FactRecord, Learn, MarkerRecord
-from learner_worker.stages.pace import Pace
+from learner_worker.stages.pace import CHUNK, Pace
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint, OutcomeKey
 from learner_worker.stream.records import Record, chunked
 
-_CHUNK = 50
-"""Facts joined between two yields to the event loop: less than a millisecond."""
 _DECODED = 2_000
 """Facts decoded at once: two milliseconds."""
 _LOADED = 500
@@ -136,10 +134,10 @@ class Intake:
                 if loading is not None:
                     _add(rows, await loading)
                 loading = self._load_soon(batches[number]) if number < len(batches) else None
-                for chunk in chunked(batch, _CHUNK):
+                for chunk in chunked(batch, CHUNK):
                     changed += self._learn.apply(chunk, rows)  # to the position no await: a cut sees both
                     self._positions[self._topic] = chunk[-1].offset + 1
-                    await self._pace.breathe()
+                    await self._pace.breathe(len(chunk))
         finally:
             if loading is not None:
                 loading.cancel()

@@ -22,7 +22,7 @@ from learner_worker.errors import RecordError
 from learner_worker.observability import Instruments
 from learner_worker.stages.fold import BEYOND_ANY_END, Intake
 from learner_worker.stages.learn import Agent, Learn
-from learner_worker.stages.pace import Pace
+from learner_worker.stages.pace import CHUNK, Pace
 from learner_worker.stages.resuming import REWIND, lost_unread, resume_positions
 from learner_worker.stages.retention import Policy, Retention, noted, read_note
 from learner_worker.stages.settle import Place, Settle, watermark_of
@@ -43,8 +43,6 @@ from learner_worker.stream.records import (
 )
 from learner_worker.stream.writer import Fallback
 
-_CHUNK = 50
-"""Records processed between two yields to the event loop: a millisecond."""
 _LEARNED = 4_000
 """Facts joined before a sweep may have its turn."""
 _REMEMBERED = 1_000
@@ -263,7 +261,7 @@ class ShardState:
 
     async def _settle_all(self, topic: TopicName, records: Sequence[Record]) -> None:
         kind = self._around.topics.event_kind(topic)
-        for chunk in chunked(records, _CHUNK):
+        for chunk in chunked(records, CHUNK):
             results: Counter[str] = Counter()
             for record in chunk:
                 results[self._settle_record(record, kind)] += 1
@@ -272,7 +270,7 @@ class ShardState:
                 self._around.instruments.events.labels(topic, result).inc(count)
             self._count_facts()
             self._forget()  # as fast as tasks come
-            await self._around.pace.breathe()
+            await self._around.pace.breathe(len(chunk))
 
     def _settle_record(self, record: Record, kind: EventKind | None) -> str:
         try:
@@ -364,7 +362,7 @@ class ShardState:
 
     async def _compare(self, records: Sequence[Record]) -> None:
         """Reads the metrics topic back: a record that says anything else than this shard is written anew."""
-        for chunk in chunked(records, _CHUNK):
+        for chunk in chunked(records, CHUNK):
             found = dict(said for record in chunk if (said := self._said(record)) is not None)
             agents = await self.learn.agents(found)
             for agent_id, content in found.items():
@@ -485,9 +483,9 @@ class ShardState:
         left = _SWEPT if self.restored else 0
         while left > 0 and (keys := await self.retention.next_page(self._file)) is not None:
             left -= max(len(keys), 1)
-            for chunk in chunked(keys, _CHUNK):
+            for chunk in chunked(keys, CHUNK):
                 await self._expire(chunk)
-        for due in chunked(self.retention.due(restored=self.restored), _CHUNK):
+        for due in chunked(self.retention.due(restored=self.restored), CHUNK):
             for key, fact in due:
                 if fact is None:
                     self._around.outbox.append(self._around.topics.outcomes, self.number, key, None)

@@ -12,23 +12,23 @@ async def test_events_give_more_turns_while_agents_ask() -> None:
     turns = itertools.count()
     pacing = Pace()
     others = asyncio.create_task(_take(turns))
-    await pacing.breathe()
+    await pacing.breathe(1)
     quiet = next(turns)
     pacing.asked()
-    await pacing.breathe()
+    await pacing.breathe(1)
     others.cancel()
     assert (quiet, next(turns)) == (1, 1 + 1 + pace._TURNS)
 
 
 async def test_questions_are_collected_while_events_are_worked_off() -> None:
-    """Without a backlog nothing waits."""
+    """A few new events are none: nothing waits."""
     pacing, loop = Pace(), asyncio.get_running_loop()
     began = loop.time()
     await pacing.collect()
-    await pacing.give_way()
+    await pacing.breathe(pace.CHUNK - 1)
     await pacing.collect()
     assert loop.time() - began < pace._COLLECT_SECONDS
-    await pacing.breathe()
+    await pacing.breathe(pace.CHUNK)
     began = loop.time()
     await pacing.collect()
     assert loop.time() - began >= pace._COLLECT_SECONDS * 0.9
