@@ -23,24 +23,8 @@ _POLL_MS = 50
 _TICK_SECONDS = 0.002
 _PATIENCE_SECONDS = 10.0
 _ERROR_HEADER = "learner-error"
-_PACES = (
-    250,
-    500,
-    750,
-    1_000,
-    1_500,
-    2_000,
-    2_500,
-    3_000,
-    4_000,
-    5_000,
-    6_000,
-    8_000,
-    10_000,
-    12_000,
-    16_000,
-)
-_REFINEMENTS = 2
+_PACES = (250, 500, 1_000, 2_000, 4_000, 8_000, 16_000)
+_REFINEMENTS = 3
 _TRIES = 2
 _WARM_UP_RATE = 1_000
 _WARM_UP_SECONDS = 5.0
