@@ -150,7 +150,7 @@ class Answering:
         Not longer: only what has been read can be served in turn, or refused in time.
         """
         self._look_after_waiting()
-        asked = len(self._queue)
+        asked = len(self._queue) > 0
         if asked:
             self._pace.asked()
         until = time.perf_counter() + _SLICE_SECONDS

@@ -176,7 +176,8 @@ class Lane:
     async def finish(self) -> None:
         """Commits what is answered."""
         try:
-            await self._commit_all()
+            await self._commit_ends()
+            await self._commit()
         except (KafkaError, TimeoutError) as error:
             _log.warning("lane.commit_failed", error=repr(error))
 
@@ -220,8 +221,9 @@ class Lane:
     async def _take_over(self) -> None:
         """Assigns the wanted partitions: kept ones go on, new ones start where their last owner ended."""
         changes = self._changes
+        await self._commit_ends()
         if self._left:
-            await self._commit_all()  # who owns them now begins there
+            await self._commit()  # who owns them now begins there
         new = [self._partition(shard) for shard in sorted(self._wanted - self._offsets.keys())]
         async with asyncio.timeout(_KAFKA_SECONDS):
             starts = await self._starts(new) if new else {}
@@ -269,14 +271,14 @@ class Lane:
             self._committed_at = time.monotonic()
             self._committing = asyncio.create_task(self._commit(), name="commit-requests")
 
-    async def _commit_all(self) -> None:
-        """Commits everything once the commit under way, which knows of less, is over."""
+    async def _commit_ends(self) -> None:
+        """Waits for the commit under way: it knows of less than the next, and must not come after it."""
         committing, self._committing = self._committing, None
-        if committing is not None:
-            await asyncio.wait([committing])
-            if not committing.cancelled() and (error := committing.exception()) is not None:
-                _log.warning("lane.commit_failed", error=repr(error))
-        await self._commit()
+        if committing is None:
+            return
+        await asyncio.wait([committing])
+        if not committing.cancelled() and (error := committing.exception()) is not None:
+            _log.warning("lane.commit_failed", error=repr(error))
 
     async def _commit(self) -> None:
         moved = {

@@ -20,6 +20,7 @@ LEAST_BIDS = 100_000
 """With fewer, the worker's start and its checkpoints, about one a second, are most of what is measured."""
 LEAST_SLOW_BIDS = 5_000
 _PEER_SECONDS = 400.0
+_RATE = '{"rate"'
 PROJECT = PythonProject(Path(__file__).parent / "peers")
 
 
@@ -127,15 +128,16 @@ async def _rate_of(stage: Stage, peer: Peer, loaded: Loaded) -> float:
 
 
 def _rate_said(said: str) -> float:
-    """The rate, on a line of its own; frameworks have their words after it.
+    """The rate; frameworks have their words before and after it, and Faust codes for the terminal.
 
     Raises:
         LookupError: there is none.
     """
     lines = said.splitlines()
     for line in reversed(lines):
-        if line.startswith('{"rate"'):
-            return float(json.loads(line)["rate"])
+        _, mark, rest = line.partition(_RATE)
+        if mark:
+            return float(json.loads(mark + rest)["rate"])
     raise LookupError(f"it said no rate, at last {lines[-1:]}")
 
 
