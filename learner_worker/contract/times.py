@@ -2,8 +2,8 @@
 
 import functools
 import re
-from datetime import UTC, datetime, timedelta
 from datetime import date as datetime_date
+from datetime import datetime, timedelta
 from typing import NewType
 
 Micros = NewType("Micros", int)
@@ -13,8 +13,7 @@ _RFC3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9]|60)(?:\.([0-9]+))?"
     r"(?:[Zz]|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))",
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_UTC = datetime(1970, 1, 1)  # noqa: DTZ001 (printed as UTC, without its offset)
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (in UTC, as everything here; an offset would be printed)
 _EPOCH_ORDINAL = _EPOCH.toordinal()
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 _LEAP_SECOND = 60
@@ -22,7 +21,7 @@ _SECOND = 1_000_000
 _DECIMALS = 6
 _MINUTE = 60 * _SECOND
 _DAY = 24 * 60 * _MINUTE
-LAST_MICROS = Micros((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1) - 1)
+LAST_MICROS = Micros((_EPOCH.replace(year=9999) - _EPOCH) // timedelta(microseconds=1) - 1)
 
 
 def parse_time(text: str) -> Micros:
@@ -81,7 +80,7 @@ def _offset_minutes(sign: str | None, hour: str | None, minute: str | None) -> i
 
 def format_time(micros: Micros) -> str:
     """The time as RFC 3339 text in UTC with six decimals, as `2026-01-31T12:00:00.000000Z`."""
-    moment = _EPOCH_UTC + timedelta(microseconds=micros)
+    moment = _EPOCH + timedelta(microseconds=micros)
     return f"{moment.isoformat(timespec='microseconds')}Z"
 
 

@@ -93,15 +93,8 @@ class Agent:
 
     def record(self) -> MetricsRecord:
         """What learner-agent-metrics carries of the agent."""
-        metrics = self.metrics
         return MetricsRecord(
-            total_bids=metrics.total_bids,
-            auctions_won=metrics.auctions_won,
-            tasks_completed=metrics.tasks_completed,
-            tasks_failed=metrics.tasks_failed,
-            win_rate=metrics.win_rate,
-            success_rate=metrics.success_rate,
-            avg_winning_bid_sats=metrics.avg_winning_bid_sats,
+            *_figures(self.metrics),
             agent_id=self.agent_id,
             learned_keywords=learned_keywords(self.tallies),
             as_of=self.as_of,
@@ -357,7 +350,12 @@ class Learn:
 
 def agent_metrics(metrics: Metrics) -> MetricsPart:
     """The metrics as messages carry them."""
-    return MetricsPart(
+    return MetricsPart(*_figures(metrics))
+
+
+def _figures(metrics: Metrics) -> tuple[int, int, int, int, float, float, float]:
+    """Of a `MetricsPart`, in its order."""
+    return (
         metrics.total_bids,
         metrics.auctions_won,
         metrics.tasks_completed,

@@ -122,23 +122,22 @@ async def _rate_of(stage: Stage, peer: Peer, loaded: Loaded) -> float:
     command = PROJECT.command(peer.program, json.dumps(job))
     said = await run(command, PROJECT.folder, seconds=_PEER_SECONDS)
     shutil.rmtree(folder, ignore_errors=True)
-    rate = _rate_said(said)
+    rate = rate_said(said)
     stage.say(f"{peer.name}: {rate:,.0f} events/s")
     return rate
 
 
-def _rate_said(said: str) -> float:
-    """The rate; frameworks have their words before and after it, and Faust codes for the terminal.
+def rate_said(said: str) -> float:
+    """A peer's rate; frameworks have their words before and after it, and Faust codes for the terminal.
 
     Raises:
         LookupError: there is none.
     """
-    lines = said.splitlines()
-    for line in reversed(lines):
-        _, mark, rest = line.partition(_RATE)
-        if mark:
-            return float(json.loads(mark + rest)["rate"])
-    raise LookupError(f"it said no rate, at last {lines[-1:]}")
+    _, mark, rest = said.rpartition(_RATE)
+    if not mark:
+        raise LookupError(f"it said no rate, at last {said.splitlines()[-1:]}")
+    last, _ = json.JSONDecoder().raw_decode(mark + rest)
+    return float(last["rate"])
 
 
 def _figure(peer: Peer, ours: Reading, rate: Reading, full: Loaded, used: Loaded) -> Figure:

@@ -12,7 +12,6 @@ from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import StuckError
 from learner_worker.observability import Instruments
-from learner_worker.stages.pace import Pace
 from learner_worker.stages.retention import Policy
 from learner_worker.stages.shard import ShardState, Surroundings
 from learner_worker.stages.standby import StandbyState
@@ -145,7 +144,7 @@ class Process:
                 find_twin=_nobody,
                 before_rejoin=_nothing,
                 before_opening=self._settle_standbys,
-                give_way=Pace().give_way,
+                give_way=self._around.pace.give_way,
             )
         )
         self.standbys: Standbys[StandbyState] = self.loop.inside(

@@ -8,6 +8,7 @@ import pytest
 
 from tests.performance.figures import Better, Figure, Goal
 from tests.performance.load import Auctions, mean_outcome, past_fact
+from tests.performance.peers_section import rate_said
 from tests.performance.picture import picture_of
 from tests.performance.progress import Course, Point
 from tests.performance.readings import percentile, ratios, reading
@@ -156,3 +157,15 @@ def test_quantities_have_three_digits_and_their_spread() -> None:
     """More would be noise."""
     assert quantity(reading([1.2345]), "ms") == "1.23 ms"
     assert quantity(reading([9_000, 10_000, 11_000]), "events/s") == "10,000 events/s ±10%"
+
+
+@pytest.mark.parametrize("around", ["{}\n", "starting\n{}\nbye\n", "\x1b[?25l\x08\x1b[?25h{}\x1b[0m\n"])
+def test_a_peers_rate_is_found_among_its_frameworks_words(around: str) -> None:
+    """Lines before and after it do not matter, nor codes for the terminal."""
+    assert rate_said(around.replace("{}", '{"rate": 1843.15, "events": 36000}')) == 1843.15
+
+
+def test_a_peer_without_a_rate_is_an_error() -> None:
+    """Its last words are in the message."""
+    with pytest.raises(LookupError, match=r"no rate, at last .*Traceback"):
+        rate_said("starting\nTraceback\n")
