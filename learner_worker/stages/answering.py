@@ -9,9 +9,10 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
-from learner_worker.contract.codec import decode_request, encode_message, readable_ids
+from learner_worker.contract.codec import encode_message, readable_ids
 from learner_worker.contract.dialects import MAX_KEY_BYTES, ReplyAddress, header, reply_address, reply_headers
 from learner_worker.contract.fields import AgentId, Shard
+from learner_worker.contract.reading import Request, read_request
 from learner_worker.contract.suggestions import (
     INTERNAL,
     INVALID_REQUEST,
@@ -19,7 +20,6 @@ from learner_worker.contract.suggestions import (
     RESTORING,
     ReplyError,
     SuggestBidError,
-    SuggestBidRequest,
 )
 from learner_worker.contract.times import LAST_MICROS, Micros, format_time, parse_time, record_micros
 from learner_worker.contract.topics import HOP_HEADER, ReplyTopics, TopicNames
@@ -78,7 +78,7 @@ class _Asked(msgspec.Struct, frozen=True):
     """A request that was understood."""
 
     ask: _Ask
-    request: SuggestBidRequest
+    request: Request
     deadline: Micros
 
 
@@ -189,7 +189,7 @@ class Answering:
     # --- reading -----------------------------------------------------------------------------------------
 
     def _take(self, ask: _Ask) -> None:
-        request = decode_request(ask.record.value)
+        request = read_request(ask.record.value)
         asked = _Asked(ask, request, self._deadline(ask.record, request))
         right = self._partition_of(request.agent_id)
         if _now() > asked.deadline:
@@ -308,7 +308,7 @@ class Answering:
                 ask, RequestError(INTERNAL, "the learner failed on this request; its log says why")
             )
 
-    def _deadline(self, record: Record, request: SuggestBidRequest) -> Micros:
+    def _deadline(self, record: Record, request: Request) -> Micros:
         # Within the years of the contract: a request that is moved carries it.
         latest = Micros(min(record_micros(record.timestamp) + self._ttl_micros, LAST_MICROS))
         if request.deadline is not None:

@@ -4,6 +4,7 @@ learner-outcomes -> the shard's file, the metrics cache, learner-agent-metrics
 """
 
 import asyncio
+import functools
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -84,7 +85,7 @@ class Agent:
     @property
     def as_of(self) -> str | None:
         """When the metrics last changed, or None if they never did."""
-        return format_time(record_micros(self.row.as_of_ms)) if self.row.outcome_offset >= 0 else None
+        return _text_of(self.row.as_of_ms) if self.row.outcome_offset >= 0 else None
 
     @property
     def known(self) -> bool:
@@ -346,6 +347,12 @@ class Learn:
             if agent_id not in needed:
                 del self._agents[agent_id]
                 excess -= 1
+
+
+@functools.lru_cache(maxsize=4_096)
+def _text_of(timestamp_ms: int) -> str:
+    """A record's time as text: an agent is asked about more often than it changes. It took 4 µs an answer."""
+    return format_time(record_micros(timestamp_ms))
 
 
 def agent_metrics(metrics: Metrics) -> MetricsPart:

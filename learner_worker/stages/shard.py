@@ -134,6 +134,7 @@ class ShardState:
         self.learn = Learn(file, cached_agents=around.cached_agents, forgotten=forgotten)
         self._intake = Intake(self.learn, positions, around.topics.outcomes, retention, pace=around.pace)
         self._restore_until = restore_until
+        self._restored = False
         self.retention = retention
         self._learning = asyncio.Lock()
         self._ends: dict[TopicName, Micros | None] = {}
@@ -200,7 +201,8 @@ class ShardState:
     @property
     def restored(self) -> bool:
         """Whether the changelog was read as far as it went when the shard came here."""
-        return self.restore_left == 0
+        self._restored = self._restored or self.restore_left == 0  # it is asked three times a question
+        return self._restored
 
     @property
     def restore_left(self) -> int:

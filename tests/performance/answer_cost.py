@@ -1,5 +1,6 @@
 """What one answer costs by itself: from a request's bytes to its reply's, in one process, no Kafka."""
 
+import itertools
 import sqlite3
 import statistics
 import time
@@ -7,9 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from learner_worker.contract.codec import decode_request
 from learner_worker.contract.dialects import reply_address, reply_headers
 from learner_worker.contract.fields import AgentId, Shard
+from learner_worker.contract.reading import read_request
 from learner_worker.contract.topics import TopicName
 from learner_worker.contract.written import encode_reply
 from learner_worker.domain.strategies import STRATEGIES
@@ -30,10 +31,12 @@ GOAL = Goal(Better.LESS, 50)
 _PIECE = 200
 _WRITTEN = 50_000
 _AGENT = AgentId("agent-000001")
-_REQUEST = (
-    b'{"agent_id":"agent-000001","base_bid_sats":1200,"request_id":"17",'
-    b'"description":"Parse two hundred scanned invoices into a spreadsheet, totals checked"}'
-)
+_REQUESTS = [
+    f'{{"agent_id":"agent-000001","base_bid_sats":1200,"request_id":"{number}",'
+    f'"description":"Parse {number // 10} scanned invoices into a spreadsheet, totals checked"}}'.encode()
+    for number in range(20_000)
+]
+"""Ten questions a text, as in an auction."""
 _HEADERS = [("correlation_id", b"17"), ("reply_to", b"suggest-bid-replies")]
 _REPLIES = TopicName("suggest-bid-replies")
 _SCAN = """
@@ -115,18 +118,18 @@ async def _file(stage: Stage, outcomes: int) -> ShardFile:
 def _micros_of_answer(learn: Learn, answers: int) -> float:
     """Processor time, the median of some pieces' means: what else the machine does is not counted."""
     advise = Advise("classic", STRATEGIES["classic"])
-    pieces = []
+    pieces, requests = [], itertools.cycle(_REQUESTS)
     for _ in range(max(1, answers // _PIECE)):
         began = time.process_time()
-        for _ in range(_PIECE):
-            _answer(learn, advise)
+        for request in itertools.islice(requests, _PIECE):
+            _answer(request, learn, advise)
         pieces.append((time.process_time() - began) / _PIECE)
     return statistics.median(pieces) * 1e6
 
 
-def _answer(learn: Learn, advise: Advise) -> bytes:
+def _answer(asked: bytes, learn: Learn, advise: Advise) -> bytes:
     address = reply_address(_HEADERS, _REPLIES)
-    request = decode_request(_REQUEST)
+    request = read_request(asked)
     agent = learn.cached(request.agent_id)
     assert agent is not None
     value = encode_reply(advise.answer(request, agent))

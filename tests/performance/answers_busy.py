@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from learner_worker.stream.cluster import Cluster, connected
 from learner_worker.stream.connection import Connection
-from tests.performance.answers_idle import all_answered, asking, running_echo
+from tests.performance.answers_idle import all_answered, asking, running_echo, warm_up_broker
 from tests.performance.figures import Better, Figure, Goal
 from tests.performance.load import Auctions, preload_auctions, recent_auctions
 from tests.performance.progress import Watched, done_by_group
@@ -60,6 +60,7 @@ async def measure(stage: Stage) -> list[Figure]:
     setting = await stage.new_topics("busy")
     await preload_auctions(stage.servers, setting.names, load)
     stage.say(f"preloaded {load.events:,} events")
+    await warm_up_broker(stage, setting)
     seconds = max(5.0, SECONDS * min(1.0, stage.scale))
     last = [5_000.0]
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.performance.answers_idle import asking, running_echo
+from tests.performance.answers_idle import asking, running_echo, warm_up_broker
 from tests.performance.figures import Better, Figure, Goal
 from tests.performance.load import AGENTS, preload_changelog
 from tests.performance.readings import reading
@@ -21,6 +21,7 @@ async def measure(stage: Stage) -> list[Figure]:
     state_dir = stage.new_folder("state")
     outcomes = stage.scaled(OUTCOMES)
     await preload_changelog(stage.servers, setting.names.outcomes, outcomes)
+    await warm_up_broker(stage, setting)
     seconds = max(2.0, SECONDS * min(1.0, stage.scale))
 
     async def ours() -> float:

@@ -23,12 +23,13 @@ _POLL_MS = 50
 _TICK_SECONDS = 0.002
 _PATIENCE_SECONDS = 10.0
 _ERROR_HEADER = "learner-error"
+_AN_AUCTION = 10
+"""Agents who ask about the same text."""
 _PACES = (250, 500, 1_000, 2_000, 4_000, 8_000, 16_000)
 _REFINEMENTS = 3
 _TRIES = 2
 _WARM_UP_RATE = 1_000
 _WARM_UP_SECONDS = 5.0
-"""A broker that has just started answers slowly at first."""
 
 
 @dataclass(slots=True)
@@ -104,7 +105,8 @@ class Asker:
         self._due[correlation_id] = (due, answered)
         value = (
             f'{{"agent_id":"{name}","base_bid_sats":1200,"request_id":"{number}",'
-            '"description":"Parse two hundred scanned invoices into a spreadsheet, totals checked"}'
+            f'"description":"Parse {number // _AN_AUCTION} scanned invoices into a spreadsheet, '
+            'totals checked"}'
         )
         await self._producer.send(
             self._requests,
