@@ -25,7 +25,7 @@ _PATIENCE_SECONDS = 10.0
 _ERROR_HEADER = "learner-error"
 _AN_AUCTION = 10
 """Agents who ask about the same text."""
-_PACES = (250, 500, 1_000, 2_000, 4_000, 8_000, 16_000)
+_PACES = (250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000)
 _REFINEMENTS = 3
 _TRIES = 2
 _WARM_UP_RATE = 1_000
