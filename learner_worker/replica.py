@@ -177,8 +177,10 @@ async def _run_unwrapped(worker: Worker, stopping: asyncio.Event) -> None:
     """Lets the first failure of the loops out as itself, not as a group."""
     try:
         await worker.run(stopping)
-    except* LearnerError as group:
+    except BaseExceptionGroup as group:  # with `except*`, before Python 3.11.4, this would be a group again
         failure: BaseException = group
+        if group.split(LearnerError)[1] is not None:
+            raise
         while isinstance(failure, BaseExceptionGroup):
             failure = failure.exceptions[0]
         raise failure from None
