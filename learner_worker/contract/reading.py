@@ -75,6 +75,10 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     include: list[Literal["learned_keywords"]] | None = None
 
 
+ReadRequest: TypeAlias = Request | SuggestBidRequest
+"""Both have the same fields."""
+
+
 def read_event(kind: EventKind, value: bytes | None) -> ReadEvent:
     """The event in a record's value.
 
@@ -88,7 +92,7 @@ def read_event(kind: EventKind, value: bytes | None) -> ReadEvent:
         return _of_model(decode_event(kind, value))
 
 
-def read_request(value: bytes | None) -> Request:
+def read_request(value: bytes | None) -> ReadRequest:
     """The request in a record's value.
 
     Raises:
@@ -97,7 +101,7 @@ def read_request(value: bytes | None) -> Request:
     try:
         return _asked(payload_of(value))
     except (RecordError, msgspec.DecodeError, ValueError, RecursionError):
-        return _of_request_model(decode_request(value))
+        return decode_request(value)
 
 
 class _Bid(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -206,14 +210,3 @@ def _of_model(event: BidPlaced | AuctionClosed | TaskFinished) -> ReadEvent:
             )
         case TaskFinished():
             return Finished(event.task_id, event.agent_id, event.succeeded, event.finished_at)
-
-
-def _of_request_model(request: SuggestBidRequest) -> Request:
-    return Request(
-        request.agent_id,
-        request.base_bid_sats,
-        request.description,
-        request.request_id,
-        request.deadline,
-        request.include,
-    )

@@ -5,8 +5,7 @@ suggest-bid-requests -> suggest-bid-replies
 
 import msgspec
 
-from learner_worker.contract.reading import Request
-from learner_worker.contract.suggestions import SuggestBidRequest
+from learner_worker.contract.reading import ReadRequest
 from learner_worker.contract.written import Reply
 from learner_worker.domain.strategies import Strategy
 from learner_worker.stages.learn import Agent, agent_metrics, learned_keywords
@@ -19,7 +18,7 @@ class Advise:
         self._name = name
         self._strategy = strategy
 
-    def answer(self, request: Request | SuggestBidRequest, agent: Agent, *, stale: bool = False) -> Reply:
+    def answer(self, request: ReadRequest, agent: Agent, *, stale: bool = False) -> Reply:
         """The reply: the factor, each adjustment with its reason, and the metrics they came from."""
         suggestion = self._strategy(agent.metrics, agent.tallies, request.description, request.base_bid_sats)
         with_keywords = request.include and "learned_keywords" in request.include

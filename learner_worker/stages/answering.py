@@ -12,7 +12,7 @@ import structlog
 from learner_worker.contract.codec import encode_message, readable_ids
 from learner_worker.contract.dialects import MAX_KEY_BYTES, ReplyAddress, header, reply_address, reply_headers
 from learner_worker.contract.fields import AgentId, Shard
-from learner_worker.contract.reading import Request, read_request
+from learner_worker.contract.reading import ReadRequest, read_request
 from learner_worker.contract.suggestions import (
     INTERNAL,
     INVALID_REQUEST,
@@ -78,7 +78,7 @@ class _Asked(msgspec.Struct, frozen=True):
     """A request that was understood."""
 
     ask: _Ask
-    request: Request
+    request: ReadRequest
     deadline: Micros
 
 
@@ -308,7 +308,7 @@ class Answering:
                 ask, RequestError(INTERNAL, "the learner failed on this request; its log says why")
             )
 
-    def _deadline(self, record: Record, request: Request) -> Micros:
+    def _deadline(self, record: Record, request: ReadRequest) -> Micros:
         # Within the years of the contract: a request that is moved carries it.
         latest = Micros(min(record_micros(record.timestamp) + self._ttl_micros, LAST_MICROS))
         if request.deadline is not None:

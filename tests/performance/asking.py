@@ -30,6 +30,7 @@ _REFINEMENTS = 3
 _TRIES = 2
 _WARM_UP_RATE = 1_000
 _WARM_UP_SECONDS = 5.0
+"""Who is asked is warmed up, too: the worker has read every agent by then."""
 
 
 @dataclass(slots=True)
