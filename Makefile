@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test chaos interop bench check check-deploy check-asyncapi schemas lock clean
+.PHONY: help demo test unit fmt chaos interop bench check check-deploy check-asyncapi schemas lock clean
 
 # On the command line only: ARGS goes to the command, PYTHON is used instead of the first one found.
 ARGS =
@@ -34,15 +34,22 @@ demo: $(READY) ## Watch a swarm bid and the learner learn, on an embedded broker
 test: $(READY) ## Run the tests on every broker that is here; ARGS="tests/unit -x"
 	@$(BIN)/python -m pytest $(ARGS)
 
+unit: $(READY) ## Run the tests that need no broker, in about a minute; ARGS="-k settle"
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+fmt: $(READY) ## Format the code and mend what the linter can mend
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
 # Takes KILLS, SIMULATION_SEEDS and FUZZ_EXAMPLES from the environment; make puts what its command line says there.
 chaos: $(READY) ## Break a running system for an hour or two and count what is lost; KILLS=500, ARGS="--only worker-kill"
-	@$(BIN)/python -m tests.faults $(ARGS)
+	@$(BIN)/python -m tests.programs.chaos $(ARGS)
 
 interop: $(READY) ## Let other frameworks' clients ask, on Apache Kafka (needs Java 17, Maven, Node 20); ARGS="nestjs"
-	@$(BIN)/python -m tests.interop $(ARGS)
+	@$(BIN)/python -m tests.programs.interop $(ARGS)
 
 bench: $(READY) ## Measure it beside raw clients and peers, for hours; ARGS="--only restore --scale 0.1"
-	@$(BIN)/python -m tests.performance $(ARGS)
+	@$(BIN)/python -m tests.programs.bench $(ARGS)
 
 check: $(READY) check-deploy check-asyncapi ## Lint, format, types, import direction, deploy/, schemas (current, valid, compatible), locks
 	$(BIN)/ruff check
@@ -84,7 +91,7 @@ endef
 
 # AsyncAPI's own JSON Schema; also its official parser where Node and npm are. It says which ran.
 check-asyncapi: $(READY)
-	$(BIN)/python tests/asyncapi/validate.py schemas/asyncapi.json .venv/asyncapi
+	$(BIN)/python tests/programs/asyncapi/validate.py schemas/asyncapi.json .venv/asyncapi
 
 schemas: $(READY) ## Write schemas/ and docs/interface.md from the code
 	@$(BIN)/learner-worker schemas export --page docs/interface.md
@@ -99,14 +106,14 @@ lock: ## Write requirements/ from pyproject.toml (needs the network); ARGS="--up
 	"$$tools/bin/python" $(PIP_INSTALL) uv; \
 	$(COMPILE) --extra embedded --group dev pyproject.toml -o requirements/dev.lock $(ARGS); \
 	$(COMPILE) --constraint requirements/dev.lock pyproject.toml -o requirements/run.lock $(ARGS); \
-	$(COMPILE) tests/interop/python/requirements.in -o tests/interop/python/requirements.lock $(ARGS); \
-	$(COMPILE) tests/performance/peers/requirements.in -o tests/performance/peers/requirements.lock $(ARGS); \
+	$(COMPILE) tests/programs/interop/python/requirements.in -o tests/programs/interop/python/requirements.lock $(ARGS); \
+	$(COMPILE) tests/programs/bench/peers/requirements.in -o tests/programs/bench/peers/requirements.lock $(ARGS); \
 	"$$python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(COMPILE) --constraint requirements/dev.lock - -o requirements/build.lock $(ARGS)
 
 clean: ## Delete .venv, caches and what was built
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage build dist
-	@find tests/interop tests/performance docs/examples -type d '(' -name node_modules -o -name target -o -name .venv -o -name build ')' -prune -exec rm -rf {} +
+	@find tests/programs/interop tests/programs/bench docs/examples -type d '(' -name node_modules -o -name target -o -name .venv -o -name build ')' -prune -exec rm -rf {} +
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements/dev.lock pyproject.toml

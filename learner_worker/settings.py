@@ -20,8 +20,8 @@ from pydantic_settings import (
 
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import ConfigurationError
+from learner_worker.kafka.connection import Connection
 from learner_worker.observability import LogFormat, LogLevel
-from learner_worker.stream.connection import Connection
 
 SETTINGS_PREFIX = "LEARNER_"
 _LAST_PORT = 65_535

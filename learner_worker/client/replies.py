@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from pydantic import ValidationError
 
 from learner_worker.client.connection import CONNECT_SECONDS, Connection, stop_consumer, stop_producer
-from learner_worker.contract.dialects import CORRELATION_ID, ERROR_HEADER, header
+from learner_worker.contract.headers import CORRELATION_ID, ERROR_HEADER, header
 from learner_worker.contract.suggestions import INTERNAL, SuggestBidError, SuggestBidReply
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError

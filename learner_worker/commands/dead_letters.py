@@ -15,14 +15,14 @@ from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_
 from learner_worker.commands.printing import echo_gap, escaped, moment_ms, shown_time, text_or_hex
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import LearnerError
+from learner_worker.kafka.admin import connected, start_within
+from learner_worker.kafka.batching import stop_within
+from learner_worker.kafka.clients import bulk_producer
+from learner_worker.kafka.partitioner import partitioner
 from learner_worker.observability import configure_logging
+from learner_worker.operations.dead_letters import Filter, Inventory, Letter, LetterBox, LetterId, letter_box
+from learner_worker.operations.replay import Replay, Verdict, mark_all
 from learner_worker.settings import Settings
-from learner_worker.stream.clients import bulk_producer
-from learner_worker.stream.cluster import connected, start_within
-from learner_worker.stream.letters import Filter, Inventory, Letter, LetterBox, LetterId, letter_box
-from learner_worker.stream.partitions import partitioner
-from learner_worker.stream.replay import Replay, Verdict, mark_all
-from learner_worker.stream.writer import stop_within
 
 _OPEN = "open"
 _REPLAY_SETTINGS = (*CONNECTION, *TOPICS, "auction_horizon_seconds")

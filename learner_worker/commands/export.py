@@ -29,10 +29,10 @@ import msgspec
 from learner_worker.contract.codec import encode_message
 from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.contract.times import Micros, format_time
+from learner_worker.domain.agents import Agent, agent_metrics
 from learner_worker.domain.keywords import in_order
 from learner_worker.domain.outcomes import Outcome
-from learner_worker.stages.learn import Agent, agent_metrics
-from learner_worker.state.history import History
+from learner_worker.operations.history import History
 
 FIELDS: Final = (
     "agent_id",

@@ -13,17 +13,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
 from learner_worker.commands.printing import echo_gap, escaped, moment_ms
+from learner_worker.contract.facts import ForgetMarker
 from learner_worker.contract.fields import AgentId, AgentIdField, Shard
-from learner_worker.contract.outcomes import ForgetMarker
 from learner_worker.contract.times import Micros, format_time, parse_time
+from learner_worker.kafka.admin import Cluster, connected, start_within
+from learner_worker.kafka.batching import stop_within
+from learner_worker.kafka.clients import bulk_producer
+from learner_worker.kafka.partition_reader import reading_partitions
+from learner_worker.kafka.partitioner import partitioner
 from learner_worker.observability import configure_logging
+from learner_worker.operations.forget import Forgetting
 from learner_worker.settings import Settings
-from learner_worker.stages.forgetting import Forgetting
-from learner_worker.stream.clients import bulk_producer
-from learner_worker.stream.cluster import Cluster, connected, start_within
-from learner_worker.stream.partition_reader import reading_partitions
-from learner_worker.stream.partitions import partitioner
-from learner_worker.stream.writer import stop_within
 
 _agent_ids = TypeAdapter[AgentId](AgentIdField)
 _MICROS = 1_000_000

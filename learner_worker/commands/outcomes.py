@@ -17,18 +17,18 @@ from learner_worker.commands.export import csv_lines, exported_time, json_lines
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
 from learner_worker.commands.printing import advice_lines, escaped, keywords_table, shortened
 from learner_worker.contract.codec import readable_id
+from learner_worker.contract.encode import encode_reply
 from learner_worker.contract.fields import MAX_DESCRIPTION_CHARACTERS, MAX_SATS, AgentId
 from learner_worker.contract.suggestions import SuggestBidReply, SuggestBidRequest
-from learner_worker.contract.written import encode_reply
+from learner_worker.domain.agents import Agent, learned_keywords
 from learner_worker.domain.keywords import STRONGEST
 from learner_worker.domain.outcomes import Outcome
-from learner_worker.domain.strategies import STRATEGIES
 from learner_worker.errors import ConfigurationError
 from learner_worker.observability import configure_logging
+from learner_worker.operations.history import History, history_of
 from learner_worker.settings import Settings
 from learner_worker.stages.advise import Advise
-from learner_worker.stages.learn import Agent, learned_keywords
-from learner_worker.state.history import History, history_of
+from learner_worker.strategies.classic import STRATEGIES
 
 _Command = Callable[..., Any]
 _SHOWN_TASK, _SHOWN_DESCRIPTION = 40, 60

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import click
 from rich.table import Table
 
+from learner_worker.contract.encode import KeywordTally
 from learner_worker.contract.suggestions import LearnedKeyword, SuggestBidReply
 from learner_worker.contract.times import parse_time
-from learner_worker.contract.written import KeywordTally
-from learner_worker.stream.unreadable import Gap
+from learner_worker.kafka.polling import Gap
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _SHOWN_KEYWORD = 40

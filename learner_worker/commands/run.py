@@ -4,13 +4,13 @@ from typing import Any
 
 import click
 
-from learner_worker import runtime
 from learner_worker.commands.options import given, settings_flags
+from learner_worker.kafka.closed_connections import take_closed_for_broken
+from learner_worker.kafka.light_records import use_light_records
 from learner_worker.observability import configure_logging
-from learner_worker.replica import run_replica
 from learner_worker.settings import Settings
-from learner_worker.stream.closed_connections import take_closed_for_broken
-from learner_worker.stream.light_records import use_light_records
+from learner_worker.worker import event_loop
+from learner_worker.worker.replica import run_replica
 
 
 @click.command()
@@ -24,4 +24,4 @@ def run(**flags: Any) -> None:
     configure_logging(settings.log_format, settings.log_level)
     use_light_records()
     take_closed_for_broken()
-    runtime.run(run_replica(settings))
+    event_loop.run(run_replica(settings))

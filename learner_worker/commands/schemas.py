@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from learner_worker import __version__
-from learner_worker.contract.interface.asyncapi import asyncapi
-from learner_worker.contract.interface.changes import Version, breaking_changes
-from learner_worker.contract.interface.page import page as interface_page
-from learner_worker.contract.schemas import schema_text
-from learner_worker.contract.schemas import schemas as schemas_by_name
 from learner_worker.errors import ConfigurationError, LearnerError
+from learner_worker.interface.asyncapi import asyncapi
+from learner_worker.interface.changes import Version, breaking_changes
+from learner_worker.interface.page import page as interface_page
+from learner_worker.interface.schemas import schema_text
+from learner_worker.interface.schemas import schemas as schemas_by_name
 
 _SUFFIX = ".schema.json"
 _INTERFACE = "asyncapi.json"

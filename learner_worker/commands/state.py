@@ -12,12 +12,12 @@ import msgspec
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
 from learner_worker.contract.fields import Shard
 from learner_worker.observability import configure_logging
+from learner_worker.operations.changelog import open_changelog
+from learner_worker.operations.comparison import Difference
+from learner_worker.operations.overview import Contents, FileSize, FolderOverview, ShardOverview, overview
+from learner_worker.operations.rebuild import Rebuilt, rebuild
+from learner_worker.operations.verification import ShardVerdict, verify
 from learner_worker.settings import Settings
-from learner_worker.state.changelog import open_changelog
-from learner_worker.state.comparison import Difference
-from learner_worker.state.overview import Contents, FileSize, FolderOverview, ShardOverview, overview
-from learner_worker.state.rebuild import Rebuilt, rebuild
-from learner_worker.state.verification import ShardVerdict, verify
 from learner_worker.store.state_folder import locked_state_folder, no_shard_files, shard_files
 
 _Command = Callable[..., Any]

@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
+from learner_worker.kafka.admin import connected
 from learner_worker.observability import configure_logging
-from learner_worker.stream.cluster import connected
 
 _DEFAULT_PARTITIONS = 12
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from learner_worker.contract.topics import TopicNames
 from learner_worker.doctor.kafka import Kafka, kafka
 from learner_worker.doctor.listener import Listener, look_at
+from learner_worker.kafka.connection import Connection
 from learner_worker.settings import Settings
-from learner_worker.stream.connection import Connection
 
 
 class Case:

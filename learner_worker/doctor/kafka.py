@@ -16,12 +16,12 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 from learner_worker.contract.topics import TopicName
 from learner_worker.doctor.wire import describe_group, describe_topics
 from learner_worker.errors import BrokerError
-from learner_worker.stream.clients import standby_consumer
-from learner_worker.stream.cluster import Committed, ends_of, start_within
-from learner_worker.stream.connection import Connection
-from learner_worker.stream.records import Record
-from learner_worker.stream.unreadable import Gap, poll, seek
-from learner_worker.stream.writer import stop_within
+from learner_worker.kafka.admin import Committed, ends_of, start_within
+from learner_worker.kafka.batching import stop_within
+from learner_worker.kafka.clients import standby_consumer
+from learner_worker.kafka.connection import Connection
+from learner_worker.kafka.polling import Gap, poll, seek
+from learner_worker.kafka.records import Record
 
 NO_ERROR, UNKNOWN_TOPIC, TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 0, 3, 29, 30
 READ, WRITE = 3, 4

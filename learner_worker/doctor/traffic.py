@@ -10,9 +10,9 @@ from learner_worker.contract.topics import HOP_HEADER, TopicName, TopicNames
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, note, ok, or_ok, warning
 from learner_worker.errors import RecordError
-from learner_worker.stream.letters import letter_of, mark_of
-from learner_worker.stream.partitions import partitioner
-from learner_worker.stream.records import Record
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.kafka.records import Record
+from learner_worker.operations.dead_letters import letter_of, mark_of
 
 _DAY_MS = 24 * 60 * 60 * 1000
 _AHEAD_MS = 1_000

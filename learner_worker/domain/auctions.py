@@ -7,9 +7,26 @@ close may still admit them.
 
 from collections.abc import Iterator
 
+import msgspec
+
+from learner_worker.contract.facts import Bid, Close, Fact
 from learner_worker.contract.fields import AgentId, TaskId
-from learner_worker.contract.outcomes import Bid, Close, Fact
 from learner_worker.domain.outcomes import greater_bid, supersedes, without_text
+
+
+class AuctionState(msgspec.Struct, frozen=True, gc=False):
+    """What settle remembers of a task, as stored.
+
+    Attributes:
+        first_micros: record time of the event that opened it.
+        first_offsets: the smallest offset of one of its events, by topic.
+    """
+
+    first_micros: int
+    first_offsets: dict[str, int]
+    standing: Close | None
+    told: list[AgentId]
+    waiting: dict[AgentId, list[Bid]]
 
 
 class Auction:

@@ -13,9 +13,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from learner_worker.contract.facts import Bid, Close, Fact, Result
 from learner_worker.contract.fields import AgentId, TaskId
-from learner_worker.contract.outcomes import Bid, Close, Fact, Result
 from learner_worker.contract.times import Micros
+
+OutcomeKey = tuple[TaskId, AgentId]
+"""The task and the agent of an outcome."""
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):

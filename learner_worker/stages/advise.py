@@ -5,10 +5,10 @@ suggest-bid-requests -> suggest-bid-replies
 
 import msgspec
 
-from learner_worker.contract.reading import ReadRequest
-from learner_worker.contract.written import Reply
-from learner_worker.domain.strategies import Strategy
-from learner_worker.stages.learn import Agent, agent_metrics, learned_keywords
+from learner_worker.contract.decode import ReadRequest
+from learner_worker.contract.encode import Reply
+from learner_worker.domain.agents import Agent, agent_metrics, learned_keywords
+from learner_worker.strategies.classic import Strategy
 
 
 class Advise:

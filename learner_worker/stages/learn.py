@@ -4,21 +4,19 @@ learner-outcomes -> the shard's file, the metrics cache, learner-agent-metrics
 """
 
 import asyncio
-import functools
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from learner_worker.contract.facts import Fact, ForgetMarker
 from learner_worker.contract.fields import AgentId
-from learner_worker.contract.outcomes import Fact, ForgetMarker
-from learner_worker.contract.times import Micros, format_time, record_micros
-from learner_worker.contract.written import KeywordTally, MetricsPart, MetricsRecord
-from learner_worker.domain.keywords import Tally, strongest, tally_of
-from learner_worker.domain.metrics import Change, Metrics, change, plus
-from learner_worker.domain.outcomes import Cutoff, Outcome, forgotten_cutoff, join, living
-from learner_worker.store.statements import AgentRow, OutcomeKey
+from learner_worker.contract.times import Micros
+from learner_worker.domain.agents import Agent, AgentRow
+from learner_worker.domain.keywords import Tally, tally_of
+from learner_worker.domain.metrics import Change, change, plus
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, forgotten_cutoff, join, living
 
 _NO_TALLY = Tally()
 _CHUNK = 100
@@ -65,42 +63,6 @@ class FactRecord(msgspec.Struct, frozen=True, gc=False):
     def of(cls, offset: int, timestamp_ms: int, fact: Fact) -> "FactRecord":
         """A fact of the changelog at its place."""
         return cls(offset, timestamp_ms, fact, (fact.task_id, fact.agent_id))
-
-
-class Agent:
-    """One agent's metrics and keywords, as cached."""
-
-    __slots__ = ("agent_id", "row", "tallies")
-
-    def __init__(self, agent_id: AgentId, row: AgentRow, tallies: dict[str, Tally]) -> None:
-        self.agent_id = agent_id
-        self.row = row
-        self.tallies = tallies
-
-    @property
-    def metrics(self) -> Metrics:
-        """The agent's counts."""
-        return self.row.metrics
-
-    @property
-    def as_of(self) -> str | None:
-        """When the metrics last changed, or None if they never did."""
-        return _text_of(self.row.as_of_ms) if self.row.outcome_offset >= 0 else None
-
-    @property
-    def known(self) -> bool:
-        """Whether the agent has outcomes that count."""
-        return self.metrics.total_bids > 0
-
-    def record(self) -> MetricsRecord:
-        """What learner-agent-metrics carries of the agent."""
-        return MetricsRecord(
-            *_figures(self.metrics),
-            agent_id=self.agent_id,
-            learned_keywords=learned_keywords(self.tallies),
-            as_of=self.as_of,
-            outcome_offset=self.row.outcome_offset,
-        )
 
 
 class LearnChanges(NamedTuple):
@@ -347,35 +309,3 @@ class Learn:
             if agent_id not in needed:
                 del self._agents[agent_id]
                 excess -= 1
-
-
-@functools.lru_cache(maxsize=4_096)
-def _text_of(timestamp_ms: int) -> str:
-    """A record's time as text: an agent is asked about more often than it changes. It took 4 µs an answer."""
-    return format_time(record_micros(timestamp_ms))
-
-
-def agent_metrics(metrics: Metrics) -> MetricsPart:
-    """The metrics as messages carry them."""
-    return MetricsPart(*_figures(metrics))
-
-
-def _figures(metrics: Metrics) -> tuple[int, int, int, int, float, float, float]:
-    """Of a `MetricsPart`, in its order."""
-    return (
-        metrics.total_bids,
-        metrics.auctions_won,
-        metrics.tasks_completed,
-        metrics.tasks_failed,
-        metrics.win_rate,
-        metrics.success_rate,
-        metrics.avg_winning_bid_sats,
-    )
-
-
-def learned_keywords(tallies: Mapping[str, Tally]) -> list[KeywordTally]:
-    """The strongest keywords as messages carry them."""
-    return [
-        KeywordTally(keyword, wins, failures, wins - failures)
-        for keyword, (wins, failures) in strongest(tallies)
-    ]

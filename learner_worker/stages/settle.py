@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from learner_worker.contract.decode import Closed, Finished, Placed
+from learner_worker.contract.facts import Bid, Close, Fact, Result, description_digest
 from learner_worker.contract.fields import TaskId
-from learner_worker.contract.outcomes import Bid, Close, Fact, Result, description_digest
-from learner_worker.contract.reading import Closed, Finished, Placed
 from learner_worker.contract.times import Micros
-from learner_worker.domain.auctions import Auction
-from learner_worker.store.statements import AuctionState
+from learner_worker.domain.auctions import Auction, AuctionState
 
 _FORGOTTEN_AT_ONCE = 1_000
 """Tasks forgotten in one step, a few milliseconds; the rest goes with the next step."""

@@ -17,15 +17,14 @@ import structlog
 from learner_worker.contract.fields import AgentId, Shard, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
+from learner_worker.domain.agents import AgentRow
+from learner_worker.domain.auctions import AuctionState
 from learner_worker.domain.keywords import Tally, tally_of
-from learner_worker.domain.outcomes import Cutoff, Outcome
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 from learner_worker.errors import ClosedFileError, ConfigurationError, StateError
 from learner_worker.store.statements import (
     ROWS_AT_ONCE,
-    AgentRow,
-    AuctionState,
     Checkpoint,
-    OutcomeKey,
     SqlRow,
     agent_of,
     auction_of,

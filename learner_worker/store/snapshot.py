@@ -9,10 +9,15 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from learner_worker.contract.topics import TopicName
-from learner_worker.domain.outcomes import Cutoff, Outcome
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 from learner_worker.errors import StateError, UnreadableFileError
 from learner_worker.store.shard_file import FORMAT
-from learner_worker.store.statements import OutcomeKey, SqlRow, outcome_of, pairs_parameter, statement
+from learner_worker.store.statements import (
+    SqlRow,
+    outcome_of,
+    pairs_parameter,
+    statement,
+)
 
 T = TypeVar("T")
 _WAIT_SECONDS = 10.0

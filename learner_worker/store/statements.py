@@ -9,47 +9,20 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from learner_worker.contract.facts import Bid, Close, Result
 from learner_worker.contract.fields import AgentId, TaskId
-from learner_worker.contract.outcomes import Bid, Close, Result
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
+from learner_worker.domain.agents import AgentRow
+from learner_worker.domain.auctions import AuctionState
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
-from learner_worker.domain.outcomes import Cutoff, Outcome
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 
-OutcomeKey = tuple[TaskId, AgentId]
 SqlRow = tuple[object, ...]
 ROWS_AT_ONCE: Final = 250
 _VALUES = re.compile(r"VALUES (\([?, ]+\))")
 _MARK = "-- name: "
-
-
-class AgentRow(msgspec.Struct, frozen=True, gc=False):
-    """An agent's metrics as stored.
-
-    Attributes:
-        as_of_ms: the record time of the last change.
-        outcome_offset: the last changelog record that changed them.
-    """
-
-    metrics: Metrics = Metrics()
-    as_of_ms: int = 0
-    outcome_offset: int = -1
-
-
-class AuctionState(msgspec.Struct, frozen=True, gc=False):
-    """What settle remembers of a task, as stored.
-
-    Attributes:
-        first_micros: record time of the event that opened it.
-        first_offsets: the smallest offset of one of its events, by topic.
-    """
-
-    first_micros: int
-    first_offsets: dict[str, int]
-    standing: Close | None
-    told: list[AgentId]
-    waiting: dict[AgentId, list[Bid]]
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from learner_worker.brokers import BrokerKind
-from tests.processes import running
+from tests.support.processes import running
 
 DEMO_SECONDS = 120
 

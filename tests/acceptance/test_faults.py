@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from learner_worker.brokers import BrokerKind, KafkaCluster
-from tests.faults import faults
-from tests.faults.scene import Plan, Scene, running_scene
+from tests.programs.chaos import faults
+from tests.programs.chaos.scene import Plan, Scene, running_scene
 
 pytestmark = [pytest.mark.own_kafka, pytest.mark.timeout(900)]  # three brokers and three workers on few cores
 

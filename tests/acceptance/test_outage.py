@@ -10,10 +10,10 @@ import pytest
 
 from learner_worker.brokers import Broker, BrokerKind, KafkaCluster, embedded
 from learner_worker.brokers.waiting import free_ports
-from tests import model
 from tests.integration.test_whole_way import metrics_equal_the_model
-from tests.swarm import swarm_history
-from tests.workers import (
+from tests.support import model
+from tests.support.swarm import swarm_history
+from tests.support.workers import (
     OUTAGE_EVENTS,
     create_topics,
     health_watched,

@@ -13,9 +13,9 @@ import pytest
 
 from learner_worker.brokers import Broker
 from learner_worker.contract.topics import TopicNames, Topics
-from learner_worker.stream.cluster import connected
-from learner_worker.stream.connection import Connection
-from tests.workers import clean_environment, create_topics, running_worker
+from learner_worker.kafka.admin import connected
+from learner_worker.kafka.connection import Connection
+from tests.support.workers import clean_environment, create_topics, running_worker
 
 FULL_DEVICE = Path("/dev/full")
 

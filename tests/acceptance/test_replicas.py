@@ -14,11 +14,11 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from learner_worker.brokers import Broker
 from learner_worker.contract.topics import TopicName
-from learner_worker.stream.partitions import partitioner
-from tests import model
+from learner_worker.kafka.partitioner import partitioner
 from tests.integration.test_whole_way import metrics_equal_the_model
-from tests.swarm import swarm_history
-from tests.workers import (
+from tests.support import model
+from tests.support.swarm import swarm_history
+from tests.support.workers import (
     WorkerProcess,
     create_topics,
     outcomes_on_disk,

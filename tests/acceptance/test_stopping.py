@@ -10,10 +10,17 @@ import pytest
 
 from learner_worker.brokers import Broker, BrokerKind, KafkaCluster
 from learner_worker.contract.topics import TopicNames
-from tests import model
 from tests.integration.test_whole_way import metrics_equal_the_model
-from tests.swarm import swarm_history
-from tests.workers import WorkerProcess, create_topics, outcomes_on_disk, publish, running_worker, until
+from tests.support import model
+from tests.support.swarm import swarm_history
+from tests.support.workers import (
+    WorkerProcess,
+    create_topics,
+    outcomes_on_disk,
+    publish,
+    running_worker,
+    until,
+)
 
 SOME = 500
 """Events read when a worker is stopped; a few thousand are under way."""

@@ -15,8 +15,8 @@ from learner_worker.contract.codec import (
     readable_id,
     readable_ids,
 )
-from learner_worker.contract.fields import TaskId
-from learner_worker.contract.outcomes import (
+from learner_worker.contract.decode import read_event
+from learner_worker.contract.facts import (
     Bid,
     Close,
     Fact,
@@ -27,7 +27,7 @@ from learner_worker.contract.outcomes import (
     encode_fact,
     encode_marker,
 )
-from learner_worker.contract.reading import read_event
+from learner_worker.contract.fields import TaskId
 from learner_worker.contract.suggestions import (
     AgentMetrics,
     AgentMetricsRecord,

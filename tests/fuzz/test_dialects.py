@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner_worker.contract.dialects import reply_address, reply_headers
+from learner_worker.contract.headers import reply_address, reply_headers
 from learner_worker.contract.suggestions import ERROR_CODES, ReplyError
 from learner_worker.contract.topics import ReplyTopics, TopicName, Topics
 from learner_worker.errors import RefusedReplyError

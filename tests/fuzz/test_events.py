@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner_worker.contract.topics import EventKind
-from tests import model as swarm
 from tests.fuzz import FUZZ, model, strategies
 from tests.fuzz.strategies import Headers
 from tests.fuzz.world import SHARDS, Change, FuzzWorld, Worlds
 from tests.simulation.log import Entry, Sent
 from tests.simulation.worker import HORIZON, TOPICS
+from tests.support import model as swarm
 
 _LAST_US = 253_370_764_800_000_000 - 1
 _KEPT_BYTES = 64 * 1024

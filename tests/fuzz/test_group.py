@@ -11,12 +11,12 @@ from learner_worker.contract.fields import Shard
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import Topics
 from learner_worker.domain.outcomes import Cutoff
-from learner_worker.stages.resuming import lost_unread, resume_positions
-from learner_worker.stages.retention import noted, read_note
-from learner_worker.stream.assignor import StateKeepingAssignor, claim_of, standbys_of
-from learner_worker.stream.cluster import Committed
-from learner_worker.stream.ownership import Marks
-from learner_worker.stream.placement import LAST_TERM, Claim
+from learner_worker.domain.retention import noted, read_note
+from learner_worker.group.assignor import StateKeepingAssignor, claim_of, standbys_of
+from learner_worker.group.ownership import Marks
+from learner_worker.group.placement import LAST_TERM, Claim
+from learner_worker.kafka.admin import Committed
+from learner_worker.shard.resume import lost_unread, resume_positions
 from tests.fuzz import FUZZ, strategies
 from tests.simulation.broker import Counts
 

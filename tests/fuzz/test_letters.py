@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import RecordError
-from learner_worker.stream.letters import LetterId, letter_of, mark, mark_of
-from learner_worker.stream.partitions import partitioner
-from learner_worker.stream.records import TRUNCATED_BYTES, dead_letter
-from learner_worker.stream.replay import Replay
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.kafka.records import TRUNCATED_BYTES, dead_letter
+from learner_worker.operations.dead_letters import LetterId, letter_of, mark, mark_of
+from learner_worker.operations.replay import Replay
 from tests.fuzz import FUZZ, model, strategies
 from tests.fuzz.strategies import EVENT_SHAPES, Headers
 from tests.simulation.log import Entry

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from learner_worker.client.replies import read_reply
 from learner_worker.errors import SuggestionError
-from learner_worker.stream.partitions import partition_of_key
+from learner_worker.kafka.partitioner import partition_of_key
 from tests.fuzz import FUZZ, model, strategies
 from tests.fuzz.strategies import Headers
 from tests.fuzz.world import (
@@ -25,9 +25,9 @@ from tests.fuzz.world import (
     RequestConsumer,
     Worlds,
 )
-from tests.model import rfc3339
 from tests.simulation.log import Entry, Sent
 from tests.simulation.worker import SECOND, TOPICS
+from tests.support.model import rfc3339
 
 _LAST_US = 253_370_764_800_000_000 - 1
 """The last microsecond of the year 9998."""

@@ -12,16 +12,15 @@ from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
 
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import ReplyTopics
-from learner_worker.domain.strategies import classic
-from learner_worker.stages import answering
+from learner_worker.kafka.outage import Outage
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.requests import answering, consumer, replies
+from learner_worker.requests.answering import Answering
+from learner_worker.requests.consumer import Lane
+from learner_worker.requests.replies import Replies
+from learner_worker.shard.shard import ShardState
 from learner_worker.stages.advise import Advise
-from learner_worker.stages.answering import Answering
-from learner_worker.stages.shard import ShardState
-from learner_worker.stream import lane, replies
-from learner_worker.stream.lane import Lane
-from learner_worker.stream.outage import Outage
-from learner_worker.stream.partitions import partitioner
-from learner_worker.stream.replies import Replies
+from learner_worker.strategies.classic import classic
 from tests.simulation.broker import Broker
 from tests.simulation.checks import require
 from tests.simulation.clients import Follower, Producer
@@ -288,9 +287,9 @@ class Worlds:
     def _new(self) -> FuzzWorld:
         self._stack.enter_context(simulated())
         world = FuzzWorld()
-        for module in (answering, lane, replies):
+        for module in (answering, consumer, replies):
             self._stack.enter_context(mock.patch.object(module, "time", SimulatedTime(world.clock)))
-        self._stack.enter_context(mock.patch.object(lane, "_POLL_MS", 500))  # fewer idle polls
+        self._stack.enter_context(mock.patch.object(consumer, "_POLL_MS", 500))  # fewer idle polls
         world.settle()
         world.take([])
         return world

@@ -26,7 +26,7 @@ from learner_worker.brokers import (
 from learner_worker.brokers.waiting import accepts, free_ports, live_nodes
 from learner_worker.errors import BrokerError
 from tests.conftest import BrokerPool
-from tests.processes import running
+from tests.support.processes import running
 
 QUICK_FAILOVER = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
 FAILOVER_SECONDS = 60

@@ -21,11 +21,11 @@ from learner_worker.brokers import Broker, BrokerKind, available_brokers
 from learner_worker.brokers.waiting import accepts, free_ports
 from learner_worker.client import replies
 from learner_worker.client.replies import ALL_PARTITIONS, OwnPartition, ReplyPartition
-from learner_worker.contract.dialects import reply_address, reply_headers
+from learner_worker.contract.headers import reply_address, reply_headers
 from learner_worker.contract.suggestions import ReplyError
 from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.errors import BrokerError, ConfigurationError, InvalidEventError
-from tests.workers import until
+from tests.support.workers import until
 
 PARTITIONS = 4
 REPLY_PARTITIONS = 3

@@ -12,17 +12,17 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from learner_worker.brokers import Broker
 from learner_worker.contract.topics import HOP_HEADER, TopicName, TopicNames, Topics
 from learner_worker.errors import RecordError
-from learner_worker.stream.connection import Connection
-from learner_worker.stream.letters import Filter, letter_box
-from learner_worker.stream.light_records import LightRecord
-from learner_worker.stream.partitions import partitioner
-from learner_worker.stream.records import Outgoing, dead_letter
-from learner_worker.stream.replay import Replay
-from tests import model
+from learner_worker.kafka.connection import Connection
+from learner_worker.kafka.light_records import LightRecord
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.kafka.records import Outgoing, dead_letter
+from learner_worker.operations.dead_letters import Filter, letter_box
+from learner_worker.operations.replay import Replay
 from tests.acceptance.test_refusals import Ended, learner_worker
 from tests.integration.test_whole_way import metrics_equal_the_model
-from tests.swarm import swarm_history
-from tests.workers import (
+from tests.support import model
+from tests.support.swarm import swarm_history
+from tests.support.workers import (
     WorkerProcess,
     create_topics,
     outcomes_on_disk,

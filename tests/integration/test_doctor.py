@@ -22,13 +22,13 @@ from learner_worker.doctor.case import Case
 from learner_worker.doctor.examination import Check
 from learner_worker.doctor.findings import Finding, ok
 from learner_worker.errors import RecordError
+from learner_worker.kafka.light_records import LightRecord
+from learner_worker.kafka.records import dead_letter
 from learner_worker.settings import load_settings
-from learner_worker.stream.light_records import LightRecord
-from learner_worker.stream.records import dead_letter
 from tests.acceptance.test_refusals import learner_worker
 from tests.integration.test_dead_letters import send
-from tests.swarm import swarm_history
-from tests.workers import create_topics, publish, running_worker
+from tests.support.swarm import swarm_history
+from tests.support.workers import create_topics, publish, running_worker
 
 PARTITIONS = 4
 

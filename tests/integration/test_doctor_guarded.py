@@ -19,10 +19,10 @@ from learner_worker.brokers.waiting import free_ports
 from learner_worker.contract.topics import TopicNames, Topics
 from learner_worker.doctor import Level, Report
 from learner_worker.doctor.kafka import connect
-from learner_worker.stream.connection import Connection
+from learner_worker.kafka.connection import Connection
 from tests.acceptance.test_refusals import learner_worker
 from tests.integration.test_doctor import examined, only, told
-from tests.workers import create_topics, until
+from tests.support.workers import create_topics, until
 
 PASSWORD = secrets.token_hex(8)
 GUESSED = secrets.token_hex(8)

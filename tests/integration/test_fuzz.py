@@ -16,7 +16,7 @@ from tests.fuzz import model, strategies
 from tests.fuzz.strategies import EVENT_SHAPES, REQUEST_SHAPE, Headers
 from tests.integration.test_bad_input import _roomy_topics
 from tests.integration.test_requests import GOOD
-from tests.workers import WorkerProcess, read_topic, running_worker, until
+from tests.support.workers import WorkerProcess, read_topic, running_worker, until
 
 PARTITIONS = 4
 RECORDS = 300

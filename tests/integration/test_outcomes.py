@@ -15,12 +15,12 @@ from learner_worker.client import LearnerClient
 from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.contract.times import Micros, format_time
 from learner_worker.contract.topics import TopicNames, Topics
-from tests import model
 from tests.acceptance.test_refusals import Ended, learner_worker
 from tests.integration import test_retention as retention
 from tests.integration.test_whole_way import metrics_equal_the_model
-from tests.swarm import shuffled_with_duplicates, swarm_history
-from tests.workers import create_topics, publish, running_worker, until
+from tests.support import model
+from tests.support.swarm import shuffled_with_duplicates, swarm_history
+from tests.support.workers import create_topics, publish, running_worker, until
 
 NOW = 1_790_000_000_000_000
 SECOND = 1_000_000

@@ -12,16 +12,16 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 from structlog.testing import capture_logs
 
-from learner_worker import replica, worker
 from learner_worker.brokers import Broker
+from learner_worker.kafka import watchdog
+from learner_worker.kafka.watchdog import Reading, look
 from learner_worker.settings import Settings
-from learner_worker.stages.shard import ShardState
-from learner_worker.stream import watchdog
-from learner_worker.stream.ingest import Ingest
-from learner_worker.stream.watchdog import Reading, look
+from learner_worker.shard.shard import ShardState
+from learner_worker.worker import replica, worker
+from learner_worker.worker.consumer import Ingest
 from tests.integration.test_whole_way import metrics_equal_the_model
-from tests.swarm import swarm_history
-from tests.workers import create_topics, http_get, publish, until
+from tests.support.swarm import swarm_history
+from tests.support.workers import create_topics, http_get, publish, until
 
 TOLD = ("kafka.away", "worker.rebuilding", "kafka.back")
 _reading = Ingest.reading

@@ -14,7 +14,7 @@ from learner_worker import BlockingLearnerClient, LearnerClient
 from learner_worker.brokers import Broker
 from learner_worker.client.replies import ALL_PARTITIONS, PendingReplies
 from learner_worker.contract.topics import Topics
-from tests.workers import create_topics, read_topic, running_worker, until
+from tests.support.workers import create_topics, read_topic, running_worker, until
 
 ASKS = 60
 PARTITIONS = 4

@@ -16,8 +16,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from learner_worker.brokers import Broker
 from learner_worker.contract.times import Micros, format_time
 from learner_worker.contract.topics import TopicNames
-from learner_worker.stream.partitions import partitioner
-from tests.workers import WorkerProcess, create_topics, read_topic, running_worker, until
+from learner_worker.kafka.partitioner import partitioner
+from tests.support.workers import WorkerProcess, create_topics, read_topic, running_worker, until
 
 PARTITIONS = 4
 GOOD = {"agent_id": "agent-1", "base_bid_sats": 100, "description": "fix it", "request_id": "r-1"}

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 from learner_worker.brokers import Broker
-from learner_worker.contract.outcomes import decode_fact
+from learner_worker.contract.facts import decode_fact
 from learner_worker.contract.topics import TopicNames
-from tests.model import AuctionClosed, BidPlaced, Event, TaskFinished
-from tests.workers import WorkerProcess, create_topics, publish, read_topic, running_worker, until
+from tests.support.model import AuctionClosed, BidPlaced, Event, TaskFinished
+from tests.support.workers import WorkerProcess, create_topics, publish, read_topic, running_worker, until
 
 SECOND = 1_000_000
 SETTINGS = {

@@ -15,11 +15,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 
 from learner_worker.brokers import Broker
 from learner_worker.contract.topics import TopicNames
-from tests import model
 from tests.acceptance.test_refusals import Ended, learner_worker
 from tests.integration.test_whole_way import metrics_equal_the_model
-from tests.swarm import swarm_history
-from tests.workers import create_topics, outcomes_on_disk, publish, read_topic, running_worker, until
+from tests.support import model
+from tests.support.swarm import swarm_history
+from tests.support.workers import create_topics, outcomes_on_disk, publish, read_topic, running_worker, until
 
 AUCTIONS = 60
 SHARDS = 4

@@ -14,17 +14,17 @@ from learner_worker.brokers import Broker
 from learner_worker.client import LearnerClient
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import RecordError
-from learner_worker.stream.light_records import LightRecord
-from learner_worker.stream.partitions import partitioner
-from learner_worker.stream.records import dead_letter
-from tests import model
+from learner_worker.kafka.light_records import LightRecord
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.kafka.records import dead_letter
 from tests.acceptance.test_refusals import Ended, learner_worker
 from tests.integration.test_dead_letters import send
 from tests.integration.test_state import Replica, change
 from tests.integration.test_whole_way import metrics_equal_the_model
-from tests.model import Event
-from tests.swarm import swarm_history
-from tests.workers import (
+from tests.support import model
+from tests.support.model import Event
+from tests.support.swarm import swarm_history
+from tests.support.workers import (
     WorkerProcess,
     create_topics,
     outcomes_on_disk,

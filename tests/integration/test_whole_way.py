@@ -8,9 +8,9 @@ from typing import Any
 from learner_worker.brokers import Broker
 from learner_worker.client import LearnerClient
 from learner_worker.contract.topics import TopicNames, Topics
-from tests import model
-from tests.swarm import TOPICS, shuffled_with_duplicates, swarm_history
-from tests.workers import (
+from tests.support import model
+from tests.support.swarm import TOPICS, shuffled_with_duplicates, swarm_history
+from tests.support.workers import (
     WorkerProcess,
     create_topics,
     latest_metrics,

@@ -6,7 +6,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from learner_worker.contract.interface.compatibility import Comparison, Side
+from learner_worker.interface.compatibility import Comparison, Side
 
 Schema = dict[str, Any]
 NAMES = ["a", "b"]

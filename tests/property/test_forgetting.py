@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learner_worker.contract.facts import Fact, ForgetMarker
 from learner_worker.contract.fields import AgentId, TaskId
-from learner_worker.contract.outcomes import Fact, ForgetMarker
 from learner_worker.contract.times import Micros
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics, change, plus
-from learner_worker.domain.outcomes import Cutoff, Outcome, agents_cutoff, join, living
-from learner_worker.stages.fold import Unsieved
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, agents_cutoff, join, living
+from learner_worker.shard.changelog import Unsieved
 from learner_worker.stages.learn import FactRecord, Learn, MarkerRecord
-from learner_worker.store.statements import OutcomeKey
 from tests.property.test_retention import AGENTS, TIMES, facts
 from tests.unit.test_learn import MemoryRows, checkpoint
 

@@ -14,23 +14,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner_worker.contract.codec import encode_message
+from learner_worker.contract.decode import Closed, Finished, Placed, read_event
+from learner_worker.contract.encode import Reply, encode_reply
+from learner_worker.contract.facts import Fact, decode_fact, encode_fact
 from learner_worker.contract.fields import AgentId, Shard, TaskId
-from learner_worker.contract.outcomes import Fact, decode_fact, encode_fact
-from learner_worker.contract.reading import Closed, Finished, Placed, read_event
 from learner_worker.contract.suggestions import LearnedKeyword, SuggestBidReply, SuggestBidRequest
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import EventKind, TopicName
-from learner_worker.contract.written import Reply, encode_reply
+from learner_worker.domain.agents import Agent
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.outcomes import Outcome
-from learner_worker.domain.strategies import classic
+from learner_worker.kafka.partitioner import partitioner
 from learner_worker.stages.advise import Advise
-from learner_worker.stages.learn import Agent, FactRecord, Learn
+from learner_worker.stages.learn import FactRecord, Learn
 from learner_worker.stages.settle import Place, Settle
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
-from learner_worker.stream.partitions import partitioner
-from tests import model, swarm
+from learner_worker.strategies.classic import classic
+from tests.support import model, swarm
 
 EXAMPLES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 200
 TOLERANCE = 1_000_000

@@ -9,15 +9,14 @@ from typing import assert_never
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learner_worker.contract.facts import Bid, Close, Fact, Result, decode_fact, encode_fact
 from learner_worker.contract.fields import AgentId, TaskId
-from learner_worker.contract.outcomes import Bid, Close, Fact, Result, decode_fact, encode_fact
 from learner_worker.contract.times import Micros
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
-from learner_worker.domain.outcomes import Cutoff, Outcome, join, living, living_fact
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, join, living, living_fact
+from learner_worker.domain.retention import Policy, Retention
 from learner_worker.stages.learn import FactRecord, Learn
-from learner_worker.stages.retention import Policy, Retention
-from learner_worker.store.statements import OutcomeKey
 from tests.unit.test_learn import MemoryRows, checkpoint
 
 EXAMPLES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 200

@@ -17,7 +17,7 @@ Where each invariant is judged:
 6. An old or empty disk, a changelog ahead or behind, one that lost its beginning or its end: `_crash`,
    `_compact` with `drop_empty_beginning`, `_last_days` with `lose_end`, then 1 and 3.
 7. A poison record is not simulated: the broker tests have it. Moved events are: `wrong_share`, then 1.
-8. Requests are not simulated: `stages/answering.py` has tests of its own.
+8. Requests are not simulated: `requests/answering.py` has tests of its own.
 9. Lag returns to 0, the owners' and the standbys': `World.settle` ends only then. Auctions are forgotten:
    `auctions_are_forgotten_nevertheless`.
 10. No file is open twice in a process, none stays open behind one that ended: `Disk.violations`,

@@ -13,31 +13,34 @@ from unittest import mock
 import msgspec
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from learner_worker.contract import outcomes
+from learner_worker.contract import facts
+from learner_worker.contract.facts import Bid, Close, Fact, ForgetMarker
 from learner_worker.contract.fields import AgentId, Shard
-from learner_worker.contract.outcomes import Bid, Close, Fact, ForgetMarker
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.domain import retention
 from learner_worker.domain.auctions import Auction
-from learner_worker.domain.outcomes import Cutoff, Outcome, living_fact
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, living_fact
+from learner_worker.domain.retention import Retention
 from learner_worker.errors import SendError
-from learner_worker.stages import fold, learn, resuming, retention, shard
-from learner_worker.stages.fold import Unsieved
+from learner_worker.group import assignor
+from learner_worker.group.frontier import Frontier
+from learner_worker.group.ownership import Marks
+from learner_worker.group.placement import Claim, Placement, place
+from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.batching import Writer
+from learner_worker.kafka.polling import Around
+from learner_worker.shard import changelog, resume, shard
+from learner_worker.shard.changelog import Unsieved
+from learner_worker.shard.shard import ShardCut, ShardState
+from learner_worker.shard.standby import StandbyState
+from learner_worker.stages import learn
 from learner_worker.stages.learn import Learn, LearnChanges, MarkerRecord
-from learner_worker.stages.retention import Retention
-from learner_worker.stages.shard import ShardCut, ShardState
-from learner_worker.stages.standby import StandbyState
 from learner_worker.store.shard_file import ShardFile
-from learner_worker.store.statements import Checkpoint, OutcomeKey, SqlRow
-from learner_worker.stream import assignor, standbys
-from learner_worker.stream.cluster import Committed
-from learner_worker.stream.frontier import Frontier
-from learner_worker.stream.ingest import Ingest
-from learner_worker.stream.ownership import Marks
-from learner_worker.stream.placement import Claim, Placement, place
-from learner_worker.stream.standbys import Standbys
-from learner_worker.stream.unreadable import Around
-from learner_worker.stream.writer import Writer
+from learner_worker.store.statements import Checkpoint, SqlRow
+from learner_worker.worker import standbys
+from learner_worker.worker.consumer import Ingest
+from learner_worker.worker.standbys import Standbys
 from tests.simulation import world
 from tests.simulation.checks import InvariantError
 from tests.simulation.directed import SCENARIOS
@@ -124,12 +127,12 @@ def _task_and_agent(fact: Fact) -> tuple[object, ...]:
 
 
 ABLATIONS["facts merged part by part"] = [(learn, "join", _last_writer_wins)]
-ABLATIONS["versions in the fact's key"] = [(outcomes, "_version_of", _task_and_agent)]
+ABLATIONS["versions in the fact's key"] = [(facts, "_version_of", _task_and_agent)]
 
 
 # --- resuming and forgetting -----------------------------------------------------------------------------
 
-_resume_positions = resuming.resume_positions
+_resume_positions = resume.resume_positions
 
 
 def _no_rewind(committed: Committed | None, first: int) -> int:
@@ -157,7 +160,7 @@ def _wall_clock(sources: Iterable[Micros | None]) -> Micros | None:
     return Micros(round(loop.time() * 1_000_000))
 
 
-ABLATIONS["the rewind"] = [(resuming, "_rewound", _no_rewind)]
+ABLATIONS["the rewind"] = [(resume, "_rewound", _no_rewind)]
 ABLATIONS["file auctions never with others' positions"] = [(shard, "resume_positions", _mixed)]
 ABLATIONS["the watermark, not the newest record"] = [(shard, "watermark_of", _newest)]
 ABLATIONS["the watermark, not the wall clock"] = [(shard, "watermark_of", _wall_clock)]
@@ -433,7 +436,7 @@ def _nothing_spent(retention: Retention, row: Outcome, cutoff: Cutoff) -> None:
 
 ABLATIONS["the marker is kept in the file, not only applied"] = [(Learn, "cut", _markers_unwritten)]
 ABLATIONS["the marker is kept in memory, not only applied"] = [
-    (fold, "agents_cutoff", _only_applied),
+    (changelog, "agents_cutoff", _only_applied),
     (retention, "agents_cutoff", _only_applied),
 ]
 ABLATIONS["the marker is applied, not only kept"] = [(Learn, "_keys_of", _only_refused)]

@@ -12,8 +12,8 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from aiokafka.errors import KafkaError
 
 from learner_worker.contract.fields import Shard
-from learner_worker.stream.assignor import StateKeepingAssignor, claim_of, standbys_of
-from learner_worker.stream.cluster import Committed
+from learner_worker.group.assignor import StateKeepingAssignor, claim_of, standbys_of
+from learner_worker.kafka.admin import Committed
 from tests.simulation.log import Log, Sent
 from tests.simulation.loop import Clock, SteppedLoop
 

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tests import model
 from tests.simulation.log import Entry
+from tests.support import model
 
 Key = tuple[str, str]
 Parts = dict[str, tuple[Any, ...]]

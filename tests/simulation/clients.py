@@ -17,7 +17,7 @@ from aiokafka.errors import (
 from aiokafka.structs import OffsetAndMetadata
 
 from learner_worker.contract.topics import Topics
-from learner_worker.stream.cluster import Committed
+from learner_worker.kafka.admin import Committed
 from tests.simulation.broker import Assignment, Broker, Client
 from tests.simulation.disk import Latency
 from tests.simulation.log import Entry, Headers, Sent
@@ -365,5 +365,5 @@ class Admin:
 
 @asynccontextmanager
 async def connected(connection: Admin, *, patience_seconds: float) -> AsyncIterator[Admin]:
-    """Takes the place of `learner_worker.stream.cluster.connected`."""
+    """Takes the place of `learner_worker.kafka.admin.connected`."""
     yield connection

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from learner_worker.contract.topics import HOP_HEADER
-from tests.model import AuctionClosed, BidPlaced, TaskFinished
 from tests.simulation.checks import cutoff_of, fold, living, require, rows_of
 from tests.simulation.history import Planned
 from tests.simulation.log import Sent
 from tests.simulation.worker import HORIZON, SECOND, TOPICS, Habits, Process, instruments
 from tests.simulation.world import CALM, World, no_latency
-from tests.swarm import START_US
+from tests.support.model import AuctionClosed, BidPlaced, TaskFinished
+from tests.support.swarm import START_US
 
 ONE_BY_ONE = Habits(
     latency=no_latency,

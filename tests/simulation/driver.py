@@ -5,11 +5,11 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from learner_worker.stages.forgetting import Relics
+from learner_worker.operations.forget import Relics
 from tests.simulation.history import AGENTS, Planned, plan
 from tests.simulation.worker import HORIZON, SECOND, SOURCES, TOPICS, Habits, Process
 from tests.simulation.world import World, shuffled
-from tests.swarm import START_US
+from tests.support.swarm import START_US
 
 _ACTIONS = 260
 _FORGOTTEN_UNTIL = (3.5, 4, 5, 6, 6.000001, 9, 10, 11, 12, 14, 15, 17, 20, 21, 25)

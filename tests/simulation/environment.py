@@ -7,7 +7,8 @@ from unittest import mock
 
 import structlog
 
-from learner_worker.stream import frontier, ingest, standbys
+from learner_worker.group import frontier
+from learner_worker.worker import consumer, standbys
 from tests.simulation.clients import connected
 from tests.simulation.world import OPEN
 
@@ -19,7 +20,7 @@ def simulated() -> Iterator[None]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         with (
-            mock.patch.object(ingest, "connected", connected),
+            mock.patch.object(consumer, "connected", connected),
             mock.patch.object(frontier, "connected", connected),
             mock.patch.object(standbys, "_POLL_MS", 500),  # fewer idle polls, faster seeds
         ):

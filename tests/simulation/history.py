@@ -4,8 +4,8 @@ import json
 import random
 from dataclasses import dataclass
 
-from tests.model import AuctionClosed, BidPlaced, Event, TaskFinished
-from tests.swarm import START_US
+from tests.support.model import AuctionClosed, BidPlaced, Event, TaskFinished
+from tests.support.swarm import START_US
 
 SECOND = 1_000_000
 AGENTS = ("a", "b", "c", "d", "é")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from learner_worker.stream.cluster import Committed
+from learner_worker.kafka.admin import Committed
 
 Headers = Sequence[tuple[str, bytes]]
 

@@ -10,21 +10,21 @@ from typing import Any, cast
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import Topics
+from learner_worker.domain.retention import Policy
 from learner_worker.errors import StuckError
+from learner_worker.group.assignor import StateKeepingAssignor
+from learner_worker.group.frontier import Frontier
+from learner_worker.group.ownership import Marks
+from learner_worker.group.placement import Claim
+from learner_worker.kafka.batching import Writer
+from learner_worker.kafka.outage import Outage
+from learner_worker.kafka.partitioner import partitioner
 from learner_worker.observability import Instruments
-from learner_worker.stages.retention import Policy
-from learner_worker.stages.shard import ShardState, Surroundings
-from learner_worker.stages.standby import StandbyState
+from learner_worker.shard.shard import ShardState, Surroundings
+from learner_worker.shard.standby import StandbyState
 from learner_worker.store.shard_file import ShardFile
-from learner_worker.stream.assignor import StateKeepingAssignor
-from learner_worker.stream.frontier import Frontier
-from learner_worker.stream.ingest import Ingest
-from learner_worker.stream.outage import Outage
-from learner_worker.stream.ownership import Marks
-from learner_worker.stream.partitions import partitioner
-from learner_worker.stream.placement import Claim
-from learner_worker.stream.standbys import Standbys
-from learner_worker.stream.writer import Writer
+from learner_worker.worker.consumer import Ingest
+from learner_worker.worker.standbys import Standbys
 from tests.simulation.broker import Broker
 from tests.simulation.checks import positions_of
 from tests.simulation.clients import Admin, Consumer, Follower, Producer

@@ -8,13 +8,12 @@ import random
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 
+from learner_worker.contract.facts import ForgetMarker, encode_fact, encode_marker
 from learner_worker.contract.fields import AgentId
-from learner_worker.contract.outcomes import ForgetMarker, encode_fact, encode_marker
 from learner_worker.contract.times import Micros
 from learner_worker.errors import StuckError
-from learner_worker.stages.forgetting import Relics
-from learner_worker.stream.partitions import partitioner
-from tests import model
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.operations.forget import Relics
 from tests.simulation.broker import Broker, Order
 from tests.simulation.checks import (
     InvariantError,
@@ -37,7 +36,8 @@ from tests.simulation.history import Planned
 from tests.simulation.log import Sent
 from tests.simulation.loop import Clock
 from tests.simulation.worker import SECOND, TOPICS, Habits, Process
-from tests.swarm import START_US
+from tests.support import model
+from tests.support.swarm import START_US
 
 _PATIENCE = 4_000
 OPEN: list["World"] = []

@@ -3,15 +3,14 @@
 import pytest
 
 from learner_worker.contract.codec import encode_message
+from learner_worker.contract.encode import encode_reply
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.suggestions import SuggestBidReply, SuggestBidRequest
-from learner_worker.contract.written import encode_reply
+from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
-from learner_worker.domain.strategies import classic
 from learner_worker.stages.advise import Advise
-from learner_worker.stages.learn import Agent
-from learner_worker.store.statements import AgentRow
+from learner_worker.strategies.classic import classic
 
 A = AgentId("ä")
 KNOWN = Agent(A, AgentRow(Metrics(9, 8, 3, 2, 7, 2**53 - 1), 1_769_860_800_123, 7), {"parse": Tally(3, 1)})

@@ -13,32 +13,31 @@ from jsonschema import Draft7Validator, Draft202012Validator
 
 import learner_worker
 from learner_worker.contract.codec import decode_event, decode_request
-from learner_worker.contract.dialects import Dialect, Headers, reply_address, reply_headers
+from learner_worker.contract.encode import encode_metrics, encode_reply
 from learner_worker.contract.fields import AgentId
-from learner_worker.contract.interface.asyncapi import asyncapi, components
-from learner_worker.contract.interface.examples import EXAMPLES, example_of
-from learner_worker.contract.interface.page import page
-from learner_worker.contract.schemas import schemas
+from learner_worker.contract.headers import Dialect, Headers, reply_address, reply_headers
 from learner_worker.contract.suggestions import ERROR_CODES, ReplyError, SuggestBidRequest
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, Topics
-from learner_worker.contract.written import encode_metrics, encode_reply
+from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
-from learner_worker.domain.strategies import STRATEGIES
 from learner_worker.errors import LearnerError, RecordError
-from learner_worker.stages import answering
+from learner_worker.interface.asyncapi import asyncapi, components
+from learner_worker.interface.examples import EXAMPLES, example_of
+from learner_worker.interface.page import page
+from learner_worker.interface.schemas import schemas
+from learner_worker.kafka.records import dead_letter, moved
+from learner_worker.requests import answering
+from learner_worker.shard.shard import OWNER_HEADER
 from learner_worker.stages.advise import Advise
-from learner_worker.stages.learn import Agent
-from learner_worker.stages.shard import OWNER_HEADER
-from learner_worker.store.statements import AgentRow
-from learner_worker.stream.records import dead_letter, moved
+from learner_worker.strategies.classic import STRATEGIES
 
 DOCUMENT = asyncapi("1.2.3")
 CHANNELS = DOCUMENT["channels"]
 OPERATIONS = DOCUMENT["operations"]
 MESSAGES = DOCUMENT["components"]["messages"]
 NAMES = Topics().named()
-ASYNCAPI_SCHEMA = Path(__file__).parents[1] / "asyncapi" / "asyncapi-3.0.0.schema.json"
+ASYNCAPI_SCHEMA = Path(__file__).parents[1] / "programs" / "asyncapi" / "asyncapi-3.0.0.schema.json"
 ELSEWHERE = TopicName("elsewhere")
 SOURCES = sorted(Path(learner_worker.__file__).parent.rglob("*.py"))
 

@@ -2,8 +2,8 @@
 
 from itertools import permutations
 
+from learner_worker.contract.facts import Bid, Close, Fact, description_digest
 from learner_worker.contract.fields import AgentId, TaskId
-from learner_worker.contract.outcomes import Bid, Close, Fact, description_digest
 from learner_worker.contract.times import Micros
 from learner_worker.domain.auctions import Auction
 from learner_worker.domain.outcomes import Outcome, join

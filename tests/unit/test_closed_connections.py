@@ -9,7 +9,7 @@ from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.admin import ApiVersionRequest
 
-from learner_worker.stream.closed_connections import take_closed_for_broken
+from learner_worker.kafka.closed_connections import take_closed_for_broken
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,7 @@ from learner_worker.contract.codec import (
     readable_ids,
 )
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
-from learner_worker.contract.fields import MAX_RECORD_BYTES, AgentId, TaskId
-from learner_worker.contract.outcomes import (
+from learner_worker.contract.facts import (
     Bid,
     Close,
     Fact,
@@ -27,6 +26,7 @@ from learner_worker.contract.outcomes import (
     description_digest,
     encode_fact,
 )
+from learner_worker.contract.fields import MAX_RECORD_BYTES, AgentId, TaskId
 from learner_worker.contract.suggestions import SuggestBidRequest
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import EventKind

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 import learner_worker
 from learner_worker.cli import cli
 from learner_worker.commands.schemas import compatibility, release
-from learner_worker.contract.interface.asyncapi import asyncapi
-from learner_worker.contract.interface.changes import Version, breaking_changes
 from learner_worker.errors import ConfigurationError, LearnerError
+from learner_worker.interface.asyncapi import asyncapi
+from learner_worker.interface.changes import Version, breaking_changes
 
 COMMITTED = Path(__file__).parents[2] / "schemas"
 RELEASED = asyncapi("0.1.0")

@@ -27,7 +27,7 @@ from learner_worker.demo.personas import PERSONAS, asks
 from learner_worker.demo.verdict import figure, verdict
 from learner_worker.demo.view import PlainView, Scene, Standing, comparison_table, opened_view
 from learner_worker.domain.metrics import Metrics
-from learner_worker.domain.strategies import classic
+from learner_worker.strategies.classic import classic
 
 ECHO, ECHO_STATIC = AgentId("echo"), AgentId("echo-static")
 HELM, HELM_STATIC = AgentId("helm"), AgentId("helm-static")

@@ -22,11 +22,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from prometheus_client import CollectorRegistry
 
-from learner_worker import replica, worker
 from learner_worker.brokers.maven import KAFKA_VERSION
 from learner_worker.cli import cli
-from learner_worker.insights.http import Verdict, serving
 from learner_worker.settings import Settings, load_settings
+from learner_worker.worker import replica, worker
+from learner_worker.worker.probes import Verdict, serving
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from learner_worker.contract.dialects import (
+from learner_worker.contract.headers import (
     Dialect,
     ReplyAddress,
     header,

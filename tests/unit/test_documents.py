@@ -48,5 +48,5 @@ def test_every_room_is_in_the_table_of_rooms() -> None:
 
 def test_every_loop_of_a_worker_is_in_the_table_of_loops() -> None:
     """By the name of its task."""
-    named = re.findall(r'loops\.create_task\(.*name="([^"]+)"\)', (PACKAGE / "worker.py").read_text())
+    named = re.findall(r'loops\.create_task\(.*name="([^"]+)"\)', (PACKAGE / "worker/worker.py").read_text())
     assert first_cells("docs/architecture.md", "| loop | does | where |") == set(named)

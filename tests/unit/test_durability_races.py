@@ -12,14 +12,14 @@ from learner_worker.contract.fields import Shard
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.errors import SendError, StateError
-from learner_worker.stream import ingest as ingest_module
-from learner_worker.stream.cluster import Committed
-from learner_worker.stream.connection import Connection
-from learner_worker.stream.ingest import Ingest
-from learner_worker.stream.outage import Outage
-from learner_worker.stream.ownership import Marks
-from learner_worker.stream.records import Record
-from learner_worker.stream.writer import Writer
+from learner_worker.group.ownership import Marks
+from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.batching import Writer
+from learner_worker.kafka.connection import Connection
+from learner_worker.kafka.outage import Outage
+from learner_worker.kafka.records import Record
+from learner_worker.worker import consumer as ingest_module
+from learner_worker.worker.consumer import Ingest
 
 TOPIC = "learner-outcomes"
 

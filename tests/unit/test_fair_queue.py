@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner_worker.contract.fields import AgentId
-from learner_worker.stages.fair_queue import FairQueue
+from learner_worker.requests.fair_queue import FairQueue
 
 Item = tuple[str, int]
 

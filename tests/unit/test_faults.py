@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from learner_worker.contract.outcomes import encode_fact
+from learner_worker.contract.facts import encode_fact
 from learner_worker.contract.topics import Topics
-from tests import model
-from tests.faults import faults, load
-from tests.faults.group import generation_in
-from tests.faults.judge import Verdict, expected_outcomes
-from tests.faults.prober import Asked, Prober, longest_gap, problems_of
-from tests.faults.sections import WORLDS, failing_seeds, seeds_of_worlds
-from tests.faults.table import Row
-from tests.faults.wal import unfinished_frames
+from tests.programs.chaos import faults, load
+from tests.programs.chaos.group import generation_in
+from tests.programs.chaos.judge import Verdict, expected_outcomes
+from tests.programs.chaos.prober import Asked, Prober, longest_gap, problems_of
+from tests.programs.chaos.sections import WORLDS, failing_seeds, seeds_of_worlds
+from tests.programs.chaos.table import Row
+from tests.programs.chaos.wal import unfinished_frames
 from tests.simulation import checks
 from tests.simulation.ablation import Without
 from tests.simulation.log import Entry
+from tests.support import model
 
 # --- write-ahead logs ------------------------------------------------------------------------------------
 

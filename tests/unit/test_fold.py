@@ -6,17 +6,18 @@ from typing import NamedTuple
 
 import pytest
 
+from learner_worker.contract.facts import Bid, Close, Fact, Result, encode_fact
 from learner_worker.contract.fields import AgentId, TaskId
-from learner_worker.contract.outcomes import Bid, Close, Fact, Result, encode_fact
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
+from learner_worker.domain.agents import AgentRow
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Outcome
 from learner_worker.errors import UpgradeRequiredError
-from learner_worker.stages.fold import Fold
+from learner_worker.shard.changelog import Fold
 from learner_worker.store.shard_file import ShardFile
-from learner_worker.store.statements import AgentRow, Checkpoint
+from learner_worker.store.statements import Checkpoint
 
 TOPIC = TopicName("learner-outcomes")
 T, A = TaskId("t"), AgentId("a")

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from learner_worker import store
-from learner_worker.contract.fields import AgentId, TaskId
-from learner_worker.contract.outcomes import (
+from learner_worker.contract.facts import (
     Bid,
     Close,
     Fact,
@@ -21,13 +20,14 @@ from learner_worker.contract.outcomes import (
     encode_fact,
     encode_marker,
 )
+from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.outcomes import Cutoff, Outcome, agents_cutoff
+from learner_worker.domain.retention import Policy, Retention
 from learner_worker.errors import RecordError, UpgradeRequiredError
-from learner_worker.stages.forgetting import Relics
+from learner_worker.operations.comparison import compare
+from learner_worker.operations.forget import Relics
 from learner_worker.stages.learn import Learn, MarkerRecord
-from learner_worker.stages.retention import Policy, Retention
-from learner_worker.state.comparison import compare
 from learner_worker.store.shard_file import FORMAT, ShardFile
 from learner_worker.store.snapshot import snapshot_of
 from learner_worker.store.statements import Checkpoint
@@ -83,8 +83,8 @@ def test_what_is_neither_fact_nor_marker_is_refused(value: bytes) -> None:
 
 def test_a_version_without_markers_asks_for_an_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
     """To whoever reads only the first format a marker is a newer record, and stops the shard."""
-    monkeypatch.setattr("learner_worker.contract.outcomes._marker_in", lambda _: None)
-    monkeypatch.setattr("learner_worker.contract.outcomes.MARKER_VERSION", 1)
+    monkeypatch.setattr("learner_worker.contract.facts._marker_in", lambda _: None)
+    monkeypatch.setattr("learner_worker.contract.facts.MARKER_VERSION", 1)
     with pytest.raises(UpgradeRequiredError, match="format 2"):
         decode_outcome_record(encode_marker(forget(A, 5))[1])
 

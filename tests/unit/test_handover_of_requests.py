@@ -7,15 +7,14 @@ from typing import Any
 
 from learner_worker.contract.fields import AgentId, Shard
 from learner_worker.contract.topics import ReplyTopics, Topics
-from learner_worker.domain.strategies import classic
+from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.errors import ClosedFileError, StateError
+from learner_worker.kafka.records import Outgoing, Unreadable
 from learner_worker.observability import Instruments
+from learner_worker.requests.answering import Answering, WhileRestoring
+from learner_worker.requests.consumer import Offsets
 from learner_worker.stages.advise import Advise
-from learner_worker.stages.answering import Answering, WhileRestoring
-from learner_worker.stages.learn import Agent
-from learner_worker.store.statements import AgentRow
-from learner_worker.stream.lane import Offsets
-from learner_worker.stream.records import Outgoing, Unreadable
+from learner_worker.strategies.classic import classic
 
 TOPICS = Topics().named()
 ANN = AgentId("ann")

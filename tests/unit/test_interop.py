@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.interop.clients import NESTJS, PYTHON
-from tests.interop.judging import Row, judge
-from tests.interop.questions import ASKS, expected_replies
-from tests.interop.samples import FOLDER
+from tests.programs.interop.clients import NESTJS, PYTHON
+from tests.programs.interop.judging import Row, judge
+from tests.programs.interop.questions import ASKS, expected_replies
+from tests.programs.interop.samples import FOLDER
 
 ERROR = "the future fails: INVALID_REQUEST: base_bid_sats: no whole number"
 COUNTED = {"OK": len(ASKS), "INVALID_REQUEST": 1, "REFUSED": 1, "REROUTED": 2}

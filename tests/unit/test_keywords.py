@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner_worker.domain.keywords import STOP_WORDS, STRONGEST, Tally, in_order, keywords_of, strongest
-from tests import model
+from tests.support import model
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from aiokafka.structs import OffsetAndTimestamp
 
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import Topics
-from learner_worker.stages.answering import Answering
-from learner_worker.stream.lane import Lane, Offsets
-from learner_worker.stream.outage import Outage
+from learner_worker.kafka.outage import Outage
+from learner_worker.requests.answering import Answering
+from learner_worker.requests.consumer import Lane, Offsets
 
 PARTITION = TopicPartition(Topics().named().requests, 0)
 OLD_MS = 60_000

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner_worker.contract.codec import encode_message
+from learner_worker.contract.encode import KeywordTally, encode_metrics
+from learner_worker.contract.facts import Bid, Close, Fact, Result
 from learner_worker.contract.fields import AgentId, TaskId
-from learner_worker.contract.outcomes import Bid, Close, Fact, Result
 from learner_worker.contract.suggestions import AgentMetricsRecord
 from learner_worker.contract.times import Micros
-from learner_worker.contract.written import KeywordTally, encode_metrics
+from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics, change, plus
-from learner_worker.domain.outcomes import Outcome
-from learner_worker.stages.learn import Agent, FactRecord, Learn, LearnChanges
-from learner_worker.store.statements import AgentRow, OutcomeKey
+from learner_worker.domain.outcomes import Outcome, OutcomeKey
+from learner_worker.stages.learn import FactRecord, Learn, LearnChanges
 
 A, B, C, D = AgentId("a"), AgentId("b"), AgentId("c"), AgentId("d")
 T1, T2 = TaskId("t1"), TaskId("t2")

@@ -9,7 +9,7 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
-from learner_worker.stream.light_records import LightRecord, use_light_records
+from learner_worker.kafka.light_records import LightRecord, use_light_records
 
 FIELDS = LightRecord.__struct_fields__
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from learner_worker.contract.facts import Bid, Close, Fact, Result, decode_fact
 from learner_worker.contract.fields import AgentId, Shard, TaskId
-from learner_worker.contract.outcomes import Bid, Close, Fact, Result, decode_fact
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.domain.outcomes import Outcome, join
 from learner_worker.errors import StateError
+from learner_worker.group.ownership import Marks
+from learner_worker.kafka.batching import Fallback
+from learner_worker.kafka.records import Headers, Outgoing, Unreadable
 from learner_worker.observability import Instruments
-from learner_worker.stages.shard import ShardState, Surroundings
+from learner_worker.shard.shard import ShardState, Surroundings
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
-from learner_worker.stream.ownership import Marks
-from learner_worker.stream.records import Headers, Outgoing, Unreadable
-from learner_worker.stream.writer import Fallback
 
 TOPICS = Topics().named()
 IDENTITY = {"cluster_id": "c1", "topic_prefix": "", "partitions": "1", "shard": "0"}

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learner_worker.contract.facts import Bid, Close, Result
 from learner_worker.contract.fields import MAX_SATS, AgentId, TaskId
-from learner_worker.contract.outcomes import Bid, Close, Result
 from learner_worker.contract.times import Micros
 from learner_worker.domain.metrics import Change, Metrics, change, plus
 from learner_worker.domain.outcomes import Outcome

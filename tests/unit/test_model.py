@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import model, swarm
-from tests.model import (
+from tests.support import model, swarm
+from tests.support.model import (
     MAX_SATS,
     AuctionClosed,
     BidPlaced,
@@ -29,7 +29,7 @@ from tests.model import (
     rfc3339,
     strongest_keywords,
 )
-from tests.swarm import events, shuffled_with_duplicates, swarm_history, swarm_timeline
+from tests.support.swarm import events, shuffled_with_duplicates, swarm_history, swarm_timeline
 
 SECOND = 1_000_000
 TOLERANCE = SECOND

@@ -7,9 +7,9 @@ from structlog.testing import capture_logs
 
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import Topics
+from learner_worker.kafka.outage import Outage
 from learner_worker.observability import Instruments
-from learner_worker.stream.outage import Outage
-from learner_worker.stream.standbys import Standbys
+from learner_worker.worker.standbys import Standbys
 
 GONE = ConnectionError("no broker answers\nand more about it")
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner_worker.contract.fields import AgentId, TaskId
-from learner_worker.contract.outcomes import (
+from learner_worker.contract.facts import (
     Bid,
     Close,
     Fact,
@@ -17,6 +16,7 @@ from learner_worker.contract.outcomes import (
     description_digest,
     encode_fact,
 )
+from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.outcomes import (
     Outcome,

@@ -3,8 +3,8 @@
 import asyncio
 import itertools
 
-from learner_worker.stages import pace
-from learner_worker.stages.pace import Pace
+from learner_worker.shard import pacing as pacing_module
+from learner_worker.shard.pacing import Pace
 
 
 async def test_events_give_more_turns_while_agents_ask() -> None:
@@ -17,7 +17,7 @@ async def test_events_give_more_turns_while_agents_ask() -> None:
     pacing.asked()
     await pacing.breathe(1)
     others.cancel()
-    assert (quiet, next(turns)) == (1, 1 + 1 + pace._TURNS)
+    assert (quiet, next(turns)) == (1, 1 + 1 + pacing_module._TURNS)
 
 
 async def test_questions_are_collected_while_events_are_worked_off() -> None:
@@ -25,13 +25,13 @@ async def test_questions_are_collected_while_events_are_worked_off() -> None:
     pacing, loop = Pace(), asyncio.get_running_loop()
     began = loop.time()
     await pacing.collect()
-    await pacing.breathe(pace.CHUNK - 1)
+    await pacing.breathe(pacing_module.CHUNK - 1)
     await pacing.collect()
-    assert loop.time() - began < pace._COLLECT_SECONDS
-    await pacing.breathe(pace.CHUNK)
+    assert loop.time() - began < pacing_module._COLLECT_SECONDS
+    await pacing.breathe(pacing_module.CHUNK)
     began = loop.time()
     await pacing.collect()
-    assert loop.time() - began >= pace._COLLECT_SECONDS * 0.9
+    assert loop.time() - began >= pacing_module._COLLECT_SECONDS * 0.9
 
 
 async def _take(turns: "itertools.count[int]") -> None:

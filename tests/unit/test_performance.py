@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.performance.figures import Better, Figure, Goal
-from tests.performance.load import Auctions, mean_outcome, past_fact
-from tests.performance.peers_section import rate_said
-from tests.performance.picture import picture_of
-from tests.performance.progress import Course, Point
-from tests.performance.readings import percentile, ratios, reading
-from tests.performance.report import BEGIN, END, details_of, quantity, write_page
+from tests.programs.bench.figures import Better, Figure, Goal
+from tests.programs.bench.load import Auctions, mean_outcome, past_fact
+from tests.programs.bench.peers_section import rate_said
+from tests.programs.bench.picture import picture_of
+from tests.programs.bench.progress import Course, Point
+from tests.programs.bench.readings import percentile, ratios, reading
+from tests.programs.bench.report import BEGIN, END, details_of, quantity, write_page
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(50, 5), (90, 9), (99, 10), (100, 10), (1, 1)])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import Topics
-from learner_worker.stream.assignor import StateKeepingAssignor, claim_of
-from learner_worker.stream.placement import LAST_TERM, Claim, Placement, next_term, place
+from learner_worker.group.assignor import StateKeepingAssignor, claim_of
+from learner_worker.group.placement import LAST_TERM, Claim, Placement, next_term, place
 from tests.simulation.broker import Counts
 
 SHARDS = [Shard(number) for number in range(12)]

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import pytest
 
 from learner_worker.contract.topics import TopicName, Topics
-from learner_worker.stages.resuming import resume_positions
-from learner_worker.stream.cluster import Committed
-from learner_worker.stream.ownership import Marks
+from learner_worker.group.ownership import Marks
+from learner_worker.kafka.admin import Committed
+from learner_worker.shard.resume import resume_positions
 
 TOPICS = Topics().named()
 BIDS, CLOSES, RESULTS = TOPICS.bid_placed, TOPICS.auction_closed, TOPICS.task_finished

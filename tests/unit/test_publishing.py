@@ -7,9 +7,9 @@ import pytest
 from learner_worker.contract.fields import AgentId, Shard
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
-from learner_worker.stages.shard import _PUBLISHED_EVERY, ShardState
+from learner_worker.group.ownership import Marks
+from learner_worker.shard.shard import _PUBLISHED_EVERY, ShardState
 from learner_worker.store.shard_file import ShardFile, shard_path
-from learner_worker.stream.ownership import Marks
 from tests.unit.test_lost_ends import IDENTITY, TOPICS, Sent, around
 
 NOW = Micros(1_767_225_600_000_000)

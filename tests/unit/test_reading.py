@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from learner_worker.contract import reading
+from learner_worker.contract import decode
 from learner_worker.contract.codec import decode_event, decode_request
+from learner_worker.contract.decode import read_event, read_request
 from learner_worker.contract.fields import MAX_SATS
-from learner_worker.contract.reading import read_event, read_request
 from learner_worker.errors import RecordError, RequestError
 
 TIME = "2026-01-31T12:00:00.25Z"
@@ -141,7 +141,7 @@ def test_the_usual_message_never_sees_the_models(kind: str, monkeypatch: pytest.
     """Its fields are those of the contract, and nothing is wrong: no model is asked."""
     body = as_json(BODIES[kind])
     expected = told(MODELS, kind, body)
-    monkeypatch.delattr(reading, "decode_event")
-    monkeypatch.delattr(reading, "decode_request")
+    monkeypatch.delattr(decode, "decode_event")
+    monkeypatch.delattr(decode, "decode_request")
 
     assert told(FAST, kind, body) == expected

@@ -8,7 +8,7 @@ import pytest
 from learner_worker.contract.fields import MAX_RECORD_BYTES
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import RecordError
-from learner_worker.stream.records import (
+from learner_worker.kafka.records import (
     TRUNCATED_BYTES,
     Headers,
     Outgoing,

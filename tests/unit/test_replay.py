@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from learner_worker.contract.topics import HOP_HEADER, Topics
-from learner_worker.stream.letters import Letter, LetterId
-from learner_worker.stream.partitions import partitioner
-from learner_worker.stream.replay import Replay
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.operations.dead_letters import Letter, LetterId
+from learner_worker.operations.replay import Replay
 
 NAMES = Topics(prefix="p-").named()
 BID = b'{"task_id":"task-1","agent_id":"a","bid_sats":5,"description":"x"}'

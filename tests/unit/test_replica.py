@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from learner_worker import replica
 from learner_worker.errors import ConfigurationError
+from learner_worker.worker import replica
 
 
 def _failing(error: Exception) -> Any:

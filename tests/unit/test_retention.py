@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from learner_worker.contract.facts import Bid, Close, Fact, Result, decode_fact, encode_fact
 from learner_worker.contract.fields import AgentId, Shard, TaskId
-from learner_worker.contract.outcomes import Bid, Close, Fact, Result, decode_fact, encode_fact
 from learner_worker.contract.times import Micros
 from learner_worker.domain.metrics import Metrics
-from learner_worker.domain.outcomes import Cutoff, Outcome, facts_of, living, living_fact
-from learner_worker.stages.retention import Policy, Retention, noted, read_note
-from learner_worker.stages.shard import ShardState
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, facts_of, living, living_fact
+from learner_worker.domain.retention import Policy, Retention, noted, read_note
+from learner_worker.group.ownership import Marks
+from learner_worker.shard.shard import ShardState
 from learner_worker.store.shard_file import ShardFile, shard_path
-from learner_worker.store.statements import Checkpoint, OutcomeKey
-from learner_worker.stream.ownership import Marks
+from learner_worker.store.statements import Checkpoint
 from tests.simulation.log import Entry
 from tests.unit.test_lost_ends import IDENTITY, TOPICS, Sent, around
 

@@ -11,9 +11,8 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from learner_worker.commands.schemas import check, export
 from learner_worker.contract.codec import decode_event, decode_request, encode_message
+from learner_worker.contract.facts import decode_fact, decode_outcome_record
 from learner_worker.contract.fields import AgentId
-from learner_worker.contract.outcomes import decode_fact, decode_outcome_record
-from learner_worker.contract.schemas import schemas
 from learner_worker.contract.suggestions import (
     INTERNAL,
     Adjustment,
@@ -25,6 +24,7 @@ from learner_worker.contract.suggestions import (
     SuggestBidReply,
 )
 from learner_worker.errors import LearnerError
+from learner_worker.interface.schemas import schemas
 
 SCHEMAS = schemas()
 COMMITTED = Path(__file__).parents[2] / "schemas"

@@ -2,12 +2,12 @@
 
 import pytest
 
+from learner_worker.contract.decode import Closed, Finished, Placed
+from learner_worker.contract.facts import Bid, Close, Fact, Result, description_digest
 from learner_worker.contract.fields import AgentId, TaskId
-from learner_worker.contract.outcomes import Bid, Close, Fact, Result, description_digest
-from learner_worker.contract.reading import Closed, Finished, Placed
 from learner_worker.contract.times import Micros
+from learner_worker.domain.auctions import AuctionState
 from learner_worker.stages.settle import Forgotten, Place, Settle, watermark_of
-from learner_worker.store.statements import AuctionState
 
 HORIZON = 100
 A, B = AgentId("a"), AgentId("b")

@@ -17,25 +17,20 @@ from pathlib import Path
 import pytest
 
 from learner_worker import store
+from learner_worker.contract.facts import Bid, Close, Result
 from learner_worker.contract.fields import MAX_SATS, AgentId, Shard, TaskId
-from learner_worker.contract.outcomes import Bid, Close, Result
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
+from learner_worker.domain.agents import AgentRow
+from learner_worker.domain.auctions import AuctionState
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
-from learner_worker.domain.outcomes import Cutoff, Outcome
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 from learner_worker.errors import ClosedFileError, ConfigurationError, StateError
 from learner_worker.store import shard_file
 from learner_worker.store.shard_file import FORMAT, ShardFile, shard_path
 from learner_worker.store.state_folder import locked_state_folder
-from learner_worker.store.statements import (
-    ROWS_AT_ONCE,
-    AgentRow,
-    AuctionState,
-    Checkpoint,
-    OutcomeKey,
-    auction_of,
-)
+from learner_worker.store.statements import ROWS_AT_ONCE, Checkpoint, auction_of
 
 PAGE = 500
 IDENTITY = {"cluster_id": "c1", "topic_prefix": "", "partitions": "12", "shard": "3"}

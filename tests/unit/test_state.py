@@ -15,8 +15,8 @@ from learner_worker.cli import cli
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError, StateError, UnreadableFileError
-from learner_worker.state.comparison import side_by_side
-from learner_worker.state.overview import ShardOverview, overview
+from learner_worker.operations.comparison import side_by_side
+from learner_worker.operations.overview import ShardOverview, overview
 from learner_worker.store.replacement import replace
 from learner_worker.store.shard_file import FORMAT, ShardFile, shard_path
 from learner_worker.store.snapshot import snapshot_of

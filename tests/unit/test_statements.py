@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from learner_worker.contract.facts import Bid, Close, Result, description_digest
 from learner_worker.contract.fields import MAX_SATS, AgentId, TaskId
-from learner_worker.contract.outcomes import Bid, Close, Result, description_digest
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
+from learner_worker.domain.agents import AgentRow
+from learner_worker.domain.auctions import AuctionState
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Outcome
 from learner_worker.store.statements import (
-    AgentRow,
-    AuctionState,
     Checkpoint,
     KeywordRow,
     agent_of,

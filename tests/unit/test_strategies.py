@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from learner_worker.contract.fields import MAX_SATS
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
-from learner_worker.domain.strategies import STRATEGIES, Suggestion, apply_factor, classic
-from tests import model
+from learner_worker.strategies.classic import STRATEGIES, Suggestion, apply_factor, classic
+from tests.support import model
 
 NO_WORDS: Mapping[str, Tally] = {}
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner_worker.contract.times import LAST_MICROS, Micros, format_time, parse_time, record_micros
-from tests import model
+from tests.support import model
 
 DAY = 86_400_000_000
 NEW_YEAR = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z

@@ -12,12 +12,12 @@ from aiokafka.errors import KafkaError
 from learner_worker.contract.fields import Shard
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import TwinError
-from learner_worker.stages.shard import ShardState
-from learner_worker.stream.connection import Connection
-from learner_worker.stream.ingest import Ingest
-from learner_worker.stream.outage import Outage
-from learner_worker.stream.ownership import Marks
-from learner_worker.stream.writer import Writer
+from learner_worker.group.ownership import Marks
+from learner_worker.kafka.batching import Writer
+from learner_worker.kafka.connection import Connection
+from learner_worker.kafka.outage import Outage
+from learner_worker.shard.shard import ShardState
+from learner_worker.worker.consumer import Ingest
 
 OWNED = {TopicPartition("bid-placed", 0)}
 

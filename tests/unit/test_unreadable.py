@@ -8,7 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CorruptRecordException
 
-from learner_worker.stream.unreadable import Gap, poll
+from learner_worker.kafka.polling import Gap, poll
 
 GOOD, BAD = TopicPartition("topic", 0), TopicPartition("topic", 1)
 LONG_MS = 2_000

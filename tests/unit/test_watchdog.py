@@ -2,7 +2,7 @@
 
 from aiokafka import TopicPartition
 
-from learner_worker.stream.watchdog import Observation, Reading, Watchdog
+from learner_worker.kafka.watchdog import Observation, Reading, Watchdog
 
 REQUESTS = TopicPartition("requests", 0)
 ONE, TWO = TopicPartition("bids", 0), TopicPartition("bids", 1)

@@ -8,9 +8,9 @@ import pytest
 
 from learner_worker.contract.fields import Shard
 from learner_worker.errors import StateError
-from learner_worker.stages.answering import WhileRestoring
-from learner_worker.stream.lane import Offsets
-from learner_worker.stream.records import Unreadable
+from learner_worker.kafka.records import Unreadable
+from learner_worker.requests.answering import WhileRestoring
+from learner_worker.requests.consumer import Offsets
 from tests.unit.test_handover_of_requests import (
     REQUEST,
     SHARD,

@@ -1,0 +1,93 @@
+"""An agent: its metrics and keywords as stored, as cached and as messages carry them."""
+
+import functools
+from collections.abc import Mapping
+
+import msgspec
+
+from learner_worker.contract.encode import KeywordTally, MetricsPart, MetricsRecord
+from learner_worker.contract.fields import AgentId
+from learner_worker.contract.times import format_time, record_micros
+from learner_worker.domain.keywords import Tally, strongest
+from learner_worker.domain.metrics import Metrics
+
+
+class AgentRow(msgspec.Struct, frozen=True, gc=False):
+    """An agent's metrics as stored.
+
+    Attributes:
+        as_of_ms: the record time of the last change.
+        outcome_offset: the last changelog record that changed them.
+    """
+
+    metrics: Metrics = Metrics()
+    as_of_ms: int = 0
+    outcome_offset: int = -1
+
+
+class Agent:
+    """One agent's metrics and keywords, as cached."""
+
+    __slots__ = ("agent_id", "row", "tallies")
+
+    def __init__(self, agent_id: AgentId, row: AgentRow, tallies: dict[str, Tally]) -> None:
+        self.agent_id = agent_id
+        self.row = row
+        self.tallies = tallies
+
+    @property
+    def metrics(self) -> Metrics:
+        """The agent's counts."""
+        return self.row.metrics
+
+    @property
+    def as_of(self) -> str | None:
+        """When the metrics last changed, or None if they never did."""
+        return _text_of(self.row.as_of_ms) if self.row.outcome_offset >= 0 else None
+
+    @property
+    def known(self) -> bool:
+        """Whether the agent has outcomes that count."""
+        return self.metrics.total_bids > 0
+
+    def record(self) -> MetricsRecord:
+        """What learner-agent-metrics carries of the agent."""
+        return MetricsRecord(
+            *_figures(self.metrics),
+            agent_id=self.agent_id,
+            learned_keywords=learned_keywords(self.tallies),
+            as_of=self.as_of,
+            outcome_offset=self.row.outcome_offset,
+        )
+
+
+@functools.lru_cache(maxsize=4_096)
+def _text_of(timestamp_ms: int) -> str:
+    """A record's time as text: an agent is asked about more often than it changes. It took 4 µs an answer."""
+    return format_time(record_micros(timestamp_ms))
+
+
+def agent_metrics(metrics: Metrics) -> MetricsPart:
+    """The metrics as messages carry them."""
+    return MetricsPart(*_figures(metrics))
+
+
+def _figures(metrics: Metrics) -> tuple[int, int, int, int, float, float, float]:
+    """Of a `MetricsPart`, in its order."""
+    return (
+        metrics.total_bids,
+        metrics.auctions_won,
+        metrics.tasks_completed,
+        metrics.tasks_failed,
+        metrics.win_rate,
+        metrics.success_rate,
+        metrics.avg_winning_bid_sats,
+    )
+
+
+def learned_keywords(tallies: Mapping[str, Tally]) -> list[KeywordTally]:
+    """The strongest keywords as messages carry them."""
+    return [
+        KeywordTally(keyword, wins, failures, wins - failures)
+        for keyword, (wins, failures) in strongest(tallies)
+    ]

@@ -1,0 +1,137 @@
+"""Placement by Kafka's group protocol: claims travel with JoinGroup, placements with SyncGroup.
+
+The protocol is called `range` and falls back to just that when a member makes no claim, as an older version
+or another program does: its members and ours can share a group, whoever leads. (Two protocols side by side
+would do, too, but aiokafka joins once for each of them.)
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+import structlog
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.protocol import (
+    ConsumerProtocolMemberAssignment,
+    ConsumerProtocolMemberMetadata,
+)
+
+from learner_worker.contract.fields import Shard
+from learner_worker.group.placement import Claim, Placement, Term, next_term, place
+
+_VERSION = 0
+_log = structlog.get_logger("learner_worker.stream")
+
+
+class _Given(msgspec.Struct, frozen=True):
+    """What the leader tells a member besides its partitions."""
+
+    term: Term = 0
+    standbys: list[Shard] = []
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_encode = msgspec.json.Encoder().encode
+_claims = msgspec.json.Decoder(Claim)
+_given = msgspec.json.Decoder(_Given)
+
+
+class StateKeepingAssignor:
+    """Leaves shards where their state is; `partition_assignment_strategy` of aiokafka takes it as it is.
+
+    Args:
+        claim: makes this member's claim, with the term and the owned shards of its last placement.
+        on_standbys: told, before the partitions are assigned, which shards to follow.
+        now_ms: terms are at least this, so that they grow even when a group loses all who knew the last one.
+    """
+
+    name = "range"
+
+    def __init__(
+        self,
+        claim: Callable[[int], Claim],
+        on_standbys: Callable[[frozenset[Shard]], None],
+        now_ms: Callable[[], int] = _now_ms,
+    ) -> None:
+        self._claim = claim
+        self._now_ms = now_ms
+        self._on_standbys = on_standbys
+        self._term = 0
+
+    def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
+        """This member's subscription and claim, for JoinGroup."""
+        return ConsumerProtocolMemberMetadata(_VERSION, sorted(topics), _encode(self._claim(self._term)))
+
+    def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:
+        """The leader's work: every member's partitions."""
+        claims = {key: claim_of(metadata.user_data) for key, metadata in members.items()}
+        known = {key: claim for key, claim in claims.items() if claim is not None}
+        topics = {topic for metadata in members.values() for topic in metadata.subscription}
+        counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
+        subscriptions = {frozenset(metadata.subscription) for metadata in members.values()}
+        # Members of two prefixes: a shard number alone would not say whose shard it is.
+        if len(known) < len(claims) or len(set(counts.values())) != 1 or len(subscriptions) != 1:
+            _log.warning(
+                "placement.by_range",
+                members=len(claims),
+                without_claim=len(claims) - len(known),
+                subscriptions=len(subscriptions),
+            )
+            return dict(RangePartitionAssignor.assign(cluster, members))
+        shards = [Shard(number) for number in range(next(iter(counts.values())))]
+        term = max(next_term(known.values()), self._now_ms())
+        placements = place(shards, known)
+        _log.info("placement.made", term=term, **_told(known, placements))
+        return {
+            key: _assignment(placement, sorted(topics), term, members[key].subscription)
+            for key, placement in placements.items()
+        }
+
+    def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
+        """Takes note of the placement."""
+        given = _decoded_given(assignment.user_data)
+        self._term = given.term
+        self._on_standbys(frozenset(given.standbys))
+
+
+def standbys_of(assignment: ConsumerProtocolMemberAssignment) -> frozenset[Shard]:
+    """The shards that a placement gives a member to follow."""
+    return frozenset(_decoded_given(assignment.user_data).standbys)
+
+
+def claim_of(user_data: bytes | None) -> Claim | None:
+    """The claim in a member's subscription; None if it makes none that this version can read."""
+    try:
+        return _claims.decode(user_data or b"")
+    except _UNREADABLE:
+        return None
+
+
+def _decoded_given(user_data: bytes | None) -> _Given:
+    try:
+        return _given.decode(user_data or b"")
+    except _UNREADABLE:
+        return _Given()
+
+
+def _assignment(
+    placement: Placement, topics: list[str], term: int, subscribed: Iterable[str]
+) -> ConsumerProtocolMemberAssignment:
+    wanted = set(subscribed)
+    partitions = [(topic, sorted(placement.owned)) for topic in topics if topic in wanted]
+    given = _encode(_Given(term, sorted(placement.standbys)))
+    return ConsumerProtocolMemberAssignment(_VERSION, partitions, given)
+
+
+def _told(claims: Mapping[str, Claim], placements: Mapping[str, Placement]) -> dict[str, object]:
+    """For the log: who gets what, and how many shards change hands."""
+    moved = sum(
+        shard not in claims[key].owned for key, placement in placements.items() for shard in placement.owned
+    )
+    members = {claims[key].name or key: sorted(placement.owned) for key, placement in placements.items()}
+    return {"moved": moved, "members": members}

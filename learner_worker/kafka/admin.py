@@ -1,0 +1,203 @@
+"""The cluster as an administrator sees it: reachable or not, its topics, a group's committed offsets."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, for_code
+
+from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.errors import BrokerError, ConfigurationError
+from learner_worker.kafka.connection import Connection
+
+_REQUEST_TIMEOUT_MS = 15_000
+_RETRY_SECONDS = 0.5
+_MAX_REPLICATION = 3
+_NO_ERROR = 0
+_TOPIC_EXISTS = 36
+_REBALANCING = {"PreparingRebalance", "CompletingRebalance"}
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A group's committed offset for a partition, with the text that travels with it."""
+
+    offset: int
+    metadata: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """A member of a consumer group, with what it told the group's leader."""
+
+    member_id: str
+    client_host: str
+    metadata: bytes
+
+
+class Cluster:
+    """An administrator's view of a running cluster."""
+
+    def __init__(self, admin: Any, cluster_id: str, brokers: int) -> None:
+        self._admin = admin
+        self.cluster_id = cluster_id
+        self.brokers = brokers
+
+    async def partitions(self, topics: Iterable[TopicName]) -> dict[TopicName, int]:
+        """The partition counts of those topics that exist."""
+        names = {str(topic): topic for topic in topics}
+        # All topics, not these by name: asking for one that is missing may make the broker create it.
+        described = await self._admin.describe_topics()
+        return {
+            names[topic["topic"]]: len(topic["partitions"])
+            for topic in described
+            if topic["error_code"] == _NO_ERROR and topic["topic"] in names
+        }
+
+    async def create_topics(
+        self, topics: TopicNames, *, partitions: int, replication_factor: int | None
+    ) -> list[TopicName]:
+        """Creates the topics that do not exist; which ones they were.
+
+        Raises:
+            BrokerError: Kafka refused one.
+        """
+        existing = await self.partitions(topics.all)
+        missing = [topic for topic in topics.all if topic not in existing]
+        if not missing:
+            return []
+        factor = replication_factor or min(_MAX_REPLICATION, self.brokers)
+        response = await self._admin.create_topics(
+            [
+                NewTopic(topic, partitions, factor, topic_configs=topics.configuration(topic))
+                for topic in missing
+            ]
+        )
+        for topic, code, *message in response.topic_errors:
+            if code not in {_NO_ERROR, _TOPIC_EXISTS}:
+                reason = (message and message[0]) or for_code(code).__name__
+                raise BrokerError(f"Kafka did not create {topic}: {reason}")
+        await self._until_visible(topics)
+        return missing
+
+    async def _until_visible(self, topics: TopicNames) -> None:
+        deadline = asyncio.get_running_loop().time() + _REQUEST_TIMEOUT_MS / 1000
+        while len(await self.partitions(topics.all)) < len(topics.all):
+            if asyncio.get_running_loop().time() > deadline:
+                raise BrokerError("Kafka took the new topics, but does not list them yet: check again")
+            await asyncio.sleep(_RETRY_SECONDS / 5)
+
+    async def check_topics(self, topics: TopicNames) -> int:
+        """The number of shards: the partition count that the sharded topics share.
+
+        Raises:
+            ConfigurationError: a topic is missing, or the counts differ.
+        """
+        counts = await self.partitions(topics.all)
+        missing = [topic for topic in topics.all if topic not in counts]
+        if missing:
+            raise ConfigurationError(
+                f"missing topics: {', '.join(missing)}; create them with `learner-worker topics create`"
+            )
+        sharded = {topic: counts[topic] for topic in topics.sharded}
+        if len(set(sharded.values())) > 1:
+            listed = ", ".join(f"{topic} has {count}" for topic, count in sharded.items())
+            raise ConfigurationError(
+                f"these topics must have the same number of partitions, but {listed}; "
+                "delete the odd ones (a broker that creates topics by itself makes them when somebody asks "
+                "or publishes too early), then run `learner-worker topics create --partitions N` with the "
+                "others' count"
+            )
+        return next(iter(sharded.values()))
+
+    async def committed(self, group_id: str) -> Mapping[TopicPartition, Committed]:
+        """What a group has committed, by partition; empty for an unknown group."""
+        offsets = await self._admin.list_consumer_group_offsets(group_id)
+        return {
+            partition: Committed(found.offset, found.metadata or "")
+            for partition, found in offsets.items()
+            if found.offset >= 0
+        }
+
+    async def stable_members(self, group_id: str) -> list[GroupMember] | None:
+        """A group's members; None while it rebalances."""
+        (described,) = await self._admin.describe_consumer_groups([group_id])
+        ((code, _, state, _, _, members, *_),) = described.groups
+        if code != _NO_ERROR or state in _REBALANCING:
+            return None
+        return [GroupMember(member_id, host, metadata) for member_id, _, host, metadata, _ in members]
+
+
+@asynccontextmanager
+async def connected(connection: Connection, *, patience_seconds: float) -> AsyncIterator[Cluster]:
+    """An administrator's connection, tried again until the patience is over.
+
+    Raises:
+        BrokerError: nothing answers there as Kafka does, or it refuses the credentials.
+    """
+    admin = await _start_admin(connection, patience_seconds)
+    try:
+        described = await admin.describe_cluster()
+        yield Cluster(admin, str(described.get("cluster_id") or ""), len(described["brokers"]))
+    finally:
+        await admin.close()
+
+
+async def _start_admin(connection: Connection, patience_seconds: float) -> Any:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience_seconds
+    while True:
+        try:
+            return await _try_admin(connection, max(1.0, deadline - loop.time()))
+        except (KafkaError, OSError, TimeoutError, ValueError) as error:
+            if loop.time() + _RETRY_SECONDS >= deadline or isinstance(error, ValueError):
+                raise BrokerError(
+                    f"cannot reach Kafka at {connection.bootstrap_servers} ({_in_words(error)}): "
+                    "start the broker, or give its address with --bootstrap-servers "
+                    "or LEARNER_BOOTSTRAP_SERVERS"
+                ) from error
+        await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _try_admin(connection: Connection, timeout_seconds: float) -> Any:
+    admin = AIOKafkaAdminClient(**connection.options(), request_timeout_ms=_REQUEST_TIMEOUT_MS)
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await admin.start()
+    except BaseException:
+        await admin.close()
+        raise
+    return admin
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return str(error) or type(error).__name__
+
+
+async def start_within(client: Any, seconds: float) -> None:
+    """Starts a consumer or producer, or gives up.
+
+    Raises:
+        BrokerError: it did not start in time.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await client.start()
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise BrokerError(f"cannot connect to Kafka: {_in_words(error)}") from error
+
+
+async def ends_of(
+    consumer: AIOKafkaConsumer, partitions: list[TopicPartition]
+) -> dict[TopicPartition, tuple[int, int]]:
+    """The first and the next offset of each partition, as Kafka says now."""
+    first, following = await asyncio.gather(
+        consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    )
+    return {partition: (first[partition], following[partition]) for partition in partitions}

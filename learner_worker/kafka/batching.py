@@ -1,0 +1,167 @@
+"""Batched writing: many records cost little each, and nothing counts until Kafka has acknowledged it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+
+from learner_worker.errors import SendError
+from learner_worker.kafka.records import Headers, Outgoing
+
+BATCH_BYTES = 64 * 1024
+_MAX_UNACKNOWLEDGED = 256
+_HAND_OVER_SECONDS = 20.0
+_STOP_SECONDS = 5.0
+_log = structlog.get_logger("learner_worker.stream")
+
+Fallback = Callable[[], Outgoing]
+"""Makes a smaller record, for when Kafka refuses one for its size."""
+
+
+async def stop_within(client: Any, seconds: float = _STOP_SECONDS) -> None:
+    """Stops a consumer or producer; one that hangs, as it may while Kafka is away, is left behind.
+
+    In a task of its own: aiokafka's `stop` swallows a cancellation, so a time limit around it may never end.
+    """
+    stopping = asyncio.ensure_future(client.stop())
+    done, _ = await asyncio.wait([stopping], timeout=seconds)
+    if not done:
+        stopping.cancel()
+    elif not stopping.cancelled() and stopping.exception() is not None:
+        _log.warning("client.stop_failed", error=repr(stopping.exception()))
+
+
+class Writer:
+    """Collects records into batches a partition, sends them, and knows what is not yet acknowledged."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self._producer = producer
+        self._open: dict[tuple[str, int], Any] = {}
+        self._full: list[tuple[str, int, Any]] = []
+        self._singles: list[tuple[Outgoing, Fallback | None]] = []
+        self._unacknowledged: set[asyncio.Future[object]] = set()
+        self._failure: BaseException | None = None
+        self._handing_over = asyncio.Lock()
+        self.generation = 0
+        """How often everything was sent back: what was cut in an earlier generation must not be written."""
+
+    def append(
+        self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Headers = ()
+    ) -> None:
+        """Adds a record to its partition's batch, a tombstone without a value; sent with the next `send`."""
+        place = (topic, partition)
+        listed = list(headers) if headers else []  # aiokafka's compiled builder takes nothing else
+        batch = self._open.get(place)
+        if batch is None or batch.append(key=key, value=value, timestamp=None, headers=listed) is None:
+            if batch is not None:
+                self._full.append((topic, partition, batch))
+            batch = self._open[place] = self._producer.create_batch()
+            batch.append(key=key, value=value, timestamp=None, headers=listed)
+
+    def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
+        """Adds one record of any shape; if it is too large for Kafka, its fallback is sent instead."""
+        self._singles.append((record, fallback))
+
+    async def send(self) -> None:
+        """Hands everything collected to the producer; waits only when too much is unacknowledged.
+
+        Raises:
+            SendError: Kafka did not take something, now or before; only `reset` ends that.
+        """
+        generation = self.generation
+        async with self._handing_over:
+            await self._hand_over(generation)
+        if len(self._unacknowledged) > _MAX_UNACKNOWLEDGED:
+            await self._acknowledged(generation)
+
+    async def flush(self, generation: int | None = None) -> None:
+        """Sends what is collected and waits until Kafka has acknowledged everything sent so far.
+
+        Args:
+            generation: the one in which began what is to be acknowledged; by default it begins now.
+
+        Raises:
+            SendError: something was not acknowledged, or everything was sent back meanwhile.
+        """
+        generation = self.generation if generation is None else generation
+        self._require(generation)
+        await self.send()
+        await self._acknowledged(generation)
+
+    def reset(self) -> None:
+        """Forgets what is collected, sent and failed: the shards go back to their last checkpoint."""
+        self._open, self._full, self._singles = {}, [], []
+        self._unacknowledged = set()
+        self._failure = None
+        self.generation += 1
+
+    async def _hand_over(self, generation: int) -> None:
+        """Anything that ends this early, a cancellation too, leaves records unsent: that is a failure."""
+        self._require(generation)
+        batches, self._full = self._full, []
+        batches += [(topic, partition, batch) for (topic, partition), batch in self._open.items()]
+        singles, self._singles = self._singles, []
+        self._open = {}
+        try:
+            async with asyncio.timeout(_HAND_OVER_SECONDS):
+                for topic, partition, batch in batches:
+                    sent = await self._producer.send_batch(batch, topic, partition=partition)
+                    self._require(generation)
+                    self._track(sent)
+            for record, fallback in singles:
+                self._track(asyncio.ensure_future(self._send_single(record, fallback)))
+        except (KafkaError, TimeoutError) as error:
+            self._fail(generation, error)
+            raise SendError(f"Kafka did not take a batch: {error!r}") from error
+        except BaseException as error:
+            self._fail(generation, error)
+            raise
+
+    async def _acknowledged(self, generation: int) -> None:
+        waiting = list(self._unacknowledged)
+        if waiting:
+            await asyncio.wait(waiting)
+        self._require(generation)
+
+    def _require(self, generation: int) -> None:
+        if generation != self.generation:
+            raise SendError("everything was sent back to the last checkpoint meanwhile")
+        if self._failure is not None:
+            raise SendError(f"Kafka did not acknowledge a record: {self._failure!r}") from self._failure
+
+    def _fail(self, generation: int, failure: BaseException) -> None:
+        if generation == self.generation:
+            self._failure = failure
+
+    def _track(self, future: "asyncio.Future[object]") -> None:
+        self._unacknowledged.add(future)
+        future.add_done_callback(self._done)
+
+    def _done(self, future: "asyncio.Future[object]") -> None:
+        failure = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if future in self._unacknowledged:
+            self._unacknowledged.discard(future)
+            self._failure = failure or self._failure
+
+    async def _send_single(self, record: Outgoing, fallback: Fallback | None) -> None:
+        try:
+            await send_single(self._producer, record)
+        except MessageSizeTooLargeError:
+            if fallback is None:
+                raise
+            await send_single(self._producer, fallback())
+
+
+async def send_single(producer: AIOKafkaProducer, record: Outgoing) -> None:
+    """Sends one record and waits until Kafka has acknowledged it."""
+    await producer.send_and_wait(
+        record.topic,
+        value=record.value,
+        key=record.key,
+        partition=record.partition,
+        headers=list(record.headers),
+        timestamp_ms=record.timestamp_ms,
+    )

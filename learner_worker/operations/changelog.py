@@ -1,0 +1,97 @@
+"""A shard's changelog as verify and rebuild read it: which cluster, from where to where, into a file."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from aiokafka import TopicPartition
+
+from learner_worker.contract.fields import Shard
+from learner_worker.contract.topics import TopicName
+from learner_worker.errors import ConfigurationError
+from learner_worker.kafka.admin import connected
+from learner_worker.kafka.partition_reader import PartitionReader, reading_partitions
+from learner_worker.kafka.records import Record
+from learner_worker.operations.progress import Progress
+from learner_worker.settings import Settings
+from learner_worker.shard.changelog import Fold
+from learner_worker.store.shard_file import shard_identity
+from learner_worker.store.snapshot import Snapshot
+
+Say = Callable[[str], None]
+
+
+class Changelog:
+    """The changelog of a running cluster.
+
+    Args:
+        say: takes a line of progress.
+    """
+
+    def __init__(
+        self, settings: Settings, cluster_id: str, partitions: int, reader: PartitionReader, say: Say
+    ) -> None:
+        self.topic: TopicName = settings.topics().named().outcomes
+        self.partitions = partitions
+        self.cached_agents = settings.cached_agents
+        self._prefix = settings.topic_prefix
+        self._cluster_id = cluster_id
+        self._reader = reader
+        self._say = say
+
+    def identity(self, shard: Shard) -> dict[str, str]:
+        """Whose a shard's file has to be."""
+        return shard_identity(
+            cluster_id=self._cluster_id, topic_prefix=self._prefix, partitions=self.partitions, shard=shard
+        )
+
+    def require_same(self, file: Snapshot, shard: Shard) -> None:
+        """Refuses a file of somebody else.
+
+        Raises:
+            ConfigurationError: it belongs to another cluster, prefix, partition count or shard.
+        """
+        found = file.identity()
+        for name, expected in self.identity(shard).items():
+            if found.get(name, expected) != expected:
+                raise ConfigurationError(
+                    f"{file.path} belongs to {name} {found[name]!r}, what Kafka and the settings name is "
+                    f"{expected!r}: check --bootstrap-servers, --topic-prefix and --state-dir"
+                )
+
+    async def ends(self, shard: Shard) -> tuple[int, int]:
+        """The first and the next offset of the shard's partition."""
+        return await self._reader.ends(TopicPartition(self.topic, shard))
+
+    def unreadable(self, shard: Shard) -> list[str]:
+        """Which records of the shard's partition could not be read so far, a sentence each."""
+        return list(map(str, self._reader.gaps.of(TopicPartition(self.topic, shard))))
+
+    async def fold(self, fold: Fold, shard: Shard, first: int, until: int) -> None:
+        """Folds the partition on, up to an offset that is not beyond its end."""
+        progress = Progress(f"shard {shard}", self._say)
+        start = max(first, fold.position)
+        progress.begin(start)
+        async for batch in self.records(shard, start, until):
+            await fold.take(batch)
+            progress.at(fold.position, until)
+        await fold.reach(until)
+
+    def records(self, shard: Shard, start: int, until: int) -> AsyncIterator[Sequence[Record]]:
+        """The partition's records in batches."""
+        return self._reader.records(TopicPartition(self.topic, shard), start, until)
+
+
+@asynccontextmanager
+async def open_changelog(settings: Settings, say: Say) -> AsyncIterator[Changelog]:
+    """Connects to the cluster and checks its topics.
+
+    Raises:
+        BrokerError: Kafka cannot be reached.
+        ConfigurationError: topics are missing, or their partition counts differ.
+    """
+    connection = settings.connection()
+    async with connected(connection, patience_seconds=settings.startup_timeout_seconds) as cluster:
+        partitions = await cluster.check_topics(settings.topics().named())
+        cluster_id = cluster.cluster_id
+    async with reading_partitions(connection, tell=lambda gap: say(str(gap))) as reader:
+        yield Changelog(settings, cluster_id, partitions, reader, say)

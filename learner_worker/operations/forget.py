@@ -1,0 +1,203 @@
+"""forgetting: has an agent forgotten, in three steps of which each may be repeated.
+
+1. The marker is written to the agent's partition of the changelog and acknowledged: from then on the agent
+   is forgotten, by every replica that reads it, sooner or later.
+2. The partition is read once, and the facts that the marker makes worthless are tombstoned. The owner does
+   so for the facts behind the rows it sweeps and for those it reads later; facts that others had superseded
+   stand behind no row. A tombstone says that something lies before a marker that never goes away: that is
+   true whoever sends it and however late. What is left of a fact is acknowledged before.
+3. The owner's checkpoint behind the marker is awaited, and the metrics record that it wrote.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from learner_worker.contract.facts import (
+    Fact,
+    ForgetMarker,
+    decode_outcome_record,
+    encode_fact,
+    encode_marker,
+)
+from learner_worker.contract.fields import Shard
+from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.domain.outcomes import forgotten_cutoff, living_fact
+from learner_worker.errors import BrokerError, RecordError
+from learner_worker.kafka.admin import Cluster
+from learner_worker.kafka.partition_reader import PartitionReader
+from learner_worker.kafka.records import Record
+
+_AT_ONCE: Final = 1_000
+"""Tombstones on their way before their acknowledgements are awaited."""
+_POLL_SECONDS: Final = 0.2
+
+
+class Relics:
+    """The facts of an agent that its marker makes worthless, by their keys.
+
+    Attributes:
+        spent: keys to tombstone, each with what is left of its fact: to be sent, and acknowledged, before.
+    """
+
+    def __init__(self, marker: ForgetMarker) -> None:
+        self.spent: dict[bytes, Fact | None] = {}
+        self._agent_id = marker.agent_id
+        self._cutoff = forgotten_cutoff(marker.forget_until)
+
+    def take(self, records: Iterable[Record]) -> None:
+        """Looks at records of the agent's partition, in order.
+
+        Raises:
+            UpgradeRequiredError: a newer learner wrote one.
+        """
+        for record in records:
+            if record.key is None:
+                continue
+            if record.value is None:
+                self.spent.pop(record.key, None)
+            elif (fact := self._fact_in(record.value)) is not None:
+                left = living_fact(fact, self._cutoff)
+                if left is not fact:
+                    self.spent[record.key] = left
+
+    def _fact_in(self, value: bytes) -> Fact | None:
+        try:
+            found = decode_outcome_record(value)
+        except RecordError:
+            return None
+        return found if isinstance(found, Fact) and found.agent_id == self._agent_id else None
+
+
+class _Published(msgspec.Struct):
+    total_bids: int
+    outcome_offset: int
+
+
+class Metrics:
+    """An agent's record in the metrics topic, as far as it was read."""
+
+    def __init__(self, reader: PartitionReader, partition: TopicPartition, agent_id: str) -> None:
+        self._reader = reader
+        self._partition = partition
+        self._key = agent_id.encode()
+        self._position = 0
+        self._value: bytes | None = None
+
+    async def read(self) -> None:
+        """Reads on to where the topic ends now.
+
+        Raises:
+            BrokerError: Kafka does not answer.
+        """
+        first, end = await self._reader.ends(self._partition)
+        async for batch in self._reader.records(self._partition, max(first, self._position), end):
+            for record in batch:
+                if record.key == self._key:
+                    self._value = record.value
+        self._position = end
+
+    @property
+    def total_bids(self) -> int | None:
+        """The outcomes it counts; None without a record."""
+        found = self._found()
+        return None if found is None else found.total_bids
+
+    def covers(self, offset: int) -> bool:
+        """Whether it was written with what stands at an offset of the changelog in mind; or is gone."""
+        found = self._found()
+        return found is None or found.outcome_offset >= offset
+
+    def _found(self) -> _Published | None:
+        try:
+            return None if self._value is None else msgspec.json.decode(self._value, type=_Published)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+
+class Forgetting:
+    """An agent to be forgotten, and where what is known of it stands in Kafka."""
+
+    def __init__(
+        self, marker: ForgetMarker, topics: TopicNames, shard: Shard, reader: PartitionReader
+    ) -> None:
+        self._marker = marker
+        self._changelog = TopicPartition(topics.outcomes, shard)
+        self._reader = reader
+        self.metrics = Metrics(reader, TopicPartition(topics.metrics, shard), marker.agent_id)
+        self.offset: int | None = None
+
+    async def relics(self) -> Relics:
+        """The facts in the changelog that the marker makes worthless.
+
+        Raises:
+            BrokerError: Kafka does not answer.
+        """
+        relics = Relics(self._marker)
+        first, end = await self._reader.ends(self._changelog)
+        async for batch in self._reader.records(self._changelog, first, end):
+            relics.take(batch)
+        return relics
+
+    async def write_marker(self, producer: AIOKafkaProducer) -> None:
+        """Step 1.
+
+        Raises:
+            BrokerError: Kafka did not acknowledge it.
+        """
+        self.offset = (await self._send(producer, [encode_marker(self._marker)]))[-1]
+
+    async def relieve(self, producer: AIOKafkaProducer) -> int:
+        """Step 2; how many facts were tombstoned.
+
+        Raises:
+            BrokerError: Kafka did not acknowledge something; some of it may be done.
+        """
+        spent = (await self.relics()).spent
+        await self._send(producer, [encode_fact(left) for left in spent.values() if left is not None])
+        await self._send(producer, [(key, None) for key in spent])
+        return len(spent)
+
+    async def in_effect(self, cluster: Cluster, group_id: str, *, wait_seconds: float) -> bool:
+        """Step 3: whether the shard's owner has forgotten the agent, as soon as it has.
+
+        Raises:
+            BrokerError: Kafka does not answer.
+        """
+        deadline = asyncio.get_running_loop().time() + wait_seconds
+        while not await self._is_in_effect(cluster, group_id):
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(_POLL_SECONDS)
+        return True
+
+    async def _is_in_effect(self, cluster: Cluster, group_id: str) -> bool:
+        if self.offset is None:
+            return False
+        committed = (await cluster.committed(group_id)).get(self._changelog)
+        if committed is None or committed.offset <= self.offset:
+            return False
+        await self.metrics.read()
+        return self.metrics.covers(self.offset)
+
+    async def _send(
+        self, producer: AIOKafkaProducer, records: Iterable[tuple[bytes, bytes | None]]
+    ) -> list[int]:
+        """Sends records to the changelog and waits for each; their offsets."""
+        topic, shard = TopicName(self._changelog.topic), self._changelog.partition
+        offsets: list[int] = []
+        remaining = iter(records)
+        try:
+            while chunk := list(itertools.islice(remaining, _AT_ONCE)):
+                sends = [await producer.send(topic, value, key=key, partition=shard) for key, value in chunk]
+                offsets += [metadata.offset for metadata in await asyncio.gather(*sends)]
+        except (KafkaError, TimeoutError) as error:
+            raise BrokerError(
+                f"Kafka did not take a record for {topic} ({error!r}): repeat the command, that is safe"
+            ) from error
+        return offsets

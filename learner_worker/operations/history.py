@@ -1,0 +1,143 @@
+"""One agent's outcomes from Kafka alone: no worker, no state folder, the same fold."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from learner_worker.contract.facts import decode_fact
+from learner_worker.contract.fields import AgentId, Shard
+from learner_worker.contract.topics import TopicName
+from learner_worker.domain.agents import Agent
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
+from learner_worker.domain.retention import read_note
+from learner_worker.errors import BrokerError, RecordError
+from learner_worker.kafka.admin import connected
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.kafka.records import Record, chunked
+from learner_worker.operations.changelog import Changelog, Say, open_changelog
+from learner_worker.operations.progress import Progress
+from learner_worker.settings import Settings
+from learner_worker.shard.changelog import Fold
+from learner_worker.store.shard_file import ShardFile, shard_path
+from learner_worker.store.snapshot import Snapshot, snapshot_of
+from learner_worker.store.statements import outcome_of
+
+_PAGE = 500
+_KAFKA_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a worker that has read the changelog up to `position` knows of an agent.
+
+    Attributes:
+        agent: the metrics and keywords that answers are made from.
+        keys: (task, agent) of every outcome that counts, the latest close first.
+        topic: the changelog; `shard` is the agent's partition of it.
+    """
+
+    agent: Agent
+    keys: Sequence[OutcomeKey]
+    topic: TopicName
+    shard: Shard
+    position: int
+    snapshot: Snapshot
+
+    def outcomes(self, count: int | None = None) -> Iterator[Outcome]:
+        """The outcomes in the order of their keys; the first so many of them, if a count is given."""
+        for page in chunked(self.keys[:count], _PAGE):
+            rows = self.snapshot.outcomes(page)
+            yield from (rows[key] for key in page)
+
+
+@asynccontextmanager
+async def history_of(agent_id: AgentId, settings: Settings, say: Say) -> AsyncIterator[History]:
+    """Folds what the changelog says of one agent into a temporary file.
+
+    Args:
+        say: takes a line of progress.
+
+    Raises:
+        BrokerError: Kafka cannot be reached, or stopped answering.
+        ConfigurationError: topics are missing, or their partition counts differ.
+        StateError: the temporary file cannot be written.
+        UpgradeRequiredError: a newer learner wrote a fact.
+    """
+    async with open_changelog(settings, say) as changelog:
+        shard = Shard(partitioner(changelog.partitions)(agent_id))
+        cutoff = await _cutoff(settings, TopicPartition(changelog.topic, shard))
+        with tempfile.TemporaryDirectory(prefix="learner-outcomes-") as folder:
+            file = await ShardFile.open(shard_path(Path(folder), shard), changelog.identity(shard))
+            try:
+                fold = await _fold(file, changelog, shard, agent_id, say)
+                if cutoff is not None:
+                    await _expire(fold, file.path, cutoff)
+                agent = (await fold.learn.agents([agent_id]))[agent_id]
+                with snapshot_of(file.path) as snapshot:
+                    keys = _newest_first(snapshot)
+                    yield History(agent, keys, changelog.topic, shard, fold.position, snapshot)
+            finally:
+                await file.close()
+
+
+async def _cutoff(settings: Settings, partition: TopicPartition) -> Cutoff | None:
+    """Before which times the group's workers have forgotten outcomes; None: they never forgot any."""
+    patience = settings.startup_timeout_seconds
+    async with connected(settings.connection(), patience_seconds=patience) as cluster:
+        try:
+            async with asyncio.timeout(_KAFKA_SECONDS):
+                committed = (await cluster.committed(settings.group_id)).get(partition)
+        except (KafkaError, TimeoutError) as error:
+            raise BrokerError(
+                f"Kafka does not say what the group {settings.group_id} has committed ({error!r}): check "
+                "--group-id and that this user may describe the group"
+            ) from error
+    return None if committed is None else read_note(committed.metadata)
+
+
+async def _fold(file: ShardFile, changelog: Changelog, shard: Shard, agent_id: AgentId, say: Say) -> Fold:
+    first, end = await changelog.ends(shard)
+    fold = await Fold.open(file, changelog.topic, cached_agents=changelog.cached_agents)
+    progress = Progress(f"shard {shard}", say)
+    progress.begin(first)
+    async for batch in changelog.records(shard, first, end):
+        await fold.take([record for record in batch if not _is_of_another(record, agent_id)])
+        progress.at(batch[-1].offset + 1, end)
+    await fold.reach(end)
+    return fold
+
+
+def _is_of_another(record: Record, agent_id: AgentId) -> bool:
+    """Whether a record is a fact about another agent; whatever else it is, the fold decides."""
+    if record.value is None:
+        return False
+    try:
+        return decode_fact(record.value).agent_id != agent_id
+    except RecordError:
+        return False
+
+
+async def _expire(fold: Fold, path: Path, cutoff: Cutoff) -> None:
+    """Forgets what the workers have forgotten, also where its tombstones are still to come."""
+    with snapshot_of(path) as snapshot:
+        keys = _newest_first(snapshot, counted=False)
+    for page in chunked(keys, _PAGE):
+        await fold.learn.expire(page, cutoff, 0)
+    await fold.write()
+
+
+def _newest_first(snapshot: Snapshot, *, counted: bool = True) -> list[OutcomeKey]:
+    """The keys of the outcomes, the latest close first; with `counted` only of those that count."""
+    rows = map(outcome_of, snapshot.outcomes_by_agent())
+    closes = [
+        (-row.close.closed_at, row.task_id, row.agent_id)
+        for row in rows
+        if row.close is not None and (row.counts or not counted)
+    ]
+    return [(task_id, agent_id) for _, task_id, agent_id in sorted(closes)]

@@ -1,0 +1,109 @@
+"""A shard's file made anew from Kafka, while no worker uses the folder."""
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from learner_worker.contract.fields import Shard
+from learner_worker.errors import ConfigurationError, UnreadableFileError
+from learner_worker.operations.changelog import Changelog
+from learner_worker.shard.changelog import Fold
+from learner_worker.store.replacement import remove, replace
+from learner_worker.store.shard_file import ShardFile, shard_path
+from learner_worker.store.snapshot import snapshot_of
+from learner_worker.store.state_folder import shard_files
+
+
+class Rebuilt(msgspec.Struct, frozen=True):
+    """A file that was made anew.
+
+    Attributes:
+        records: changelog records that were read.
+        position: where the file ends in the changelog.
+        kept: where the old file is now; None if there was none.
+    """
+
+    shard: int
+    path: str
+    records: int
+    position: int
+    outcomes: int
+    agents: int
+    kept: str | None
+
+
+async def rebuild(state_dir: Path, shards: Sequence[Shard], changelog: Changelog) -> AsyncIterator[Rebuilt]:
+    """Makes the given shards' files anew; the caller holds the folder's lock.
+
+    The new file knows the changelog alone, so the next worker to open it reads the sources again, as after a
+    lost disk; only that its outcomes are there already.
+
+    Raises:
+        ConfigurationError: there is no such shard, its file belongs to another cluster, or the file has read
+            more than Kafka still has.
+        BrokerError: Kafka stopped answering; the old file is in its place.
+        StateError: the new file cannot be written; the old one is in its place.
+    """
+    files = shard_files(state_dir)
+    for shard in shards:
+        _require_shard(shard, changelog)
+        if shard in files:
+            await _require_sound_changelog(files[shard], shard, changelog)
+    for shard in shards:
+        yield await _rebuild(shard_path(state_dir, shard), shard, changelog)
+
+
+def _require_shard(shard: Shard, changelog: Changelog) -> None:
+    if shard >= changelog.partitions:
+        raise ConfigurationError(
+            f"there is no shard {shard}: {changelog.topic} has {changelog.partitions} partitions, from 0"
+        )
+
+
+async def _require_sound_changelog(path: Path, shard: Shard, changelog: Changelog) -> None:
+    """Refuses to put less in the place of more: this file may be the last to know what Kafka lost."""
+    try:
+        with snapshot_of(path) as snapshot:
+            changelog.require_same(snapshot, shard)
+            position = snapshot.position(changelog.topic)
+    except UnreadableFileError:
+        return  # nobody can say what it holds: that is why it is rebuilt
+    _, end = await changelog.ends(shard)
+    if position > end:
+        raise ConfigurationError(
+            f"{changelog.topic} ends at offset {end} in shard {shard}, but {path} has read up to {position}: "
+            "Kafka lost records that this file may still hold; start the worker, it writes them there again"
+        )
+
+
+async def _rebuild(path: Path, shard: Shard, changelog: Changelog) -> Rebuilt:
+    new = path.with_suffix(".rebuilding")
+    remove(new)
+    try:
+        fold = await _fold(new, shard, changelog)
+        with snapshot_of(new) as snapshot:
+            counts = snapshot.counts()
+        kept = replace(path, new)
+    finally:
+        remove(new)
+    return Rebuilt(
+        shard,
+        path=str(path),
+        records=fold.records,
+        position=fold.position,
+        outcomes=counts.outcomes,
+        agents=counts.agents,
+        kept=None if kept is None else str(kept),
+    )
+
+
+async def _fold(new: Path, shard: Shard, changelog: Changelog) -> Fold:
+    first, end = await changelog.ends(shard)
+    file = await ShardFile.open(new, changelog.identity(shard))
+    try:
+        fold = await Fold.open(file, changelog.topic, cached_agents=changelog.cached_agents)
+        await changelog.fold(fold, shard, first, end)
+    finally:
+        await file.close()
+    return fold

@@ -1,0 +1,166 @@
+"""Sends dead letters back: each event to its right partition of `learner-rerouted`, at its original time.
+
+1. decode: a letter that this version cannot read either stays a dead letter
+2. send: the event, until Kafka has acknowledged it
+3. mark: the letter as replayed
+
+A crash between 2 and 3 leaves the letter open. Replayed again it changes nothing: an event carries its own
+time or its record's original one, so both copies are the same event.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+
+from learner_worker.contract.codec import decode_event
+from learner_worker.contract.events import TaskFinished
+from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicNames
+from learner_worker.errors import BrokerError, RecordError
+from learner_worker.kafka.batching import send_single
+from learner_worker.kafka.records import EVENT_KINDS, ORIGIN_HEADER, Outgoing
+from learner_worker.operations.dead_letters import Handled, Letter, LetterId, mark
+
+_AT_ONCE = 200
+_AT_ONCE_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a letter.
+
+    Attributes:
+        sent: the record that went back, or would go; None if the letter stays.
+        why: the reason it stays, a sentence.
+        late: it may count for nothing, because its auction may be forgotten.
+    """
+
+    letter_id: LetterId
+    origin: str
+    sent: Outgoing | None
+    why: str = ""
+    late: bool = False
+
+
+class Replay:
+    """Returns letters to the learner.
+
+    Args:
+        partition_of: a task's partition.
+        late_before_ms: bids and closes of older record times may find their auction forgotten.
+    """
+
+    def __init__(
+        self, topics: TopicNames, partition_of: Callable[[str], int], *, late_before_ms: int = 0
+    ) -> None:
+        self._topics = topics
+        self._partition_of = partition_of
+        self._late_before_ms = late_before_ms
+
+    def judge(self, letter: Letter) -> Verdict:
+        """What would become of a letter. Sends nothing."""
+        try:
+            record, late = self._returned(letter)
+        except RecordError as error:
+            return Verdict(letter.letter_id, letter.origin, None, str(error))
+        return Verdict(letter.letter_id, letter.origin, record, late=late)
+
+    async def run(self, letters: AsyncIterator[Letter], producer: AIOKafkaProducer) -> AsyncIterator[Verdict]:
+        """Sends letters back and marks them; yields what became of each, in their order.
+
+        Raises:
+            BrokerError: Kafka did not take something; what was yielded before is done.
+        """
+        async for chunk in _chunks(letters):
+            verdicts = await self._send(chunk, producer)
+            sent = [verdict.letter_id for verdict in verdicts if verdict.sent is not None]
+            await mark_all(producer, self._topics, sent, "replayed")
+            for verdict in verdicts:
+                yield verdict
+
+    async def _send(self, letters: Sequence[Letter], producer: AIOKafkaProducer) -> list[Verdict]:
+        verdicts = [self.judge(letter) for letter in letters]
+        return list(await asyncio.gather(*(_send_one(verdict, producer) for verdict in verdicts)))
+
+    def _returned(self, letter: Letter) -> tuple[Outgoing, bool]:
+        """The record that brings the letter's event back, and whether it is late.
+
+        Raises:
+            RecordError: it cannot come back; the message says why.
+        """
+        kind = self._kind(letter)
+        if letter.truncated_bytes is not None:
+            raise RecordError(
+                "truncated",
+                f"only the first {letter.value_bytes} of its {letter.truncated_bytes} bytes were kept: "
+                "have its publisher send it again",
+            )
+        event = decode_event(kind, letter.value)
+        record = Outgoing(
+            self._topics.rerouted,
+            self._partition_of(event.task_id),
+            letter.key,
+            letter.value,
+            [*letter.headers, (HOP_HEADER, kind.encode()), (ORIGIN_HEADER, letter.origin.encode())],
+            max(letter.original_ms, 0),
+        )
+        late = not isinstance(event, TaskFinished) and letter.original_ms < self._late_before_ms
+        return record, late
+
+    def _kind(self, letter: Letter) -> EventKind:
+        kind = self._topics.event_kind(letter.topic)
+        if kind is None and letter.topic == self._topics.rerouted:
+            kind = EVENT_KINDS.get(letter.hop or b"")
+            if kind is None:
+                raise RecordError("invalid", f"its header {HOP_HEADER} does not say which event it is")
+        if kind is None:
+            raise RecordError(
+                "not-an-event", f"a record of {letter.topic} is no event: it cannot be sent back"
+            )
+        return kind
+
+
+async def mark_all(
+    producer: AIOKafkaProducer, topics: TopicNames, letter_ids: Sequence[LetterId], handled: Handled
+) -> None:
+    """Marks letters as handled.
+
+    Raises:
+        BrokerError: Kafka did not take a mark.
+    """
+    marks = [mark(topics.dead_letters, letter_id, handled) for letter_id in letter_ids]
+    try:
+        await asyncio.gather(*(send_single(producer, record) for record in marks))
+    except (KafkaError, TimeoutError) as error:
+        raise BrokerError(
+            f"Kafka did not take a mark ({error!r}): repeat the command, that is safe"
+        ) from error
+
+
+async def _send_one(verdict: Verdict, producer: AIOKafkaProducer) -> Verdict:
+    if verdict.sent is None:
+        return verdict
+    try:
+        await send_single(producer, verdict.sent)
+    except MessageSizeTooLargeError:
+        why = f"Kafka refuses it for its size: raise max.message.bytes of {verdict.sent.topic}"
+        return Verdict(verdict.letter_id, verdict.origin, None, why)
+    except (KafkaError, TimeoutError) as error:
+        raise BrokerError(
+            f"Kafka did not take a letter ({error!r}): repeat the command, that is safe"
+        ) from error
+    return verdict
+
+
+async def _chunks(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]]:
+    """Letters a few at a time: one acknowledgement for many, and memory for few."""
+    chunk: list[Letter] = []
+    async for letter in letters:
+        chunk.append(letter)
+        if len(chunk) >= _AT_ONCE or sum(held.value_bytes for held in chunk) >= _AT_ONCE_BYTES:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,202 @@
+"""Whether a shard's file says what the changelog says, up to the file's own position."""
+
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from learner_worker.contract.facts import Fact, ForgetMarker, decode_outcome_record
+from learner_worker.contract.fields import AgentId, Shard
+from learner_worker.contract.times import Micros
+from learner_worker.domain.outcomes import join
+from learner_worker.errors import ConfigurationError, RecordError, StateError, UnreadableFileError
+from learner_worker.kafka.records import Record
+from learner_worker.operations.changelog import Changelog
+from learner_worker.operations.comparison import Comparison, Difference, compare
+from learner_worker.shard.changelog import Fold
+from learner_worker.store.shard_file import ShardFile, shard_path
+from learner_worker.store.snapshot import Snapshot, snapshot_of
+from learner_worker.store.state_folder import no_shard_files, shard_files
+
+
+class ShardVerdict(msgspec.Struct, frozen=True):
+    """What became of a shard's verification.
+
+    Attributes:
+        position: the file's, in the changelog: up to it everything was compared.
+        digest: of the file's rows; replicas with equal rows have equal digests.
+        findings: what is wrong besides single values, a sentence each.
+        notes: what is worth knowing, and is not wrong.
+        difference_count: all of them; `differences` holds the first.
+    """
+
+    shard: int
+    verified: bool
+    position: int = 0
+    outcomes: int = 0
+    invisible: int = 0
+    agents: int = 0
+    digest: str = ""
+    findings: list[str] = []
+    notes: list[str] = []
+    differences: list[Difference] = []
+    difference_count: int = 0
+
+
+class _Extent(NamedTuple):
+    first: int
+    end: int
+    position: int
+
+    @property
+    def until(self) -> int:
+        return min(self.position, self.end)
+
+
+async def verify(
+    state_dir: Path, shards: Sequence[Shard], changelog: Changelog
+) -> AsyncIterator[ShardVerdict]:
+    """Verifies the given shards, or all that have a file in the folder.
+
+    Raises:
+        ConfigurationError: there is no such file, or it belongs to another cluster.
+        BrokerError: Kafka stopped answering.
+        StateError: a file cannot be read, or the temporary one not be written.
+    """
+    files = shard_files(state_dir)
+    if not files:
+        raise no_shard_files(state_dir)
+    for shard in shards or files:
+        if shard not in files:
+            raise ConfigurationError(f"there is no {shard_path(state_dir, shard)} to verify")
+        yield await _verify(shard, files[shard], changelog)
+
+
+async def _verify(shard: Shard, path: Path, changelog: Changelog) -> ShardVerdict:
+    with tempfile.TemporaryDirectory(prefix="learner-verify-") as folder:
+        file = await ShardFile.open(shard_path(Path(folder), shard), changelog.identity(shard))
+        try:
+            return await _compared(shard, path, changelog, file)
+        except UnreadableFileError as error:
+            return ShardVerdict(shard, verified=False, findings=[str(error)])
+        finally:
+            await file.close()
+
+
+async def _compared(shard: Shard, path: Path, changelog: Changelog, file: ShardFile) -> ShardVerdict:
+    """Folds, then compares.
+
+    The long read goes before the read transaction: while that is open, the worker's log can only grow.
+    """
+    with snapshot_of(path) as snapshot:
+        changelog.require_same(snapshot, shard)
+        position = snapshot.position(changelog.topic)
+    extent = _Extent(*await changelog.ends(shard), position)
+    fold = await Fold.open(file, changelog.topic, cached_agents=changelog.cached_agents)
+    await changelog.fold(fold, shard, extent.first, extent.until)
+    with snapshot_of(path) as snapshot:
+        position = snapshot.position(changelog.topic)
+        if position < extent.position:
+            raise StateError(f"{path} went back in the changelog while it was verified: try again")
+        extent = _Extent(extent.first, (await changelog.ends(shard))[1], position)
+        await changelog.fold(fold, shard, extent.first, extent.until)
+        comparison = _compare(snapshot, file.path)
+        if comparison.count and fold.records < extent.until:
+            later = await _take_later_copies(shard, snapshot, fold, changelog, extent)
+            comparison = _compare(snapshot, file.path, later)
+    return _verdict(shard, extent, fold, comparison, changelog.unreadable(shard))
+
+
+def _compare(
+    snapshot: Snapshot, folded: Path, forgotten_later: Mapping[AgentId, Micros] | None = None
+) -> Comparison:
+    with snapshot_of(folded) as fold:
+        return compare(snapshot, fold, forgotten_later=forgotten_later)
+
+
+async def _take_later_copies(
+    shard: Shard, snapshot: Snapshot, fold: Fold, changelog: Changelog, extent: _Extent
+) -> dict[AgentId, Micros]:
+    """Adds facts that compaction left only beyond the file's position; who is forgotten there.
+
+    Of facts with equal keys compaction keeps the last. The file may have read an earlier one that is gone
+    now: such a fact, and only such a one, says nothing that the file's row does not hold already. Of a row
+    that is wrong the fold may so lack facts: then more of its fields, and its agent's metrics, are listed.
+    """
+    _, end = await changelog.ends(shard)
+    forgotten: dict[AgentId, Micros] = {}
+    async for batch in changelog.records(shard, extent.until, end):
+        contents = list(_contents(batch))
+        await fold.take(_held(snapshot, contents))
+        for _, found in contents:
+            if isinstance(found, ForgetMarker):
+                until = max(found.forget_until, forgotten.get(found.agent_id, found.forget_until))
+                forgotten[found.agent_id] = until
+    await fold.write()
+    return forgotten
+
+
+def _contents(batch: Sequence[Record]) -> Iterable[tuple[Record, Fact | ForgetMarker]]:
+    for record in batch:
+        try:
+            yield record, decode_outcome_record(record.value or b"")
+        except RecordError:
+            continue
+
+
+def _held(snapshot: Snapshot, contents: Sequence[tuple[Record, Fact | ForgetMarker]]) -> list[Record]:
+    """The records whose facts the file's rows already hold."""
+    facts = [(record, found) for record, found in contents if isinstance(found, Fact)]
+    rows = snapshot.outcomes([(fact.task_id, fact.agent_id) for _, fact in facts])
+    return [
+        record
+        for record, fact in facts
+        if (row := rows.get((fact.task_id, fact.agent_id))) is not None and join(row, fact) is row
+    ]
+
+
+def _verdict(
+    shard: Shard, extent: _Extent, fold: Fold, comparison: Comparison, unreadable: Sequence[str]
+) -> ShardVerdict:
+    findings, notes = list(_findings(extent)), [*_notes(extent, fold), *unreadable]
+    return ShardVerdict(
+        shard,
+        verified=not findings and not comparison.count,
+        position=extent.position,
+        outcomes=comparison.outcomes,
+        invisible=comparison.rows - comparison.outcomes,
+        agents=comparison.agents,
+        digest=comparison.digest,
+        findings=findings,
+        notes=notes,
+        differences=comparison.differences,
+        difference_count=comparison.count,
+    )
+
+
+def _findings(extent: _Extent) -> list[str]:
+    if extent.position <= extent.end:
+        return []
+    lost = (
+        f"the changelog ends at offset {extent.end}, but the file has read up to {extent.position}: Kafka "
+        "lost records; when a worker next opens this file, it writes all of its rows into the changelog again"
+    )
+    return [lost]
+
+
+def _notes(extent: _Extent, fold: Fold) -> list[str]:
+    notes = []
+    if extent.first > extent.position:
+        notes.append(
+            f"the changelog begins at offset {extent.first}, after all that the file has read; unless "
+            "later copies of everything follow, it was deleted: check the topic's cleanup.policy"
+        )
+    elif extent.first > 0:
+        notes.append(
+            f"the changelog begins at offset {extent.first}: what stood before is gone by compaction"
+        )
+    if fold.unreadable:
+        notes.append(f"{fold.unreadable} records are no facts: passed over, as the worker passes over them")
+    return notes

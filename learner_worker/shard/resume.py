@@ -1,0 +1,63 @@
+"""Where a shard reads on from: the protocol's eighth rule, as a function of its file and Kafka's marks."""
+
+import re
+from collections.abc import Mapping
+
+import structlog
+
+from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.group.ownership import Marks
+from learner_worker.kafka.admin import Committed
+
+REWIND = "rewind="
+"""Before the rewind offset, in the metadata of a source's commit."""
+_OFFSET = re.compile(r"[0-9]{1,19}")
+_log = structlog.get_logger("learner_worker.shard")
+
+
+def resume_positions(
+    filed: Mapping[str, int], marks: Marks, topics: TopicNames
+) -> tuple[dict[TopicName, int], bool]:
+    """Where to read on from, and whether the file's auctions have to be dropped.
+
+    The file's positions hold if every source's is at or past what the group committed. Otherwise somebody
+    else came further: its rows stay, its auctions go, and the sources are read again from the smallest
+    offset of any task that was remembered at that commit.
+    """
+    sources = (topics.bid_placed, topics.auction_closed, topics.rerouted, topics.task_finished)
+    ahead = all(
+        topic in filed and filed[topic] >= marks.committed[topic].offset
+        for topic in sources
+        if topic in marks.committed
+    )
+    positions: dict[TopicName, int] = {}
+    for topic in topics.subscribed:
+        first, following = marks.ends[topic]
+        wanted = filed.get(topic, first)
+        if topic in sources and not ahead:
+            wanted = _rewound(marks.committed.get(topic), first)
+        if wanted > following:
+            _log.warning("shard.position_beyond_end", topic=topic, position=wanted, end=following)
+            wanted = first
+        positions[topic] = max(first, wanted)
+    return positions, not ahead
+
+
+def lost_unread(filed: Mapping[str, int], marks: Marks, topics: TopicNames) -> dict[TopicName, int]:
+    """How many offsets Kafka deleted before they were read, by topic; a first start has nothing to miss."""
+    lost: dict[TopicName, int] = {}
+    for topic in topics.subscribed:
+        reached = [filed[topic]] if topic in filed else []
+        reached += [marks.committed[topic].offset] if topic in marks.committed else []
+        missing = marks.ends[topic][0] - max(reached, default=marks.ends[topic][0])
+        if missing > 0:
+            lost[topic] = missing
+    return lost
+
+
+def _rewound(committed: Committed | None, first: int) -> int:
+    if committed is None:
+        return first
+    text = committed.metadata.removeprefix(REWIND)
+    # A commit by somebody else's hand says nothing of what was remembered: all there is is read again.
+    return min(int(text), committed.offset) if _OFFSET.fullmatch(text) else first

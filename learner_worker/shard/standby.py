@@ -1,0 +1,67 @@
+"""A warm standby: a shard that another replica owns, its changelog folded into a file here."""
+
+from typing import Self
+
+from learner_worker.contract.topics import TopicName
+from learner_worker.kafka.records import Record
+from learner_worker.shard.changelog import BEYOND_ANY_END, Fold
+from learner_worker.store.shard_file import ShardFile
+
+_CACHED_AGENTS = 10_000
+
+
+class StandbyState:
+    """Rows and the changelog's position, nothing else: the sources stay with the owner.
+
+    Whoever opens the file to own the shard resumes the sources by the protocol's eighth rule, as after a
+    lost disk, but finds the changelog nearly read.
+    """
+
+    def __init__(self, file: ShardFile, fold: Fold) -> None:
+        self._file = file
+        self._fold = fold
+        self._ahead = fold.position == BEYOND_ANY_END
+        self._torn = False
+        if self._ahead:
+            fold.skip_to(0)
+
+    @classmethod
+    async def open(cls, file: ShardFile, topic: TopicName) -> Self:
+        """Resumes where the file ends."""
+        return cls(file, await Fold.open(file, topic, cached_agents=_CACHED_AGENTS))
+
+    @property
+    def position(self) -> int:
+        """The next changelog offset to read."""
+        return self._fold.position
+
+    def skip_to(self, position: int) -> None:
+        """Moves over offsets that hold no record."""
+        self._fold.skip_to(position)
+
+    def start_anew(self, first: int, end: int) -> None:
+        """The changelog lost its beginning, or its end: then these rows may be all there is of it."""
+        self._ahead |= self.position > end
+        self._fold.skip_to(first)
+
+    async def process(self, records: list[Record]) -> None:
+        """Takes changelog records in."""
+        await self._fold.take(records)
+
+    async def checkpoint(self) -> None:
+        """Writes changed rows and the position in one transaction.
+
+        What a failed or cancelled one has cut is lost, so nothing is written after it.
+        """
+        if self._torn:
+            return
+        self._torn = True
+        await self._fold.write(BEYOND_ANY_END if self._ahead else None)
+        self._torn = False
+
+    async def close(self) -> None:
+        """Writes what is left and closes the file, which stays on disk."""
+        try:
+            await self.checkpoint()
+        finally:
+            await self._file.close()

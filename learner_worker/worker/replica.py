@@ -1,0 +1,204 @@
+"""A replica's life: signals, its state folder, its HTTP, and the worker inside, built anew if it is stuck."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from learner_worker.errors import BrokerError, LearnerError, StuckError
+from learner_worker.kafka.admin import connected
+from learner_worker.kafka.outage import Outage, first_line
+from learner_worker.observability import Instruments
+from learner_worker.settings import Settings
+from learner_worker.store.state_folder import locked_state_folder
+from learner_worker.worker.probes import Verdict, serving
+from learner_worker.worker.worker import UNFINISHED, Worker, is_set_within, started
+
+_STOP_SECONDS = 25.0
+"""From the signal to the last checkpoint; a supervisor should wait longer before it kills."""
+_CLOSE_SECONDS = 15.0
+_REBUILD_SECONDS = 5.0
+_LONGEST_REBUILD_SECONDS = 300.0
+_REBUILD_PATIENCE_SECONDS = 5.0
+_REBUILDS_UNTIL_UNHEALTHY = 3
+_log = structlog.get_logger("learner_worker.replica")
+
+
+async def run_replica(settings: Settings) -> None:
+    """Runs one replica until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Raises:
+        ConfigurationError: the topics or the state folder do not allow a start.
+        LearnerError: something failed that a restart has to mend.
+    """
+    stopping = asyncio.Event()
+    _stop_on_signals(stopping)
+    asyncio.get_running_loop().set_exception_handler(_log_stray_error)
+    replica = Replica(settings)
+    living = asyncio.create_task(replica.live(stopping), name="replica")
+    told = asyncio.create_task(stopping.wait(), name="signals")
+    await asyncio.wait({living, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not living.done() and replica.working:
+        await asyncio.wait({living}, timeout=_STOP_SECONDS)
+    if living.done():
+        await living
+        return
+    unfinished = replica.working
+    living.cancel()
+    await asyncio.wait({living}, timeout=_CLOSE_SECONDS)
+    if unfinished:
+        raise LearnerError(UNFINISHED)
+
+
+class Replica:
+    """What outlives a worker: the folder's lock, HTTP, the metrics, and what was said of Kafka's absence."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connection = settings.connection()
+        self._instruments = Instruments()
+        self._outage = Outage()
+        self._worker: Worker | None = None
+        self._rebuilds = 0
+        self.working = False
+        """Whether a worker is at work: then there may be something to make durable."""
+
+    async def live(self, stopping: asyncio.Event) -> None:
+        """Works until told to stop; a worker whose Kafka clients stand still is built anew.
+
+        Raises:
+            LearnerError: see `run_replica`.
+        """
+        settings = self._settings
+        with locked_state_folder(settings.state_dir):
+            worker: Worker | None = await self._make_worker(settings.startup_timeout_seconds)
+            async with self._http():
+                while worker is not None and not await self._work(worker, stopping):
+                    worker = await self._make_worker_again(stopping)
+        _log.info("worker.stopped")
+
+    async def _make_worker(self, patience_seconds: float) -> Worker:
+        settings = self._settings
+        try:
+            async with connected(self._connection, patience_seconds=patience_seconds) as cluster:
+                partitions = await cluster.check_topics(settings.topics().named())
+                cluster_id = cluster.cluster_id
+        except KafkaError as error:
+            raise BrokerError(
+                f"Kafka answered, but not the question for its topics ({first_line(error)}): "
+                "look at the broker's log, then start again"
+            ) from error
+        return Worker(
+            settings,
+            self._connection,
+            cluster_id,
+            partitions,
+            instruments=self._instruments,
+            outage=self._outage,
+        )
+
+    async def _make_worker_again(self, stopping: asyncio.Event) -> Worker | None:
+        """The next worker, after a while; None if told to stop before."""
+        self._rebuilds += 1
+        self._instruments.rebuilds.inc()
+        while not await is_set_within(
+            stopping, min(_REBUILD_SECONDS * 2**self._rebuilds, _LONGEST_REBUILD_SECONDS)
+        ):
+            try:
+                return await self._make_worker(_REBUILD_PATIENCE_SECONDS)
+            except BrokerError as error:
+                _log.warning("worker.waiting_for_kafka", error=str(error))
+        return None
+
+    async def _work(self, worker: Worker, stopping: asyncio.Event) -> bool:
+        """Runs a worker to its end; False if it is to be built anew.
+
+        Nothing is to be made durable of a worker that stands still: its shards go back to their checkpoint.
+        """
+        try:
+            async with started(worker):
+                self._worker, self.working = worker, True
+                _log.info(
+                    "worker.started",
+                    group=self._settings.group_id,
+                    partitions=worker.partitions,
+                    state_dir=str(self._settings.state_dir),
+                )
+                await _run_unwrapped(worker, stopping)
+        except StuckError as error:
+            if worker.moves:  # it did work for a time: what it could do the next one can, too
+                self._rebuilds = 0
+            _log.error("worker.rebuilding", reason=str(error), rebuilds=self._rebuilds + 1)
+            return False
+        except BrokerError as error:
+            if self.working or not self._rebuilds:
+                raise
+            _log.warning("worker.waiting_for_kafka", error=str(error))
+            return False
+        finally:
+            self._worker, self.working = None, False
+        return True
+
+    def _healthy(self) -> Verdict:
+        worker, rebuilds = self._worker, self._rebuilds
+        if rebuilds >= _REBUILDS_UNTIL_UNHEALTHY and not (worker is not None and worker.moves):
+            return Verdict(False, {"status": "stuck", "rebuilds": rebuilds})
+        return self._not_yet(good=True) if worker is None else worker.healthy()
+
+    def _ready(self) -> Verdict:
+        return self._not_yet(good=False) if self._worker is None else self._worker.ready()
+
+    def _not_yet(self, *, good: bool) -> Verdict:
+        return Verdict(good, {"status": "rebuilding" if self._rebuilds else "starting"})
+
+    @asynccontextmanager
+    async def _http(self) -> AsyncIterator[None]:
+        settings = self._settings
+        if settings.http_port is None:
+            yield
+            return
+        async with serving(
+            host=settings.http_host,
+            port=settings.http_port,
+            healthy=self._healthy,
+            ready=self._ready,
+            registry=self._instruments.registry,
+        ) as port:
+            _log.info("http.listening", url=f"http://{settings.http_host}:{port}")
+            yield
+
+
+async def _run_unwrapped(worker: Worker, stopping: asyncio.Event) -> None:
+    """Lets the first failure of the loops out as itself, not as a group."""
+    try:
+        await worker.run(stopping)
+    except BaseExceptionGroup as group:  # with `except*`, before Python 3.11.4, this would be a group again
+        failure: BaseException = group
+        if group.split(LearnerError)[1] is not None:
+            raise
+        while isinstance(failure, BaseExceptionGroup):
+            failure = failure.exceptions[0]
+        raise failure from None
+
+
+def _log_stray_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """One line for what the Kafka client's own tasks leave behind, as a commit that Kafka never answered."""
+    _log.warning("task.stray_error", error=repr(context.get("exception")), message=context["message"])
+
+
+def _stop_on_signals(stopping: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def stop() -> None:
+        stopping.set()
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    for number in signals:
+        loop.add_signal_handler(number, stop)

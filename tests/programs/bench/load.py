@@ -1,0 +1,185 @@
+"""What is put into Kafka before a measurement: auctions as a swarm publishes them, and changelogs."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaProducer
+
+from learner_worker.contract.facts import Bid, Close, Fact, Result, encode_fact
+from learner_worker.contract.fields import AgentId, TaskId
+from learner_worker.contract.times import Micros, format_time
+from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.kafka.partitioner import partitioner
+from tests.programs.bench.stage import PARTITIONS
+from tests.support.batches import BATCH_BYTES, Batches
+
+BIDDERS = 10
+AGENTS = 2_000
+_SPREAD_MICROS = 600 * 1_000_000
+_MICROS = 1_000_000
+_DESCRIPTIONS = (
+    "Translate the supply contract from German into English, keep the numbering and the tables and annexes",
+    "Parse two hundred scanned invoices into a spreadsheet, one line an item, the totals all checked",
+    "Scrape the product pages of three shops every morning and report each price that has changed",
+    "Write unit tests for the date parser and for its error messages; no network access, at most one second",
+    "Classify last month's support tickets by product, by urgency and by language, each with a confidence",
+    "Summarize these eleven legal documents for a board meeting: two pages, all sources in footnotes",
+    "Label four thousand street images: vehicles, signs and pedestrians, boxes drawn to the pixel",
+    "Clean the customer table: duplicates merged, addresses normalised, and a log of every change",
+)
+
+
+def agent_id(number: int, agents: int = AGENTS) -> AgentId:
+    """The number-th agent's id."""
+    return AgentId(f"agent-{number % agents:06d}")
+
+
+@dataclass(frozen=True, slots=True)
+class Auctions:
+    """Whole auctions: ten bids, a close that names the lowest, a result. Times end some moments ago."""
+
+    auctions: int
+    began_micros: int
+    agents: int = AGENTS
+    label: str = "task"
+
+    def task(self, auction: int) -> TaskId:
+        """Loads of other labels have other tasks."""
+        return TaskId(f"{self.label}-{auction:09d}")
+
+    @property
+    def bids(self) -> int:
+        """Every one of them is an outcome."""
+        return self.auctions * BIDDERS
+
+    @property
+    def events(self) -> int:
+        """Over the three topics."""
+        return self.auctions * (BIDDERS + 2)
+
+    @property
+    def facts(self) -> int:
+        """What settle makes of them: one a bid, one a result."""
+        return self.auctions * (BIDDERS + 1)
+
+    def bidder(self, auction: int, place: int) -> AgentId:
+        """Agents meet in ever new company."""
+        return agent_id(auction * 7 + place * (1 + auction % 13), self.agents)
+
+    def times(self, auction: int) -> tuple[int, int, int]:
+        """When its bids, its close and its result were published."""
+        opened = self.began_micros + auction * _SPREAD_MICROS // max(1, self.auctions)
+        return opened, opened + 2 * _MICROS, opened + 5 * _MICROS
+
+
+def recent_auctions(bids: int, *, agents: int = AGENTS) -> Auctions:
+    """So many bids' auctions, whose last result is about a minute old."""
+    began = time.time_ns() // 1000 - _SPREAD_MICROS - 60 * _MICROS
+    return Auctions(max(1, bids // BIDDERS), began, agents)
+
+
+def _moment(micros: int) -> str:
+    return format_time(Micros(micros))
+
+
+async def preload_auctions(servers: str, names: TopicNames, load: Auctions) -> int:
+    """Writes the events, each topic in the order of its times; the mean size of a bid in bytes."""
+    partition_of = partitioner(PARTITIONS)
+    bytes_of_bids = 0
+    async with _producer(servers) as producer:
+        batches = Batches(producer)
+        for auction in range(load.auctions):
+            task = load.task(auction)
+            partition, key = partition_of(task), task.encode()
+            opened, closed, finished = load.times(auction)
+            for value in _bids(load, auction, task, opened):
+                bytes_of_bids += len(value)
+                await batches.add(names.bid_placed, partition, key, value, opened // 1000)
+            winner, price = load.bidder(auction, 0), _price(auction, 0)
+            close = (
+                f'{{"task_id":"{task}","winner_agent_id":"{winner}",'
+                f'"winning_bid_sats":{price},"closed_at":"{_moment(closed)}"}}'
+            )
+            await batches.add(names.auction_closed, partition, key, close.encode(), closed // 1000)
+            result = (
+                f'{{"task_id":"{task}","agent_id":"{winner}",'
+                f'"succeeded":{"false" if auction % 4 == 0 else "true"},"finished_at":"{_moment(finished)}"}}'
+            )
+            await batches.add(names.task_finished, partition, key, result.encode(), finished // 1000)
+        await batches.flush()
+    return round(bytes_of_bids / load.bids)
+
+
+def _bids(load: Auctions, auction: int, task: str, opened: int) -> Iterator[bytes]:
+    description = _DESCRIPTIONS[auction % len(_DESCRIPTIONS)]
+    for place in range(BIDDERS):
+        moment = _moment(opened + place * 100_000)
+        yield (
+            f'{{"task_id":"{task}","agent_id":"{load.bidder(auction, place)}",'
+            f'"bid_sats":{_price(auction, place)},"description":"{description}","placed_at":"{moment}"}}'
+        ).encode()
+
+
+def mean_outcome(load: Auctions) -> tuple[int, int]:
+    """The mean size of the facts that settle makes of this load, in bytes: key and value."""
+    sample = range(0, load.auctions, max(1, load.auctions // 100))
+    pairs = [encode_fact(fact) for auction in sample for fact in _facts(load, auction)]
+    keys, values = (sum(len(pair[part]) for pair in pairs) for part in (0, 1))
+    return round(keys / len(pairs)), round(values / len(pairs))
+
+
+def _facts(load: Auctions, auction: int) -> Iterator[Fact]:
+    task, winner = load.task(auction), load.bidder(auction, 0)
+    opened, closed, finished = load.times(auction)
+    close = Close(Micros(closed), winner, _price(auction, 0))
+    description = _DESCRIPTIONS[auction % len(_DESCRIPTIONS)]
+    for place in range(BIDDERS):
+        bid = Bid(Micros(opened + place * 100_000), _price(auction, place), description)
+        yield Fact(task, load.bidder(auction, place), close, bid)
+    yield Fact(task, winner, result=Result(Micros(finished), auction % 4 != 0))
+
+
+def _price(auction: int, place: int) -> int:
+    return 1_000 + auction % 500 + place * 17
+
+
+# --- changelogs --------------------------------------------------------------------------------------------
+
+
+def past_fact(number: int, agents: int = AGENTS) -> Fact:
+    """The number-th outcome of a changelog: a losing bid, or, for one in ten, a win with its result."""
+    auction, place = divmod(number, BIDDERS)
+    bidder = AgentId(f"agent-{(auction * 7 + place) % agents:06d}")
+    winner = AgentId(f"agent-{auction * 7 % agents:06d}")
+    closed = 1_767_225_600_000_000 + auction * _MICROS
+    price = _price(auction, place)
+    description = _DESCRIPTIONS[auction % len(_DESCRIPTIONS)]
+    return Fact(
+        TaskId(f"past-{auction:09d}"),
+        bidder,
+        Close(Micros(closed), winner, _price(auction, 0)),
+        Bid(Micros(closed - _MICROS), price, description),
+        Result(Micros(closed + _MICROS), auction % 4 != 0) if place == 0 else None,
+    )
+
+
+async def preload_changelog(
+    servers: str, topic: TopicName, outcomes: int, *, agents: int = AGENTS, first: int = 0
+) -> int:
+    """Writes facts as settle would, one an outcome; the mean size of a record in bytes, key and value."""
+    partition_of = partitioner(PARTITIONS)
+    written = 0
+    async with _producer(servers) as producer:
+        batches = Batches(producer)
+        for number in range(first, first + outcomes):
+            fact = past_fact(number, agents)
+            key, value = encode_fact(fact)
+            written += len(key) + len(value)
+            await batches.add(topic, partition_of(fact.agent_id), key, value)
+        await batches.flush()
+    return round(written / max(1, outcomes))
+
+
+def _producer(servers: str) -> AIOKafkaProducer:
+    return AIOKafkaProducer(bootstrap_servers=servers, acks="all", max_batch_size=BATCH_BYTES)
