@@ -17,7 +17,7 @@ class StuckError(LearnerError):
     """Kafka is there, but a client of this worker stands still: the worker is built anew."""
 
 
-class TwinError(LearnerError):
+class DuplicateInstanceError(LearnerError):
     """Another replica has taken this one's name in the group: exit code 1, name the replicas apart."""
 
 

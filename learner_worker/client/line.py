@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from learner_worker.client.connection import KAFKA_FAILURES, RETRY_SECONDS, Connection, log
-from learner_worker.client.replies import Line, OwnPartition, PendingReplies, open_line
+from learner_worker.client.replies import OwnPartition, PendingReplies, Session, open_line
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError
 
@@ -28,7 +28,7 @@ class StandingLine:
         self._topics = topics
         self._partition = partition
         self._pending = pending
-        self._current: asyncio.Future[Line] | None = None
+        self._current: asyncio.Future[Session] | None = None
         self._failure: Exception | None = None
         self._attempted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -65,7 +65,7 @@ class StandingLine:
         if isinstance(self._failure, ConfigurationError):
             raise self._failure
 
-    async def line(self) -> Line:
+    async def line(self) -> Session:
         """The open line; waits for it, unbounded.
 
         Raises:
@@ -115,7 +115,7 @@ class StandingLine:
                 if self._current is not None:
                     self._current = asyncio.get_running_loop().create_future()
 
-    def _opened(self, line: Line) -> None:
+    def _opened(self, line: Session) -> None:
         if self._current is not None:
             self._current.set_result(line)
         self._failure = None

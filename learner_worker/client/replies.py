@@ -68,7 +68,7 @@ class OwnPartition:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Session:
     """An open line: requests can be sent, and no reply to them can be missed.
 
     Attributes:
@@ -83,7 +83,7 @@ class Line:
 @asynccontextmanager
 async def open_line(
     connection: Connection, topics: TopicNames, own_partition: OwnPartition
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[Session]:
     """Open a line, in this order, so that the reply to the very first ask is read.
 
     1. The producer starts and knows the partitions of requests and replies.
@@ -111,7 +111,7 @@ async def open_line(
             await consumer.seek_to_end(*partitions)
             for partition in partitions:
                 await consumer.position(partition)
-        yield Line(producer, consumer, own)
+        yield Session(producer, consumer, own)
 
 
 class PendingReplies:

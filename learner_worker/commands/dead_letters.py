@@ -20,7 +20,14 @@ from learner_worker.kafka.batching import stop_within
 from learner_worker.kafka.clients import bulk_producer
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.observability import configure_logging
-from learner_worker.operations.dead_letters import Filter, Inventory, Letter, LetterBox, LetterId, letter_box
+from learner_worker.operations.dead_letters import (
+    DeadLetter,
+    DeadLetterId,
+    DeadLetterIndex,
+    DeadLetterReader,
+    Filter,
+    letter_box,
+)
 from learner_worker.operations.replay import Replay, Verdict, mark_all
 from learner_worker.settings import Settings
 
@@ -39,14 +46,14 @@ def _moment(_context: click.Context, _parameter: click.Parameter, text: str | No
 
 def _named(
     _context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]
-) -> tuple[LetterId, ...]:
+) -> tuple[DeadLetterId, ...]:
     try:
-        return tuple(map(LetterId.parse, texts))
+        return tuple(map(DeadLetterId.parse, texts))
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
 
 
-def _one_named(context: click.Context, parameter: click.Parameter, text: str) -> LetterId:
+def _one_named(context: click.Context, parameter: click.Parameter, text: str) -> DeadLetterId:
     return _named(context, parameter, (text,))[0]
 
 
@@ -96,11 +103,11 @@ def list_letters(*, limit: int, with_handled: bool, as_json: bool, **flags: Any)
 @dead_letters.command("show")
 @click.argument("letter_id", callback=_one_named, metavar="PARTITION/OFFSET")
 @settings_flags(*CONNECTION, *TOPICS)
-def show_letter(letter_id: LetterId, **flags: Any) -> None:
+def show_letter(letter_id: DeadLetterId, **flags: Any) -> None:
     """Show one dead letter with everything it carries, as JSON."""
     settings = _configured(flags)
 
-    async def find() -> tuple[Letter | None, Inventory]:
+    async def find() -> tuple[DeadLetter | None, DeadLetterIndex]:
         async with _box(settings) as box:
             inventory = await box.take_stock(Filter(letter_ids=(letter_id,)))
             found = [letter async for letter in box.whole({letter.letter_id for letter in inventory.letters})]
@@ -119,7 +126,7 @@ def show_letter(letter_id: LetterId, **flags: Any) -> None:
 @_filters
 @click.option("--dry-run", is_flag=True, help="Say what would happen; send nothing.")
 @settings_flags(*_REPLAY_SETTINGS)
-def replay_letters(letter_ids: tuple[LetterId, ...], *, dry_run: bool, **flags: Any) -> int:
+def replay_letters(letter_ids: tuple[DeadLetterId, ...], *, dry_run: bool, **flags: Any) -> int:
     """Send dead letters back to the learner: all open ones, those that match, or those named.
 
     Each is read anew first: what this version cannot read either stays, and the reason is shown. Events keep
@@ -135,7 +142,9 @@ def replay_letters(letter_ids: tuple[LetterId, ...], *, dry_run: bool, **flags: 
 @click.option("--all-matching", is_flag=True, help="All open ones that match, instead of naming them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @settings_flags(*CONNECTION, *TOPICS)
-def drop_letters(letter_ids: tuple[LetterId, ...], *, all_matching: bool, yes: bool, **flags: Any) -> None:
+def drop_letters(
+    letter_ids: tuple[DeadLetterId, ...], *, all_matching: bool, yes: bool, **flags: Any
+) -> None:
     """Mark dead letters as handled without sending them back; they stay readable with `list --all`."""
     if all_matching == bool(letter_ids):
         raise click.UsageError("name the letters as PARTITION/OFFSET, or give --all-matching")
@@ -153,7 +162,7 @@ def drop_letters(letter_ids: tuple[LetterId, ...], *, all_matching: bool, yes: b
 # --- the work -------------------------------------------------------------------------------------------
 
 
-def _taken_filter(flags: dict[str, Any], letter_ids: Sequence[LetterId] = ()) -> Filter:
+def _taken_filter(flags: dict[str, Any], letter_ids: Sequence[DeadLetterId] = ()) -> Filter:
     """Takes the filter's flags away from the settings' ones."""
     names = ("reason", "topic", "since_ms", "until_ms")
     return Filter(**{name: flags.pop(name) for name in names}, letter_ids=frozenset(letter_ids))
@@ -166,14 +175,14 @@ def _configured(flags: dict[str, Any]) -> Settings:
 
 
 @asynccontextmanager
-async def _box(settings: Settings) -> AsyncIterator[LetterBox]:
+async def _box(settings: Settings) -> AsyncIterator[DeadLetterReader]:
     topic = settings.topics().named().dead_letters
     patience = settings.startup_timeout_seconds
     async with letter_box(settings.connection(), topic, patience_seconds=patience, tell=echo_gap) as box:
         yield box
 
 
-async def _stock(settings: Settings, wanted: Filter) -> Inventory:
+async def _stock(settings: Settings, wanted: Filter) -> DeadLetterIndex:
     async with _box(settings) as box:
         return await box.take_stock(wanted)
 
@@ -219,7 +228,7 @@ async def _shards(settings: Settings, names: TopicNames) -> int:
         return await cluster.check_topics(names)
 
 
-async def _drop(settings: Settings, letter_ids: Sequence[LetterId]) -> None:
+async def _drop(settings: Settings, letter_ids: Sequence[DeadLetterId]) -> None:
     async with _producer(settings) as producer:
         await mark_all(producer, settings.topics().named(), letter_ids, "dropped")
 
@@ -234,13 +243,13 @@ async def _producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
         await stop_within(producer)
 
 
-def _require_all(inventory: Inventory, letter_ids: Collection[LetterId]) -> None:
+def _require_all(inventory: DeadLetterIndex, letter_ids: Collection[DeadLetterId]) -> None:
     absent = sorted(set(letter_ids) - {letter.letter_id for letter in inventory.letters})
     if absent:
         raise LearnerError(_absent(absent))
 
 
-def _absent(letter_ids: Sequence[LetterId]) -> str:
+def _absent(letter_ids: Sequence[DeadLetterId]) -> str:
     named = ", ".join(map(str, letter_ids))
     return f"no dead letter {named}: it never was one, does not match, or Kafka's retention has deleted it"
 
@@ -255,7 +264,7 @@ def _verdict_line(verdict: Verdict, done: str) -> str:
     return f"{name}  {done} to {verdict.sent.topic}/{verdict.sent.partition}"
 
 
-def _line(letter: Letter, inventory: Inventory) -> str:
+def _line(letter: DeadLetter, inventory: DeadLetterIndex) -> str:
     handled = inventory.handled.get(letter.letter_id)
     start = "(no value)" if letter.value is None else escaped(letter.value)
     more = f" ... ({letter.value_bytes} bytes)" if letter.value_bytes > len(letter.value or b"") else ""
@@ -266,13 +275,13 @@ def _line(letter: Letter, inventory: Inventory) -> str:
     )
 
 
-def _totals(inventory: Inventory, *, hidden: int) -> str:
+def _totals(inventory: DeadLetterIndex, *, hidden: int) -> str:
     states = Counter(inventory.handled.get(letter.letter_id, _OPEN) for letter in inventory.letters)
     text = f"{states[_OPEN]} open, {states['replayed']} replayed, {states['dropped']} dropped"
     return f"{text}; {hidden} older ones are not shown (--limit)" if hidden else text
 
 
-def _described(letter: Letter, inventory: Inventory) -> dict[str, Any]:
+def _described(letter: DeadLetter, inventory: DeadLetterIndex) -> dict[str, Any]:
     return {
         "letter": str(letter.letter_id),
         "state": inventory.handled.get(letter.letter_id, _OPEN),
@@ -290,7 +299,7 @@ def _described(letter: Letter, inventory: Inventory) -> dict[str, Any]:
     }
 
 
-def _summary(letter: Letter, inventory: Inventory) -> dict[str, Any]:
+def _summary(letter: DeadLetter, inventory: DeadLetterIndex) -> dict[str, Any]:
     start = None if letter.value is None else escaped(letter.value)
     return {**_described(letter, inventory), "value_start": start}
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
 from learner_worker.commands.printing import echo_gap, escaped, moment_ms
 from learner_worker.contract.facts import ForgetMarker
-from learner_worker.contract.fields import AgentId, AgentIdField, Shard
+from learner_worker.contract.fields import AgentId, AgentIdField, ShardId
 from learner_worker.contract.times import Micros, format_time, parse_time
 from learner_worker.kafka.admin import Cluster, connected, start_within
 from learner_worker.kafka.batching import stop_within
@@ -61,7 +61,7 @@ class _Scene:
 
     forgetting: Forgetting
     cluster: Cluster
-    shard: Shard
+    shard: ShardId
 
 
 @click.command()
@@ -157,7 +157,7 @@ async def _scene(settings: Settings, marker: ForgetMarker) -> AsyncIterator[_Sce
         cluster = await stack.enter_async_context(
             connected(connection, patience_seconds=settings.startup_timeout_seconds)
         )
-        shard = Shard(partitioner(await cluster.check_topics(names))(marker.agent_id))
+        shard = ShardId(partitioner(await cluster.check_topics(names))(marker.agent_id))
         reader = await stack.enter_async_context(reading_partitions(connection, tell=echo_gap))
         yield _Scene(Forgetting(marker, names, shard, reader), cluster, shard)
 

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.observability import configure_logging
 from learner_worker.operations.changelog import open_changelog
 from learner_worker.operations.comparison import Difference
@@ -59,7 +59,7 @@ def verify_state(*, shards: Sequence[int], as_json: bool, **flags: Any) -> None:
     """
     settings = given(flags)
     configure_logging()
-    verdicts = asyncio.run(_verify(settings, [Shard(shard) for shard in shards], as_json=as_json))
+    verdicts = asyncio.run(_verify(settings, [ShardId(shard) for shard in shards], as_json=as_json))
     if as_json:
         click.echo(_json(verdicts))
     sys.exit(0 if all(verdict.verified for verdict in verdicts) else 1)
@@ -81,13 +81,13 @@ def rebuild_state(*, shards: Sequence[int], every: bool, **flags: Any) -> None:
         raise no_shard_files(settings.state_dir)
     configure_logging()
     with locked_state_folder(settings.state_dir):
-        chosen = list(shard_files(settings.state_dir)) if every else [Shard(shard) for shard in shards]
+        chosen = list(shard_files(settings.state_dir)) if every else [ShardId(shard) for shard in shards]
         if not chosen:
             raise no_shard_files(settings.state_dir)
         asyncio.run(_rebuild(settings, list(dict.fromkeys(chosen))))
 
 
-async def _verify(settings: Settings, shards: Sequence[Shard], *, as_json: bool) -> list[ShardVerdict]:
+async def _verify(settings: Settings, shards: Sequence[ShardId], *, as_json: bool) -> list[ShardVerdict]:
     verdicts = []
     if not shard_files(settings.state_dir):
         raise no_shard_files(settings.state_dir)
@@ -99,7 +99,7 @@ async def _verify(settings: Settings, shards: Sequence[Shard], *, as_json: bool)
     return verdicts
 
 
-async def _rebuild(settings: Settings, shards: Sequence[Shard]) -> None:
+async def _rebuild(settings: Settings, shards: Sequence[ShardId]) -> None:
     async with open_changelog(settings, _say) as changelog:
         async for rebuilt in rebuild(settings.state_dir, shards, changelog):
             click.echo(_rebuilt_line(rebuilt))

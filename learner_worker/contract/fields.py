@@ -16,7 +16,7 @@ from learner_worker.contract.times import Micros, format_time, parse_time
 
 TaskId = NewType("TaskId", str)
 AgentId = NewType("AgentId", str)
-Shard = NewType("Shard", int)
+ShardId = NewType("ShardId", int)
 """A shard is a partition number."""
 
 MAX_SATS = 2**53 - 1

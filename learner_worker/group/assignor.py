@@ -17,7 +17,7 @@ from aiokafka.coordinator.protocol import (
     ConsumerProtocolMemberMetadata,
 )
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.group.placement import Claim, Placement, Term, next_term, place
 
 _VERSION = 0
@@ -28,7 +28,7 @@ class _Given(msgspec.Struct, frozen=True):
     """What the leader tells a member besides its partitions."""
 
     term: Term = 0
-    standbys: list[Shard] = []
+    standbys: list[ShardId] = []
 
 
 def _now_ms() -> int:
@@ -55,7 +55,7 @@ class StateKeepingAssignor:
     def __init__(
         self,
         claim: Callable[[int], Claim],
-        on_standbys: Callable[[frozenset[Shard]], None],
+        on_standbys: Callable[[frozenset[ShardId]], None],
         now_ms: Callable[[], int] = _now_ms,
     ) -> None:
         self._claim = claim
@@ -83,7 +83,7 @@ class StateKeepingAssignor:
                 subscriptions=len(subscriptions),
             )
             return dict(RangePartitionAssignor.assign(cluster, members))
-        shards = [Shard(number) for number in range(next(iter(counts.values())))]
+        shards = [ShardId(number) for number in range(next(iter(counts.values())))]
         term = max(next_term(known.values()), self._now_ms())
         placements = place(shards, known)
         _log.info("placement.made", term=term, **_told(known, placements))
@@ -99,7 +99,7 @@ class StateKeepingAssignor:
         self._on_standbys(frozenset(given.standbys))
 
 
-def standbys_of(assignment: ConsumerProtocolMemberAssignment) -> frozenset[Shard]:
+def standbys_of(assignment: ConsumerProtocolMemberAssignment) -> frozenset[ShardId]:
     """The shards that a placement gives a member to follow."""
     return frozenset(_decoded_given(assignment.user_data).standbys)
 

@@ -22,7 +22,7 @@ def was_thrown_out(consumer: AIOKafkaConsumer) -> bool:
     return coordinator is not None and not coordinator.member_id
 
 
-async def find_twin(connection: Connection, group_id: str, instance_id: str, process: str) -> str | None:
+async def find_duplicate(connection: Connection, group_id: str, instance_id: str, process: str) -> str | None:
     """Who has joined the group under this replica's name, in words; None if nobody has.
 
     The group shows its members' claims only between two rebalances.

@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 from aiokafka import TopicPartition
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.kafka.admin import Committed
@@ -14,7 +14,7 @@ from learner_worker.kafka.records import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class BrokerOffsets:
     """What Kafka knows of a shard's partitions when it is taken over.
 
     Attributes:
@@ -72,7 +72,7 @@ class StreamShard(Protocol):
         """Says whether a topic was read to its end, and when Kafka last confirmed that."""
         ...
 
-    def still_valid(self, marks: Marks) -> bool:
+    def still_valid(self, marks: BrokerOffsets) -> bool:
         """Whether its memory may go on after a rebalance: nobody else came further meanwhile."""
         ...
 
@@ -110,9 +110,9 @@ class Ownership(Generic[ShardT]):
 
     epoch: int = 0
     placement: int = 0
-    assigned: frozenset[Shard] | None = None
-    shards: dict[Shard, ShardT] = field(default_factory=dict)
-    prepared: list[Shard] = field(default_factory=list)
-    sought: set[Shard] = field(default_factory=set)
+    assigned: frozenset[ShardId] | None = None
+    shards: dict[ShardId, ShardT] = field(default_factory=dict)
+    prepared: list[ShardId] = field(default_factory=list)
+    sought: set[ShardId] = field(default_factory=set)
     active: set[TopicPartition] = field(default_factory=set)
     rejoining: bool = False

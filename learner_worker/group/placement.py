@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 
 LAST_TERM: Final = 2**62
 """Terms are milliseconds and grow by one a placement: none of ours comes near it."""
@@ -34,8 +34,8 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str = ""
     where: str = ""
     term: Term = 0
-    owned: list[Shard] = []
-    held: dict[Shard, int] = {}
+    owned: list[ShardId] = []
+    held: dict[ShardId, int] = {}
     standby_replicas: int = 0
 
 
@@ -43,8 +43,8 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
 class Placement:
     """What a member gets: the shards it owns, and those whose changelog it follows."""
 
-    owned: frozenset[Shard] = frozenset()
-    standbys: frozenset[Shard] = frozenset()
+    owned: frozenset[ShardId] = frozenset()
+    standbys: frozenset[ShardId] = frozenset()
 
 
 @dataclass(slots=True)
@@ -53,10 +53,10 @@ class _Member:
 
     key: str
     claim: Claim
-    owned: set[Shard] = field(default_factory=set)
-    standbys: set[Shard] = field(default_factory=set)
+    owned: set[ShardId] = field(default_factory=set)
+    standbys: set[ShardId] = field(default_factory=set)
 
-    def position(self, shard: Shard) -> int:
+    def position(self, shard: ShardId) -> int:
         """How far its rows of a shard reach; -1 without any."""
         return self.claim.held.get(shard, -1)
 
@@ -66,7 +66,7 @@ def next_term(claims: Iterable[Claim]) -> int:
     return min(1 + max((claim.term for claim in claims), default=0), LAST_TERM)
 
 
-def place(shards: Sequence[Shard], claims: Mapping[str, Claim]) -> dict[str, Placement]:
+def place(shards: Sequence[ShardId], claims: Mapping[str, Claim]) -> dict[str, Placement]:
     """Deals the shards to the members, balanced to within one.
 
     1. A shard stays with its owner, as long as the owner has room.
@@ -86,7 +86,7 @@ def place(shards: Sequence[Shard], claims: Mapping[str, Claim]) -> dict[str, Pla
     return {member.key: Placement(frozenset(member.owned), frozenset(member.standbys)) for member in members}
 
 
-def _keep_owners(shards: Sequence[Shard], members: Sequence[_Member]) -> None:
+def _keep_owners(shards: Sequence[ShardId], members: Sequence[_Member]) -> None:
     """Leaves every shard with its owner; an owner above its share gives up what others know best."""
     for shard in shards:
         owner = max(
@@ -105,11 +105,11 @@ def _keep_owners(shards: Sequence[Shard], members: Sequence[_Member]) -> None:
             member.owned.remove(_best_given_up(member.owned, others))
 
 
-def _best_given_up(owned: Iterable[Shard], others: Sequence[_Member]) -> Shard:
+def _best_given_up(owned: Iterable[ShardId], others: Sequence[_Member]) -> ShardId:
     return max(owned, key=lambda shard: (max((other.position(shard) for other in others), default=-1), shard))
 
 
-def _deal_rest(shards: Sequence[Shard], members: Sequence[_Member]) -> None:
+def _deal_rest(shards: Sequence[ShardId], members: Sequence[_Member]) -> None:
     free = set(shards).difference(*(member.owned for member in members))
     share, larger_shares = divmod(len(shards), len(members))
     wishes = sorted(
@@ -126,13 +126,13 @@ def _deal_rest(shards: Sequence[Shard], members: Sequence[_Member]) -> None:
         min(members, key=lambda member: len(member.owned)).owned.add(shard)
 
 
-def _deal_standbys(shards: Sequence[Shard], members: Sequence[_Member]) -> None:
+def _deal_standbys(shards: Sequence[ShardId], members: Sequence[_Member]) -> None:
     """One more standby for every shard: where its rows reach furthest, unless that member has its share."""
     most = -(-len(shards) // len(members)) + max(len(member.standbys) for member in members)
     pairs: Counter[tuple[str, str]] = Counter()
     owners = {shard: member for member in members for shard in member.owned}
 
-    def rank(shard: Shard) -> Callable[[_Member], tuple[bool, int, int, int]]:
+    def rank(shard: ShardId) -> Callable[[_Member], tuple[bool, int, int, int]]:
         owner = owners[shard]
         fair = -(-len(owner.owned) // (len(members) - 1))
         return lambda member: (

@@ -34,7 +34,7 @@ async def stop_within(client: Any, seconds: float = _STOP_SECONDS) -> None:
         _log.warning("client.stop_failed", error=repr(stopping.exception()))
 
 
-class Writer:
+class BatchWriter:
     """Collects records into batches a partition, sends them, and knows what is not yet acknowledged."""
 
     def __init__(self, producer: AIOKafkaProducer) -> None:

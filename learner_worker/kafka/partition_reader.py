@@ -12,7 +12,7 @@ from learner_worker.errors import BrokerError
 from learner_worker.kafka.admin import ends_of, start_within
 from learner_worker.kafka.batching import stop_within
 from learner_worker.kafka.connection import Connection
-from learner_worker.kafka.polling import Around, Gap, Gaps, poll
+from learner_worker.kafka.polling import Gap, Gaps, PollResult, poll
 from learner_worker.kafka.records import Record
 
 _START_SECONDS = 30.0
@@ -73,7 +73,7 @@ class PartitionReader:
             elif _now() - moved_at > _SILENT_SECONDS:
                 raise BrokerError(f"Kafka gave no record of {partition.topic} for {_SILENT_SECONDS:g} s")
 
-    async def _polled(self, partition: TopicPartition, position: int) -> tuple[Around, int]:
+    async def _polled(self, partition: TopicPartition, position: int) -> tuple[PollResult, int]:
         """What a poll gives, and the position behind it."""
         try:
             polled = await poll(

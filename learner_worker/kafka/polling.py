@@ -56,7 +56,7 @@ class Gaps:
 
 
 @dataclass(slots=True)
-class Around:
+class PollResult:
     """What a poll around an unreadable record gives."""
 
     batches: dict[TopicPartition, list[Record]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ async def poll(
     *,
     timeout_ms: int,
     max_records: int | None,
-) -> Around:
+) -> PollResult:
     """Polls a consumer assigned by hand; one that fails is taken back.
 
     It has moved past what it had already taken from other partitions, and nobody was given that.
@@ -82,10 +82,10 @@ async def poll(
     """
     try:
         try:
-            return Around(await consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
+            return PollResult(await consumer.getmany(timeout_ms=timeout_ms, max_records=max_records))
         except UnicodeDecodeError:
             seek(consumer, positions)
-            return await read_around(consumer, positions.keys())
+            return await read_one_by_one(consumer, positions.keys())
     except KafkaError:
         seek(consumer, positions)
         raise
@@ -97,7 +97,7 @@ def seek(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) ->
         consumer.seek(partition, position)
 
 
-async def read_around(consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> Around:
+async def read_one_by_one(consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> PollResult:
     """Polls partition by partition, up to the first unreadable record, and positions the consumer behind it.
 
     What was sought is on its way again, from a distant broker for longer than a round takes, and is waited
@@ -106,7 +106,7 @@ async def read_around(consumer: AIOKafkaConsumer, partitions: Collection[TopicPa
     Raises:
         KafkaError: as a poll does.
     """
-    around = Around()
+    around = PollResult()
     clock = asyncio.get_running_loop().time
     deadline = clock() + _PROBE_MS / 1000
     while around.gap is None and (left := [one for one in partitions if one not in around.batches]):
@@ -117,7 +117,7 @@ async def read_around(consumer: AIOKafkaConsumer, partitions: Collection[TopicPa
 
 
 async def _one_round(
-    consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], around: Around
+    consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], around: PollResult
 ) -> None:
     for partition in partitions:
         try:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka import TopicPartition
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError
 from learner_worker.kafka.admin import connected
@@ -13,7 +13,7 @@ from learner_worker.kafka.partition_reader import PartitionReader, reading_parti
 from learner_worker.kafka.records import Record
 from learner_worker.operations.progress import Progress
 from learner_worker.settings import Settings
-from learner_worker.shard.changelog import Fold
+from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.store.shard_file import shard_identity
 from learner_worker.store.snapshot import Snapshot
 
@@ -38,13 +38,13 @@ class Changelog:
         self._reader = reader
         self._say = say
 
-    def identity(self, shard: Shard) -> dict[str, str]:
+    def identity(self, shard: ShardId) -> dict[str, str]:
         """Whose a shard's file has to be."""
         return shard_identity(
             cluster_id=self._cluster_id, topic_prefix=self._prefix, partitions=self.partitions, shard=shard
         )
 
-    def require_same(self, file: Snapshot, shard: Shard) -> None:
+    def require_same(self, file: Snapshot, shard: ShardId) -> None:
         """Refuses a file of somebody else.
 
         Raises:
@@ -58,15 +58,15 @@ class Changelog:
                     f"{expected!r}: check --bootstrap-servers, --topic-prefix and --state-dir"
                 )
 
-    async def ends(self, shard: Shard) -> tuple[int, int]:
+    async def ends(self, shard: ShardId) -> tuple[int, int]:
         """The first and the next offset of the shard's partition."""
         return await self._reader.ends(TopicPartition(self.topic, shard))
 
-    def unreadable(self, shard: Shard) -> list[str]:
+    def unreadable(self, shard: ShardId) -> list[str]:
         """Which records of the shard's partition could not be read so far, a sentence each."""
         return list(map(str, self._reader.gaps.of(TopicPartition(self.topic, shard))))
 
-    async def fold(self, fold: Fold, shard: Shard, first: int, until: int) -> None:
+    async def fold(self, fold: ChangelogReplay, shard: ShardId, first: int, until: int) -> None:
         """Folds the partition on, up to an offset that is not beyond its end."""
         progress = Progress(f"shard {shard}", self._say)
         start = max(first, fold.position)
@@ -76,7 +76,7 @@ class Changelog:
             progress.at(fold.position, until)
         await fold.reach(until)
 
-    def records(self, shard: Shard, start: int, until: int) -> AsyncIterator[Sequence[Record]]:
+    def records(self, shard: ShardId, start: int, until: int) -> AsyncIterator[Sequence[Record]]:
         """The partition's records in batches."""
         return self._reader.records(TopicPartition(self.topic, shard), start, until)
 

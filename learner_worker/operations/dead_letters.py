@@ -41,7 +41,7 @@ _STALLED_SECONDS = 20.0
 _INT32, _INT64 = struct.Struct(">i"), struct.Struct(">q")
 
 
-class LetterId(NamedTuple):
+class DeadLetterId(NamedTuple):
     """Where a letter lies in the dead-letter topic: its name for operators, as `3/17`."""
 
     partition: int
@@ -68,7 +68,7 @@ class LetterId(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """A dead letter, taken apart.
 
     Attributes:
@@ -81,7 +81,7 @@ class Letter:
         truncated_bytes: how long the original's value was, if it was cut off.
     """
 
-    letter_id: LetterId
+    letter_id: DeadLetterId
     timestamp_ms: int
     topic: str
     partition: int
@@ -101,7 +101,7 @@ class Letter:
         """Where the original lay, as `bid-placed/3/991`."""
         return f"{self.topic}/{self.partition}/{self.offset}"
 
-    def summary(self) -> "Letter":
+    def summary(self) -> "DeadLetter":
         """The letter with the start of its value only."""
         return replace(self, value=self.value and self.value[:SHOWN_BYTES], headers=())
 
@@ -114,9 +114,9 @@ class Filter:
     topic: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
-    letter_ids: Collection[LetterId] = ()
+    letter_ids: Collection[DeadLetterId] = ()
 
-    def matches(self, letter: Letter) -> bool:
+    def matches(self, letter: DeadLetter) -> bool:
         """Whether this letter is meant."""
         return (
             (not self.letter_ids or letter.letter_id in self.letter_ids)
@@ -128,18 +128,18 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Inventory:
+class DeadLetterIndex:
     """What the topic holds: the summaries of the letters that match, and what was handled of all of them."""
 
-    letters: Sequence[Letter]
-    handled: Mapping[LetterId, Handled]
+    letters: Sequence[DeadLetter]
+    handled: Mapping[DeadLetterId, Handled]
 
-    def open(self) -> list[Letter]:
+    def open(self) -> list[DeadLetter]:
         """The matching letters that nobody has handled."""
         return [letter for letter in self.letters if letter.letter_id not in self.handled]
 
 
-def letter_of(record: Record) -> Letter | None:
+def letter_of(record: Record) -> DeadLetter | None:
     """The letter in a record of the dead-letter topic; None for a mark, or what others have put there."""
     names = [name for name, _ in record.headers]
     if REASON_HEADER not in names:
@@ -150,8 +150,8 @@ def letter_of(record: Record) -> Letter | None:
     truncated = start > 0 and names[start - 1] == TRUNCATED_HEADER
     before = record.headers[: start - truncated]
     try:
-        return Letter(
-            LetterId(record.partition, record.offset),
+        return DeadLetter(
+            DeadLetterId(record.partition, record.offset),
             record.timestamp,
             topic=added["kafka_dlt-original-topic"].decode(),
             partition=_INT32.unpack(added["kafka_dlt-original-partition"])[0],
@@ -170,7 +170,7 @@ def letter_of(record: Record) -> Letter | None:
         return None
 
 
-def mark_of(record: Record) -> tuple[LetterId, Handled] | None:
+def mark_of(record: Record) -> tuple[DeadLetterId, Handled] | None:
     """Which letter a record of the dead-letter topic marks as handled; None if it is no mark.
 
     A letter keeps its original's headers, whatever they are: what has a reason is a letter, never a mark.
@@ -181,19 +181,19 @@ def mark_of(record: Record) -> tuple[LetterId, Handled] | None:
     for name, handled in _MARKS.items():
         if name in headers:
             try:
-                return LetterId.parse((headers[name] or b"").decode()), handled
+                return DeadLetterId.parse((headers[name] or b"").decode()), handled
             except ValueError:
                 return None
     return None
 
 
-def mark(topic: TopicName, letter_id: LetterId, handled: Handled) -> Outgoing:
+def mark(topic: TopicName, letter_id: DeadLetterId, handled: Handled) -> Outgoing:
     """The record that marks a letter as handled."""
     name = str(letter_id).encode()
     return Outgoing(topic, letter_id.partition, None, name, [(_MARK_HEADERS[handled], name)])
 
 
-class LetterBox:
+class DeadLetterReader:
     """Reads the dead-letter topic from its first record to its present end, around what cannot be read."""
 
     def __init__(self, consumer: AIOKafkaConsumer, topic: TopicName, partitions: int, gaps: Gaps) -> None:
@@ -201,14 +201,14 @@ class LetterBox:
         self._gaps = gaps
         self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
 
-    async def take_stock(self, wanted: Filter) -> Inventory:
+    async def take_stock(self, wanted: Filter) -> DeadLetterIndex:
         """Everything that matches, oldest first, and every mark; the values only as far as they are shown.
 
         Raises:
             BrokerError: Kafka stopped answering.
         """
-        letters: list[Letter] = []
-        handled: dict[LetterId, Handled] = {}
+        letters: list[DeadLetter] = []
+        handled: dict[DeadLetterId, Handled] = {}
         async for record in self._records(await ends_of(self._consumer, self._partitions)):
             marked = mark_of(record)
             if marked is not None:
@@ -216,16 +216,16 @@ class LetterBox:
             elif (letter := letter_of(record)) is not None and wanted.matches(letter):
                 letters.append(letter.summary())
         letters.sort(key=lambda letter: (letter.timestamp_ms, letter.letter_id))
-        return Inventory(letters, handled)
+        return DeadLetterIndex(letters, handled)
 
-    async def whole(self, letter_ids: Collection[LetterId]) -> AsyncIterator[Letter]:
+    async def whole(self, letter_ids: Collection[DeadLetterId]) -> AsyncIterator[DeadLetter]:
         """The given letters with all they carry.
 
         Raises:
             BrokerError: Kafka stopped answering.
         """
         async for record in self._records(_ranges(letter_ids, self._partitions)):
-            if LetterId(record.partition, record.offset) in letter_ids:
+            if DeadLetterId(record.partition, record.offset) in letter_ids:
                 letter = letter_of(record)
                 if letter is not None:
                     yield letter
@@ -254,7 +254,7 @@ class LetterBox:
 
 
 def _ranges(
-    letter_ids: Iterable[LetterId], partitions: Sequence[TopicPartition]
+    letter_ids: Iterable[DeadLetterId], partitions: Sequence[TopicPartition]
 ) -> dict[TopicPartition, tuple[int, int]]:
     """The smallest range of offsets a partition that covers the given letters."""
     offsets: dict[TopicPartition, list[int]] = {}
@@ -266,7 +266,7 @@ def _ranges(
 @asynccontextmanager
 async def letter_box(
     connection: Connection, topic: TopicName, *, patience_seconds: float, tell: Callable[[Gap], None]
-) -> AsyncIterator[LetterBox]:
+) -> AsyncIterator[DeadLetterReader]:
     """The dead letters of a running cluster.
 
     Args:
@@ -286,7 +286,7 @@ async def letter_box(
     consumer = standby_consumer(connection)
     await start_within(consumer, patience_seconds)
     try:
-        yield LetterBox(consumer, topic, partitions, Gaps(tell))
+        yield DeadLetterReader(consumer, topic, partitions, Gaps(tell))
     except KafkaError as error:
         raise BrokerError(f"the dead letters cannot be read: {error}") from error
     finally:

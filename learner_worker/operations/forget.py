@@ -25,7 +25,7 @@ from learner_worker.contract.facts import (
     encode_fact,
     encode_marker,
 )
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain.outcomes import forgotten_cutoff, living_fact
 from learner_worker.errors import BrokerError, RecordError
@@ -38,7 +38,7 @@ _AT_ONCE: Final = 1_000
 _POLL_SECONDS: Final = 0.2
 
 
-class Relics:
+class SupersededFacts:
     """The facts of an agent that its marker makes worthless, by their keys.
 
     Attributes:
@@ -124,7 +124,7 @@ class Forgetting:
     """An agent to be forgotten, and where what is known of it stands in Kafka."""
 
     def __init__(
-        self, marker: ForgetMarker, topics: TopicNames, shard: Shard, reader: PartitionReader
+        self, marker: ForgetMarker, topics: TopicNames, shard: ShardId, reader: PartitionReader
     ) -> None:
         self._marker = marker
         self._changelog = TopicPartition(topics.outcomes, shard)
@@ -132,13 +132,13 @@ class Forgetting:
         self.metrics = Metrics(reader, TopicPartition(topics.metrics, shard), marker.agent_id)
         self.offset: int | None = None
 
-    async def relics(self) -> Relics:
+    async def relics(self) -> SupersededFacts:
         """The facts in the changelog that the marker makes worthless.
 
         Raises:
             BrokerError: Kafka does not answer.
         """
-        relics = Relics(self._marker)
+        relics = SupersededFacts(self._marker)
         first, end = await self._reader.ends(self._changelog)
         async for batch in self._reader.records(self._changelog, first, end):
             relics.take(batch)

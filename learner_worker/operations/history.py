@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from learner_worker.contract.facts import decode_fact
-from learner_worker.contract.fields import AgentId, Shard
+from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import Agent
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
@@ -23,7 +23,7 @@ from learner_worker.kafka.records import Record, chunked
 from learner_worker.operations.changelog import Changelog, Say, open_changelog
 from learner_worker.operations.progress import Progress
 from learner_worker.settings import Settings
-from learner_worker.shard.changelog import Fold
+from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.snapshot import Snapshot, snapshot_of
 from learner_worker.store.statements import outcome_of
@@ -45,7 +45,7 @@ class History:
     agent: Agent
     keys: Sequence[OutcomeKey]
     topic: TopicName
-    shard: Shard
+    shard: ShardId
     position: int
     snapshot: Snapshot
 
@@ -70,7 +70,7 @@ async def history_of(agent_id: AgentId, settings: Settings, say: Say) -> AsyncIt
         UpgradeRequiredError: a newer learner wrote a fact.
     """
     async with open_changelog(settings, say) as changelog:
-        shard = Shard(partitioner(changelog.partitions)(agent_id))
+        shard = ShardId(partitioner(changelog.partitions)(agent_id))
         cutoff = await _cutoff(settings, TopicPartition(changelog.topic, shard))
         with tempfile.TemporaryDirectory(prefix="learner-outcomes-") as folder:
             file = await ShardFile.open(shard_path(Path(folder), shard), changelog.identity(shard))
@@ -101,9 +101,11 @@ async def _cutoff(settings: Settings, partition: TopicPartition) -> Cutoff | Non
     return None if committed is None else read_note(committed.metadata)
 
 
-async def _fold(file: ShardFile, changelog: Changelog, shard: Shard, agent_id: AgentId, say: Say) -> Fold:
+async def _fold(
+    file: ShardFile, changelog: Changelog, shard: ShardId, agent_id: AgentId, say: Say
+) -> ChangelogReplay:
     first, end = await changelog.ends(shard)
-    fold = await Fold.open(file, changelog.topic, cached_agents=changelog.cached_agents)
+    fold = await ChangelogReplay.open(file, changelog.topic, cached_agents=changelog.cached_agents)
     progress = Progress(f"shard {shard}", say)
     progress.begin(first)
     async for batch in changelog.records(shard, first, end):
@@ -123,7 +125,7 @@ def _is_of_another(record: Record, agent_id: AgentId) -> bool:
         return False
 
 
-async def _expire(fold: Fold, path: Path, cutoff: Cutoff) -> None:
+async def _expire(fold: ChangelogReplay, path: Path, cutoff: Cutoff) -> None:
     """Forgets what the workers have forgotten, also where its tombstones are still to come."""
     with snapshot_of(path) as snapshot:
         keys = _newest_first(snapshot, counted=False)

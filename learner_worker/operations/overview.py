@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.times import Micros, format_time
 from learner_worker.errors import StateError, UnreadableFileError
 from learner_worker.store.snapshot import Snapshot, snapshot_of
@@ -78,7 +78,7 @@ def overview(state_dir: Path) -> FolderOverview:
     return FolderOverview(str(state_dir), shards, set_aside)
 
 
-def _shard(shard: Shard, path: Path) -> ShardOverview:
+def _shard(shard: ShardId, path: Path) -> ShardOverview:
     try:
         with snapshot_of(path) as snapshot:
             return ShardOverview(shard, _size(path), _contents(snapshot))

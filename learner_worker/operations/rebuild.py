@@ -5,10 +5,10 @@ from pathlib import Path
 
 import msgspec
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.errors import ConfigurationError, UnreadableFileError
 from learner_worker.operations.changelog import Changelog
-from learner_worker.shard.changelog import Fold
+from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.store.replacement import remove, replace
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.snapshot import snapshot_of
@@ -33,7 +33,7 @@ class Rebuilt(msgspec.Struct, frozen=True):
     kept: str | None
 
 
-async def rebuild(state_dir: Path, shards: Sequence[Shard], changelog: Changelog) -> AsyncIterator[Rebuilt]:
+async def rebuild(state_dir: Path, shards: Sequence[ShardId], changelog: Changelog) -> AsyncIterator[Rebuilt]:
     """Makes the given shards' files anew; the caller holds the folder's lock.
 
     The new file knows the changelog alone, so the next worker to open it reads the sources again, as after a
@@ -54,14 +54,14 @@ async def rebuild(state_dir: Path, shards: Sequence[Shard], changelog: Changelog
         yield await _rebuild(shard_path(state_dir, shard), shard, changelog)
 
 
-def _require_shard(shard: Shard, changelog: Changelog) -> None:
+def _require_shard(shard: ShardId, changelog: Changelog) -> None:
     if shard >= changelog.partitions:
         raise ConfigurationError(
             f"there is no shard {shard}: {changelog.topic} has {changelog.partitions} partitions, from 0"
         )
 
 
-async def _require_sound_changelog(path: Path, shard: Shard, changelog: Changelog) -> None:
+async def _require_sound_changelog(path: Path, shard: ShardId, changelog: Changelog) -> None:
     """Refuses to put less in the place of more: this file may be the last to know what Kafka lost."""
     try:
         with snapshot_of(path) as snapshot:
@@ -77,7 +77,7 @@ async def _require_sound_changelog(path: Path, shard: Shard, changelog: Changelo
         )
 
 
-async def _rebuild(path: Path, shard: Shard, changelog: Changelog) -> Rebuilt:
+async def _rebuild(path: Path, shard: ShardId, changelog: Changelog) -> Rebuilt:
     new = path.with_suffix(".rebuilding")
     remove(new)
     try:
@@ -98,11 +98,11 @@ async def _rebuild(path: Path, shard: Shard, changelog: Changelog) -> Rebuilt:
     )
 
 
-async def _fold(new: Path, shard: Shard, changelog: Changelog) -> Fold:
+async def _fold(new: Path, shard: ShardId, changelog: Changelog) -> ChangelogReplay:
     first, end = await changelog.ends(shard)
     file = await ShardFile.open(new, changelog.identity(shard))
     try:
-        fold = await Fold.open(file, changelog.topic, cached_agents=changelog.cached_agents)
+        fold = await ChangelogReplay.open(file, changelog.topic, cached_agents=changelog.cached_agents)
         await changelog.fold(fold, shard, first, end)
     finally:
         await file.close()

@@ -21,7 +21,7 @@ from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicNames
 from learner_worker.errors import BrokerError, RecordError
 from learner_worker.kafka.batching import send_single
 from learner_worker.kafka.records import EVENT_KINDS, ORIGIN_HEADER, Outgoing
-from learner_worker.operations.dead_letters import Handled, Letter, LetterId, mark
+from learner_worker.operations.dead_letters import DeadLetter, DeadLetterId, Handled, mark
 
 _AT_ONCE = 200
 _AT_ONCE_BYTES = 4 * 1024 * 1024
@@ -37,7 +37,7 @@ class Verdict:
         late: it may count for nothing, because its auction may be forgotten.
     """
 
-    letter_id: LetterId
+    letter_id: DeadLetterId
     origin: str
     sent: Outgoing | None
     why: str = ""
@@ -59,7 +59,7 @@ class Replay:
         self._partition_of = partition_of
         self._late_before_ms = late_before_ms
 
-    def judge(self, letter: Letter) -> Verdict:
+    def judge(self, letter: DeadLetter) -> Verdict:
         """What would become of a letter. Sends nothing."""
         try:
             record, late = self._returned(letter)
@@ -67,7 +67,9 @@ class Replay:
             return Verdict(letter.letter_id, letter.origin, None, str(error))
         return Verdict(letter.letter_id, letter.origin, record, late=late)
 
-    async def run(self, letters: AsyncIterator[Letter], producer: AIOKafkaProducer) -> AsyncIterator[Verdict]:
+    async def run(
+        self, letters: AsyncIterator[DeadLetter], producer: AIOKafkaProducer
+    ) -> AsyncIterator[Verdict]:
         """Sends letters back and marks them; yields what became of each, in their order.
 
         Raises:
@@ -80,11 +82,11 @@ class Replay:
             for verdict in verdicts:
                 yield verdict
 
-    async def _send(self, letters: Sequence[Letter], producer: AIOKafkaProducer) -> list[Verdict]:
+    async def _send(self, letters: Sequence[DeadLetter], producer: AIOKafkaProducer) -> list[Verdict]:
         verdicts = [self.judge(letter) for letter in letters]
         return list(await asyncio.gather(*(_send_one(verdict, producer) for verdict in verdicts)))
 
-    def _returned(self, letter: Letter) -> tuple[Outgoing, bool]:
+    def _returned(self, letter: DeadLetter) -> tuple[Outgoing, bool]:
         """The record that brings the letter's event back, and whether it is late.
 
         Raises:
@@ -109,7 +111,7 @@ class Replay:
         late = not isinstance(event, TaskFinished) and letter.original_ms < self._late_before_ms
         return record, late
 
-    def _kind(self, letter: Letter) -> EventKind:
+    def _kind(self, letter: DeadLetter) -> EventKind:
         kind = self._topics.event_kind(letter.topic)
         if kind is None and letter.topic == self._topics.rerouted:
             kind = EVENT_KINDS.get(letter.hop or b"")
@@ -123,7 +125,7 @@ class Replay:
 
 
 async def mark_all(
-    producer: AIOKafkaProducer, topics: TopicNames, letter_ids: Sequence[LetterId], handled: Handled
+    producer: AIOKafkaProducer, topics: TopicNames, letter_ids: Sequence[DeadLetterId], handled: Handled
 ) -> None:
     """Marks letters as handled.
 
@@ -154,9 +156,9 @@ async def _send_one(verdict: Verdict, producer: AIOKafkaProducer) -> Verdict:
     return verdict
 
 
-async def _chunks(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]]:
+async def _chunks(letters: AsyncIterator[DeadLetter]) -> AsyncIterator[list[DeadLetter]]:
     """Letters a few at a time: one acknowledgement for many, and memory for few."""
-    chunk: list[Letter] = []
+    chunk: list[DeadLetter] = []
     async for letter in letters:
         chunk.append(letter)
         if len(chunk) >= _AT_ONCE or sum(held.value_bytes for held in chunk) >= _AT_ONCE_BYTES:

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import msgspec
 
 from learner_worker.contract.facts import Fact, ForgetMarker, decode_outcome_record
-from learner_worker.contract.fields import AgentId, Shard
+from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.outcomes import join
 from learner_worker.errors import ConfigurationError, RecordError, StateError, UnreadableFileError
 from learner_worker.kafka.records import Record
 from learner_worker.operations.changelog import Changelog
 from learner_worker.operations.comparison import Comparison, Difference, compare
-from learner_worker.shard.changelog import Fold
+from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.snapshot import Snapshot, snapshot_of
 from learner_worker.store.state_folder import no_shard_files, shard_files
@@ -56,7 +56,7 @@ class _Extent(NamedTuple):
 
 
 async def verify(
-    state_dir: Path, shards: Sequence[Shard], changelog: Changelog
+    state_dir: Path, shards: Sequence[ShardId], changelog: Changelog
 ) -> AsyncIterator[ShardVerdict]:
     """Verifies the given shards, or all that have a file in the folder.
 
@@ -74,7 +74,7 @@ async def verify(
         yield await _verify(shard, files[shard], changelog)
 
 
-async def _verify(shard: Shard, path: Path, changelog: Changelog) -> ShardVerdict:
+async def _verify(shard: ShardId, path: Path, changelog: Changelog) -> ShardVerdict:
     with tempfile.TemporaryDirectory(prefix="learner-verify-") as folder:
         file = await ShardFile.open(shard_path(Path(folder), shard), changelog.identity(shard))
         try:
@@ -85,7 +85,7 @@ async def _verify(shard: Shard, path: Path, changelog: Changelog) -> ShardVerdic
             await file.close()
 
 
-async def _compared(shard: Shard, path: Path, changelog: Changelog, file: ShardFile) -> ShardVerdict:
+async def _compared(shard: ShardId, path: Path, changelog: Changelog, file: ShardFile) -> ShardVerdict:
     """Folds, then compares.
 
     The long read goes before the read transaction: while that is open, the worker's log can only grow.
@@ -94,7 +94,7 @@ async def _compared(shard: Shard, path: Path, changelog: Changelog, file: ShardF
         changelog.require_same(snapshot, shard)
         position = snapshot.position(changelog.topic)
     extent = _Extent(*await changelog.ends(shard), position)
-    fold = await Fold.open(file, changelog.topic, cached_agents=changelog.cached_agents)
+    fold = await ChangelogReplay.open(file, changelog.topic, cached_agents=changelog.cached_agents)
     await changelog.fold(fold, shard, extent.first, extent.until)
     with snapshot_of(path) as snapshot:
         position = snapshot.position(changelog.topic)
@@ -117,7 +117,7 @@ def _compare(
 
 
 async def _take_later_copies(
-    shard: Shard, snapshot: Snapshot, fold: Fold, changelog: Changelog, extent: _Extent
+    shard: ShardId, snapshot: Snapshot, fold: ChangelogReplay, changelog: Changelog, extent: _Extent
 ) -> dict[AgentId, Micros]:
     """Adds facts that compaction left only beyond the file's position; who is forgotten there.
 
@@ -158,7 +158,7 @@ def _held(snapshot: Snapshot, contents: Sequence[tuple[Record, Fact | ForgetMark
 
 
 def _verdict(
-    shard: Shard, extent: _Extent, fold: Fold, comparison: Comparison, unreadable: Sequence[str]
+    shard: ShardId, extent: _Extent, fold: ChangelogReplay, comparison: Comparison, unreadable: Sequence[str]
 ) -> ShardVerdict:
     findings, notes = list(_findings(extent)), [*_notes(extent, fold), *unreadable]
     return ShardVerdict(
@@ -186,7 +186,7 @@ def _findings(extent: _Extent) -> list[str]:
     return [lost]
 
 
-def _notes(extent: _Extent, fold: Fold) -> list[str]:
+def _notes(extent: _Extent, fold: ChangelogReplay) -> list[str]:
     notes = []
     if extent.first > extent.position:
         notes.append(

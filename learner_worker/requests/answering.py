@@ -12,7 +12,7 @@ import structlog
 from learner_worker.contract.codec import encode_message, readable_ids
 from learner_worker.contract.decode import ReadRequest, read_request
 from learner_worker.contract.encode import encode_reply
-from learner_worker.contract.fields import AgentId, Shard
+from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.headers import MAX_KEY_BYTES, ReplyAddress, header, reply_address, reply_headers
 from learner_worker.contract.suggestions import (
     INTERNAL,
@@ -28,11 +28,11 @@ from learner_worker.domain.agents import Agent
 from learner_worker.errors import ClosedFileError, RefusedReplyError, RequestError, StateError
 from learner_worker.kafka.records import Headers, Outgoing, Record, hop_of
 from learner_worker.observability import Instruments
-from learner_worker.requests.consumer import Offsets
+from learner_worker.requests.consumer import InFlightOffsets
 from learner_worker.requests.fair_queue import FairQueue
 from learner_worker.requests.replies import Replies
-from learner_worker.shard.pacing import Pace
-from learner_worker.shard.shard import ShardState
+from learner_worker.shard.pacing import Pacing
+from learner_worker.shard.shard import Shard
 from learner_worker.stages.advise import Advise
 
 WhileRestoring = Literal["wait", "refuse", "stale"]
@@ -56,13 +56,13 @@ class _Ask(msgspec.Struct, frozen=True):
     """A request as it lies in Kafka, and where its reply goes."""
 
     record: Record
-    offsets: Offsets
+    offsets: InFlightOffsets
     address: ReplyAddress
 
     @property
-    def shard(self) -> Shard:
+    def shard(self) -> ShardId:
         """The shard it was put to."""
-        return Shard(self.record.partition)
+        return ShardId(self.record.partition)
 
     @property
     def held(self) -> bool:
@@ -101,7 +101,7 @@ class Answering:
         ttl_micros: int,
         while_restoring: WhileRestoring,
         on_failure: Callable[[StateError], None],
-        pace: Pace | None = None,
+        pace: Pacing | None = None,
     ) -> None:
         self._replies = replies
         self._topics = topics
@@ -113,16 +113,16 @@ class Answering:
         self._ttl_micros = ttl_micros
         self._while_restoring = while_restoring
         self._on_failure = on_failure
-        self._pace = pace or Pace()
-        self._shards: Mapping[Shard, ShardState] = {}
-        self._assigned: frozenset[Shard] = frozenset()
+        self._pace = pace or Pacing()
+        self._shards: Mapping[ShardId, Shard] = {}
+        self._assigned: frozenset[ShardId] = frozenset()
         self._queue: FairQueue[_Asked] = FairQueue(_MAX_QUEUED)
         self._served_a_second = 0.0
         self._waiting: list[_Asked] = []
         self._waiting_bytes = 0
         self._looking_up: set[asyncio.Task[None]] = set()
 
-    def own(self, shards: Mapping[Shard, ShardState], assigned: frozenset[Shard]) -> None:
+    def own(self, shards: Mapping[ShardId, Shard], assigned: frozenset[ShardId]) -> None:
         """Says which shards are open, and which are this replica's at all.
 
         A request that waits for a shard of another replica is left to that one, which reads it again.
@@ -131,7 +131,7 @@ class Answering:
         self._assigned = assigned
         self._wait_only([item for item in self._waiting if item.ask.shard in assigned])
 
-    def take(self, record: Record, offsets: Offsets) -> None:
+    def take(self, record: Record, offsets: InFlightOffsets) -> None:
         """Queues a request, refuses it, moves it to its shard, or lets it wait for a restore."""
         try:
             address = reply_address(record.headers, self._topics.replies)
@@ -207,7 +207,7 @@ class Answering:
         else:
             self._wait_or_refuse(asked)
 
-    def _may_answer_from(self, shard: ShardState) -> bool:
+    def _may_answer_from(self, shard: Shard) -> bool:
         return shard.restored or self._while_restoring == "stale"
 
     def _wait_or_refuse(self, asked: _Asked) -> None:
@@ -267,7 +267,7 @@ class Answering:
 
         None of a shard that could not be read: it was closed meanwhile, or its file is damaged.
         """
-        wanted: dict[Shard, set[AgentId]] = {}
+        wanted: dict[ShardId, set[AgentId]] = {}
         for asked in served:
             wanted.setdefault(asked.ask.shard, set()).add(asked.request.agent_id)
         agents: dict[AgentId, Agent] = {}
@@ -404,7 +404,7 @@ class Answering:
         self._requests_of(code).inc()
 
 
-async def _agents_of(shard: ShardState, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
+async def _agents_of(shard: Shard, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
     """The agents of a shard.
 
     Raises:

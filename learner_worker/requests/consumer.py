@@ -10,10 +10,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.kafka.outage import Outage
-from learner_worker.kafka.polling import Around, Gap, poll, seek
+from learner_worker.kafka.polling import Gap, PollResult, poll, seek
 from learner_worker.kafka.records import Record
 from learner_worker.kafka.watchdog import Reading, look
 
@@ -27,7 +27,7 @@ _NAME = "requests"
 _log = structlog.get_logger("learner_worker.lane")
 
 
-class Offsets:
+class InFlightOffsets:
     """Which requests of one partition are done with; what may be committed is what no open one precedes."""
 
     def __init__(self, position: int) -> None:
@@ -55,7 +55,7 @@ class Offsets:
 class Answerer(Protocol):
     """What answers."""
 
-    def take(self, record: Record, offsets: Offsets) -> None:
+    def take(self, record: Record, offsets: InFlightOffsets) -> None:
         """Reads a request; calls `offsets.done` when Kafka has the reply."""
         ...
 
@@ -64,7 +64,7 @@ class Answerer(Protocol):
         ...
 
 
-class Lane:
+class RequestConsumer:
     """Reads the requests of the owned shards and commits them to a group of their own."""
 
     def __init__(
@@ -87,16 +87,16 @@ class Lane:
         self._is_member = is_member
         self._placement = 0
         self._in_doubt = False
-        self._wanted: frozenset[Shard] = frozenset()
+        self._wanted: frozenset[ShardId] = frozenset()
         self._changes = 0
-        self._left: dict[Shard, Offsets] = {}
+        self._left: dict[ShardId, InFlightOffsets] = {}
         self._more = False
-        self._offsets: dict[Shard, Offsets] = {}
+        self._offsets: dict[ShardId, InFlightOffsets] = {}
         self._committed_at = time.monotonic()
         self._committing: asyncio.Task[None] | None = None
         self.last_poll_seconds = time.monotonic()
 
-    def own(self, opened: frozenset[Shard], assigned: frozenset[Shard], placement: int) -> None:
+    def own(self, opened: frozenset[ShardId], assigned: frozenset[ShardId], placement: int) -> None:
         """Says whose requests to answer from now on: those of the opened shards.
 
         A shard that is closed for a while, but stays this replica's, goes on where it is: what was answered
@@ -111,13 +111,13 @@ class Lane:
             self._let_go(self._offsets.keys())  # others have answered meanwhile: begin where they ended
             self._left.clear()  # and may have committed more
             self._in_doubt = False
-        kept = self._offsets.keys() & assigned if placement == self._placement else frozenset[Shard]()
+        kept = self._offsets.keys() & assigned if placement == self._placement else frozenset[ShardId]()
         self._placement = placement
         self._wanted = assigned & (opened | kept)
         self._changes += 1
         self._let_go(self._offsets.keys() - self._wanted)
 
-    def _let_go(self, shards: Collection[Shard]) -> None:
+    def _let_go(self, shards: Collection[ShardId]) -> None:
         """From now on nothing of these is answered here, also if they come back at once."""
         for shard in list(shards):
             self._left[shard] = self._offsets.pop(shard)
@@ -191,13 +191,13 @@ class Lane:
             seek(self._consumer, self._positions())
             return
         for partition, records in polled.batches.items():
-            if (offsets := self._offsets.get(Shard(partition.partition))) is not None:
+            if (offsets := self._offsets.get(ShardId(partition.partition))) is not None:
                 self._take_all(records, offsets)
         if polled.gap is not None:
             self._step_over(polled.gap)
         self._more = await self._answerer.serve()
 
-    async def _polled(self) -> Around:
+    async def _polled(self) -> PollResult:
         timeout_ms = 0 if self._more else _POLL_MS
         return await poll(self._consumer, self._positions(), timeout_ms=timeout_ms, max_records=_POLL_RECORDS)
 
@@ -209,11 +209,11 @@ class Lane:
         _log.error(
             "requests.unreadable", partition=gap.partition.partition, first=gap.first, next=gap.following
         )
-        offsets = self._offsets.get(Shard(gap.partition.partition))
+        offsets = self._offsets.get(ShardId(gap.partition.partition))
         if offsets is not None:
             offsets.position = max(offsets.position, gap.following)
 
-    def _take_all(self, records: Sequence[Record], offsets: Offsets) -> None:
+    def _take_all(self, records: Sequence[Record], offsets: InFlightOffsets) -> None:
         for record in records:
             offsets.begin(record.offset)
             self._answerer.take(record, offsets)
@@ -230,7 +230,9 @@ class Lane:
         if changes != self._changes:  # what was found may be out of date
             return
         self._left.clear()
-        self._offsets |= {Shard(partition.partition): Offsets(start) for partition, start in starts.items()}
+        self._offsets |= {
+            ShardId(partition.partition): InFlightOffsets(start) for partition, start in starts.items()
+        }
         positions = self._positions()
         self._consumer.assign(list(positions))
         seek(self._consumer, positions)
@@ -295,5 +297,5 @@ class Lane:
         for offsets, safe in moved.values():  # shards may have been let go of meanwhile
             offsets.committed = safe
 
-    def _partition(self, shard: Shard) -> TopicPartition:
+    def _partition(self, shard: ShardId) -> TopicPartition:
         return TopicPartition(self._topic, shard)

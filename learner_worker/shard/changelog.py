@@ -12,7 +12,7 @@ from learner_worker.contract.topics import TopicName
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, agents_cutoff, living_fact
 from learner_worker.errors import RecordError
 from learner_worker.kafka.records import Record, chunked
-from learner_worker.shard.pacing import CHUNK, Pace
+from learner_worker.shard.pacing import CHUNK, Pacing
 from learner_worker.stages.learn import FactRecord, Learn, MarkerRecord
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint
@@ -29,7 +29,7 @@ _Content = Fact | ForgetMarker | None
 Unreadable = Callable[[Record, RecordError], None]
 
 
-class Sieve(Protocol):
+class RetentionFilter(Protocol):
     """What decides which facts still count."""
 
     def read(self, fact: Fact) -> Fact | None:
@@ -49,7 +49,7 @@ class Sieve(Protocol):
         ...
 
 
-class Unsieved:
+class MarkerFilter:
     """Everything counts but what markers forget: for a file whose rows an owner will sweep.
 
     Args:
@@ -74,7 +74,7 @@ class Unsieved:
         """The owner tombstones it."""
 
 
-class Intake:
+class ChangelogApplier:
     """Feeds learn with a changelog partition and moves the position with it.
 
     Args:
@@ -88,9 +88,9 @@ class Intake:
         learn: Learn,
         positions: MutableMapping[TopicName, int],
         topic: TopicName,
-        sieve: Sieve,
+        sieve: RetentionFilter,
         *,
-        pace: Pace,
+        pace: Pacing,
     ) -> None:
         self._learn = learn
         self._positions = positions
@@ -137,7 +137,7 @@ class Intake:
                 for chunk in chunked(batch, CHUNK):
                     changed += self._learn.apply(chunk, rows)  # to the position no await: a cut sees both
                     self._positions[self._topic] = chunk[-1].offset + 1
-                    await self._pace.breathe(len(chunk))
+                    await self._pace.after_chunk(len(chunk))
         finally:
             if loading is not None:
                 loading.cancel()
@@ -196,7 +196,7 @@ def _is_marker(item: tuple[Record, _Content]) -> bool:
     return isinstance(item[1], ForgetMarker)
 
 
-class Fold:
+class ChangelogReplay:
     """A changelog partition folded into a shard's file, in order, without a shard's other work.
 
     The file then holds what a restore would have left in it: outcomes, agents, keywords and the changelog's
@@ -221,14 +221,14 @@ class Fold:
         self.records = 0
         self.unreadable = 0
         self._positions = {topic: position}
-        sieve = Unsieved(forgotten)
-        self._intake = Intake(self.learn, self._positions, topic, sieve, pace=Pace())
+        sieve = MarkerFilter(forgotten)
+        self._intake = ChangelogApplier(self.learn, self._positions, topic, sieve, pace=Pacing())
         self._file = file
         self._topic = topic
         self._unwritten = 0
 
     @classmethod
-    async def open(cls, file: ShardFile, topic: TopicName, *, cached_agents: int) -> "Fold":
+    async def open(cls, file: ShardFile, topic: TopicName, *, cached_agents: int) -> "ChangelogReplay":
         """Goes on where the file ends."""
         positions = await file.load_positions()
         return cls(

@@ -16,7 +16,7 @@ interpreter a millisecond (measured), twenty answers' time, and one of each a qu
 """
 
 
-class Pace:
+class Pacing:
     """Lets others have their turns between two chunks of events; more of them while agents ask.
 
     From a request's bytes to its reply's the event loop goes round a dozen times, mostly in the Kafka client,
@@ -30,7 +30,7 @@ class Pace:
         """Requests were read."""
         self._asked_at = asyncio.get_running_loop().time()
 
-    async def breathe(self, done: int) -> None:
+    async def after_chunk(self, done: int) -> None:
         """Gives way after so many events; after a whole chunk there are likely more."""
         if done >= CHUNK:
             self._worked_at = asyncio.get_running_loop().time()

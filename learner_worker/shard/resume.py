@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import structlog
 
 from learner_worker.contract.topics import TopicName, TopicNames
-from learner_worker.group.ownership import Marks
+from learner_worker.group.ownership import BrokerOffsets
 from learner_worker.kafka.admin import Committed
 
 REWIND = "rewind="
@@ -16,7 +16,7 @@ _log = structlog.get_logger("learner_worker.shard")
 
 
 def resume_positions(
-    filed: Mapping[str, int], marks: Marks, topics: TopicNames
+    filed: Mapping[str, int], marks: BrokerOffsets, topics: TopicNames
 ) -> tuple[dict[TopicName, int], bool]:
     """Where to read on from, and whether the file's auctions have to be dropped.
 
@@ -43,7 +43,7 @@ def resume_positions(
     return positions, not ahead
 
 
-def lost_unread(filed: Mapping[str, int], marks: Marks, topics: TopicNames) -> dict[TopicName, int]:
+def lost_unread(filed: Mapping[str, int], marks: BrokerOffsets, topics: TopicNames) -> dict[TopicName, int]:
     """How many offsets Kafka deleted before they were read, by topic; a first start has nothing to miss."""
     lost: dict[TopicName, int] = {}
     for topic in topics.subscribed:

@@ -14,7 +14,7 @@ from learner_worker.contract.codec import MetricsContent, metrics_content, reada
 from learner_worker.contract.decode import Closed, Finished, Placed, ReadEvent, read_event
 from learner_worker.contract.encode import encode_metrics
 from learner_worker.contract.facts import Fact, ForgetMarker, encode_fact, encode_marker
-from learner_worker.contract.fields import AgentId, Shard, TaskId
+from learner_worker.contract.fields import AgentId, ShardId, TaskId
 from learner_worker.contract.times import Micros, record_micros
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames
 from learner_worker.domain.agents import Agent
@@ -22,7 +22,7 @@ from learner_worker.domain.auctions import AuctionState
 from learner_worker.domain.outcomes import OutcomeKey, facts_of, living
 from learner_worker.domain.retention import Policy, Retention, noted, read_note
 from learner_worker.errors import RecordError
-from learner_worker.group.ownership import Marks
+from learner_worker.group.ownership import BrokerOffsets
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.batching import Fallback
 from learner_worker.kafka.records import (
@@ -37,8 +37,8 @@ from learner_worker.kafka.records import (
     moved,
 )
 from learner_worker.observability import Instruments
-from learner_worker.shard.changelog import BEYOND_ANY_END, Intake
-from learner_worker.shard.pacing import CHUNK, Pace
+from learner_worker.shard.changelog import BEYOND_ANY_END, ChangelogApplier
+from learner_worker.shard.pacing import CHUNK, Pacing
 from learner_worker.shard.resume import REWIND, lost_unread, resume_positions
 from learner_worker.stages.learn import Learn
 from learner_worker.stages.settle import Place, Settle, watermark_of
@@ -62,7 +62,7 @@ _openings = itertools.count()
 _log = structlog.get_logger("learner_worker.shard")
 
 
-class Outbox(Protocol):
+class RecordSink(Protocol):
     """Where a shard's records go; acknowledged before the next checkpoint is written."""
 
     def append(
@@ -85,7 +85,7 @@ class Outbox(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ShardContext:
     """What all shards of a worker share.
 
     Attributes:
@@ -97,7 +97,7 @@ class Surroundings:
 
     topics: TopicNames
     partition_of: Callable[[str], int]
-    outbox: Outbox
+    outbox: RecordSink
     instruments: Instruments
     owner: str
     tolerance_micros: int
@@ -105,7 +105,7 @@ class Surroundings:
     cached_agents: int
     others_passed: Callable[[Micros], Micros | None]
     retention: Policy = _FOR_EVER
-    pace: Pace = field(default_factory=Pace)
+    pace: Pacing = field(default_factory=Pacing)
     opening_goes_on: Callable[[], None] = lambda: None
 
     @property
@@ -114,13 +114,13 @@ class Surroundings:
         return self.topics.bid_placed, self.topics.auction_closed, self.topics.rerouted
 
 
-class ShardState:
+class Shard:
     """One shard, open: reading moves it on, a cut freezes it, a file keeps it."""
 
     def __init__(
         self,
-        number: Shard,
-        around: Surroundings,
+        number: ShardId,
+        around: ShardContext,
         file: ShardFile,
         *,
         positions: dict[TopicName, int],
@@ -134,7 +134,9 @@ class ShardState:
         self._file = file
         self._settle = Settle(tolerance_micros=around.tolerance_micros, horizon_micros=around.horizon_micros)
         self.learn = Learn(file, cached_agents=around.cached_agents, forgotten=forgotten)
-        self._intake = Intake(self.learn, positions, around.topics.outcomes, retention, pace=around.pace)
+        self._intake = ChangelogApplier(
+            self.learn, positions, around.topics.outcomes, retention, pace=around.pace
+        )
         self._restore_until = restore_until
         self._restored = False
         self.retention = retention
@@ -152,7 +154,9 @@ class ShardState:
         self._note_restore()
 
     @classmethod
-    async def open(cls, number: Shard, around: Surroundings, file: ShardFile, marks: Marks) -> "ShardState":
+    async def open(
+        cls, number: ShardId, around: ShardContext, file: ShardFile, marks: BrokerOffsets
+    ) -> "Shard":
         """Resumes where the file and Kafka's group say: the protocol's eighth rule."""
         filed = await file.load_positions()
         positions, rewound = resume_positions(filed, marks, around.topics)
@@ -219,7 +223,7 @@ class ShardState:
         topics = self._around.topics
         return topics.subscribed if self.restored and all_restored else (topics.outcomes,)
 
-    def still_valid(self, marks: Marks) -> bool:
+    def still_valid(self, marks: BrokerOffsets) -> bool:
         """Nobody else came further in any topic than this memory."""
         return all(self.positions[topic] >= committed.offset for topic, committed in marks.committed.items())
 
@@ -274,7 +278,7 @@ class ShardState:
                 self._around.instruments.events.labels(topic, result).inc(count)
             self._count_facts()
             self._forget()  # as fast as tasks come
-            await self._around.pace.breathe(len(chunk))
+            await self._around.pace.after_chunk(len(chunk))
 
     def _settle_record(self, record: Record, kind: EventKind | None) -> str:
         try:
@@ -389,7 +393,7 @@ class ShardState:
 
     # --- checkpoints -------------------------------------------------------------------------------------
 
-    def cut(self) -> "ShardCut":
+    def cut(self) -> "ShardSnapshot":
         """Freezes positions and changed rows, in one step without an await."""
         self._forget()
         self._count_facts()
@@ -404,7 +408,7 @@ class ShardState:
         }
         notes = {self._around.topics.outcomes: noted(cutoff)}
         self._count_auctions()
-        return ShardCut(
+        return ShardSnapshot(
             self._file,
             lambda: Checkpoint(positions, auctions, *changes, published, cutoff, leaving),
             lambda: self._publish(unpublished),
@@ -539,7 +543,7 @@ class ShardState:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardCut:
+class ShardSnapshot:
     """A frozen shard on its way to disk."""
 
     file: ShardFile

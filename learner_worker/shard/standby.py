@@ -4,7 +4,7 @@ from typing import Self
 
 from learner_worker.contract.topics import TopicName
 from learner_worker.kafka.records import Record
-from learner_worker.shard.changelog import BEYOND_ANY_END, Fold
+from learner_worker.shard.changelog import BEYOND_ANY_END, ChangelogReplay
 from learner_worker.store.shard_file import ShardFile
 
 _CACHED_AGENTS = 10_000
@@ -17,7 +17,7 @@ class StandbyState:
     lost disk, but finds the changelog nearly read.
     """
 
-    def __init__(self, file: ShardFile, fold: Fold) -> None:
+    def __init__(self, file: ShardFile, fold: ChangelogReplay) -> None:
         self._file = file
         self._fold = fold
         self._ahead = fold.position == BEYOND_ANY_END
@@ -28,7 +28,7 @@ class StandbyState:
     @classmethod
     async def open(cls, file: ShardFile, topic: TopicName) -> Self:
         """Resumes where the file ends."""
-        return cls(file, await Fold.open(file, topic, cached_agents=_CACHED_AGENTS))
+        return cls(file, await ChangelogReplay.open(file, topic, cached_agents=_CACHED_AGENTS))
 
     @property
     def position(self) -> int:

@@ -14,7 +14,7 @@ import aiosqlite
 import msgspec
 import structlog
 
-from learner_worker.contract.fields import AgentId, Shard, TaskId
+from learner_worker.contract.fields import AgentId, ShardId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import AgentRow
@@ -57,12 +57,12 @@ _PRAGMAS = (
 _log = structlog.get_logger("learner_worker.store")
 
 
-def shard_path(state_dir: Path, shard: Shard) -> Path:
+def shard_path(state_dir: Path, shard: ShardId) -> Path:
     """Where a shard's file lies."""
     return state_dir / f"shard-{shard:05d}.sqlite3"
 
 
-def shard_identity(*, cluster_id: str, topic_prefix: str, partitions: int, shard: Shard) -> dict[str, str]:
+def shard_identity(*, cluster_id: str, topic_prefix: str, partitions: int, shard: ShardId) -> dict[str, str]:
     """Whose a shard's file is."""
     return {
         "cluster_id": cluster_id,

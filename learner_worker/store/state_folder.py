@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError, StateError
 from learner_worker.store.statements import statement
@@ -16,7 +16,7 @@ from learner_worker.store.statements import statement
 _FILE = re.compile(r"shard-([0-9]{5,})\.sqlite3")
 
 
-def shard_files(path: Path) -> dict[Shard, Path]:
+def shard_files(path: Path) -> dict[ShardId, Path]:
     """The shards' files in a folder, by shard; none if there is no such folder.
 
     Raises:
@@ -28,7 +28,7 @@ def shard_files(path: Path) -> dict[Shard, Path]:
         return {}
     except OSError as error:
         raise ConfigurationError(f"cannot read the state folder {path}: {error.strerror}") from error
-    return {Shard(int(match[1])): each for match, each in found if match is not None}
+    return {ShardId(int(match[1])): each for match, each in found if match is not None}
 
 
 def no_shard_files(path: Path) -> ConfigurationError:
@@ -83,14 +83,14 @@ def _name_owner(handle: int, path: Path) -> None:
 
 
 def held_shards(
-    path: Path, identity_of: Callable[[Shard], Mapping[str, str]], topic: TopicName
-) -> dict[Shard, int]:
+    path: Path, identity_of: Callable[[ShardId], Mapping[str, str]], topic: TopicName
+) -> dict[ShardId, int]:
     """The shards whose files lie in the folder, each with the position of a topic.
 
     Files of another cluster, prefix or partition count, and unreadable ones, are left out: whoever opens one
     says what is wrong with it.
     """
-    found: dict[Shard, int] = {}
+    found: dict[ShardId, int] = {}
     for shard, file in shard_files(path).items():
         try:
             with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:

@@ -15,17 +15,17 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
-from learner_worker.errors import BrokerError, LearnerError, SendError, TwinError
+from learner_worker.errors import BrokerError, DuplicateInstanceError, LearnerError, SendError
 from learner_worker.group.membership import was_thrown_out
-from learner_worker.group.ownership import Cut, Marks, Ownership, ShardT, StreamShard
+from learner_worker.group.ownership import BrokerOffsets, Cut, Ownership, ShardT, StreamShard
 from learner_worker.kafka.admin import Committed, connected, ends_of
-from learner_worker.kafka.batching import Writer
+from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.outage import Outage, first_line
-from learner_worker.kafka.polling import Around, Gap, read_around, seek
+from learner_worker.kafka.polling import Gap, PollResult, read_one_by_one, seek
 from learner_worker.kafka.watchdog import Reading, look
 
 _POLL_MS = 100
@@ -50,13 +50,13 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         *,
         connection: Connection,
         consumer: AIOKafkaConsumer,
-        writer: Writer,
+        writer: BatchWriter,
         topics: TopicNames,
         group_id: str,
         outage: Outage,
-        open_shard: Callable[[Shard, Marks], Awaitable[ShardT]],
-        on_ownership: Callable[[Mapping[Shard, ShardT], frozenset[Shard]], None],
-        find_twin: Callable[[], Awaitable[str | None]],
+        open_shard: Callable[[ShardId, BrokerOffsets], Awaitable[ShardT]],
+        on_ownership: Callable[[Mapping[ShardId, ShardT], frozenset[ShardId]], None],
+        find_duplicate: Callable[[], Awaitable[str | None]],
         before_rejoin: Callable[[], Awaitable[None]],
         before_opening: Callable[[], Awaitable[None]],
         give_way: Callable[[], Awaitable[None]],
@@ -69,13 +69,13 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._outage = outage
         self._open_shard = open_shard
         self._on_ownership = on_ownership
-        self._find_twin = find_twin
+        self._find_twin = find_duplicate
         self._before_rejoin = before_rejoin
         self._before_opening = before_opening
         self._give_way = give_way
         self.ownership: Ownership[ShardT] = Ownership()
         self._left_poll_at: float | None = time.monotonic()
-        self._in_use: set[Shard] = set()
+        self._in_use: set[ShardId] = set()
         self._processing = asyncio.Lock()
         self._checkpointing = asyncio.Lock()
         self._preparing: asyncio.Task[None] | None = None
@@ -90,7 +90,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
-    def in_use(self) -> Collection[Shard]:
+    def in_use(self) -> Collection[ShardId]:
         """The shards whose files are open here, are being opened or are not closed yet."""
         return self._in_use
 
@@ -124,7 +124,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         finally:
             told_to_stop.cancel()
 
-    async def _poll_until(self, told_to_stop: asyncio.Future[Any]) -> Around:
+    async def _poll_until(self, told_to_stop: asyncio.Future[Any]) -> PollResult:
         """A poll waits for the end of a rebalance, which may take minutes, or after a failure for ever."""
         self._left_poll_at = None
         poll = asyncio.create_task(self._poll(), name="poll")
@@ -134,13 +134,13 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             self._raise_failure()
             if not poll.done():
                 await asyncio.wait({poll}, timeout=_LAST_POLL_SECONDS)
-            return poll.result() if poll.done() else Around()
+            return poll.result() if poll.done() else PollResult()
         finally:
             poll.cancel()
             self._left_poll_at = time.monotonic()
 
-    async def _poll(self) -> Around:
-        polled = Around()
+    async def _poll(self) -> PollResult:
+        polled = PollResult()
         try:
             polled = await self._records()
         except NoOffsetForPartitionError:  # polled in the moment between assignment and our listener
@@ -159,12 +159,12 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             self._outage.worked(_READING)
         return polled
 
-    async def _records(self) -> Around:
+    async def _records(self) -> PollResult:
         try:
-            return Around(await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS))
+            return PollResult(await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS))
         except UnicodeDecodeError:
             self._seek_back()
-            return await read_around(self._consumer, list(self.ownership.active))
+            return await read_one_by_one(self._consumer, list(self.ownership.active))
 
     def _seek_back(self) -> None:
         """A poll that fails has moved past what it had already taken from other partitions."""
@@ -174,16 +174,16 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         """The next offset of every partition that is being read."""
         shards = self.ownership.shards
         return {
-            partition: shards[Shard(partition.partition)].positions[TopicName(partition.topic)]
+            partition: shards[ShardId(partition.partition)].positions[TopicName(partition.topic)]
             for partition in self.ownership.active
         }
 
-    async def _process(self, polled: Around, epoch: int) -> None:
+    async def _process(self, polled: PollResult, epoch: int) -> None:
         try:
             for partition, records in polled.batches.items():
                 if epoch != self.ownership.epoch:
                     return
-                shard = self.ownership.shards.get(Shard(partition.partition))
+                shard = self.ownership.shards.get(ShardId(partition.partition))
                 if shard is not None and partition in self.ownership.active:
                     await shard.process(TopicName(partition.topic), records)
             if polled.gap is not None and epoch == self.ownership.epoch:
@@ -196,7 +196,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._follow_wishes()
 
     def _step_over(self, gap: Gap) -> None:
-        shard = self.ownership.shards.get(Shard(gap.partition.partition))
+        shard = self.ownership.shards.get(ShardId(gap.partition.partition))
         if shard is not None and gap.partition in self.ownership.active:
             shard.step_over(TopicName(gap.partition.topic), gap.first, gap.following)
 
@@ -220,7 +220,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             return  # a position is unknown while Kafka is away; nothing is forgotten meanwhile
 
     def _note_end(self, partition: TopicPartition, position: int) -> None:
-        shard = self.ownership.shards[Shard(partition.partition)]
+        shard = self.ownership.shards[ShardId(partition.partition)]
         topic = TopicName(partition.topic)
         shard.positions[topic] = max(position, shard.positions[topic])
         shard.reached(topic, self._confirmed_end(partition, position))
@@ -253,7 +253,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             self._activate(number, self.ownership.shards[number])
             self._tell()
 
-    def _activate(self, number: Shard, shard: StreamShard) -> None:
+    def _activate(self, number: ShardId, shard: StreamShard) -> None:
         assignment = self._consumer.assignment()
         all_restored = all(other.restored for other in self.ownership.shards.values())
         for topic in shard.wanted(all_restored=all_restored):
@@ -282,7 +282,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
                 return False
             epoch, generation = self.ownership.epoch, self._writer.generation
             shards = dict(self.ownership.shards)
-            cuts: dict[Shard, Cut] = {}
+            cuts: dict[ShardId, Cut] = {}
             try:
                 for number, shard in shards.items():
                     cuts[number] = shard.cut()  # 1. cut
@@ -300,7 +300,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             return True
 
     async def _let_go(
-        self, cuts: dict[Shard, Cut], shards: Mapping[Shard, ShardT]
+        self, cuts: dict[ShardId, Cut], shards: Mapping[ShardId, ShardT]
     ) -> dict[TopicPartition, Committed]:
         """Forgets what was written, shard by shard: all of it at once kept everybody waiting for 100 ms."""
         commits: dict[TopicPartition, Committed] = {}
@@ -311,7 +311,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             await self._give_way()
         return commits
 
-    async def _make_durable(self, cuts: Mapping[Shard, Cut], generation: int) -> None:
+    async def _make_durable(self, cuts: Mapping[ShardId, Cut], generation: int) -> None:
         for cut in cuts.values():
             await cut.publish()  # 2. publish
         await self._writer.flush(generation)  # 3. acknowledge
@@ -363,7 +363,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         if was_thrown_out(self._consumer):
             try:
                 await self._end_if_replaced()
-            except TwinError as error:
+            except DuplicateInstanceError as error:
                 self.fail(error)
                 await asyncio.get_running_loop().create_future()
 
@@ -372,7 +372,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             return  # not in the group yet: who has this name there may be an earlier run of this replica
         twin = await self._find_twin()
         if twin is not None:
-            raise TwinError(twin)
+            raise DuplicateInstanceError(twin)
 
     async def _hand_back(self) -> None:
         try:
@@ -401,10 +401,10 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         _log.info("shards.assigned", shards=sorted(self.ownership.assigned), epoch=self.ownership.epoch)
         self._prepare_soon()
 
-    def _whole_shards(self, assigned: Collection[TopicPartition]) -> frozenset[Shard]:
-        held: dict[Shard, set[str]] = {}
+    def _whole_shards(self, assigned: Collection[TopicPartition]) -> frozenset[ShardId]:
+        held: dict[ShardId, set[str]] = {}
         for partition in assigned:
-            held.setdefault(Shard(partition.partition), set()).add(partition.topic)
+            held.setdefault(ShardId(partition.partition), set()).add(partition.topic)
         split = [number for number, topics in held.items() if len(topics) < len(self._topics.subscribed)]
         if split:
             self.fail(
@@ -473,7 +473,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
                 self._outage.worked(_OPENING)
                 return
 
-    async def _close(self, numbers: Sequence[Shard]) -> None:
+    async def _close(self, numbers: Sequence[ShardId]) -> None:
         """Takes shards out of use first, then closes their files; a cancellation does not stop that.
 
         An open file has threads, and a process does not end before its threads.
@@ -487,7 +487,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         closed.add_done_callback(self._being_closed.discard)
         await asyncio.shield(closed)
 
-    async def _close_all(self, shards: Mapping[Shard, ShardT]) -> None:
+    async def _close_all(self, shards: Mapping[ShardId, ShardT]) -> None:
         """Closes every one of them, and only then tells of the first that could not be."""
         told = await asyncio.gather(*(shard.close() for shard in shards.values()), return_exceptions=True)
         self._in_use.difference_update(shards)
@@ -506,7 +506,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             if epoch == self.ownership.epoch:
                 await self._open(number, found, epoch)
 
-    async def _open(self, number: Shard, marks: Marks, epoch: int) -> None:
+    async def _open(self, number: ShardId, marks: BrokerOffsets, epoch: int) -> None:
         shard = self.ownership.shards.get(number)
         if shard is not None and not shard.still_valid(marks):
             async with self._processing, self._checkpointing:
@@ -518,7 +518,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             self.ownership.shards[number] = shard
             self.ownership.prepared.append(number)
 
-    async def _opened(self, number: Shard, marks: Marks, epoch: int) -> ShardT | None:
+    async def _opened(self, number: ShardId, marks: BrokerOffsets, epoch: int) -> ShardT | None:
         """A shard from its file; None if the group's next generation came meanwhile."""
         self._in_use.add(number)
         try:
@@ -532,7 +532,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         self._in_use.discard(number)
         return None
 
-    async def _marks(self, numbers: Sequence[Shard]) -> dict[Shard, Marks]:
+    async def _marks(self, numbers: Sequence[ShardId]) -> dict[ShardId, BrokerOffsets]:
         if not numbers:
             return {}
         async with connected(self._connection, patience_seconds=_ADMIN_PATIENCE_SECONDS) as cluster:
@@ -543,7 +543,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
         ends = await ends_of(self._consumer, partitions)
         self._ends = {partition: end for partition, (_, end) in ends.items()}
         return {
-            number: Marks(
+            number: BrokerOffsets(
                 {
                     topic: committed[partition]
                     for topic in self._topics.subscribed
@@ -565,7 +565,7 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
             for topic in self._topics.subscribed
         }
 
-    def _lag_of(self, topic: TopicName, number: Shard, shard: ShardT) -> int:
+    def _lag_of(self, topic: TopicName, number: ShardId, shard: ShardT) -> int:
         partition = TopicPartition(topic, number)
         known = self._consumer.highwater(partition) if partition in self._consumer.assignment() else None
         return max(0, (known or self._ends.get(partition, 0)) - shard.positions[topic])

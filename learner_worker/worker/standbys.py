@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from prometheus_client import Gauge
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import BrokerError
 from learner_worker.kafka.admin import ends_of, start_within
@@ -80,8 +80,8 @@ class Standbys(Generic[StandbyT]):
         *,
         make_consumer: Callable[[], AIOKafkaConsumer],
         topic: TopicName,
-        open_standby: Callable[[Shard], Awaitable[StandbyT]],
-        in_use: Callable[[], Collection[Shard]],
+        open_standby: Callable[[ShardId], Awaitable[StandbyT]],
+        in_use: Callable[[], Collection[ShardId]],
         outage: Outage,
         left: Gauge,
     ) -> None:
@@ -92,17 +92,17 @@ class Standbys(Generic[StandbyT]):
         self._outage = outage
         self._left = left
         self._consumer: AIOKafkaConsumer | None = None
-        self._wanted: frozenset[Shard] = frozenset()
-        self._open: dict[Shard, StandbyT] = {}
+        self._wanted: frozenset[ShardId] = frozenset()
+        self._open: dict[ShardId, StandbyT] = {}
         self._turn = asyncio.Lock()
         self._checkpointed_at = 0.0
 
-    def follow(self, shards: frozenset[Shard]) -> None:
+    def follow(self, shards: frozenset[ShardId]) -> None:
         """Says which shards to follow from now on."""
         self._wanted = shards
 
     @property
-    def positions(self) -> Mapping[Shard, int]:
+    def positions(self) -> Mapping[ShardId, int]:
         """How far the rows of the followed shards reach."""
         return {number: standby.position for number, standby in self._open.items()}
 
@@ -115,7 +115,7 @@ class Standbys(Generic[StandbyT]):
         async with self._turn:
             await self._let_go([number for number in self._open if number not in self._wanted])
 
-    async def release(self, number: Shard) -> None:
+    async def release(self, number: ShardId) -> None:
         """Lets go of a shard's file, which is in use from now on: this replica is about to own the shard.
 
         What `settle` has let go of may be followed again by now: of a new placement the group tells this
@@ -174,7 +174,7 @@ class Standbys(Generic[StandbyT]):
             self._consumer = consumer
         return self._consumer
 
-    async def _follow_only(self, wanted: frozenset[Shard], consumer: AIOKafkaConsumer) -> None:
+    async def _follow_only(self, wanted: frozenset[ShardId], consumer: AIOKafkaConsumer) -> None:
         if wanted == self._open.keys():
             return
         await self._let_go(self._open.keys() - wanted)
@@ -194,12 +194,12 @@ class Standbys(Generic[StandbyT]):
             await self._start_anew(consumer, error.args[0])
             return
         for partition, records in polled.batches.items():
-            await self._open[Shard(partition.partition)].process(records)
+            await self._open[ShardId(partition.partition)].process(records)
         async with asyncio.timeout(_POSITION_SECONDS):
             for number, standby in self._open.items():
                 await self._note_position(consumer, number, standby)
 
-    async def _note_position(self, consumer: AIOKafkaConsumer, number: Shard, standby: StandbyT) -> None:
+    async def _note_position(self, consumer: AIOKafkaConsumer, number: ShardId, standby: StandbyT) -> None:
         partition = self._partition(number)
         standby.skip_to(max(standby.position, await consumer.position(partition)))
         highwater = consumer.highwater(partition)
@@ -208,9 +208,9 @@ class Standbys(Generic[StandbyT]):
 
     async def _start_anew(self, consumer: AIOKafkaConsumer, refused: Iterable[TopicPartition]) -> None:
         """The changelog lost its beginning or its end; aiokafka may tell of a partition just let go of."""
-        followed = [partition for partition in refused if Shard(partition.partition) in self._open]
+        followed = [partition for partition in refused if ShardId(partition.partition) in self._open]
         for partition, (first, end) in (await ends_of(consumer, followed)).items():
-            standby = self._open[Shard(partition.partition)]
+            standby = self._open[ShardId(partition.partition)]
             _log.warning(
                 "standby.position_not_in_log",
                 shard=partition.partition,
@@ -221,7 +221,7 @@ class Standbys(Generic[StandbyT]):
             standby.start_anew(first, end)
             consumer.seek(partition, first)
 
-    async def _let_go(self, numbers: Collection[Shard]) -> None:
+    async def _let_go(self, numbers: Collection[ShardId]) -> None:
         """Closes the files of those that are open; all of them, even if one cannot be written any more."""
         closing = [number for number in numbers if number in self._open]
         async with AsyncExitStack() as closings:
@@ -246,5 +246,5 @@ class Standbys(Generic[StandbyT]):
                 closings.push_async_callback(stop_within, self._consumer)
             await self._let_go(self._open.copy())
 
-    def _partition(self, number: Shard) -> TopicPartition:
+    def _partition(self, number: ShardId) -> TopicPartition:
         return TopicPartition(self._topic, number)

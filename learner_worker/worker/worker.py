@@ -11,29 +11,29 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiokafka.errors import KafkaError
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import ReplyTopics, TopicNames
 from learner_worker.domain.retention import STEPS, Policy
 from learner_worker.errors import BrokerError, LearnerError, StuckError
 from learner_worker.group.assignor import StateKeepingAssignor
 from learner_worker.group.frontier import Frontier
-from learner_worker.group.membership import find_twin
-from learner_worker.group.ownership import Marks
+from learner_worker.group.membership import find_duplicate
+from learner_worker.group.ownership import BrokerOffsets
 from learner_worker.group.placement import Claim
 from learner_worker.kafka import clients
 from learner_worker.kafka.admin import connected, start_within
-from learner_worker.kafka.batching import Writer, stop_within
+from learner_worker.kafka.batching import BatchWriter, stop_within
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.watchdog import Observation, Watchdog
 from learner_worker.observability import Instruments
 from learner_worker.requests.answering import Answering
-from learner_worker.requests.consumer import Lane
+from learner_worker.requests.consumer import RequestConsumer
 from learner_worker.requests.replies import Replies
 from learner_worker.settings import Settings
-from learner_worker.shard.shard import ShardState, Surroundings
+from learner_worker.shard.shard import Shard, ShardContext
 from learner_worker.shard.standby import StandbyState
 from learner_worker.stages.advise import Advise
 from learner_worker.store.shard_file import ShardFile, shard_identity, shard_path
@@ -78,8 +78,8 @@ class Worker:
         self._topics = settings.topics().named()
         self._cluster_id = cluster_id
         self._process = uuid.uuid4().hex
-        self._held: dict[Shard, int] = {}
-        self._pace: dict[Shard, dict[str, int | None]] = {}
+        self._held: dict[ShardId, int] = {}
+        self._pace: dict[ShardId, dict[str, int | None]] = {}
         self._watchdog = Watchdog(settings.checkpoint_interval_seconds)
         self._watched_seconds = time.monotonic()
         self.partitions = partitions
@@ -95,7 +95,7 @@ class Worker:
         )
         self.request_consumer = clients.request_consumer(connection, group_id=f"{settings.group_id}.requests")
         self._outage = outage
-        self._writer = Writer(self.bulk_producer)
+        self._writer = BatchWriter(self.bulk_producer)
         partition_of = partitioner(partitions)
         self._frontier = Frontier(
             connection=connection,
@@ -104,7 +104,7 @@ class Worker:
             topics=(self._topics.bid_placed, self._topics.auction_closed),
             partitions=partitions,
         )
-        self._around = Surroundings(
+        self._around = ShardContext(
             topics=self._topics,
             partition_of=partition_of,
             outbox=self._writer,
@@ -117,7 +117,7 @@ class Worker:
             retention=_retention(settings),
             opening_goes_on=self._watchdog.opening_goes_on,
         )
-        self.ingest = Ingest[ShardState](
+        self.ingest = Ingest[Shard](
             connection=connection,
             consumer=self.consumer,
             writer=self._writer,
@@ -126,7 +126,7 @@ class Worker:
             outage=outage,
             open_shard=self._open_shard,
             on_ownership=self._own,
-            find_twin=self._find_twin,
+            find_duplicate=self._find_twin,
             before_rejoin=self._say_what_is_answered,
             before_opening=self._settle_standbys,
             give_way=self._around.pace.give_way,
@@ -151,7 +151,7 @@ class Worker:
             on_failure=self.ingest.fail,
             pace=self._around.pace,
         )
-        self.lane = Lane(
+        self.lane = RequestConsumer(
             consumer=self.request_consumer,
             topic=self._topics.requests,
             ttl_seconds=settings.request_ttl_seconds,
@@ -224,7 +224,7 @@ class Worker:
             },
         )
 
-    def _own(self, shards: Mapping[Shard, ShardState], assigned: frozenset[Shard]) -> None:
+    def _own(self, shards: Mapping[ShardId, Shard], assigned: frozenset[ShardId]) -> None:
         self.answering.own(shards, assigned)
         # Those that are open: until then the replica that had a shard before may say what it has answered.
         self.lane.own(frozenset(shards), assigned, self.ingest.ownership.placement)
@@ -247,7 +247,7 @@ class Worker:
             standby_replicas=self._settings.standby_replicas,
         )
 
-    def _follow(self, standbys: frozenset[Shard]) -> None:
+    def _follow(self, standbys: frozenset[ShardId]) -> None:
         self.standbys.follow(standbys)
 
     async def _settle_standbys(self) -> None:
@@ -262,20 +262,20 @@ class Worker:
         name = self._settings.group_instance_id
         if name is None:
             return None
-        return await find_twin(self._connection, self._settings.group_id, name, self._process)
+        return await find_duplicate(self._connection, self._settings.group_id, name, self._process)
 
-    async def _open_shard(self, number: Shard, marks: Marks) -> ShardState:
+    async def _open_shard(self, number: ShardId, marks: BrokerOffsets) -> Shard:
         await self.standbys.release(number)
         file = await self._open_file(number)
         try:
-            shard = await ShardState.open(number, self._around, file, marks)
+            shard = await Shard.open(number, self._around, file, marks)
         except BaseException:
             await file.close()
             raise
         self._watchdog.opening_goes_on()
         return shard
 
-    async def _open_standby(self, number: Shard) -> StandbyState:
+    async def _open_standby(self, number: ShardId) -> StandbyState:
         file = await self._open_file(number)
         try:
             return await StandbyState.open(file, self._topics.outcomes)
@@ -283,7 +283,7 @@ class Worker:
             await file.close()
             raise
 
-    def _identity_of(self, number: Shard) -> dict[str, str]:
+    def _identity_of(self, number: ShardId) -> dict[str, str]:
         return shard_identity(
             cluster_id=self._cluster_id,
             topic_prefix=self._settings.topic_prefix,
@@ -291,7 +291,7 @@ class Worker:
             shard=number,
         )
 
-    async def _open_file(self, number: Shard) -> ShardFile:
+    async def _open_file(self, number: ShardId) -> ShardFile:
         return await ShardFile.open(shard_path(self._settings.state_dir, number), self._identity_of(number))
 
     async def _watch(self, stopping: asyncio.Event) -> None:
@@ -351,7 +351,7 @@ class Worker:
 
     async def _progress(self, stopping: asyncio.Event) -> None:
         """Tells operators where things stand: lag and shards as metrics, restores as log lines."""
-        left_before: dict[Shard, int] = {}
+        left_before: dict[ShardId, int] = {}
         while not await is_set_within(stopping, _PROGRESS_SECONDS):
             for topic, lag in self.ingest.lag().items():
                 self.instruments.lag.labels(topic).set(lag)

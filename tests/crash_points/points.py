@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.producer.sender import SendProduceReqHandler
 
 from learner_worker.contract.topics import TopicName
-from learner_worker.kafka.batching import Writer
+from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.records import Record
-from learner_worker.shard.shard import ShardState
+from learner_worker.shard.shard import Shard
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import statement
 from learner_worker.worker import consumer
@@ -112,7 +112,7 @@ def _carries_facts(handler: Any, _: object) -> bool:
     return any(partition.topic.endswith("learner-outcomes") for partition in handler._batches)
 
 
-def _has_work(found: Writer, *_: object) -> bool:
+def _has_work(found: BatchWriter, *_: object) -> bool:
     return bool(found._open or found._full or found._unacknowledged)
 
 
@@ -124,11 +124,11 @@ def _is_leftover(path: Path, *_: object) -> bool:
     return path.name.endswith("-wal")
 
 
-def _is_restoring(state: ShardState, _: object) -> bool:
+def _is_restoring(state: Shard, _: object) -> bool:
     return not state.restored
 
 
-def _restoring_work(found: Ingest[ShardState], *_: object) -> bool:
+def _restoring_work(found: Ingest[Shard], *_: object) -> bool:
     shards = found.ownership.shards.values()
     return any(not state.restored and state.learn._writing.outcomes for state in shards)
 
@@ -139,18 +139,18 @@ def slow_restore() -> Patch:
 
 def _lingering_restore() -> Patch:
     """Longer than from one checkpoint to the next: a quick one is over before any of them."""
-    original = ShardState._learn
+    original = Shard._learn
 
-    async def learn(state: ShardState, records: Sequence[Record]) -> None:
+    async def learn(state: Shard, records: Sequence[Record]) -> None:
         await original(state, records)
         if not state.restored:
             await asyncio.sleep(_LINGERED_SECONDS)
 
-    return ShardState, "_learn", learn
+    return Shard, "_learn", learn
 
 
 def _amid_restore(fuse: Fuse) -> list[Patch]:
-    return [slow_restore(), after(fuse, ShardState, "_learn", _is_restoring)]
+    return [slow_restore(), after(fuse, Shard, "_learn", _is_restoring)]
 
 
 def _after_restoring_checkpoint(fuse: Fuse) -> list[Patch]:
@@ -161,7 +161,7 @@ def rebalancing() -> Patch:
     """After every checkpoint the member asks to join its group anew: a rebalance, as a newcomer's."""
     original = Ingest._make_durable
 
-    async def make_durable(found: Ingest[ShardState], cuts: Mapping[Any, Any], generation: int) -> None:
+    async def make_durable(found: Ingest[Shard], cuts: Mapping[Any, Any], generation: int) -> None:
         await original(found, cuts, generation)
         if found.ownership.sought:
             found._consumer._coordinator.request_rejoin()
@@ -202,7 +202,7 @@ POINTS: dict[str, Point] = {
     ),
     "after-acknowledgement": Point(
         "everything sent is acknowledged, nothing is in a file",
-        lambda fuse: [after(fuse, Writer, "flush", _has_work)],
+        lambda fuse: [after(fuse, BatchWriter, "flush", _has_work)],
     ),
     "amid-metrics": Point(
         "some of a checkpoint's metrics records are sent",

@@ -7,13 +7,13 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import Topics
 from learner_worker.domain.outcomes import Cutoff
 from learner_worker.domain.retention import noted, read_note
 from learner_worker.group.assignor import StateKeepingAssignor, claim_of, standbys_of
-from learner_worker.group.ownership import Marks
+from learner_worker.group.ownership import BrokerOffsets
 from learner_worker.group.placement import LAST_TERM, Claim
 from learner_worker.kafka.admin import Committed
 from learner_worker.shard.resume import lost_unread, resume_positions
@@ -22,7 +22,7 @@ from tests.simulation.broker import Counts
 
 TOPICS = Topics().named()
 SHARDS = 4
-_SHARDS = st.integers(-1, SHARDS + 1).map(Shard) | st.integers(-(2**64), 2**65).map(Shard)
+_SHARDS = st.integers(-1, SHARDS + 1).map(ShardId) | st.integers(-(2**64), 2**65).map(ShardId)
 _CLAIMS = st.builds(
     Claim,
     process=st.text(max_size=5),
@@ -42,7 +42,7 @@ def metadata_of(user_data: bytes | None) -> ConsumerProtocolMemberMetadata:
     return ConsumerProtocolMemberMetadata(0, list(TOPICS.subscribed), user_data)
 
 
-def assignor(standbys: list[frozenset[Shard]]) -> StateKeepingAssignor:
+def assignor(standbys: list[frozenset[ShardId]]) -> StateKeepingAssignor:
     return StateKeepingAssignor(lambda term: Claim("us", term=term), standbys.append, lambda: 1)
 
 
@@ -59,7 +59,7 @@ def test_the_leader_deals_every_shard_whatever_the_members_claim(
     user_data: Mapping[str, bytes | None],
 ) -> None:
     """Each partition has one owner, balanced to one, and every member can read what it is given."""
-    told: list[frozenset[Shard]] = []
+    told: list[frozenset[ShardId]] = []
     members = {key: metadata_of(content) for key, content in user_data.items()}
     dealt = assignor(told).assign(Counts(SHARDS), members)
     assert dealt.keys() == members.keys()
@@ -89,7 +89,7 @@ def _shards(assignment: ConsumerProtocolMemberAssignment, topic: str) -> list[in
 )
 def test_a_member_takes_any_placement(user_data: bytes) -> None:
     """Bytes that are no placement give no standbys; after any of them the member can claim again."""
-    told: list[frozenset[Shard]] = []
+    told: list[frozenset[ShardId]] = []
     member = assignor(told)
     assignment = ConsumerProtocolMemberAssignment(0, [], user_data)
     member.on_assignment(assignment)
@@ -121,7 +121,9 @@ def test_a_shard_resumes_within_its_topics_whatever_was_committed(
 ) -> None:
     """Every position lies between a topic's first offset and its end, whoever wrote the metadata."""
     within = {topic: (first, end) for topic, (first, end) in zip(TOPICS.subscribed, ends, strict=True)}
-    marks = Marks({topic: committed[topic] for topic in TOPICS.subscribed if topic in committed}, within)
+    marks = BrokerOffsets(
+        {topic: committed[topic] for topic in TOPICS.subscribed if topic in committed}, within
+    )
     positions, _ = resume_positions(filed, marks, TOPICS)
     assert positions.keys() == set(TOPICS.subscribed)
     for topic, position in positions.items():

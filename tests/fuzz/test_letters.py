@@ -7,7 +7,7 @@ from learner_worker.contract.topics import Topics
 from learner_worker.errors import RecordError
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import TRUNCATED_BYTES, dead_letter
-from learner_worker.operations.dead_letters import LetterId, letter_of, mark, mark_of
+from learner_worker.operations.dead_letters import DeadLetterId, letter_of, mark, mark_of
 from learner_worker.operations.replay import Replay
 from tests.fuzz import FUZZ, model, strategies
 from tests.fuzz.strategies import EVENT_SHAPES, Headers
@@ -124,8 +124,10 @@ def test_whatever_lies_in_the_topic_is_a_letter_a_mark_or_neither(
 def test_a_mark_is_read_back(partition: int, offset: int, handled: str) -> None:
     """A mark names its letter and what became of it."""
     written = mark(
-        TOPICS.dead_letters, LetterId(partition, offset), "replayed" if handled == "replayed" else "dropped"
+        TOPICS.dead_letters,
+        DeadLetterId(partition, offset),
+        "replayed" if handled == "replayed" else "dropped",
     )
     lying = Entry(TOPICS.dead_letters, partition, 0, 0, written.key, written.value, written.headers)
-    assert mark_of(lying) == (LetterId(partition, offset), handled)
+    assert mark_of(lying) == (DeadLetterId(partition, offset), handled)
     assert letter_of(lying) is None

@@ -20,9 +20,9 @@ from tests.fuzz.world import (
     REPLY_PARTITIONS,
     SHARDS,
     TTL_SECONDS,
+    AssignedConsumer,
     Change,
     FuzzWorld,
-    RequestConsumer,
     Worlds,
 )
 from tests.simulation.log import Entry, Sent
@@ -231,16 +231,16 @@ def test_a_request_that_arrives_while_its_partition_is_taken_over_is_answered(
     worlds: Worlds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that comes between the two questions where to begin is neither skipped nor answered twice."""
-    look_up = RequestConsumer.offsets_for_times
+    look_up = AssignedConsumer.offsets_for_times
     asked = Asked(0, b"k", b"no request", [("correlation_id", b"c")])
 
-    async def and_one_arrives(consumer: RequestConsumer, times: Mapping[TopicPartition, int]) -> object:
+    async def and_one_arrives(consumer: AssignedConsumer, times: Mapping[TopicPartition, int]) -> object:
         found = await look_up(consumer, times)
         topic, partition, record = sent(asked, consumer.now_us)
         consumer.lay(topic, partition, record)
         return found
 
-    monkeypatch.setattr(RequestConsumer, "offsets_for_times", and_one_arrives)
+    monkeypatch.setattr(AssignedConsumer, "offsets_for_times", and_one_arrives)
     with worlds.example() as world:
         replies = [world.broker.log.partitions[TOPICS.replies, number].live for number in range(3)]
         assert [dict(reply.headers)["correlation_id"] for found in replies for reply in found] == [b"c"]

@@ -10,15 +10,15 @@ from unittest import mock
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import ReplyTopics
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.requests import answering, consumer, replies
 from learner_worker.requests.answering import Answering
-from learner_worker.requests.consumer import Lane
+from learner_worker.requests.consumer import RequestConsumer
 from learner_worker.requests.replies import Replies
-from learner_worker.shard.shard import ShardState
+from learner_worker.shard.shard import Shard
 from learner_worker.stages.advise import Advise
 from learner_worker.strategies.classic import classic
 from tests.simulation.broker import Broker
@@ -60,7 +60,7 @@ class SimulatedTime:
     monotonic = perf_counter = time
 
 
-class RequestConsumer(Follower):
+class AssignedConsumer(Follower):
     """An AIOKafkaConsumer with a group's commits, assigned by hand."""
 
     commits: dict[TopicPartition, int]
@@ -107,7 +107,7 @@ class AnsweringProcess(Process):
 
     def __init__(self, name: str, broker: Broker, disk: Disk, habits: Habits) -> None:
         super().__init__(name, broker, disk, habits)
-        consumer = RequestConsumer(
+        consumer = AssignedConsumer(
             self, broker, habits.latency, habits.fetch_limit, habits.refuses, idle_seconds=0.5
         )
         consumer.commits = {}
@@ -125,7 +125,7 @@ class AnsweringProcess(Process):
                 on_failure=self.ingest.fail,
             )
         )
-        self.lane = Lane(
+        self.lane = RequestConsumer(
             consumer=cast("Any", consumer),
             topic=TOPICS.requests,
             ttl_seconds=TTL_SECONDS,
@@ -135,7 +135,7 @@ class AnsweringProcess(Process):
             is_member=_is_member,
         )
 
-    def own(self, shards: Mapping[Shard, ShardState], assigned: frozenset[Shard]) -> None:
+    def own(self, shards: Mapping[ShardId, Shard], assigned: frozenset[ShardId]) -> None:
         self.answering.own(shards, assigned)
         self.lane.own(frozenset(shards), assigned, self.ingest.ownership.placement)
 
@@ -144,7 +144,7 @@ class AnsweringProcess(Process):
 
     def safe(self, shard: int) -> int:
         """Up to where every request of a shard is done with."""
-        offsets = self.lane._offsets.get(Shard(shard))
+        offsets = self.lane._offsets.get(ShardId(shard))
         return -1 if offsets is None else offsets.safe
 
 

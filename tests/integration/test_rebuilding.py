@@ -16,7 +16,7 @@ from learner_worker.brokers import Broker
 from learner_worker.kafka import watchdog
 from learner_worker.kafka.watchdog import Reading, look
 from learner_worker.settings import Settings
-from learner_worker.shard.shard import ShardState
+from learner_worker.shard.shard import Shard
 from learner_worker.worker import replica, worker
 from learner_worker.worker.consumer import Ingest
 from tests.integration.test_whole_way import metrics_equal_the_model
@@ -97,9 +97,9 @@ async def test_a_stop_does_not_wait_until_the_clients_are_built_anew(
 
 def the_first_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first worker's consumer of events seems not to answer; the watchdog is quick to say so."""
-    silent: list[Ingest[ShardState]] = []
+    silent: list[Ingest[Shard]] = []
 
-    async def looked_at(ingest: Ingest[ShardState]) -> Reading:
+    async def looked_at(ingest: Ingest[Shard]) -> Reading:
         silent[:] = silent or [ingest]
         if ingest is silent[0]:
             return await look("events", SilentClient(), {TopicPartition("any", 0): 0}, ingest._outage)

@@ -13,7 +13,7 @@ from learner_worker.contract.times import Micros
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics, change, plus
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, agents_cutoff, join, living
-from learner_worker.shard.changelog import Unsieved
+from learner_worker.shard.changelog import MarkerFilter
 from learner_worker.stages.learn import FactRecord, Learn, MarkerRecord
 from tests.property.test_retention import AGENTS, TIMES, facts
 from tests.unit.test_learn import MemoryRows, checkpoint
@@ -28,7 +28,7 @@ async def folded(contents: Sequence[Content], cuts: set[int]) -> tuple[MemoryRow
     """A changelog as a fold takes it, with checkpoints after some records."""
     rows = MemoryRows()
     learn = Learn(rows, cached_agents=1)
-    sieve = Unsieved(learn.forgotten)
+    sieve = MarkerFilter(learn.forgotten)
     for offset, content in enumerate(contents):
         if isinstance(content, ForgetMarker):
             await learn.forget([MarkerRecord(offset, 0, content)], sieve.swept)

@@ -17,7 +17,7 @@ from learner_worker.contract.codec import encode_message
 from learner_worker.contract.decode import Closed, Finished, Placed, read_event
 from learner_worker.contract.encode import Reply, encode_reply
 from learner_worker.contract.facts import Fact, decode_fact, encode_fact
-from learner_worker.contract.fields import AgentId, Shard, TaskId
+from learner_worker.contract.fields import AgentId, ShardId, TaskId
 from learner_worker.contract.suggestions import LearnedKeyword, SuggestBidReply, SuggestBidRequest
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import EventKind, TopicName
@@ -204,7 +204,7 @@ class SmallShard:
 
     def __init__(self, number: int, log: Log, folder: Path, cached_agents: int) -> None:
         self.number = number
-        self.path = shard_path(folder, Shard(number))
+        self.path = shard_path(folder, ShardId(number))
         self._log = log
         self._cached_agents = cached_agents
         self._pending: Callable[[], Checkpoint] | None = None

@@ -90,7 +90,7 @@ def step() -> st.SearchStrategy[Step]:
 # --- one shard, in memory -------------------------------------------------------------------------
 
 
-class Shard:
+class ShardId:
     """The real learn and retention, with a changelog that is compacted at once."""
 
     def __init__(self) -> None:
@@ -155,8 +155,8 @@ class Shard:
         return found
 
 
-async def after(steps: Sequence[Step]) -> Shard:
-    shard = Shard()
+async def after(steps: Sequence[Step]) -> ShardId:
+    shard = ShardId()
     for step in steps:
         await shard.take(step)
     await shard.sweep()

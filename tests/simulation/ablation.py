@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from learner_worker.contract import facts
 from learner_worker.contract.facts import Bid, Close, Fact, ForgetMarker
-from learner_worker.contract.fields import AgentId, Shard
+from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain import retention
@@ -25,14 +25,14 @@ from learner_worker.domain.retention import Retention
 from learner_worker.errors import SendError
 from learner_worker.group import assignor
 from learner_worker.group.frontier import Frontier
-from learner_worker.group.ownership import Marks
+from learner_worker.group.ownership import BrokerOffsets
 from learner_worker.group.placement import Claim, Placement, place
 from learner_worker.kafka.admin import Committed
-from learner_worker.kafka.batching import Writer
-from learner_worker.kafka.polling import Around
+from learner_worker.kafka.batching import BatchWriter
+from learner_worker.kafka.polling import PollResult
 from learner_worker.shard import changelog, resume, shard
-from learner_worker.shard.changelog import Unsieved
-from learner_worker.shard.shard import ShardCut, ShardState
+from learner_worker.shard.changelog import MarkerFilter
+from learner_worker.shard.shard import Shard, ShardSnapshot
 from learner_worker.shard.standby import StandbyState
 from learner_worker.stages import learn
 from learner_worker.stages.learn import Learn, LearnChanges, MarkerRecord
@@ -57,8 +57,8 @@ ABLATIONS: dict[str, list[Patch]] = {}
 # --- the checkpoint --------------------------------------------------------------------------------------
 
 _in_transaction = ShardFile._in_transaction
-_write = ShardCut.write
-_cut = ShardState.cut
+_write = ShardSnapshot.write
+_cut = Shard.cut
 
 
 async def _positions_apart(file: ShardFile, writes: Iterable[tuple[str, Iterable[SqlRow]]]) -> None:
@@ -67,52 +67,52 @@ async def _positions_apart(file: ShardFile, writes: Iterable[tuple[str, Iterable
     await _in_transaction(file, [write for write in found if write[0] != "save_position"])
 
 
-async def _nothing_awaited(writer: Writer, generation: int) -> None:
+async def _nothing_awaited(writer: BatchWriter, generation: int) -> None:
     await asyncio.sleep(0)
 
 
 _reload = Ingest._reload
 
 
-def _nothing_sent_back(ingest: Ingest[ShardState], error: BaseException) -> None:
+def _nothing_sent_back(ingest: Ingest[Shard], error: BaseException) -> None:
     if isinstance(error, SendError):
         ingest._writer.reset()
     else:
         _reload(ingest, error)
 
 
-def _every_wish_followed(ingest: Ingest[ShardState]) -> None:
+def _every_wish_followed(ingest: Ingest[Shard]) -> None:
     for number, state in ingest.ownership.shards.items():
         if number not in ingest.ownership.prepared:
             ingest._activate(number, state)
 
 
-def _positions_later(state: ShardState) -> ShardCut:
+def _positions_later(state: Shard) -> ShardSnapshot:
     cut = _cut(state)
 
     def checkpoint() -> Checkpoint:
         frozen = cut.checkpoint()
         return dataclasses.replace(frozen, positions={**frozen.positions, **state.positions})
 
-    return ShardCut(cut.file, checkpoint, cut.publishing, cut.commits)
+    return ShardSnapshot(cut.file, checkpoint, cut.publishing, cut.commits)
 
 
-def _auctions_later(state: ShardState) -> ShardCut:
+def _auctions_later(state: Shard) -> ShardSnapshot:
     cut = _cut(state)
 
     def checkpoint() -> Checkpoint:
         frozen = cut.checkpoint()
         return dataclasses.replace(frozen, auctions={**frozen.auctions, **state._settle.cut()})
 
-    return ShardCut(cut.file, checkpoint, cut.publishing, cut.commits)
+    return ShardSnapshot(cut.file, checkpoint, cut.publishing, cut.commits)
 
 
 ABLATIONS["rows and positions in one transaction"] = [(ShardFile, "_in_transaction", _positions_apart)]
-ABLATIONS["waiting for acknowledgements before writing"] = [(Writer, "_acknowledged", _nothing_awaited)]
+ABLATIONS["waiting for acknowledgements before writing"] = [(BatchWriter, "_acknowledged", _nothing_awaited)]
 ABLATIONS["a failed send takes the shards back"] = [(Ingest, "_reload", _nothing_sent_back)]
 ABLATIONS["only shards sought in this epoch are read on"] = [(Ingest, "_follow_wishes", _every_wish_followed)]
-ABLATIONS["positions captured with the rows, not after"] = [(ShardState, "cut", _positions_later)]
-ABLATIONS["auctions captured with the positions, not after"] = [(ShardState, "cut", _auctions_later)]
+ABLATIONS["positions captured with the rows, not after"] = [(Shard, "cut", _positions_later)]
+ABLATIONS["auctions captured with the positions, not after"] = [(Shard, "cut", _auctions_later)]
 
 
 # --- facts -----------------------------------------------------------------------------------------------
@@ -139,7 +139,9 @@ def _no_rewind(committed: Committed | None, first: int) -> int:
     return first if committed is None else committed.offset
 
 
-def _mixed(filed: Mapping[str, int], marks: Marks, topics: TopicNames) -> tuple[dict[TopicName, int], bool]:
+def _mixed(
+    filed: Mapping[str, int], marks: BrokerOffsets, topics: TopicNames
+) -> tuple[dict[TopicName, int], bool]:
     positions, rewound = _resume_positions(filed, marks, topics)
     if not rewound or not filed:
         return positions, rewound
@@ -184,23 +186,23 @@ ABLATIONS["moved events read to an end asked for afterwards"] = [(Frontier, "pas
 # --- logs that lose records ------------------------------------------------------------------------------
 
 
-async def _memory_lost(ingest: Ingest[ShardState]) -> Around:
+async def _memory_lost(ingest: Ingest[Shard]) -> PollResult:
     try:
         return await ingest._records()
     except OffsetOutOfRangeError as error:
         ingest._reload(error)
-        return Around()
+        return PollResult()
 
 
-async def _same_position_again(ingest: Ingest[ShardState]) -> Around:
+async def _same_position_again(ingest: Ingest[Shard]) -> PollResult:
     try:
         return await ingest._records()
     except OffsetOutOfRangeError:
         await asyncio.sleep(1.0)
-        return Around()
+        return PollResult()
 
 
-def _unnoticed(filed: Mapping[str, int], marks: Marks, topics: TopicNames) -> dict[TopicName, int]:
+def _unnoticed(filed: Mapping[str, int], marks: BrokerOffsets, topics: TopicNames) -> dict[TopicName, int]:
     return {}
 
 
@@ -208,18 +210,16 @@ def _text_and_all(outcome: Outcome) -> list[Fact]:
     return [Fact(*msgspec.structs.astuple(outcome))]
 
 
-_publish_rows = ShardState._publish_rows
+_publish_rows = Shard._publish_rows
 
 
-async def _nothing_published_again(state: ShardState) -> None:
+async def _nothing_published_again(state: Shard) -> None:
     await asyncio.sleep(0)
 
 
 ABLATIONS["a position that Kafka refuses reloads the shards"] = [(Ingest, "_poll", _same_position_again)]
 ABLATIONS["memory is written before that reload"] = [(Ingest, "_poll", _memory_lost)]
-ABLATIONS["rows are published again after a lost end"] = [
-    (ShardState, "_publish_rows", _nothing_published_again)
-]
+ABLATIONS["rows are published again after a lost end"] = [(Shard, "_publish_rows", _nothing_published_again)]
 ABLATIONS["rows published again have their facts' content"] = [(shard, "facts_of", _text_and_all)]
 ABLATIONS["records lost unread are said"] = [(shard, "lost_unread", _unnoticed)]
 
@@ -227,13 +227,11 @@ ABLATIONS["records lost unread are said"] = [(shard, "lost_unread", _unnoticed)]
 # --- metrics ---------------------------------------------------------------------------------------------
 
 
-def _metrics_position_as_read(state: ShardState) -> int:
+def _metrics_position_as_read(state: Shard) -> int:
     return state.positions[TOPICS.metrics]
 
 
-ABLATIONS["the metrics position waits for what is due"] = [
-    (ShardState, "_compared", _metrics_position_as_read)
-]
+ABLATIONS["the metrics position waits for what is due"] = [(Shard, "_compared", _metrics_position_as_read)]
 
 
 # --- standbys and placement ------------------------------------------------------------------------------
@@ -246,15 +244,15 @@ async def _not_settled(standbys: Standbys[StandbyState]) -> None:
     await asyncio.sleep(0)
 
 
-async def _not_released(standbys: Standbys[StandbyState], number: Shard) -> None:
+async def _not_released(standbys: Standbys[StandbyState], number: ShardId) -> None:
     await asyncio.sleep(0)
 
 
-def _nothing_in_use(ingest: Ingest[ShardState]) -> Collection[Shard]:
+def _nothing_in_use(ingest: Ingest[Shard]) -> Collection[ShardId]:
     return ()
 
 
-async def _released_for_good(standbys: Standbys[StandbyState], number: Shard) -> None:
+async def _released_for_good(standbys: Standbys[StandbyState], number: ShardId) -> None:
     async with standbys._turn:
         standbys._wanted -= {number}
         await standbys._let_go([number])
@@ -273,7 +271,7 @@ def _never_anew(standby: StandbyState, first: int, end: int) -> None:
     standby.skip_to(standby.position)
 
 
-def _without_terms(shards: Sequence[Shard], claims: Mapping[str, Claim]) -> dict[str, Placement]:
+def _without_terms(shards: Sequence[ShardId], claims: Mapping[str, Claim]) -> dict[str, Placement]:
     return place(shards, {key: msgspec.structs.replace(claim, term=0) for key, claim in claims.items()})
 
 
@@ -416,11 +414,11 @@ def _rows_of_the_file(learning: Learn, ids: Collection[AgentId]) -> AsyncIterato
     return learning._rows.keys_of_agents(list(ids))
 
 
-def _standby_remembers(sieve: Unsieved, fact: Fact) -> Fact | None:
+def _standby_remembers(sieve: MarkerFilter, fact: Fact) -> Fact | None:
     return fact
 
 
-async def _rows_alone_published_again(state: ShardState) -> None:
+async def _rows_alone_published_again(state: Shard) -> None:
     forgotten, state.learn.forgotten = state.learn.forgotten, {}
     await _publish_rows(state)
     state.learn.forgotten = forgotten
@@ -447,9 +445,9 @@ ABLATIONS["a marker's key names its moment"] = [
     (retention, "encode_marker", _agent_alone),
     (shard, "encode_marker", _agent_alone),
 ]
-ABLATIONS["a standby refuses what is forgotten"] = [(Unsieved, "read", _standby_remembers)]
+ABLATIONS["a standby refuses what is forgotten"] = [(MarkerFilter, "read", _standby_remembers)]
 ABLATIONS["markers are published again after a lost end"] = [
-    (ShardState, "_publish_rows", _rows_alone_published_again)
+    (Shard, "_publish_rows", _rows_alone_published_again)
 ]
 ABLATIONS["a forgotten agent's record becomes a tombstone"] = [(Retention, "leaves", _nobody_leaves)]
 ABLATIONS["the facts behind forgotten rows are tombstoned"] = [(Retention, "swept", _nothing_spent)]

@@ -11,7 +11,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from aiokafka.errors import KafkaError
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.group.assignor import StateKeepingAssignor, claim_of, standbys_of
 from learner_worker.kafka.admin import Committed
 from tests.simulation.log import Log, Sent
@@ -144,7 +144,7 @@ class Group:
                 return self.members.get(name)
         return None
 
-    def standbys(self, name: str) -> frozenset[Shard]:
+    def standbys(self, name: str) -> frozenset[ShardId]:
         """The shards that a member was told to follow."""
         return standbys_of(self.assignment[name]) if name in self.assignment else frozenset()
 

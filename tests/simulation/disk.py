@@ -9,7 +9,7 @@ from typing import cast
 
 import aiosqlite
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.store.shard_file import ShardFile
 
 Latency = Callable[[], Awaitable[None]]
@@ -112,7 +112,7 @@ class Disk:
         writer = self._writers.get(shard)
         return writer is not None and writer.is_open and writer.has_run(sql)
 
-    def open(self, shard: Shard, latency: Latency, alive: Callable[[], bool]) -> ShardFile:
+    def open(self, shard: ShardId, latency: Latency, alive: Callable[[], bool]) -> ShardFile:
         """Opens a shard's file, or makes it."""
         if shard not in self.databases:
             self.databases[shard] = new_database()

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
-from learner_worker.operations.forget import Relics
+from learner_worker.operations.forget import SupersededFacts
 from tests.simulation.history import AGENTS, Planned, plan
 from tests.simulation.worker import HORIZON, SECOND, SOURCES, TOPICS, Habits, Process
 from tests.simulation.world import World, shuffled
@@ -42,7 +42,7 @@ class Weather:
         self.first: dict[str, int] = {}
         self.wrong_share = rng.choice((0.0, 0.0, 0.05, 0.3))
         self.actions: list[tuple[Callable[[], None], float]] = self._weighted()
-        self.relics: list[tuple[str, Relics]] = []
+        self.relics: list[tuple[str, SupersededFacts]] = []
         if forgetful:
             self._become_forgetful(random.Random(f"retention {seed}"))
         if forgetting:

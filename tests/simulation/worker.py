@@ -7,20 +7,20 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import Topics
 from learner_worker.domain.retention import Policy
 from learner_worker.errors import StuckError
 from learner_worker.group.assignor import StateKeepingAssignor
 from learner_worker.group.frontier import Frontier
-from learner_worker.group.ownership import Marks
+from learner_worker.group.ownership import BrokerOffsets
 from learner_worker.group.placement import Claim
-from learner_worker.kafka.batching import Writer
+from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.observability import Instruments
-from learner_worker.shard.shard import ShardState, Surroundings
+from learner_worker.shard.shard import Shard, ShardContext
 from learner_worker.shard.standby import StandbyState
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.worker.consumer import Ingest
@@ -107,9 +107,9 @@ class Process:
             idle_seconds=habits.idle_seconds,
         )
         self.producer = Producer(self, broker, latency, habits.batch_limit, habits.refuses)
-        self.writer = Writer(cast("Any", self.producer))
+        self.writer = BatchWriter(cast("Any", self.producer))
         self.assignor = StateKeepingAssignor(self._claim, self._follow, broker.tick)
-        self._held = {Shard(shard): position for shard, position in _held(disk).items()}
+        self._held = {ShardId(shard): position for shard, position in _held(disk).items()}
         admin = cast("Any", Admin(broker, latency))
         self._frontier = Frontier(
             connection=admin,
@@ -119,7 +119,7 @@ class Process:
             partitions=broker.shards,
             now=lambda: Micros(broker.clock.micros),
         )
-        self._around = Surroundings(
+        self._around = ShardContext(
             topics=TOPICS,
             partition_of=partitioner(broker.shards),
             outbox=self.writer,
@@ -131,7 +131,7 @@ class Process:
             others_passed=self._frontier.passed,
             retention=Policy(habits.retention, SECOND, GRACE, lambda: Micros(broker.clock.micros)),
         )
-        self.ingest: Ingest[ShardState] = self.loop.inside(
+        self.ingest: Ingest[Shard] = self.loop.inside(
             lambda: Ingest(
                 connection=admin,
                 consumer=cast("Any", self.consumer),
@@ -141,7 +141,7 @@ class Process:
                 open_shard=self._open_shard,
                 on_ownership=self.own,
                 outage=Outage(),
-                find_twin=_nobody,
+                find_duplicate=_nobody,
                 before_rejoin=_nothing,
                 before_opening=self._settle_standbys,
                 give_way=self._around.pace.give_way,
@@ -216,7 +216,7 @@ class Process:
                 await self.ingest.close()
                 await self.consumer.stop()
 
-    def own(self, shards: Mapping[Shard, ShardState], assigned: frozenset[Shard]) -> None:
+    def own(self, shards: Mapping[ShardId, Shard], assigned: frozenset[ShardId]) -> None:
         """Told of every change of ownership; who answers requests overrides it."""
 
     def more_loops(self) -> Iterable[tuple[str, Coroutine[Any, Any, None]]]:
@@ -242,12 +242,12 @@ class Process:
 
     # --- as the composition root does ---------------------------------------------------------------------
 
-    async def _open_shard(self, number: Shard, marks: Marks) -> ShardState:
+    async def _open_shard(self, number: ShardId, marks: BrokerOffsets) -> Shard:
         await self.standbys.release(number)
         file = await self._open_file(number)
         self.producer.owned.add(number)
         try:
-            return await ShardState.open(number, self._around, file, marks)
+            return await Shard.open(number, self._around, file, marks)
         except BaseException:
             await file.close()
             raise
@@ -255,7 +255,7 @@ class Process:
     async def _settle_standbys(self) -> None:
         await self.standbys.settle()
 
-    async def _open_standby(self, number: Shard) -> StandbyState:
+    async def _open_standby(self, number: ShardId) -> StandbyState:
         file = await self._open_file(number)
         try:
             return await StandbyState.open(file, TOPICS.outcomes)
@@ -263,7 +263,7 @@ class Process:
             await file.close()
             raise
 
-    async def _open_file(self, number: Shard) -> ShardFile:
+    async def _open_file(self, number: ShardId) -> ShardFile:
         await self._latency()
         return self.disk.open(number, self._latency, lambda: self.alive)
 
@@ -282,7 +282,7 @@ class Process:
             standby_replicas=self._habits.standby_replicas,
         )
 
-    def _follow(self, standbys: frozenset[Shard]) -> None:
+    def _follow(self, standbys: frozenset[ShardId]) -> None:
         self.standbys.follow(standbys)
 
     def _follower(self, broker: Broker) -> Follower:

@@ -13,7 +13,7 @@ from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import Micros
 from learner_worker.errors import StuckError
 from learner_worker.kafka.partitioner import partitioner
-from learner_worker.operations.forget import Relics
+from learner_worker.operations.forget import SupersededFacts
 from tests.simulation.broker import Broker, Order
 from tests.simulation.checks import (
     InvariantError,
@@ -161,18 +161,18 @@ class World:
 
     # --- forgetting --------------------------------------------------------------------------------------
 
-    def forget(self, agent_id: str, until: int) -> Relics:
+    def forget(self, agent_id: str, until: int) -> SupersededFacts:
         """Somebody has an agent forgotten; what of the changelog is to be tombstoned then."""
         shard = self.partition_of(agent_id)
         marker = ForgetMarker(AgentId(agent_id), Micros(until))
         self.note(f"forget {agent_id} until {(until - START_US) / SECOND:g} s")
         self._append_outcome(shard, *encode_marker(marker))
         self.forgotten[agent_id] = max(until, self.forgotten.get(agent_id, until))
-        relics = Relics(marker)
+        relics = SupersededFacts(marker)
         relics.take(self.broker.log.partitions[TOPICS.outcomes, shard].live)
         return relics
 
-    def relieve(self, agent_id: str, relics: Relics) -> None:
+    def relieve(self, agent_id: str, relics: SupersededFacts) -> None:
         """The changelog is relieved of what an agent left in it."""
         shard = self.partition_of(agent_id)
         self.note(f"{len(relics.spent)} facts of {agent_id} are tombstoned")

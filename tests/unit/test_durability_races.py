@@ -1,4 +1,4 @@
-"""No failed or cancelled send may ever count: the real Ingest and Writer, on a producer that fails on cue."""
+"""No failed or cancelled send may ever count: real parts on a producer that fails on cue."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.errors import SendError, StateError
-from learner_worker.group.ownership import Marks
+from learner_worker.group.ownership import BrokerOffsets
 from learner_worker.kafka.admin import Committed
-from learner_worker.kafka.batching import Writer
+from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.records import Record
@@ -109,7 +109,7 @@ class CountingShard:
     def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
         raise NotImplementedError
 
-    def still_valid(self, marks: Marks) -> bool:
+    def still_valid(self, marks: BrokerOffsets) -> bool:
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -130,7 +130,7 @@ class Race:
 
     def __init__(self) -> None:
         self.producer = FakeProducer()
-        self.writer = Writer(self.producer)
+        self.writer = BatchWriter(self.producer)
         self.shard = CountingShard()
         self.ingest = Ingest[CountingShard](
             connection=Connection("127.0.0.1:1"),
@@ -141,15 +141,15 @@ class Race:
             open_shard=self._open,
             on_ownership=lambda shards, assigned: None,  # noqa: ARG005
             outage=Outage(),
-            find_twin=_nobody,
+            find_duplicate=_nobody,
             before_rejoin=_nothing,
             before_opening=_nothing,
             give_way=_nothing,
         )
-        self.ingest.ownership.shards[Shard(0)] = self.shard
+        self.ingest.ownership.shards[ShardId(0)] = self.shard
         self.ingest.ownership.assigned = frozenset()
 
-    async def _open(self, number: Shard, marks: Marks) -> CountingShard:
+    async def _open(self, number: ShardId, marks: BrokerOffsets) -> CountingShard:
         raise NotImplementedError
 
     async def send_one_fact(self) -> None:
@@ -254,7 +254,7 @@ async def test_a_full_disk_in_a_revoke_stops_the_worker() -> None:
 async def test_an_end_in_the_middle_of_a_discard_closes_every_file() -> None:
     """A full disk ends the worker while it closes its files: one left open keeps the process alive."""
     race = Race()
-    another = race.ingest.ownership.shards[Shard(1)] = CountingShard()
+    another = race.ingest.ownership.shards[ShardId(1)] = CountingShard()
     race.shard.disk_is_full = True
     with pytest.raises(StateError):
         await race.ingest.checkpoint()

@@ -15,7 +15,7 @@ from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Outcome
 from learner_worker.errors import UpgradeRequiredError
-from learner_worker.shard.changelog import Fold
+from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint
 
@@ -50,8 +50,8 @@ async def file(tmp_path: Path) -> AsyncIterator[ShardFile]:
     await file.close()
 
 
-async def opened(file: ShardFile) -> Fold:
-    return await Fold.open(file, TOPIC, cached_agents=10)
+async def opened(file: ShardFile) -> ChangelogReplay:
+    return await ChangelogReplay.open(file, TOPIC, cached_agents=10)
 
 
 async def test_rows_metrics_and_position_are_written_together(file: ShardFile) -> None:

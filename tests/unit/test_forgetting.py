@@ -26,7 +26,7 @@ from learner_worker.domain.outcomes import Cutoff, Outcome, agents_cutoff
 from learner_worker.domain.retention import Policy, Retention
 from learner_worker.errors import RecordError, UpgradeRequiredError
 from learner_worker.operations.comparison import compare
-from learner_worker.operations.forget import Relics
+from learner_worker.operations.forget import SupersededFacts
 from learner_worker.stages.learn import Learn, MarkerRecord
 from learner_worker.store.shard_file import FORMAT, ShardFile
 from learner_worker.store.snapshot import snapshot_of
@@ -226,7 +226,7 @@ def test_relics_are_facts_of_the_agent_without_a_tombstone() -> None:
     """Superseded ones, too; of a fact that lives in part what is left; no marker, no junk, no others'."""
     older = Fact(T, A, Close(Micros(3), None), None)
     late = Fact(T, A, Close(Micros(50), A), BID)
-    relics = Relics(forget(A, 30))
+    relics = SupersededFacts(forget(A, 30))
     relics.take(log(older, SETTLED, FINISHED, Fact(T, B, CLOSE, BID), forget(A, 30), late))
     relics.take([Read(9, b"junk", key=b"k"), Read(10, b"{}"), *log(encode_fact(FINISHED)[0])])
     assert relics.spent == {

@@ -5,20 +5,20 @@ from collections.abc import Callable, Collection
 from types import SimpleNamespace
 from typing import Any
 
-from learner_worker.contract.fields import AgentId, Shard
+from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.topics import ReplyTopics, Topics
 from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.errors import ClosedFileError, StateError
 from learner_worker.kafka.records import Outgoing, Unreadable
 from learner_worker.observability import Instruments
 from learner_worker.requests.answering import Answering, WhileRestoring
-from learner_worker.requests.consumer import Offsets
+from learner_worker.requests.consumer import InFlightOffsets
 from learner_worker.stages.advise import Advise
 from learner_worker.strategies.classic import classic
 
 TOPICS = Topics().named()
 ANN = AgentId("ann")
-SHARD = Shard(0)
+SHARD = ShardId(0)
 CLOSED = ClosedFileError("closed")
 REQUEST = b'{"request_id": "r", "agent_id": "ann", "description": "parse", "base_bid_sats": 100}'
 
@@ -80,9 +80,9 @@ def answering_with(
 
 def answering_on(
     shard: FakeShard, failures: list[StateError] | None = None
-) -> tuple[Any, FakeReplies, Offsets]:
+) -> tuple[Any, FakeReplies, InFlightOffsets]:
     """A worker that has just read one request about the shard's agent."""
-    replies, offsets = FakeReplies(), Offsets(0)
+    replies, offsets = FakeReplies(), InFlightOffsets(0)
     answering = answering_with(replies, [] if failures is None else failures)
     answering.own({SHARD: shard}, frozenset({SHARD}))
     record = Unreadable(TOPICS.requests, SHARD, 0, int(time.time() * 1000), b"ann", REQUEST)

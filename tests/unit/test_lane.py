@@ -10,11 +10,11 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndTimestamp
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import Topics
 from learner_worker.kafka.outage import Outage
 from learner_worker.requests.answering import Answering
-from learner_worker.requests.consumer import Lane, Offsets
+from learner_worker.requests.consumer import InFlightOffsets, RequestConsumer
 
 PARTITION = TopicPartition(Topics().named().requests, 0)
 OLD_MS = 60_000
@@ -62,9 +62,9 @@ async def test_a_request_that_comes_during_the_take_over_is_read(old: int, commi
     assert await lane._starts([PARTITION]) == {PARTITION: log.fresh}
 
 
-def lane_on(log: object) -> Lane:
+def lane_on(log: object) -> RequestConsumer:
     """A lane that reads one topic."""
-    return Lane(
+    return RequestConsumer(
         consumer=cast("Any", log),
         topic=Topics().named().requests,
         ttl_seconds=10,
@@ -109,8 +109,8 @@ class QuietLog(GrowingLog):
         return self.commits.get(PARTITION)
 
 
-SHARDS = frozenset({Shard(0)})
-NONE = frozenset[Shard]()
+SHARDS = frozenset({ShardId(0)})
+NONE = frozenset[ShardId]()
 
 
 async def test_a_shard_that_is_opened_anew_keeps_its_requests() -> None:
@@ -118,12 +118,12 @@ async def test_a_shard_that_is_opened_anew_keeps_its_requests() -> None:
     lane = lane_on(QuietLog())
     lane.own(SHARDS, SHARDS, 1)
     await lane._take_over()
-    before = lane._offsets[Shard(0)]
+    before = lane._offsets[ShardId(0)]
     lane.own(NONE, SHARDS, 1)
     assert lane._wanted == SHARDS
     lane.own(SHARDS, SHARDS, 1)
     await lane._take_over()
-    assert lane._offsets[Shard(0)] is before
+    assert lane._offsets[ShardId(0)] is before
     assert before.held
 
 
@@ -133,7 +133,7 @@ async def test_a_shard_that_was_away_for_a_moment_is_read_from_where_it_was_comm
     lane = lane_on(log)
     lane.own(SHARDS, SHARDS, 1)
     await lane._take_over()
-    before = lane._offsets[Shard(0)]
+    before = lane._offsets[ShardId(0)]
     first = before.position
     for offset in range(first, first + 3):
         before.begin(offset)
@@ -142,7 +142,7 @@ async def test_a_shard_that_was_away_for_a_moment_is_read_from_where_it_was_comm
     lane.own(SHARDS, SHARDS, 3)
     assert not before.held
     await lane._take_over()
-    after = lane._offsets[Shard(0)]
+    after = lane._offsets[ShardId(0)]
     assert after is not before
     assert log.commits == {PARTITION: first + 1}
     assert after.position <= first + 1
@@ -210,15 +210,15 @@ async def test_a_commit_that_failed_is_told_and_made_again() -> None:
     assert log.commits == {PARTITION: offsets.position}
 
 
-async def _reading_lane() -> tuple[QuietLog, Lane, Offsets]:
+async def _reading_lane() -> tuple[QuietLog, RequestConsumer, InFlightOffsets]:
     log = QuietLog()
     lane = lane_on(log)
     lane.own(SHARDS, SHARDS, 1)
     await lane._take_over()
-    return log, lane, lane._offsets[Shard(0)]
+    return log, lane, lane._offsets[ShardId(0)]
 
 
-def _answered(lane: Lane, offsets: Offsets, count: int) -> None:
+def _answered(lane: RequestConsumer, offsets: InFlightOffsets, count: int) -> None:
     """Some requests more are answered, and a second has passed."""
     for offset in range(offsets.position, offsets.position + count):
         offsets.begin(offset)

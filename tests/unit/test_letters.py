@@ -9,7 +9,7 @@ from learner_worker.contract.topics import HOP_HEADER, TopicName
 from learner_worker.errors import RecordError
 from learner_worker.kafka.light_records import LightRecord
 from learner_worker.kafka.records import TRUNCATED_BYTES, Outgoing, dead_letter
-from learner_worker.operations.dead_letters import Filter, LetterId, letter_of, mark, mark_of
+from learner_worker.operations.dead_letters import DeadLetterId, Filter, letter_of, mark, mark_of
 
 DEAD_LETTERS = TopicName("learner-dead-letters")
 
@@ -27,7 +27,7 @@ def test_a_letter_gives_back_everything_its_original_was() -> None:
         lying(dead_letter(original, DEAD_LETTERS, RecordError("wrong-partition", "moved once")))
     )
     assert letter is not None
-    assert (letter.letter_id, letter.timestamp_ms) == (LetterId(3, 17), 5_000)
+    assert (letter.letter_id, letter.timestamp_ms) == (DeadLetterId(3, 17), 5_000)
     assert (letter.origin, letter.original_ms) == ("learner-rerouted/5/8", 1_234)
     assert (letter.reason, letter.message) == ("wrong-partition", "moved once")
     assert (letter.key, letter.value, letter.headers) == (b"key", b"value", [("trace", b"\x00")])
@@ -66,9 +66,9 @@ def test_a_length_from_outside_hides_no_letter() -> None:
 
 def test_a_mark_names_its_letter_and_lies_on_its_partition() -> None:
     """Written and read back, a mark says which letter and what was done; it is no letter itself."""
-    written = mark(DEAD_LETTERS, LetterId(3, 4), "replayed")
+    written = mark(DEAD_LETTERS, DeadLetterId(3, 4), "replayed")
     assert written.partition == 3
-    assert mark_of(lying(written)) == (LetterId(3, 4), "replayed")
+    assert mark_of(lying(written)) == (DeadLetterId(3, 4), "replayed")
     assert letter_of(lying(written)) is None
 
 
@@ -89,13 +89,13 @@ def test_a_filter_takes_what_matches_in_every_part() -> None:
     letter = letter_of(lying(dead_letter(original, DEAD_LETTERS, RecordError("invalid", "bad"))))
     assert letter is not None
     assert Filter().matches(letter)
-    assert Filter("invalid", "bid-placed", 5_000, 5_001, {LetterId(3, 17)}).matches(letter)
+    assert Filter("invalid", "bid-placed", 5_000, 5_001, {DeadLetterId(3, 17)}).matches(letter)
     for other in (
         Filter(reason="empty"),
         Filter(topic="auction-closed"),
         Filter(since_ms=5_001),
         Filter(until_ms=5_000),
-        Filter(letter_ids={LetterId(3, 18)}),
+        Filter(letter_ids={DeadLetterId(3, 18)}),
     ):
         assert not other.matches(letter)
 
@@ -104,7 +104,7 @@ def test_a_filter_takes_what_matches_in_every_part() -> None:
 def test_a_name_that_is_none_is_refused(text: str) -> None:
     """Only `PARTITION/OFFSET` in plain digits names a letter."""
     with pytest.raises(ValueError, match="PARTITION/OFFSET"):
-        LetterId.parse(text)
+        DeadLetterId.parse(text)
 
 
 def test_what_came_from_outside_is_printed_without_power() -> None:

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from learner_worker.contract.facts import Bid, Close, Fact, Result, decode_fact
-from learner_worker.contract.fields import AgentId, Shard, TaskId
+from learner_worker.contract.fields import AgentId, ShardId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.domain.outcomes import Outcome, join
 from learner_worker.errors import StateError
-from learner_worker.group.ownership import Marks
+from learner_worker.group.ownership import BrokerOffsets
 from learner_worker.kafka.batching import Fallback
 from learner_worker.kafka.records import Headers, Outgoing, Unreadable
 from learner_worker.observability import Instruments
-from learner_worker.shard.shard import ShardState, Surroundings
+from learner_worker.shard.shard import Shard, ShardContext
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
 
@@ -69,9 +69,9 @@ def outcomes(count: int) -> dict[tuple[TaskId, AgentId], Outcome]:
     return {(row.task_id, row.agent_id): row for row in rows}
 
 
-def around(outbox: Sent) -> Surroundings:
+def around(outbox: Sent) -> ShardContext:
     """One shard's surroundings."""
-    return Surroundings(
+    return ShardContext(
         topics=TOPICS,
         partition_of=lambda _: 0,
         outbox=outbox,
@@ -90,12 +90,12 @@ async def test_rows_are_published_again_when_the_changelog_lost_its_end(
 ) -> None:
     """The file has read up to 100; a changelog that ends before gets every row again, and is read anew."""
     rows = outcomes(700)
-    file = await ShardFile.open(shard_path(tmp_path, Shard(0)), IDENTITY)
+    file = await ShardFile.open(shard_path(tmp_path, ShardId(0)), IDENTITY)
     positions = dict.fromkeys(TOPICS.subscribed, 0) | {TOPICS.outcomes: 100}
     await file.write(Checkpoint(positions, outcomes=rows))
     outbox = Sent()
     ends = dict.fromkeys(TOPICS.subscribed, (0, 0)) | {TOPICS.outcomes: (0, end)}
-    shard = await ShardState.open(Shard(0), around(outbox), file, Marks({}, ends))
+    shard = await Shard.open(ShardId(0), around(outbox), file, BrokerOffsets({}, ends))
     folded: dict[tuple[TaskId, AgentId], Outcome] = {}
     for fact in outbox.facts:
         key = (fact.task_id, fact.agent_id)
@@ -107,7 +107,7 @@ async def test_rows_are_published_again_when_the_changelog_lost_its_end(
 
 async def test_a_file_with_damaged_pages_is_set_aside_and_the_next_start_is_fresh(tmp_path: Path) -> None:
     """Pages overwritten behind an intact header: the read fails once, and the restart begins anew."""
-    path = shard_path(tmp_path, Shard(0))
+    path = shard_path(tmp_path, ShardId(0))
     file = await ShardFile.open(path, IDENTITY)
     await file.write(Checkpoint({TopicName("bid-placed"): 7}, outcomes=outcomes(2_000)))
     await file.close()
@@ -131,11 +131,11 @@ async def _open_and_read(path: Path) -> None:
 
 async def test_a_closed_shard_leaves_memory_without_the_collector(tmp_path: Path) -> None:
     """Its agents and auctions go with it: the collector looks at what is old once an hour."""
-    file = await ShardFile.open(shard_path(tmp_path, Shard(0)), IDENTITY)
-    marks = Marks({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
+    file = await ShardFile.open(shard_path(tmp_path, ShardId(0)), IDENTITY)
+    marks = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
     gc.disable()
     try:
-        shard = await ShardState.open(Shard(0), around(Sent()), file, marks)
+        shard = await Shard.open(ShardId(0), around(Sent()), file, marks)
         await shard.process(TOPICS.outcomes, [Unreadable(TOPICS.outcomes, 0, 0, value=b"junk")])
         await shard.close()
         left = weakref.ref(shard)

@@ -5,7 +5,7 @@ from typing import Any
 from aiokafka.errors import KafkaConnectionError
 from structlog.testing import capture_logs
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import Topics
 from learner_worker.kafka.outage import Outage
 from learner_worker.observability import Instruments
@@ -50,7 +50,7 @@ async def test_an_absence_that_standbys_noticed_ends_when_there_are_none_to_foll
         outage=outage,
         left=Instruments().standby_records,
     )
-    standbys.follow(frozenset({Shard(0)}))
+    standbys.follow(frozenset({ShardId(0)}))
     assert await standbys._one_turn() > 0
     assert outage.failing == {"standbys"}
     standbys.follow(frozenset())
@@ -62,5 +62,5 @@ def _unreachable() -> Any:
     raise KafkaConnectionError
 
 
-async def _never(number: Shard) -> Any:
+async def _never(number: ShardId) -> Any:
     raise AssertionError(number)

@@ -4,31 +4,31 @@ import asyncio
 import itertools
 
 from learner_worker.shard import pacing as pacing_module
-from learner_worker.shard.pacing import Pace
+from learner_worker.shard.pacing import Pacing
 
 
 async def test_events_give_more_turns_while_agents_ask() -> None:
     """Whoever is ready meanwhile has one turn a chunk, ten while there are questions."""
     turns = itertools.count()
-    pacing = Pace()
+    pacing = Pacing()
     others = asyncio.create_task(_take(turns))
-    await pacing.breathe(1)
+    await pacing.after_chunk(1)
     quiet = next(turns)
     pacing.asked()
-    await pacing.breathe(1)
+    await pacing.after_chunk(1)
     others.cancel()
     assert (quiet, next(turns)) == (1, 1 + 1 + pacing_module._TURNS)
 
 
 async def test_questions_are_collected_while_events_are_worked_off() -> None:
     """A few new events are none: nothing waits."""
-    pacing, loop = Pace(), asyncio.get_running_loop()
+    pacing, loop = Pacing(), asyncio.get_running_loop()
     began = loop.time()
     await pacing.collect()
-    await pacing.breathe(pacing_module.CHUNK - 1)
+    await pacing.after_chunk(pacing_module.CHUNK - 1)
     await pacing.collect()
     assert loop.time() - began < pacing_module._COLLECT_SECONDS
-    await pacing.breathe(pacing_module.CHUNK)
+    await pacing.after_chunk(pacing_module.CHUNK)
     began = loop.time()
     await pacing.collect()
     assert loop.time() - began >= pacing_module._COLLECT_SECONDS * 0.9

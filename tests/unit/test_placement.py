@@ -8,13 +8,13 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import Topics
 from learner_worker.group.assignor import StateKeepingAssignor, claim_of
 from learner_worker.group.placement import LAST_TERM, Claim, Placement, next_term, place
 from tests.simulation.broker import Counts
 
-SHARDS = [Shard(number) for number in range(12)]
+SHARDS = [ShardId(number) for number in range(12)]
 
 
 def claim(
@@ -29,8 +29,8 @@ def claim(
     return Claim(
         "p",
         term=term,
-        owned=[Shard(n) for n in owned],
-        held={Shard(n): at for n, at in holds.items()},
+        owned=[ShardId(n) for n in owned],
+        held={ShardId(n): at for n, at in holds.items()},
         standby_replicas=standbys,
     )
 
@@ -131,7 +131,7 @@ def test_there_are_no_more_standbys_than_other_members() -> None:
 
 
 @st.composite
-def groups(draw: st.DrawFn) -> tuple[list[Shard], dict[str, Claim]]:
+def groups(draw: st.DrawFn) -> tuple[list[ShardId], dict[str, Claim]]:
     """Any claims: overlapping, of any term, on shards that do not exist."""
     count = draw(st.integers(1, 20))
     members = draw(st.integers(1, 7))
@@ -145,11 +145,11 @@ def groups(draw: st.DrawFn) -> tuple[list[Shard], dict[str, Claim]]:
         )
         for number in range(members)
     }
-    return [Shard(number) for number in range(count)], claims
+    return [ShardId(number) for number in range(count)], claims
 
 
 @given(groups())
-def test_any_claims_are_dealt_whole_and_balanced(group: tuple[list[Shard], dict[str, Claim]]) -> None:
+def test_any_claims_are_dealt_whole_and_balanced(group: tuple[list[ShardId], dict[str, Claim]]) -> None:
     """Every shard has one owner, the counts differ by one at most, and standbys never meet their owner."""
     shards, claims = group
     placements = place(shards, claims)
@@ -166,7 +166,7 @@ def test_any_claims_are_dealt_whole_and_balanced(group: tuple[list[Shard], dict[
 
 @given(groups(), st.randoms(use_true_random=False))
 def test_the_order_of_members_does_not_matter(
-    group: tuple[list[Shard], dict[str, Claim]], rng: Random
+    group: tuple[list[ShardId], dict[str, Claim]], rng: Random
 ) -> None:
     """Whoever leads deals the same."""
     shards, claims = group
@@ -180,7 +180,7 @@ def test_growing_and_shrinking_moves_the_minimum(
     count: int, before: int, after: int, lose_first: bool
 ) -> None:
     """From n to m members: only what balance demands changes hands."""
-    shards = [Shard(number) for number in range(count)]
+    shards = [ShardId(number) for number in range(count)]
     first = place(shards, {f"m{number}": claim() for number in range(before)})
     left = list(first)[-after:] if lose_first else list(first)[:after]
     claims = {key: claim(tuple(first[key].owned)) for key in left}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from learner_worker.contract.topics import TopicName, Topics
-from learner_worker.group.ownership import Marks
+from learner_worker.group.ownership import BrokerOffsets
 from learner_worker.kafka.admin import Committed
 from learner_worker.shard.resume import resume_positions
 
@@ -16,8 +16,8 @@ SOURCES = (BIDS, CLOSES, RESULTS, REROUTED)
 FILED: dict[str, int] = {BIDS: 50, CLOSES: 40, RESULTS: 30, REROUTED: 20, OUTCOMES: 60, METRICS: 10}
 
 
-def marks(committed: Mapping[str, tuple[int, str]], **ends: tuple[int, int]) -> Marks:
-    return Marks(
+def marks(committed: Mapping[str, tuple[int, str]], **ends: tuple[int, int]) -> BrokerOffsets:
+    return BrokerOffsets(
         {TopicName(topic): Committed(*found) for topic, found in committed.items()},
         {topic: ends.get(topic.replace("-", "_"), (0, 100)) for topic in TOPICS.subscribed},
     )

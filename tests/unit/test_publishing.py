@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from learner_worker.contract.fields import AgentId, Shard
+from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
-from learner_worker.group.ownership import Marks
-from learner_worker.shard.shard import _PUBLISHED_EVERY, ShardState
+from learner_worker.group.ownership import BrokerOffsets
+from learner_worker.shard.shard import _PUBLISHED_EVERY, Shard
 from learner_worker.store.shard_file import ShardFile, shard_path
 from tests.unit.test_lost_ends import IDENTITY, TOPICS, Sent, around
 
 NOW = Micros(1_767_225_600_000_000)
 
 
-async def checkpoint(shard: ShardState) -> None:
+async def checkpoint(shard: Shard) -> None:
     """One agent has changed, and a checkpoint follows."""
     shard.learn.unpublished.add(AgentId("a"))
     cut = shard.cut()
@@ -30,9 +30,9 @@ async def test_with_a_backlog_an_agent_is_not_written_with_every_checkpoint(
 ) -> None:
     """Before it and after it with every one."""
     outbox = Sent()
-    file = await ShardFile.open(shard_path(tmp_path, Shard(0)), IDENTITY)
-    marks = Marks({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
-    shard = await ShardState.open(Shard(0), around(outbox), file, marks)
+    file = await ShardFile.open(shard_path(tmp_path, ShardId(0)), IDENTITY)
+    marks = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
+    shard = await Shard.open(ShardId(0), around(outbox), file, marks)
     for topic in TOPICS.subscribed:
         shard.reached(topic, NOW)
     for _ in range(3):

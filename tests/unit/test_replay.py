@@ -7,14 +7,14 @@ import pytest
 
 from learner_worker.contract.topics import HOP_HEADER, Topics
 from learner_worker.kafka.partitioner import partitioner
-from learner_worker.operations.dead_letters import Letter, LetterId
+from learner_worker.operations.dead_letters import DeadLetter, DeadLetterId
 from learner_worker.operations.replay import Replay
 
 NAMES = Topics(prefix="p-").named()
 BID = b'{"task_id":"task-1","agent_id":"a","bid_sats":5,"description":"x"}'
 RESULT = b'{"task_id":"task-1","agent_id":"a","succeeded":true}'
-LETTER = Letter(
-    LetterId(1, 2),
+LETTER = DeadLetter(
+    DeadLetterId(1, 2),
     9_000,
     topic=NAMES.bid_placed,
     partition=3,

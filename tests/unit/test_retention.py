@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from learner_worker.contract.facts import Bid, Close, Fact, Result, decode_fact, encode_fact
-from learner_worker.contract.fields import AgentId, Shard, TaskId
+from learner_worker.contract.fields import AgentId, ShardId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, facts_of, living, living_fact
 from learner_worker.domain.retention import Policy, Retention, noted, read_note
-from learner_worker.group.ownership import Marks
-from learner_worker.shard.shard import ShardState
+from learner_worker.group.ownership import BrokerOffsets
+from learner_worker.shard.shard import Shard
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
 from tests.simulation.log import Entry
@@ -105,10 +105,10 @@ async def test_no_sweep_while_loaded_facts_are_still_to_be_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A result meets the row it was loaded for, or what a sweep left of it: the metrics stay the rows'."""
-    file = await ShardFile.open(shard_path(tmp_path, Shard(0)), IDENTITY)
+    file = await ShardFile.open(shard_path(tmp_path, ShardId(0)), IDENTITY)
     outbox = Sent()
-    marks = Marks({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
-    shard = await ShardState.open(Shard(0), around(outbox), file, marks)
+    marks = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
+    shard = await Shard.open(ShardId(0), around(outbox), file, marks)
     await shard.process(TOPICS.outcomes, [_entry(0, Fact(T, A, CLOSE, BID))])
     await _checkpoint(shard)
     shard.retention.cutoff = at(11)
@@ -142,7 +142,7 @@ async def test_no_sweep_while_loaded_facts_are_still_to_be_joined(
     await shard.close()
 
 
-async def _checkpoint(shard: ShardState) -> None:
+async def _checkpoint(shard: Shard) -> None:
     cut = shard.cut()
     await cut.publish()
     await cut.write()
@@ -157,7 +157,7 @@ def _entry(offset: int, fact: Fact) -> Entry:
 
 async def test_a_page_of_rows_is_swept_and_counted(tmp_path: Path) -> None:
     """Rows go from the file, their facts by tombstones, and the counter says how many outcomes it were."""
-    file = await ShardFile.open(shard_path(tmp_path, Shard(0)), IDENTITY)
+    file = await ShardFile.open(shard_path(tmp_path, ShardId(0)), IDENTITY)
     rows = {
         (TaskId(f"t{number}"), A): Outcome(
             TaskId(f"t{number}"), A, Close(Micros(number)), Bid(Micros(number), 1, "")
@@ -167,8 +167,8 @@ async def test_a_page_of_rows_is_swept_and_counted(tmp_path: Path) -> None:
     await file.write(Checkpoint(dict.fromkeys(TOPICS.subscribed, 0), outcomes=rows, cutoff=at(605)))
     outbox = Sent()
     surroundings = around(outbox)
-    marks = Marks({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
-    shard = await ShardState.open(Shard(0), surroundings, file, marks)
+    marks = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
+    shard = await Shard.open(ShardId(0), surroundings, file, marks)
     for _ in range(4):
         await _checkpoint(shard)
     left = [row async for page in file.all_outcomes() for row in page]

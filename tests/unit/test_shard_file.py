@@ -18,7 +18,7 @@ import pytest
 
 from learner_worker import store
 from learner_worker.contract.facts import Bid, Close, Result
-from learner_worker.contract.fields import MAX_SATS, AgentId, Shard, TaskId
+from learner_worker.contract.fields import MAX_SATS, AgentId, ShardId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import AgentRow
@@ -51,7 +51,7 @@ NEXT = Checkpoint({TopicName("bid-placed"): 8}, {T: None}, {(T, A): Outcome(T, A
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return shard_path(tmp_path, Shard(3))
+    return shard_path(tmp_path, ShardId(3))
 
 
 async def write(path: Path, *checkpoints: Checkpoint) -> None:
@@ -250,7 +250,7 @@ async def test_a_file_of_the_first_format_is_migrated_in_place(path: Path) -> No
 
 def test_a_shards_file_is_named_by_its_number(tmp_path: Path) -> None:
     """Five digits, so that a listing is in order."""
-    assert tmp_path / "shard-00003.sqlite3" == shard_path(tmp_path, Shard(3))
+    assert tmp_path / "shard-00003.sqlite3" == shard_path(tmp_path, ShardId(3))
 
 
 async def test_a_checkpoint_comes_back_after_a_restart(path: Path) -> None:

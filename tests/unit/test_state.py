@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from learner_worker.cli import cli
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError, StateError, UnreadableFileError
 from learner_worker.operations.comparison import side_by_side
@@ -33,7 +33,7 @@ def state(*arguments: str) -> Result:
 @pytest.fixture
 async def path(tmp_path: Path) -> Path:
     """A shard's file with a bit of everything, closed."""
-    path = shard_path(tmp_path, Shard(3))
+    path = shard_path(tmp_path, ShardId(3))
     await write(path, WHOLE)
     return path
 
@@ -103,7 +103,7 @@ def test_a_damaged_file_is_shown_as_such_with_what_to_do(path: Path, content: by
 def test_a_file_cut_in_two_is_shown_as_damaged(path: Path) -> None:
     """Half of a file's pages are gone: `damaged`, and the other shards are shown."""
     whole = path.read_bytes()
-    shard_path(path.parent, Shard(4)).write_bytes(whole)
+    shard_path(path.parent, ShardId(4)).write_bytes(whole)
     path.write_bytes(whole[: len(whole) // 2])
     found = overview(path.parent).shards
     assert [(shard.shard, shard.problem) for shard in found] == [(3, "damaged"), (4, None)]
@@ -125,7 +125,7 @@ def test_a_position_that_is_no_number_is_damage(path: Path) -> None:
 
 def test_a_folder_in_a_files_place_is_unreadable(path: Path) -> None:
     """What cannot be opened at all says nothing of its content, and the other shards are shown."""
-    shard_path(path.parent, Shard(4)).mkdir()
+    shard_path(path.parent, ShardId(4)).mkdir()
     found = overview(path.parent).shards
     assert [(shard.shard, shard.problem) for shard in found] == [(3, None), (4, "unreadable")]
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from learner_worker.contract.fields import Shard
-from learner_worker.errors import StateError, TwinError
+from learner_worker.contract.fields import ShardId
+from learner_worker.errors import DuplicateInstanceError, StateError
 from tests.unit.test_twins import Replica
 
 
@@ -51,7 +51,7 @@ async def test_a_replaced_replica_without_shards_stays_out_too() -> None:
     await replica.consumer.polled.wait()
     staying_out = asyncio.create_task(replica.ingest.on_partitions_revoked(set()))
     async with asyncio.timeout(5):
-        with pytest.raises(TwinError):
+        with pytest.raises(DuplicateInstanceError):
             await reading
     staying_out.cancel()
 
@@ -66,7 +66,7 @@ async def test_a_standby_that_cannot_be_closed_ends_the_worker() -> None:
     replica.ingest._before_opening = no_room
     reading = asyncio.create_task(replica.ingest.read(asyncio.Event()))
     await replica.consumer.polled.wait()
-    replica.ingest.ownership.assigned = frozenset({Shard(0)})
+    replica.ingest.ownership.assigned = frozenset({ShardId(0)})
     replica.ingest._prepare_soon()
     async with asyncio.timeout(5):
         with pytest.raises(StateError, match="the disk is full"):

@@ -9,14 +9,14 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import Topics
-from learner_worker.errors import TwinError
-from learner_worker.group.ownership import Marks
-from learner_worker.kafka.batching import Writer
+from learner_worker.errors import DuplicateInstanceError
+from learner_worker.group.ownership import BrokerOffsets
+from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.outage import Outage
-from learner_worker.shard.shard import ShardState
+from learner_worker.shard.shard import Shard
 from learner_worker.worker.consumer import Ingest
 
 OWNED = {TopicPartition("bid-placed", 0)}
@@ -54,16 +54,16 @@ class Replica:
     def __init__(self) -> None:
         self.consumer = RebalancingConsumer()
         self.asked = 0
-        self.ingest = Ingest[ShardState](
+        self.ingest = Ingest[Shard](
             connection=Connection("127.0.0.1:1"),
             consumer=cast("Any", self.consumer),
-            writer=Writer(cast("Any", None)),
+            writer=BatchWriter(cast("Any", None)),
             topics=Topics().named(),
             group_id="g",
             open_shard=self._open,
             on_ownership=lambda shards, assigned: None,  # noqa: ARG005
             outage=Outage(),
-            find_twin=self._find_twin,
+            find_duplicate=self._find_twin,
             before_rejoin=_nothing,
             before_opening=_nothing,
             give_way=_nothing,
@@ -73,7 +73,7 @@ class Replica:
         self.asked += 1
         return "another worker has this name"
 
-    async def _open(self, number: Shard, marks: Marks) -> ShardState:
+    async def _open(self, number: ShardId, marks: BrokerOffsets) -> Shard:
         raise NotImplementedError
 
 
@@ -84,12 +84,12 @@ async def _nothing() -> None:
 async def test_a_replaced_replica_ends_although_its_poll_never_returns() -> None:
     """A poll waits for the rebalance that the replaced replica stays out of: the worker ends nevertheless."""
     replica = Replica()
-    replica.ingest.ownership.assigned = frozenset({Shard(0)})
+    replica.ingest.ownership.assigned = frozenset({ShardId(0)})
     reading = asyncio.create_task(replica.ingest.read(asyncio.Event()))
     await replica.consumer.polled.wait()
     staying_out = asyncio.create_task(replica.ingest.on_partitions_revoked(OWNED))
     async with asyncio.timeout(5):
-        with pytest.raises(TwinError, match="another worker has this name"):
+        with pytest.raises(DuplicateInstanceError, match="another worker has this name"):
             await reading
     assert not staying_out.done()
     staying_out.cancel()

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.errors import StateError
 from learner_worker.kafka.records import Unreadable
 from learner_worker.requests.answering import WhileRestoring
-from learner_worker.requests.consumer import Offsets
+from learner_worker.requests.consumer import InFlightOffsets
 from tests.unit.test_handover_of_requests import (
     REQUEST,
     SHARD,
@@ -26,19 +26,19 @@ LAST_MOMENT_MS = 250
 RETRY_AFTER_MS = 1_000
 
 
-class Lane:
+class RequestConsumer:
     """Requests to one shard, which is being restored, and what is replied to them."""
 
     def __init__(self, while_restoring: WhileRestoring) -> None:
         self.shard = FakeShard(restored=False)
         self.failures: list[StateError] = []
-        self.offsets = Offsets(0)
+        self.offsets = InFlightOffsets(0)
         self._replies = FakeReplies()
         self._answering = answering_with(self._replies, self.failures, while_restoring)
         self.own({SHARD: self.shard})
         self._asked = 0
 
-    def own(self, opened: dict[Shard, FakeShard]) -> None:
+    def own(self, opened: dict[ShardId, FakeShard]) -> None:
         """The shard is this replica's, opened or not."""
         self._answering.own(opened, frozenset({SHARD}))
 
@@ -75,7 +75,7 @@ def is_refusal(reply: dict[str, Any]) -> bool:
 
 async def test_wait_holds_a_request_and_answers_it_after_the_restore() -> None:
     """Nothing is said and nothing committed before; then one answer, and it is not stale."""
-    lane = Lane("wait")
+    lane = RequestConsumer("wait")
     assert await lane.ask() == []
     assert await lane.replies() == []
     assert lane.offsets.safe == 0
@@ -88,7 +88,7 @@ async def test_wait_holds_a_request_and_answers_it_after_the_restore() -> None:
 
 async def test_wait_refuses_a_request_in_its_last_moment(clock: list[int]) -> None:
     """A quarter of a second before its deadline, while the agent still listens, and only then; once."""
-    lane = Lane("wait")
+    lane = RequestConsumer("wait")
     assert await lane.ask() == []
     clock[0] = NOW_MS + TTL_MS - LAST_MOMENT_MS
     assert await lane.replies() == []
@@ -102,7 +102,7 @@ async def test_wait_refuses_a_request_in_its_last_moment(clock: list[int]) -> No
 
 async def test_refuse_says_so_at_once_and_answers_after_the_restore() -> None:
     """Refused with the time to ask again; the one who asks again after the restore is answered."""
-    lane = Lane("refuse")
+    lane = RequestConsumer("refuse")
     (reply,) = await lane.ask()
     assert is_refusal(reply), reply
     assert lane.offsets.safe == 1
@@ -113,7 +113,7 @@ async def test_refuse_says_so_at_once_and_answers_after_the_restore() -> None:
 
 async def test_stale_answers_at_once_and_marks_it_until_the_restore_is_over() -> None:
     """Answered and marked stale; the next one, after the restore, is not."""
-    lane = Lane("stale")
+    lane = RequestConsumer("stale")
     (reply,) = await lane.ask()
     assert (reply["suggested_bid_sats"], reply["stale"]) == (100, True)
     assert lane.offsets.safe == 1
@@ -127,7 +127,7 @@ async def test_a_shard_that_is_not_opened_yet_has_nothing_to_answer_from(
     while_restoring: WhileRestoring,
 ) -> None:
     """Refused, also where stale answers are allowed: there is no file to take one from."""
-    lane = Lane(while_restoring)
+    lane = RequestConsumer(while_restoring)
     lane.own({})
     (reply,) = await lane.ask()
     assert is_refusal(reply), reply
@@ -135,7 +135,7 @@ async def test_a_shard_that_is_not_opened_yet_has_nothing_to_answer_from(
 
 async def test_wait_holds_a_request_to_a_shard_that_is_not_opened_yet() -> None:
     """Held while there is no file, still held while it is restored, answered afterwards."""
-    lane = Lane("wait")
+    lane = RequestConsumer("wait")
     lane.own({})
     assert await lane.ask() == []
     lane.own({SHARD: lane.shard})

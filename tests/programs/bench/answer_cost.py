@@ -10,7 +10,7 @@ from pathlib import Path
 
 from learner_worker.contract.decode import read_request
 from learner_worker.contract.encode import encode_reply
-from learner_worker.contract.fields import AgentId, Shard
+from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.headers import reply_address, reply_headers
 from learner_worker.contract.topics import TopicName
 from learner_worker.stages.advise import Advise
@@ -101,8 +101,8 @@ def _beside_a_scan(asked: _Asked) -> str:
 
 
 async def _file(stage: Stage, outcomes: int) -> ShardFile:
-    path = shard_path(stage.new_folder("cost"), Shard(0))
-    identity = shard_identity(cluster_id="none", topic_prefix="", partitions=1, shard=Shard(0))
+    path = shard_path(stage.new_folder("cost"), ShardId(0))
+    identity = shard_identity(cluster_id="none", topic_prefix="", partitions=1, shard=ShardId(0))
     file = await ShardFile.open(path, identity)
     rows = {}
     for outcome in outcomes_of_one(_AGENT, outcomes):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from learner_worker.contract.facts import Bid, Close, Result
-from learner_worker.contract.fields import AgentId, Shard, TaskId
+from learner_worker.contract.fields import AgentId, ShardId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.agents import AgentRow
 from learner_worker.domain.keywords import Tally
@@ -31,12 +31,12 @@ async def write_state(stage: Stage, setting: Setting, state_dir: Path, *, outcom
     partition_of = partitioner(PARTITIONS)
     files = [
         await ShardFile.open(
-            shard_path(state_dir, Shard(number)),
+            shard_path(state_dir, ShardId(number)),
             shard_identity(
                 cluster_id=cluster_id,
                 topic_prefix=setting.topics.prefix,
                 partitions=PARTITIONS,
-                shard=Shard(number),
+                shard=ShardId(number),
             ),
         )
         for number in range(PARTITIONS)

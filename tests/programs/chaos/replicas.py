@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from learner_worker.contract.fields import Shard
+from learner_worker.contract.fields import ShardId
 from learner_worker.store.shard_file import shard_path
 from tests.support.workers import WorkerProcess, running_worker, until
 
@@ -61,7 +61,7 @@ class Replica:
 
     def file_of(self, shard: int) -> Path:
         """Where its file of a shard lies, or would lie."""
-        return shard_path(self.state_dir, Shard(shard))
+        return shard_path(self.state_dir, ShardId(shard))
 
     def lose_disk(self) -> None:
         """Deletes everything it keeps."""
