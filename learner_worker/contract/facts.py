@@ -2,7 +2,7 @@
 
 A fact is immutable and says what is known of one agent in one task: a close, the bid that counts under it,
 a result. Its key names the version of every part it carries, so equal keys have equal content and
-compaction never deletes information.
+compaction never deletes information: rule 1 (docs/protocol.md).
 
 A marker says until when an agent is forgotten: parts of its facts that are not later count for nothing. Of
 an agent's markers the latest stands. It never expires, and its key names its content, too: an earlier

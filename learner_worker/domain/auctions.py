@@ -1,8 +1,8 @@
 """An auction: joins a task's bids and closes, in whatever order they come, into facts.
 
-What it remembers is the protocol's fourth rule: the best close; every agent that a counted bid or any
+What it remembers is rule 4 (docs/protocol.md): the best close; every agent that a counted bid or any
 close named; and bids: before a close all of them, after it those above its cutoff, because a corrected
-close may still admit them.
+close may still admit them. Whom it tells of a close is rule 5 (docs/protocol.md).
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """How facts about an agent in a task are joined: part by part, the greatest stands, absent is least.
 
 The join is commutative, associative and idempotent, so neither order, nor duplication, nor redelivery of
-facts matters.
+facts matters: rule 2 (docs/protocol.md).
 
 Retention takes parts away by their own time: a part before the cutoff is as if it had never been published.
 Each part's greatest is its latest, so taking away before a join or after it is the same, and so are one

@@ -1,4 +1,4 @@
-"""Where a shard reads on from: the protocol's eighth rule, as a function of its file and Kafka's marks."""
+"""Where a shard reads on from: rule 8 (docs/protocol.md) as a function of its file and Kafka's marks."""
 
 import re
 from collections.abc import Mapping

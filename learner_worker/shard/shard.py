@@ -157,7 +157,7 @@ class Shard:
     async def open(
         cls, number: ShardId, around: ShardContext, file: ShardFile, marks: BrokerOffsets
     ) -> "Shard":
-        """Resumes where the file and Kafka's group say: the protocol's eighth rule."""
+        """Resumes where the file and Kafka's group say, by rule 8 (docs/protocol.md)."""
         filed = await file.load_positions()
         positions, rewound = resume_positions(filed, marks, around.topics)
         if rewound:

@@ -13,7 +13,7 @@ _CACHED_AGENTS = 10_000
 class StandbyState:
     """Rows and the changelog's position, nothing else: the sources stay with the owner.
 
-    Whoever opens the file to own the shard resumes the sources by the protocol's eighth rule, as after a
+    Whoever opens the file to own the shard resumes the sources by rule 8 (docs/protocol.md), as after a
     lost disk, but finds the changelog nearly read.
     """
 

@@ -107,12 +107,15 @@ class Settle:
 
     @staticmethod
     def result(event: Finished, place: Place) -> list[Fact]:
-        """A result is forwarded at once: learn keeps it until a close makes the agent the winner."""
+        """A result is forwarded at once, by rule 3 (docs/protocol.md); learn keeps it until it counts."""
         finished_at = place.micros if event.finished_at is None else event.finished_at
         return [Fact(event.task_id, event.agent_id, result=Result(finished_at, event.succeeded))]
 
     def forget(self, watermark: Micros) -> Forgotten:
-        """Forgets the tasks whose first event is more than the horizon before the watermark."""
+        """Forgets tasks whose first event is more than the horizon before the watermark.
+
+        That is rule 6 (docs/protocol.md).
+        """
         tasks = never_closed = 0
         while self._by_age and self._by_age[0][0] + self._horizon < watermark and tasks < _FORGOTTEN_AT_ONCE:
             _, task_id = heapq.heappop(self._by_age)
@@ -124,7 +127,10 @@ class Settle:
         return Forgotten(tasks, never_closed)
 
     def rewind_offset(self, topic: str, position: int) -> int:
-        """The smallest offset of a remembered task's events in a topic; the position if there is none."""
+        """The smallest offset of a remembered task's events in a topic; the position if there is none.
+
+        That is rule 7 (docs/protocol.md).
+        """
         queue = self._by_offset.get(topic)
         while queue:
             offset, task_id = queue[0]

@@ -1,4 +1,4 @@
-"""Where a shard resumes: the protocol's eighth rule, case by case."""
+"""Where a shard resumes: rule 8 (docs/protocol.md), case by case."""
 
 from collections.abc import Mapping
 
