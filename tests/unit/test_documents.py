@@ -50,3 +50,18 @@ def test_every_loop_of_a_worker_is_in_the_table_of_loops() -> None:
     """By the name of its task."""
     named = re.findall(r'loops\.create_task\(.*name="([^"]+)"\)', (PACKAGE / "worker/worker.py").read_text())
     assert first_cells("docs/architecture.md", "| loop | does | where |") == set(named)
+
+
+def test_the_glossary_is_short_sorted_and_complete() -> None:
+    """At most 60 terms, each once, with one sentence and the word that Kafka, Streams or Flink has for it."""
+    _, _, rest = (
+        (ROOT / "docs/glossary.md").read_text().partition("| term | meaning | elsewhere |\n|---|---|---|\n")
+    )
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in rest.splitlines()]
+    terms = [row[0] for row in rows]
+
+    assert 0 < len(terms) <= 60
+    assert terms == sorted(set(terms))
+    for term, meaning, elsewhere in rows:
+        assert re.fullmatch(r"[A-Z].*\.", meaning), term
+        assert elsewhere == "-" or re.match(r"(?:K|KS|F): \S", elsewhere), term
