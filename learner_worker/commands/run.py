@@ -5,8 +5,7 @@ from typing import Any
 import click
 
 from learner_worker.commands.options import given, settings_flags
-from learner_worker.kafka.closed_connections import take_closed_for_broken
-from learner_worker.kafka.light_records import use_light_records
+from learner_worker.kafka.patches import take_closed_for_broken, use_light_records
 from learner_worker.observability import configure_logging
 from learner_worker.settings import Settings
 from learner_worker.worker import event_loop

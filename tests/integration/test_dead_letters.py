@@ -13,8 +13,8 @@ from learner_worker.brokers import Broker
 from learner_worker.contract.topics import HOP_HEADER, TopicName, TopicNames, Topics
 from learner_worker.errors import RecordError
 from learner_worker.kafka.connection import Connection
-from learner_worker.kafka.light_records import LightRecord
 from learner_worker.kafka.partitioner import partitioner
+from learner_worker.kafka.patches import LightRecord
 from learner_worker.kafka.records import Outgoing, dead_letter
 from learner_worker.operations.dead_letters import Filter, letter_box
 from learner_worker.operations.replay import Replay

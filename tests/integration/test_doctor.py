@@ -22,7 +22,7 @@ from learner_worker.doctor.case import Case
 from learner_worker.doctor.examination import Check
 from learner_worker.doctor.findings import Finding, ok
 from learner_worker.errors import RecordError
-from learner_worker.kafka.light_records import LightRecord
+from learner_worker.kafka.patches import LightRecord
 from learner_worker.kafka.records import dead_letter
 from learner_worker.settings import load_settings
 from tests.acceptance.test_refusals import learner_worker

@@ -14,8 +14,8 @@ from learner_worker.brokers import Broker
 from learner_worker.client import LearnerClient
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import RecordError
-from learner_worker.kafka.light_records import LightRecord
 from learner_worker.kafka.partitioner import partitioner
+from learner_worker.kafka.patches import LightRecord
 from learner_worker.kafka.records import dead_letter
 from tests.acceptance.test_refusals import Ended, learner_worker
 from tests.integration.test_dead_letters import send

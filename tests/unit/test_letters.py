@@ -7,7 +7,7 @@ import pytest
 from learner_worker.commands.printing import escaped, moment_ms, shown_time
 from learner_worker.contract.topics import HOP_HEADER, TopicName
 from learner_worker.errors import RecordError
-from learner_worker.kafka.light_records import LightRecord
+from learner_worker.kafka.patches import LightRecord
 from learner_worker.kafka.records import TRUNCATED_BYTES, Outgoing, dead_letter
 from learner_worker.operations.dead_letters import DeadLetterId, Filter, letter_of, mark, mark_of
 

@@ -1,0 +1,101 @@
+"""What is replaced in aiokafka: two methods, each only where it is built as this module expects.
+
+- A record is made as a light struct instead of a dataclass of eleven fields.
+- A request on a connection that has just closed raises KafkaConnectionError, also on uvloop.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.errors import KafkaConnectionError
+
+from learner_worker.kafka.records import Headers
+
+
+class LightRecord(msgspec.Struct, gc=False):
+    """What the learner reads of a consumer's record; the garbage collector never visits it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+def use_light_records() -> bool:
+    """From now on every consumer of this process returns light records; deserializers are ignored.
+
+    Returns:
+        False if this aiokafka is built differently: it keeps making its own records, which serve as well.
+    """
+    return _replace_method(
+        PartitionRecords, "_consumer_record", ["self", "tp", "record"], lambda _: _light_record
+    )
+
+
+def take_closed_for_broken() -> bool:
+    """From now on a request on a closed connection raises KafkaConnectionError, in every client.
+
+    uvloop raises RuntimeError for a write to a transport that has just closed, where asyncio's own loop is
+    silent. aiokafka does not take that for a broken connection: it ends the client's metadata task, and the
+    client makes no further progress. A broker that is starting accepts a connection and drops it.
+
+    Returns:
+        False if this aiokafka is built differently: it is left as it is.
+    """
+    return _replace_method(
+        AIOKafkaConnection, "send", ["self", "request", "expect_response"], _translating_closed
+    )
+
+
+def _light_record(_: PartitionRecords, tp: Any, record: Any) -> LightRecord:
+    headers = record.headers
+    return LightRecord(
+        tp.topic,
+        tp.partition,
+        record.offset,
+        record.timestamp,
+        record.key,
+        record.value,
+        tuple(headers) if headers else (),
+    )
+
+
+def _translating_closed(send: Any) -> Any:
+    @functools.wraps(send)
+    def translating(connection: AIOKafkaConnection, *arguments: Any, **named: Any) -> Any:
+        try:
+            return send(connection, *arguments, **named)
+        except RuntimeError as error:
+            connection.close(reason=CloseReason.CONNECTION_BROKEN)
+            raise KafkaConnectionError(f"the connection is closed: {error}") from error
+
+    return translating
+
+
+def _replace_method(
+    owner: type,
+    name: str,
+    parameters: Sequence[str],
+    make: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> bool:
+    """Replaces a method by what is made of it, for this process.
+
+    Args:
+        parameters: the names that its parameters must have, `self` included.
+
+    Returns:
+        False if the method is missing or has other parameters: then it is left as it is.
+    """
+    method = getattr(owner, name, None)
+    if method is None or list(inspect.signature(method).parameters) != list(parameters):
+        return False
+    setattr(owner, name, make(method))
+    return True
