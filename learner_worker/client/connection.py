@@ -29,7 +29,7 @@ log = logging.getLogger("learner_worker.client")
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class ClientConnection:
     """How to reach Kafka: `options` go to aiokafka as they are, over the client's own settings."""
 
     bootstrap_servers: str

@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 from learner_worker.client.advice import BidAdvice
-from learner_worker.client.connection import KAFKA_FAILURES, Connection, log
+from learner_worker.client.connection import KAFKA_FAILURES, ClientConnection, log
 from learner_worker.client.line import UNAVAILABLE, StandingLine
 from learner_worker.client.messages import Include, suggest_bid_request
 from learner_worker.client.replies import OwnPartition, PendingReplies, ReplyPartition, read_reply
@@ -69,7 +69,7 @@ class LearnerClient:
         self._topics = topics.named()
         self._timeout_seconds = timeout_seconds
         self._pending = PendingReplies()
-        connection = Connection(bootstrap_servers, client_id, dict(kafka_options or {}))
+        connection = ClientConnection(bootstrap_servers, client_id, dict(kafka_options or {}))
         self._line = StandingLine(connection, self._topics, OwnPartition(reply_partition), self._pending)
 
     async def __aenter__(self) -> Self:

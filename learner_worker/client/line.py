@@ -3,7 +3,7 @@
 import asyncio
 from typing import Final
 
-from learner_worker.client.connection import KAFKA_FAILURES, RETRY_SECONDS, Connection, log
+from learner_worker.client.connection import KAFKA_FAILURES, RETRY_SECONDS, ClientConnection, log
 from learner_worker.client.replies import OwnPartition, PendingReplies, Session, open_line
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError
@@ -19,7 +19,7 @@ class StandingLine:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: ClientConnection,
         topics: TopicNames,
         partition: OwnPartition,
         pending: PendingReplies,

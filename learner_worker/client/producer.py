@@ -6,7 +6,7 @@ from typing import Any
 from learner_worker.client.connection import (
     KAFKA_FAILURES,
     RETRY_SECONDS,
-    Connection,
+    ClientConnection,
     is_dead,
     log,
     stop_producer,
@@ -19,7 +19,7 @@ _SETTINGS: dict[str, Any] = {"acks": "all", "enable_idempotence": True, "linger_
 class StandingProducer:
     """Starts a producer when one is needed, and the next one when that is stuck, until it is closed."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._open = False
         self._starting = asyncio.Lock()

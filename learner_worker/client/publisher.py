@@ -6,7 +6,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from learner_worker.client.connection import KAFKA_FAILURES, Connection, log
+from learner_worker.client.connection import KAFKA_FAILURES, ClientConnection, log
 from learner_worker.client.messages import event, wire_time
 from learner_worker.client.producer import StandingProducer
 from learner_worker.contract.codec import encode_message
@@ -54,7 +54,7 @@ class EventPublisher:
         kafka_options: Mapping[str, Any] | None = None,
         client_id: str = "learner-events",
     ) -> None:
-        self._connection = Connection(bootstrap_servers, client_id, dict(kafka_options or {}))
+        self._connection = ClientConnection(bootstrap_servers, client_id, dict(kafka_options or {}))
         self._topics = topics.named()
         self._timeout_seconds = timeout_seconds
         self._producer = StandingProducer(self._connection)

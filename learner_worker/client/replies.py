@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from aiokafka import TopicPartition
 from pydantic import ValidationError
 
-from learner_worker.client.connection import CONNECT_SECONDS, Connection, stop_consumer, stop_producer
+from learner_worker.client.connection import CONNECT_SECONDS, ClientConnection, stop_consumer, stop_producer
 from learner_worker.contract.headers import CORRELATION_ID, ERROR_HEADER, header
 from learner_worker.contract.suggestions import INTERNAL, SuggestBidError, SuggestBidReply
 from learner_worker.contract.topics import TopicNames
@@ -82,7 +82,7 @@ class Session:
 
 @asynccontextmanager
 async def open_line(
-    connection: Connection, topics: TopicNames, own_partition: OwnPartition
+    connection: ClientConnection, topics: TopicNames, own_partition: OwnPartition
 ) -> AsyncIterator[Session]:
     """Open a line, in this order, so that the reply to the very first ask is read.
 

@@ -28,7 +28,7 @@ from learner_worker.operations.dead_letters import (
     Filter,
     letter_box,
 )
-from learner_worker.operations.replay import Replay, Verdict, mark_all
+from learner_worker.operations.replay import Replay, ReplayResult, mark_all
 from learner_worker.settings import Settings
 
 _OPEN = "open"
@@ -207,13 +207,13 @@ async def _replay(settings: Settings, wanted: Filter, *, dry_run: bool) -> int:
             return await _report(replay.run(letters, producer), "replayed")
 
 
-async def _report(verdicts: AsyncIterator[Verdict], done: str) -> int:
+async def _report(results: AsyncIterator[ReplayResult], done: str) -> int:
     """Prints what becomes of each letter; the exit code."""
     counts: Counter[str] = Counter()
-    async for verdict in verdicts:
-        click.echo(_verdict_line(verdict, done))
-        counts["done" if verdict.sent else "stays"] += 1
-        counts["late"] += verdict.late
+    async for result in results:
+        click.echo(_result_line(result, done))
+        counts["done" if result.sent else "stays"] += 1
+        counts["late"] += result.late
     click.echo(f"{_counted(counts['done'])} {done}, {counts['stays']} stay")
     if counts["late"]:
         click.echo(
@@ -257,11 +257,11 @@ def _absent(letter_ids: Sequence[DeadLetterId]) -> str:
 # --- what is printed ------------------------------------------------------------------------------------
 
 
-def _verdict_line(verdict: Verdict, done: str) -> str:
-    name = f"{verdict.letter_id}  {escaped(verdict.origin)}"
-    if verdict.sent is None:
-        return f"{name}  stays a dead letter: {escaped(verdict.why)}"
-    return f"{name}  {done} to {verdict.sent.topic}/{verdict.sent.partition}"
+def _result_line(result: ReplayResult, done: str) -> str:
+    name = f"{result.letter_id}  {escaped(result.origin)}"
+    if result.sent is None:
+        return f"{name}  stays a dead letter: {escaped(result.why)}"
+    return f"{name}  {done} to {result.sent.topic}/{result.sent.partition}"
 
 
 def _line(letter: DeadLetter, inventory: DeadLetterIndex) -> str:

@@ -13,7 +13,7 @@ from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_
 from learner_worker.contract.fields import ShardId
 from learner_worker.observability import configure_logging
 from learner_worker.operations.changelog import open_changelog
-from learner_worker.operations.comparison import Difference
+from learner_worker.operations.comparison import ValueDifference
 from learner_worker.operations.overview import Contents, FileSize, FolderOverview, ShardOverview, overview
 from learner_worker.operations.rebuild import Rebuilt, rebuild
 from learner_worker.operations.verification import ShardVerdict, verify
@@ -178,7 +178,7 @@ def _verdict_lines(verdict: ShardVerdict) -> Iterator[str]:
         yield f"  and {more:,} more"
 
 
-def _difference_line(difference: Difference) -> str:
+def _difference_line(difference: ValueDifference) -> str:
     task = "" if difference.task is None else f"task {difference.task!r}, "
     return (
         f"  {task}agent {difference.agent!r}: {difference.field} is {_value(difference.file)} in the file, "

@@ -25,7 +25,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Auction:
+class DemoAuction:
     """A task up for bids. `arrival` is the order of the bids: among equal ones the first wins."""
 
     task_id: TaskId
@@ -43,7 +43,7 @@ class Award:
     succeeded: bool
 
 
-def draw_auction(seed: int, number: int) -> Auction:
+def draw_auction(seed: int, number: int) -> DemoAuction:
     """The auction with this number, from 1; it depends on nothing but the seed and the number."""
     chance = random.Random(f"learner-worker demo {seed} {number}")
     verb, thing = _draw_words(chance)
@@ -51,7 +51,7 @@ def draw_auction(seed: int, number: int) -> Auction:
     entries = tuple(entry for joins, entry in draws if joins)
     arrival = [agent for entry in entries for agent in (entry.persona.asking, entry.persona.static)]
     chance.shuffle(arrival)
-    return Auction(
+    return DemoAuction(
         task_id=TaskId(f"task-{number:04d}"),
         description=f"{verb} the {thing} {chance.choice(OCCASIONS)}",
         entries=entries,
@@ -77,7 +77,7 @@ def _draw_entry(chance: random.Random, persona: Persona, verb: str, thing: str) 
     return persona.known_words(verb, thing) > 0 or whim < persona.curiosity, entry
 
 
-def award(auction: Auction, bids_sats: Mapping[AgentId, int]) -> Award:
+def award(auction: DemoAuction, bids_sats: Mapping[AgentId, int]) -> Award:
     """The lowest bid wins; among equal ones the first to come in."""
     winner = min(auction.arrival, key=bids_sats.__getitem__)
     entry = next(entry for entry in auction.entries if winner in {entry.persona.asking, entry.persona.static})

@@ -14,7 +14,7 @@ CATCH_UP_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 0.1
 
 
-class Counts(NamedTuple):
+class AgentCounts(NamedTuple):
     """What is known of an agent, by the events or by the learner."""
 
     total_bids: int
@@ -23,12 +23,12 @@ class Counts(NamedTuple):
     tasks_failed: int
 
 
-def counted_by_hand(history: Sequence[Event]) -> dict[AgentId, Counts]:
+def counted_by_hand(history: Sequence[Event]) -> dict[AgentId, AgentCounts]:
     """What the learner should come to know of every agent that bid."""
     auctions = finished_auctions(history)
     own = {agent_id: figures(auctions, agent_id.__eq__) for agent_id in bids_by_agent(history)}
     return {
-        agent_id: Counts(
+        agent_id: AgentCounts(
             bids, own[agent_id].auctions_won, own[agent_id].tasks_completed, own[agent_id].tasks_failed
         )
         for agent_id, bids in bids_by_agent(history).items()
@@ -38,7 +38,7 @@ def counted_by_hand(history: Sequence[Event]) -> dict[AgentId, Counts]:
 async def disagreements(learner: Learner, history: Sequence[Event]) -> list[str]:
     """A sentence for every agent whose metrics do not come to agree with the history in time."""
     expected = counted_by_hand(history)
-    wrong: dict[AgentId, Counts | None] = dict.fromkeys(expected)
+    wrong: dict[AgentId, AgentCounts | None] = dict.fromkeys(expected)
     try:
         async with asyncio.timeout(CATCH_UP_SECONDS):
             while wrong := await _differing(learner, expected, wrong):  # noqa: ASYNC110 (another process)
@@ -52,16 +52,18 @@ async def disagreements(learner: Learner, history: Sequence[Event]) -> list[str]
 
 
 async def _differing(
-    learner: Learner, expected: dict[AgentId, Counts], asked: dict[AgentId, Counts | None]
-) -> dict[AgentId, Counts | None]:
+    learner: Learner, expected: dict[AgentId, AgentCounts], asked: dict[AgentId, AgentCounts | None]
+) -> dict[AgentId, AgentCounts | None]:
     answers = {agent_id: await _counts(learner, agent_id) for agent_id in asked}
     return {agent_id: counts for agent_id, counts in answers.items() if counts != expected[agent_id]}
 
 
-async def _counts(learner: Learner, agent_id: AgentId) -> Counts | None:
+async def _counts(learner: Learner, agent_id: AgentId) -> AgentCounts | None:
     reply = (await learner.suggest_bid_or_base(agent_id, description="", base_bid_sats=0)).reply
     return None if reply is None else _of(reply.metrics)
 
 
-def _of(metrics: AgentMetrics) -> Counts:
-    return Counts(metrics.total_bids, metrics.auctions_won, metrics.tasks_completed, metrics.tasks_failed)
+def _of(metrics: AgentMetrics) -> AgentCounts:
+    return AgentCounts(
+        metrics.total_bids, metrics.auctions_won, metrics.tasks_completed, metrics.tasks_failed
+    )

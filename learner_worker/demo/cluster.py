@@ -20,7 +20,7 @@ _OURS = ("bootstrap_servers", "client_id")
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class DemoCluster:
     """Where the workers and the swarm meet. `folder` holds the workers' state and logs."""
 
     broker: Broker

@@ -62,7 +62,7 @@ NOTHING: Final = Figures(0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class FigureDifference:
     """One figure of both groups, and how far apart chance alone would bring them."""
 
     name: str
@@ -128,7 +128,7 @@ def figures(auctions: Iterable[FinishedAuction], belongs: Callable[[AgentId], bo
     )
 
 
-def compare(auctions: Sequence[FinishedAuction], asks: Callable[[AgentId], bool]) -> list[Difference]:
+def compare(auctions: Sequence[FinishedAuction], asks: Callable[[AgentId], bool]) -> list[FigureDifference]:
     """The six figures of the asking group against those of the static one."""
     asking = figures(auctions, asks)
     static = figures(auctions, lambda agent_id: not asks(agent_id))
@@ -138,16 +138,17 @@ def compare(auctions: Sequence[FinishedAuction], asks: Callable[[AgentId], bool]
     paid = [float(auction.paid_sats) for auction in auctions]
     counts = (asking.auctions_won, static.auctions_won)
     return [
-        Difference("auctions won", "", True, *counts, _sum_by_chance(won)),
-        Difference("tasks completed", "", True, asking.tasks_completed, static.tasks_completed,
-                   _sum_by_chance(completed)),
-        Difference("tasks failed", "", False, asking.tasks_failed, static.tasks_failed,
-                   _sum_by_chance(failed)),
-        Difference("success rate", "%", True, 100 * asking.success_rate, 100 * static.success_rate,
-                   100 * _mean_by_chance(completed, *counts)),
-        Difference("sats earned", "", True, asking.sats_earned, static.sats_earned, _sum_by_chance(paid)),
-        Difference("sats per win", "", True, asking.sats_per_win, static.sats_per_win,
-                   _mean_by_chance(paid, *counts)),
+        FigureDifference("auctions won", "", True, *counts, _sum_by_chance(won)),
+        FigureDifference("tasks completed", "", True, asking.tasks_completed, static.tasks_completed,
+                         _sum_by_chance(completed)),
+        FigureDifference("tasks failed", "", False, asking.tasks_failed, static.tasks_failed,
+                         _sum_by_chance(failed)),
+        FigureDifference("success rate", "%", True, 100 * asking.success_rate, 100 * static.success_rate,
+                         100 * _mean_by_chance(completed, *counts)),
+        FigureDifference("sats earned", "", True, asking.sats_earned, static.sats_earned,
+                         _sum_by_chance(paid)),
+        FigureDifference("sats per win", "", True, asking.sats_per_win, static.sats_per_win,
+                         _mean_by_chance(paid, *counts)),
     ]  # fmt: skip
 
 

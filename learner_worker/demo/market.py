@@ -9,7 +9,7 @@ from learner_worker.client import BidAdvice
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.suggestions import SuggestBidReply
-from learner_worker.demo.auctions import Auction, Award, Entry, award
+from learner_worker.demo.auctions import Award, DemoAuction, Entry, award
 from learner_worker.errors import LearnerError
 
 PATIENCE: Final = 10
@@ -61,7 +61,7 @@ class Market:
         self.unanswered: list[str] = []
         self._silence = 0
 
-    async def play(self, auction: Auction) -> Award:
+    async def play(self, auction: DemoAuction) -> Award:
         """One auction from the first question to the delivery.
 
         Raises `SilentLearnerError` once too many questions in a row went unanswered.
@@ -78,7 +78,7 @@ class Market:
         await self._finish(auction.task_id, won)
         return won
 
-    async def _bids_sats(self, auction: Auction) -> dict[AgentId, int]:
+    async def _bids_sats(self, auction: DemoAuction) -> dict[AgentId, int]:
         """Every static twin bids its base bid; every asking one asks first, all of them at once."""
         async with asyncio.TaskGroup() as asking:
             advised = {
@@ -107,7 +107,7 @@ class Market:
             self.advice[entry.persona.asking] = advice.reply
         return advice.bid_sats
 
-    async def _place(self, auction: Auction, agent_id: AgentId, bid_sats: int) -> None:
+    async def _place(self, auction: DemoAuction, agent_id: AgentId, bid_sats: int) -> None:
         task_id, description = auction.task_id, auction.description
         await self._publisher.bid_placed(task_id, agent_id, bid_sats=bid_sats, description=description)
         self.history.append(

@@ -13,7 +13,7 @@ from typing import Final
 
 import aiohttp
 
-from learner_worker.demo.cluster import Cluster
+from learner_worker.demo.cluster import DemoCluster
 from learner_worker.errors import LearnerError
 
 REPLICAS: Final = 2
@@ -28,7 +28,7 @@ class ProcessError(LearnerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Replica:
+class ReplicaProcess:
     """A running `learner-worker run`."""
 
     number: int
@@ -65,7 +65,7 @@ def _entry(line: str) -> dict[str, object]:
     return entry if isinstance(entry, dict) else {}
 
 
-async def create_topics(cluster: Cluster) -> None:
+async def create_topics(cluster: DemoCluster) -> None:
     """Run `topics create`. Raises `ProcessError` with what it said when it fails."""
     process = await _spawn(
         cluster, "topics", "create", "--partitions", str(cluster.partitions), output=asyncio.subprocess.PIPE
@@ -79,12 +79,12 @@ async def create_topics(cluster: Cluster) -> None:
 
 
 @asynccontextmanager
-async def running_replicas(cluster: Cluster) -> AsyncIterator[Sequence[Replica]]:
+async def running_replicas(cluster: DemoCluster) -> AsyncIterator[Sequence[ReplicaProcess]]:
     """Replicas that are ready to answer; on the way out they get SIGTERM and are waited for.
 
     Raises `ProcessError` when one does not get ready, or at the end when one does not exit with 0.
     """
-    replicas: list[Replica] = []
+    replicas: list[ReplicaProcess] = []
     try:
         for number in range(1, REPLICAS + 1):
             replicas.append(await _start(cluster, number))  # noqa: PERF401 (a started one must be stopped)
@@ -104,17 +104,17 @@ def _ending(exit_code: int | None) -> str:
     return f"exit code {exit_code}"
 
 
-async def _start(cluster: Cluster, number: int) -> Replica:
+async def _start(cluster: DemoCluster, number: int) -> ReplicaProcess:
     log_file = cluster.folder / f"worker-{number}.log"
     state_dir = cluster.folder / "state" / str(number)
     options = ["--state-dir", str(state_dir), "--group-id", cluster.group_id, "--http-port", "0"]
     options += ["--group-instance-id", f"worker-{number}"]
     with log_file.open("wb") as log:
         process = await _spawn(cluster, "run", *options, "--log-format", "json", output=log.fileno())
-    return Replica(number, process, log_file)
+    return ReplicaProcess(number, process, log_file)
 
 
-async def _spawn(cluster: Cluster, *arguments: str, output: int) -> asyncio.subprocess.Process:
+async def _spawn(cluster: DemoCluster, *arguments: str, output: int) -> asyncio.subprocess.Process:
     """Start a command in a process group of its own: the terminal's Ctrl-C reaches only the demo."""
     where = ["--bootstrap-servers", cluster.broker.bootstrap_servers, "--topic-prefix", cluster.prefix]
     return await asyncio.create_subprocess_exec(
@@ -128,7 +128,7 @@ async def _spawn(cluster: Cluster, *arguments: str, output: int) -> asyncio.subp
     )
 
 
-async def _wait_until_ready(replicas: Sequence[Replica]) -> None:
+async def _wait_until_ready(replicas: Sequence[ReplicaProcess]) -> None:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
         for replica in replicas:
             try:
@@ -138,13 +138,13 @@ async def _wait_until_ready(replicas: Sequence[Replica]) -> None:
                 raise replica.error(f"was not ready within {READY_SECONDS:.0f} s") from error
 
 
-async def _until_ready(replica: Replica, session: aiohttp.ClientSession) -> None:
+async def _until_ready(replica: ReplicaProcess, session: aiohttp.ClientSession) -> None:
     while not await _is_ready(replica, session):
         replica.check_alive()
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def _is_ready(replica: Replica, session: aiohttp.ClientSession) -> bool:
+async def _is_ready(replica: ReplicaProcess, session: aiohttp.ClientSession) -> bool:
     url = replica.url()
     if url is None:
         return False

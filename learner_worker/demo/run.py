@@ -16,13 +16,13 @@ from rich.console import Console
 
 from learner_worker.brokers import BrokerKind, first_available
 from learner_worker.client import EventPublisher, LearnerClient
-from learner_worker.demo.auctions import Auction, Award, draw_auction
+from learner_worker.demo.auctions import Award, DemoAuction, draw_auction
 from learner_worker.demo.audit import disagreements
-from learner_worker.demo.cluster import Cluster, started_broker
+from learner_worker.demo.cluster import DemoCluster, started_broker
 from learner_worker.demo.comparison import FinishedAuction, figures, finished_auctions
 from learner_worker.demo.market import Market
 from learner_worker.demo.personas import PERSONAS, Persona
-from learner_worker.demo.processes import Replica, create_topics, running_replicas
+from learner_worker.demo.processes import ReplicaProcess, create_topics, running_replicas
 from learner_worker.demo.story import Story
 from learner_worker.demo.view import Scene, Standing, opened_view
 from learner_worker.errors import LearnerError
@@ -95,7 +95,7 @@ async def _run(options: DemoOptions, story: Story) -> None:
     with _temporary_folder(options.keep) as folder:
         async with started_broker(kind, options.bootstrap_servers, folder / "broker", story.tell) as broker:
             prefix = f"demo-{secrets.token_hex(3)}-"
-            cluster = Cluster(broker, prefix, options.partitions, folder)
+            cluster = DemoCluster(broker, prefix, options.partitions, folder)
             try:
                 await _learn_and_bid(options, cluster, story)
             finally:
@@ -123,7 +123,7 @@ def _temporary_folder(keep: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _learn_and_bid(options: DemoOptions, cluster: Cluster, story: Story) -> None:
+async def _learn_and_bid(options: DemoOptions, cluster: DemoCluster, story: Story) -> None:
     await create_topics(cluster)
     story.tell("starting two workers, each a process of its own")
     async with running_replicas(cluster) as replicas:
@@ -137,18 +137,18 @@ async def _learn_and_bid(options: DemoOptions, cluster: Cluster, story: Story) -
         story.comparison(market.history)
 
 
-def _learner(cluster: Cluster) -> LearnerClient:
+def _learner(cluster: DemoCluster) -> LearnerClient:
     servers, options = cluster.broker.bootstrap_servers, cluster.kafka_options
     return LearnerClient(servers, topics=cluster.topics, kafka_options=options)
 
 
-def _publisher(cluster: Cluster) -> EventPublisher:
+def _publisher(cluster: DemoCluster) -> EventPublisher:
     servers, options = cluster.broker.bootstrap_servers, cluster.kafka_options
     return EventPublisher(servers, topics=cluster.topics, kafka_options=options)
 
 
 async def _hold_auctions(
-    options: DemoOptions, market: Market, replicas: Sequence[Replica], story: Story
+    options: DemoOptions, market: Market, replicas: Sequence[ReplicaProcess], story: Story
 ) -> None:
     with opened_view(story.console, options.auctions) as view:
         for number in range(1, options.auctions + 1):
@@ -161,7 +161,7 @@ async def _hold_auctions(
             await asyncio.sleep(begun + ROUND_SECONDS - time.monotonic())
 
 
-def _scene(number: int, total: int, auction: Auction, won: Award, market: Market) -> Scene:
+def _scene(number: int, total: int, auction: DemoAuction, won: Award, market: Market) -> Scene:
     auctions = finished_auctions(market.history)
     standings = [_standing(persona, auctions, market) for persona in PERSONAS]
     return Scene(number, total, auction, won, standings)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from learner_worker.contract.events import Event
-from learner_worker.demo.cluster import Cluster
+from learner_worker.demo.cluster import DemoCluster
 from learner_worker.demo.comparison import compare, finished_auctions
 from learner_worker.demo.market import Market
 from learner_worker.demo.personas import PERSONAS, asks
-from learner_worker.demo.processes import Replica
+from learner_worker.demo.processes import ReplicaProcess
 from learner_worker.demo.verdict import verdict
 from learner_worker.demo.view import comparison_table
 from learner_worker.errors import LearnerError
@@ -36,7 +36,9 @@ class Story:
         """What went wrong."""
         self._print(f"The demo failed. {error}", style="red")
 
-    def opening(self, seed: int, auctions: int, cluster: Cluster, replicas: Sequence[Replica]) -> None:
+    def opening(
+        self, seed: int, auctions: int, cluster: DemoCluster, replicas: Sequence[ReplicaProcess]
+    ) -> None:
         """Who plays, on what."""
         self._print(
             f"{len(replicas)} workers share {cluster.partitions} shards on {cluster.broker.description}; "
@@ -85,7 +87,7 @@ class Story:
         )
         self._print()
 
-    def nothing_left(self, cluster: Cluster, *, keep: bool) -> None:
+    def nothing_left(self, cluster: DemoCluster, *, keep: bool) -> None:
         """How it ended, and how to go on."""
         folder = f"kept in {cluster.folder}" if keep else "removed"
         self._print(

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Final
 
-from learner_worker.demo.comparison import Difference
+from learner_worker.demo.comparison import FigureDifference
 
 TOLD: Final = ("auctions won", "success rate", "sats earned", "sats per win")
 """The figures the sentences speak of; completed and failed tasks follow from them."""
 
 
-def verdict(differences: Sequence[Difference]) -> tuple[str, str]:
+def verdict(differences: Sequence[FigureDifference]) -> tuple[str, str]:
     """Two sentences on the figures, the unflattering ones included."""
     told = [difference for difference in differences if difference.name in TOLD]
     better = [difference for difference in told if difference.helped]
@@ -17,24 +17,24 @@ def verdict(differences: Sequence[Difference]) -> tuple[str, str]:
     return _gain(better), _loss(rest)
 
 
-def _gain(better: Sequence[Difference]) -> str:
+def _gain(better: Sequence[FigureDifference]) -> str:
     if not better:
         return "Asking the learner improved none of the figures."
     return f"Agents that asked the learner did better in {_listed(better)}."
 
 
-def _loss(rest: Sequence[Difference]) -> str:
+def _loss(rest: Sequence[FigureDifference]) -> str:
     if not rest:
         return "They were worse in none of the figures."
     return f"Learning did not help in {_listed(rest)}."
 
 
-def _listed(differences: Sequence[Difference]) -> str:
+def _listed(differences: Sequence[FigureDifference]) -> str:
     phrases = [_phrase(difference) for difference in differences]
     return " and ".join([", ".join(phrases[:-1]), phrases[-1]] if phrases[1:] else phrases)
 
 
-def _phrase(difference: Difference) -> str:
+def _phrase(difference: FigureDifference) -> str:
     asking, static = figure(difference.asking, difference.unit), figure(difference.static, difference.unit)
     doubt = "" if difference.beyond_chance or not difference.difference else ", which may be chance"
     return f"{difference.name} ({asking} against {static}{doubt})"

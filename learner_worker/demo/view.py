@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from learner_worker.contract.suggestions import Adjustment, SuggestBidReply
-from learner_worker.demo.auctions import Auction, Award
-from learner_worker.demo.comparison import NOTHING, Difference, Figures
+from learner_worker.demo.auctions import Award, DemoAuction
+from learner_worker.demo.comparison import NOTHING, FigureDifference, Figures
 from learner_worker.demo.personas import Persona, asks
 from learner_worker.demo.verdict import figure
 
@@ -39,7 +39,7 @@ class Scene:
 
     number: int
     total: int
-    auction: Auction
+    auction: DemoAuction
     award: Award
     standings: Sequence[Standing]
 
@@ -189,7 +189,9 @@ def _words(advice: SuggestBidReply | None) -> Text:
 
 
 def comparison_table(
-    whole: Sequence[Difference], first_half: Sequence[Difference], second_half: Sequence[Difference]
+    whole: Sequence[FigureDifference],
+    first_half: Sequence[FigureDifference],
+    second_half: Sequence[FigureDifference],
 ) -> Table:
     """The figures of both groups, over the whole run and in its halves."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
@@ -209,11 +211,11 @@ def comparison_table(
     return table
 
 
-def _chance(line: Difference) -> str:
+def _chance(line: FigureDifference) -> str:
     return "-" if line.by_chance == float("inf") else f"±{figure(line.by_chance, '')}"
 
 
-def _difference_style(line: Difference) -> str:
+def _difference_style(line: FigureDifference) -> str:
     if not line.difference or not line.beyond_chance:
         return ""
     return "green" if line.helped else "red"

@@ -41,7 +41,7 @@ _NO_TALLY = (0, 0)
 _encode = msgspec.json.Encoder().encode
 
 
-class Difference(msgspec.Struct, frozen=True):
+class ValueDifference(msgspec.Struct, frozen=True):
     """One value that is not what the changelog says.
 
     Attributes:
@@ -56,7 +56,7 @@ class Difference(msgspec.Struct, frozen=True):
     changelog: object
 
 
-class Comparison:
+class FileComparison:
     """What was compared, and what differs.
 
     Attributes:
@@ -66,7 +66,7 @@ class Comparison:
     """
 
     def __init__(self) -> None:
-        self.differences: list[Difference] = []
+        self.differences: list[ValueDifference] = []
         self.count = 0
         self.rows = 0
         self.outcomes = 0
@@ -111,7 +111,7 @@ class Comparison:
         self.count += 1
         if len(self.differences) < LISTED:
             task_id = None if task is None else str(task)
-            self.differences.append(Difference(task_id, str(agent), field, in_file, in_changelog))
+            self.differences.append(ValueDifference(task_id, str(agent), field, in_file, in_changelog))
 
 
 class _Agent(msgspec.Struct, frozen=True):
@@ -124,7 +124,7 @@ class _Agent(msgspec.Struct, frozen=True):
 
 def compare(
     file: Snapshot, fold: Snapshot, *, forgotten_later: Mapping[AgentId, Micros] | None = None
-) -> Comparison:
+) -> FileComparison:
     """Compares a file with a fold up to the same position.
 
     Where outcomes expire, what has expired may be in either and is left out. The file's metrics, which count
@@ -134,7 +134,7 @@ def compare(
         forgotten_later: until when agents are forgotten by markers after that position: the file may still
             hold what has left the changelog because of them, and it is left out, too.
     """
-    comparison, cutoff, later = Comparison(), file.cutoff(), forgotten_later or {}
+    comparison, cutoff, later = FileComparison(), file.cutoff(), forgotten_later or {}
     ours, theirs = _living(file, cutoff, later), _living(fold, cutoff, later)
     for pair in side_by_side(ours, theirs, _row_key):
         comparison.row(*pair)

@@ -79,7 +79,7 @@ class _Published(msgspec.Struct):
     outcome_offset: int
 
 
-class Metrics:
+class PublishedMetrics:
     """An agent's record in the metrics topic, as far as it was read."""
 
     def __init__(self, reader: PartitionReader, partition: TopicPartition, agent_id: str) -> None:
@@ -129,7 +129,7 @@ class Forgetting:
         self._marker = marker
         self._changelog = TopicPartition(topics.outcomes, shard)
         self._reader = reader
-        self.metrics = Metrics(reader, TopicPartition(topics.metrics, shard), marker.agent_id)
+        self.metrics = PublishedMetrics(reader, TopicPartition(topics.metrics, shard), marker.agent_id)
         self.offset: int | None = None
 
     async def relics(self) -> SupersededFacts:

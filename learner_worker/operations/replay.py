@@ -28,7 +28,7 @@ _AT_ONCE_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ReplayResult:
     """What became of a letter.
 
     Attributes:
@@ -59,32 +59,32 @@ class Replay:
         self._partition_of = partition_of
         self._late_before_ms = late_before_ms
 
-    def judge(self, letter: DeadLetter) -> Verdict:
+    def judge(self, letter: DeadLetter) -> ReplayResult:
         """What would become of a letter. Sends nothing."""
         try:
             record, late = self._returned(letter)
         except RecordError as error:
-            return Verdict(letter.letter_id, letter.origin, None, str(error))
-        return Verdict(letter.letter_id, letter.origin, record, late=late)
+            return ReplayResult(letter.letter_id, letter.origin, None, str(error))
+        return ReplayResult(letter.letter_id, letter.origin, record, late=late)
 
     async def run(
         self, letters: AsyncIterator[DeadLetter], producer: AIOKafkaProducer
-    ) -> AsyncIterator[Verdict]:
+    ) -> AsyncIterator[ReplayResult]:
         """Sends letters back and marks them; yields what became of each, in their order.
 
         Raises:
             BrokerError: Kafka did not take something; what was yielded before is done.
         """
         async for chunk in _chunks(letters):
-            verdicts = await self._send(chunk, producer)
-            sent = [verdict.letter_id for verdict in verdicts if verdict.sent is not None]
+            results = await self._send(chunk, producer)
+            sent = [result.letter_id for result in results if result.sent is not None]
             await mark_all(producer, self._topics, sent, "replayed")
-            for verdict in verdicts:
-                yield verdict
+            for result in results:
+                yield result
 
-    async def _send(self, letters: Sequence[DeadLetter], producer: AIOKafkaProducer) -> list[Verdict]:
-        verdicts = [self.judge(letter) for letter in letters]
-        return list(await asyncio.gather(*(_send_one(verdict, producer) for verdict in verdicts)))
+    async def _send(self, letters: Sequence[DeadLetter], producer: AIOKafkaProducer) -> list[ReplayResult]:
+        results = [self.judge(letter) for letter in letters]
+        return list(await asyncio.gather(*(_send_one(result, producer) for result in results)))
 
     def _returned(self, letter: DeadLetter) -> tuple[Outgoing, bool]:
         """The record that brings the letter's event back, and whether it is late.
@@ -141,19 +141,19 @@ async def mark_all(
         ) from error
 
 
-async def _send_one(verdict: Verdict, producer: AIOKafkaProducer) -> Verdict:
-    if verdict.sent is None:
-        return verdict
+async def _send_one(result: ReplayResult, producer: AIOKafkaProducer) -> ReplayResult:
+    if result.sent is None:
+        return result
     try:
-        await send_single(producer, verdict.sent)
+        await send_single(producer, result.sent)
     except MessageSizeTooLargeError:
-        why = f"Kafka refuses it for its size: raise max.message.bytes of {verdict.sent.topic}"
-        return Verdict(verdict.letter_id, verdict.origin, None, why)
+        why = f"Kafka refuses it for its size: raise max.message.bytes of {result.sent.topic}"
+        return ReplayResult(result.letter_id, result.origin, None, why)
     except (KafkaError, TimeoutError) as error:
         raise BrokerError(
             f"Kafka did not take a letter ({error!r}): repeat the command, that is safe"
         ) from error
-    return verdict
+    return result
 
 
 async def _chunks(letters: AsyncIterator[DeadLetter]) -> AsyncIterator[list[DeadLetter]]:

@@ -14,7 +14,7 @@ from learner_worker.domain.outcomes import join
 from learner_worker.errors import ConfigurationError, RecordError, StateError, UnreadableFileError
 from learner_worker.kafka.records import Record
 from learner_worker.operations.changelog import Changelog
-from learner_worker.operations.comparison import Comparison, Difference, compare
+from learner_worker.operations.comparison import FileComparison, ValueDifference, compare
 from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.snapshot import Snapshot, snapshot_of
@@ -41,7 +41,7 @@ class ShardVerdict(msgspec.Struct, frozen=True):
     digest: str = ""
     findings: list[str] = []
     notes: list[str] = []
-    differences: list[Difference] = []
+    differences: list[ValueDifference] = []
     difference_count: int = 0
 
 
@@ -111,7 +111,7 @@ async def _compared(shard: ShardId, path: Path, changelog: Changelog, file: Shar
 
 def _compare(
     snapshot: Snapshot, folded: Path, forgotten_later: Mapping[AgentId, Micros] | None = None
-) -> Comparison:
+) -> FileComparison:
     with snapshot_of(folded) as fold:
         return compare(snapshot, fold, forgotten_later=forgotten_later)
 
@@ -158,7 +158,11 @@ def _held(snapshot: Snapshot, contents: Sequence[tuple[Record, Fact | ForgetMark
 
 
 def _verdict(
-    shard: ShardId, extent: _Extent, fold: ChangelogReplay, comparison: Comparison, unreadable: Sequence[str]
+    shard: ShardId,
+    extent: _Extent,
+    fold: ChangelogReplay,
+    comparison: FileComparison,
+    unreadable: Sequence[str],
 ) -> ShardVerdict:
     findings, notes = list(_findings(extent)), [*_notes(extent, fold), *unreadable]
     return ShardVerdict(

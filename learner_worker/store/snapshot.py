@@ -35,7 +35,7 @@ _UNREACHABLE = {
 """What says nothing of the file itself."""
 
 
-class Counts(NamedTuple):
+class RowCounts(NamedTuple):
     """How much a file holds.
 
     Attributes:
@@ -80,10 +80,10 @@ class Snapshot:
             return None
         return next((_converted(self.path, row, Cutoff) for row in self._rows("load_cutoff")), None)
 
-    def counts(self) -> Counts:
+    def counts(self) -> RowCounts:
         """How much it holds."""
         (row,) = self._rows("count_rows")
-        return _converted(self.path, row, Counts)
+        return _converted(self.path, row, RowCounts)
 
     def outcomes(self, keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
         """The rows of the given (task, agent) pairs; missing ones are left out."""

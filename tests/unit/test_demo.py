@@ -12,10 +12,10 @@ from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, Task
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.suggestions import Adjustment, AgentMetrics, LearnedKeyword, SuggestBidReply
 from learner_worker.demo import audit
-from learner_worker.demo.auctions import Auction, Award, award, draw_auction
-from learner_worker.demo.audit import Counts, counted_by_hand, disagreements
+from learner_worker.demo.auctions import Award, DemoAuction, award, draw_auction
+from learner_worker.demo.audit import AgentCounts, counted_by_hand, disagreements
 from learner_worker.demo.comparison import (
-    Difference,
+    FigureDifference,
     Figures,
     bids_by_agent,
     compare,
@@ -33,7 +33,7 @@ ECHO, ECHO_STATIC = AgentId("echo"), AgentId("echo-static")
 HELM, HELM_STATIC = AgentId("helm"), AgentId("helm-static")
 
 
-def _auctions(seed: int, count: int) -> list[Auction]:
+def _auctions(seed: int, count: int) -> list[DemoAuction]:
     return [draw_auction(seed, number) for number in range(1, count + 1)]
 
 
@@ -160,8 +160,8 @@ def test_an_empty_group_is_compared_without_a_division() -> None:
     assert not compared["success rate"].beyond_chance
 
 
-def _line(name: str, asking: float, static: float, by_chance: float = 1.0) -> Difference:
-    return Difference(name, "", True, asking, static, by_chance)
+def _line(name: str, asking: float, static: float, by_chance: float = 1.0) -> FigureDifference:
+    return FigureDifference(name, "", True, asking, static, by_chance)
 
 
 def test_the_verdict_names_what_did_not_help() -> None:
@@ -190,7 +190,7 @@ def test_the_verdict_of_a_clear_case_has_two_sentences_too() -> None:
 
 def test_fewer_failures_are_better() -> None:
     """For failed tasks less is a gain."""
-    failed = Difference("tasks failed", "", False, 1, 5, by_chance=2)
+    failed = FigureDifference("tasks failed", "", False, 1, 5, by_chance=2)
     assert failed.helped
     assert failed.beyond_chance
 
@@ -254,7 +254,7 @@ class HistoryLearner:
         if self.market is None:
             return BidAdvice(base_bid_sats, None, "TIMEOUT: no reply")
         history = self.market.history
-        counts = counted_by_hand(history).get(AgentId(agent_id), Counts(0, 0, 0, 0))
+        counts = counted_by_hand(history).get(AgentId(agent_id), AgentCounts(0, 0, 0, 0))
         metrics = Metrics(*counts._replace(auctions_won=counts.auctions_won + self.miscounts))
         suggestion = classic(metrics, {}, description, base_bid_sats)
         reply = SuggestBidReply(
@@ -313,7 +313,7 @@ class RecordingPublisher:
         )
 
 
-async def _play_all(market: Market, auctions: Iterable[Auction]) -> None:
+async def _play_all(market: Market, auctions: Iterable[DemoAuction]) -> None:
     for auction in auctions:
         await market.play(auction)
 
