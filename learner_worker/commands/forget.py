@@ -163,11 +163,12 @@ async def _scene(settings: Settings, marker: ForgetMarker) -> AsyncIterator[_Sce
 
 
 async def _rehearse(scene: _Scene, marker: ForgetMarker) -> None:
-    relics = await scene.forgetting.relics()
+    superseded = await scene.forgetting.superseded()
     await scene.forgetting.metrics.read()
     click.echo(
         f"would forget what agent '{escaped(marker.agent_id)}' did until {format_time(marker.forget_until)}: "
-        f"{_counted(len(relics.spent))} in shard {scene.shard} of the changelog would be tombstoned; "
+        f"{_counted(len(superseded.due_tombstones))} in shard {scene.shard} of the changelog "
+        "would be tombstoned; "
         f"{_record(scene)}"
     )
 
@@ -182,7 +183,7 @@ async def _write(settings: Settings, scene: _Scene, marker: ForgetMarker) -> Non
             f"{format_time(marker.forget_until)}: the marker is at offset {scene.forgetting.offset} "
             f"of shard {scene.shard}"
         )
-        count = await scene.forgetting.relieve(producer)
+        count = await scene.forgetting.tombstone_superseded(producer)
         click.echo(f"{_counted(count)} in the changelog tombstoned")
     finally:
         await stop_within(producer)

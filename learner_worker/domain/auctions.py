@@ -14,7 +14,9 @@ from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.domain.outcomes import greater_bid, supersedes, without_text
 
 
-class AuctionState(msgspec.Struct, frozen=True, gc=False):
+class AuctionState(
+    msgspec.Struct, frozen=True, gc=False, rename={"notified": "told", "pending_bids": "waiting"}
+):
     """What settle remembers of a task, as stored.
 
     Attributes:
@@ -25,41 +27,41 @@ class AuctionState(msgspec.Struct, frozen=True, gc=False):
     first_micros: int
     first_offsets: dict[str, int]
     standing: Close | None
-    told: list[AgentId]
-    waiting: dict[AgentId, list[Bid]]
+    notified: list[AgentId]
+    pending_bids: dict[AgentId, list[Bid]]
 
 
 class Auction:
     """One task's auction.
 
     Attributes:
-        told: the agents that every newer close must be sent to.
-        waiting: bids that no close has admitted yet, by agent; at most one a time of placing.
+        notified: the agents that every newer close must be sent to.
+        pending_bids: bids that no close has admitted yet, by agent; at most one a time of placing.
     """
 
-    __slots__ = ("standing", "task_id", "told", "waiting")
+    __slots__ = ("notified", "pending_bids", "standing", "task_id")
 
     def __init__(
         self,
         task_id: TaskId,
         standing: Close | None = None,
-        told: set[AgentId] | None = None,
-        waiting: dict[AgentId, list[Bid]] | None = None,
+        notified: set[AgentId] | None = None,
+        pending_bids: dict[AgentId, list[Bid]] | None = None,
     ) -> None:
         self.task_id = task_id
         self.standing = standing
-        self.told = set() if told is None else told
-        self.waiting = {} if waiting is None else waiting
+        self.notified = set() if notified is None else notified
+        self.pending_bids = {} if pending_bids is None else pending_bids
 
     def copy(self) -> "Auction":
         """An auction that changes on its own."""
-        waiting = {agent_id: list(bids) for agent_id, bids in self.waiting.items()}
-        return Auction(self.task_id, self.standing, set(self.told), waiting)
+        pending_bids = {agent_id: list(bids) for agent_id, bids in self.pending_bids.items()}
+        return Auction(self.task_id, self.standing, set(self.notified), pending_bids)
 
     def place(self, agent_id: AgentId, bid: Bid, tolerance_micros: int) -> list[Fact]:
         """Takes a bid in; it is settled at once when the standing close admits it."""
         if self.standing is not None and _admits(self.standing, bid, tolerance_micros):
-            self.told.add(agent_id)
+            self.notified.add(agent_id)
             return [self._fact(agent_id, bid)]
         self._keep(agent_id, bid)
         return []
@@ -69,34 +71,34 @@ class Auction:
         if supersedes(close, self.standing):
             self.standing = close
             return list(self._settle(close, tolerance_micros))
-        if close.winner is None or close.winner in self.told:
+        if close.winner is None or close.winner in self.notified:
             return []
-        self.told.add(close.winner)
+        self.notified.add(close.winner)
         return [self._fact(close.winner, None)]
 
     def _settle(self, close: Close, tolerance_micros: int) -> Iterator[Fact]:
         if close.winner is not None:
-            self.told.add(close.winner)
+            self.notified.add(close.winner)
         admitted = self._admit(close, tolerance_micros)
-        self.told.update(admitted)
-        for agent_id in sorted(self.told):
+        self.notified.update(admitted)
+        for agent_id in sorted(self.notified):
             yield self._fact(agent_id, admitted.get(agent_id))
 
     def _admit(self, close: Close, tolerance_micros: int) -> dict[AgentId, Bid]:
-        """The bids that count under a close, one an agent; the later ones keep waiting."""
+        """The bids that count under a close, one an agent; the later ones stay pending."""
         admitted: dict[AgentId, Bid] = {}
-        waiting: dict[AgentId, list[Bid]] = {}
-        for agent_id, bids in self.waiting.items():
+        pending_bids: dict[AgentId, list[Bid]] = {}
+        for agent_id, bids in self.pending_bids.items():
             for bid in bids:
                 if not _admits(close, bid, tolerance_micros):
-                    waiting.setdefault(agent_id, []).append(bid)
+                    pending_bids.setdefault(agent_id, []).append(bid)
                 elif greater_bid(admitted.get(agent_id), bid) is bid:
                     admitted[agent_id] = bid
-        self.waiting = waiting
+        self.pending_bids = pending_bids
         return admitted
 
     def _keep(self, agent_id: AgentId, bid: Bid) -> None:
-        bids = self.waiting.setdefault(agent_id, [])
+        bids = self.pending_bids.setdefault(agent_id, [])
         for index, other in enumerate(bids):
             if other.placed_at == bid.placed_at:
                 bids[index] = greater_bid(other, bid) or bid

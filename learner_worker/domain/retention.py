@@ -12,7 +12,7 @@ its close, expires before that close does; everywhere alike.
 
 A forgotten agent has a cutoff of its own, by its marker in the changelog, with or without a retention. learn
 takes its rows' parts away in the moment the marker is read (`Learn.forget`); here it is what filters facts on
-their way out and in, and what the changelog is relieved of.
+their way out and in, and which tombstones are due.
 
 1. now: the lesser of this worker's clock and the newest record time the shard has read from its sources.
    Neither a worker's nor a publisher's wrong clock alone forgets anything; a silent swarm forgets nothing.
@@ -115,11 +115,11 @@ class Retention:
         self._forgotten = {} if forgotten is None else forgotten
         self.cutoff = later_cutoff(filed, committed)
         self._written = filed
-        self._cut: Cutoff | None = filed
+        self._snapshot: Cutoff | None = filed
         self._sweeping: Cutoff | None = None
         self._swept: Cutoff | None = None
         self._after: OutcomeKey | None = None
-        self._spent: dict[bytes, Fact | None] = {}
+        self._due_tombstones: dict[bytes, Fact | None] = {}
 
     # --- the cutoff --------------------------------------------------------------------------------------
 
@@ -133,14 +133,14 @@ class Retention:
         found = Cutoff(Micros(closes), Micros(closes - policy.grace_micros))
         self.cutoff = later_cutoff(self.cutoff, found)
 
-    def cut(self) -> Cutoff | None:
+    def snapshot(self) -> Cutoff | None:
         """The cutoff as the file will have it."""
-        self._cut = self.cutoff
-        return self._cut
+        self._snapshot = self.cutoff
+        return self._snapshot
 
-    def written(self) -> None:
-        """The last cut is in the file: rows may be swept by its cutoff."""
-        self._written = self._cut
+    def on_checkpoint_written(self) -> None:
+        """The last snapshot is in the file: rows may be swept by its cutoff."""
+        self._written = self._snapshot
 
     # --- facts -------------------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class Retention:
     def _read(self, fact: Fact, cutoff: Cutoff | None) -> Fact | None:
         left = self._living(fact, cutoff)
         if left is not fact:
-            self._spent[encode_fact(fact)[0]] = left
+            self._due_tombstones[encode_fact(fact)[0]] = left
         return left
 
     def _cutoff_of(self, fact: Fact) -> Cutoff | None:
@@ -169,10 +169,10 @@ class Retention:
     def _living(self, fact: Fact, cutoff: Cutoff | None) -> Fact | None:
         return fact if cutoff is None else living_fact(fact, cutoff)
 
-    def forgotten(self, key: bytes | None) -> None:
+    def tombstone_read(self, key: bytes | None) -> None:
         """A tombstone was read: nothing more to do about that key."""
         if key is not None:
-            self._spent.pop(key, None)
+            self._due_tombstones.pop(key, None)
 
     def swept(self, row: Outcome, cutoff: Cutoff) -> None:
         """A row loses parts: the facts that may have brought them are to be tombstoned."""
@@ -181,7 +181,7 @@ class Retention:
 
     def outdated(self, marker: ForgetMarker) -> None:
         """A later marker of the agent was read: this one is to be tombstoned."""
-        self._spent[encode_marker(marker)[0]] = None
+        self._due_tombstones[encode_marker(marker)[0]] = None
 
     def leaves(self, agent_id: AgentId) -> bool:
         """Whether an agent without outcomes is one of whom nothing is to be left."""
@@ -192,13 +192,13 @@ class Retention:
 
         Whoever takes them sends them, and the next call comes after they were acknowledged.
         """
-        count = len(self._spent) if restored else max(0, len(self._spent) - HELD)
-        due = list(itertools.islice(self._spent.items(), count))
+        count = len(self._due_tombstones) if restored else max(0, len(self._due_tombstones) - HELD)
+        due = list(itertools.islice(self._due_tombstones.items(), count))
         for key, left in due:
             if left is None:
-                del self._spent[key]
+                del self._due_tombstones[key]
             else:
-                self._spent[key] = None
+                self._due_tombstones[key] = None
         return due
 
     # --- rows --------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class Retention:
     @property
     def idle(self) -> bool:
         """Whether every row is swept by the cutoff, and no tombstone is due."""
-        return self._swept == self.cutoff and not self._spent
+        return self._swept == self.cutoff and not self._due_tombstones
 
     async def next_page(self, pages: Pages) -> list[OutcomeKey] | None:
         """Some rows with an expired part; None when all rows were looked at under the written cutoff."""

@@ -26,11 +26,11 @@ class BrokerOffsets:
     ends: Mapping[TopicName, tuple[int, int]]
 
 
-class Cut(Protocol):
-    """A shard's consistent cut, on its way to disk."""
+class StreamSnapshot(Protocol):
+    """A shard's consistent snapshot, on its way to disk."""
 
     async def publish(self) -> None:
-        """Hands what the cut implies for other topics to the writer."""
+        """Hands what the snapshot implies for other topics to the writer."""
         ...
 
     async def write(self) -> None:
@@ -76,12 +76,12 @@ class StreamShard(Protocol):
         """Whether its memory may go on after a rebalance: nobody else came further meanwhile."""
         ...
 
-    def cut(self) -> Cut:
+    def snapshot(self) -> StreamSnapshot:
         """Freezes positions and changed rows, without an await."""
         ...
 
-    def written(self) -> None:
-        """The last cut is in the file."""
+    def on_checkpoint_written(self) -> None:
+        """The last snapshot is in the file."""
         ...
 
     async def close(self) -> None:

@@ -46,7 +46,7 @@ class BatchWriter:
         self._failure: BaseException | None = None
         self._handing_over = asyncio.Lock()
         self.generation = 0
-        """How often everything was sent back: what was cut in an earlier generation must not be written."""
+        """How often everything was sent back: a snapshot of an earlier generation must not be written."""
 
     def append(
         self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Headers = ()

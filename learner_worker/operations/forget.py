@@ -42,11 +42,12 @@ class SupersededFacts:
     """The facts of an agent that its marker makes worthless, by their keys.
 
     Attributes:
-        spent: keys to tombstone, each with what is left of its fact: to be sent, and acknowledged, before.
+        due_tombstones: keys to tombstone, each with what is left of its fact, which has to be
+            sent and acknowledged before.
     """
 
     def __init__(self, marker: ForgetMarker) -> None:
-        self.spent: dict[bytes, Fact | None] = {}
+        self.due_tombstones: dict[bytes, Fact | None] = {}
         self._agent_id = marker.agent_id
         self._cutoff = forgotten_cutoff(marker.forget_until)
 
@@ -60,11 +61,11 @@ class SupersededFacts:
             if record.key is None:
                 continue
             if record.value is None:
-                self.spent.pop(record.key, None)
+                self.due_tombstones.pop(record.key, None)
             elif (fact := self._fact_in(record.value)) is not None:
                 left = living_fact(fact, self._cutoff)
                 if left is not fact:
-                    self.spent[record.key] = left
+                    self.due_tombstones[record.key] = left
 
     def _fact_in(self, value: bytes) -> Fact | None:
         try:
@@ -132,17 +133,17 @@ class Forgetting:
         self.metrics = PublishedMetrics(reader, TopicPartition(topics.metrics, shard), marker.agent_id)
         self.offset: int | None = None
 
-    async def relics(self) -> SupersededFacts:
+    async def superseded(self) -> SupersededFacts:
         """The facts in the changelog that the marker makes worthless.
 
         Raises:
             BrokerError: Kafka does not answer.
         """
-        relics = SupersededFacts(self._marker)
+        superseded = SupersededFacts(self._marker)
         first, end = await self._reader.ends(self._changelog)
         async for batch in self._reader.records(self._changelog, first, end):
-            relics.take(batch)
-        return relics
+            superseded.take(batch)
+        return superseded
 
     async def write_marker(self, producer: AIOKafkaProducer) -> None:
         """Step 1.
@@ -152,16 +153,18 @@ class Forgetting:
         """
         self.offset = (await self._send(producer, [encode_marker(self._marker)]))[-1]
 
-    async def relieve(self, producer: AIOKafkaProducer) -> int:
+    async def tombstone_superseded(self, producer: AIOKafkaProducer) -> int:
         """Step 2; how many facts were tombstoned.
 
         Raises:
             BrokerError: Kafka did not acknowledge something; some of it may be done.
         """
-        spent = (await self.relics()).spent
-        await self._send(producer, [encode_fact(left) for left in spent.values() if left is not None])
-        await self._send(producer, [(key, None) for key in spent])
-        return len(spent)
+        due_tombstones = (await self.superseded()).due_tombstones
+        await self._send(
+            producer, [encode_fact(left) for left in due_tombstones.values() if left is not None]
+        )
+        await self._send(producer, [(key, None) for key in due_tombstones])
+        return len(due_tombstones)
 
     async def in_effect(self, cluster: Cluster, group_id: str, *, wait_seconds: float) -> bool:
         """Step 3: whether the shard's owner has forgotten the agent, as soon as it has.

@@ -162,7 +162,7 @@ class Answering:
             await asyncio.sleep(0)
         self._replies.send()
         if asked and not self._queue:
-            await self._pace.collect()
+            await self._pace.linger()
         return len(self._queue) > 0
 
     @property

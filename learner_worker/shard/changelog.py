@@ -36,7 +36,7 @@ class RetentionFilter(Protocol):
         """What of a fact still counts."""
         ...
 
-    def forgotten(self, key: bytes | None) -> None:
+    def tombstone_read(self, key: bytes | None) -> None:
         """A tombstone was read."""
         ...
 
@@ -64,7 +64,7 @@ class MarkerFilter:
         cutoff = agents_cutoff(fact.agent_id, None, self._forgotten)
         return fact if cutoff is None else living_fact(fact, cutoff)
 
-    def forgotten(self, key: bytes | None) -> None:
+    def tombstone_read(self, key: bytes | None) -> None:
         """A tombstone says nothing that rows would not say."""
 
     def swept(self, row: Outcome, cutoff: Cutoff) -> None:
@@ -78,9 +78,9 @@ class ChangelogApplier:
     """Feeds learn with a changelog partition and moves the position with it.
 
     Args:
-        positions: where the position of the changelog is kept; a cut copies it with learn's changes.
+        positions: where the position of the changelog is kept; a snapshot copies it with learn's changes.
         sieve: what has expired does not pass it.
-        pace: gives way between two chunks.
+        pacing: gives way between two chunks.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class ChangelogApplier:
         topic: TopicName,
         sieve: RetentionFilter,
         *,
-        pace: Pacing,
+        pacing: Pacing,
     ) -> None:
         self._learn = learn
         self._positions = positions
         self._topic = topic
         self._sieve = sieve
-        self._pace = pace
+        self._pacing = pacing
 
     async def take(self, records: Sequence[Record], unreadable: Unreadable) -> int:
         """Joins records in; how many of them changed something.
@@ -135,9 +135,11 @@ class ChangelogApplier:
                     _add(rows, await loading)
                 loading = self._load_soon(batches[number]) if number < len(batches) else None
                 for chunk in chunked(batch, CHUNK):
-                    changed += self._learn.apply(chunk, rows)  # to the position no await: a cut sees both
+                    changed += self._learn.apply(
+                        chunk, rows
+                    )  # to the position no await: a snapshot sees both
                     self._positions[self._topic] = chunk[-1].offset + 1
-                    await self._pace.after_chunk(len(chunk))
+                    await self._pacing.after_chunk(len(chunk))
         finally:
             if loading is not None:
                 loading.cancel()
@@ -153,7 +155,7 @@ class ChangelogApplier:
             for record, content in run
             if isinstance(content, ForgetMarker)
         ]
-        # To the position no await: a cut sees both.
+        # To the position no await: a snapshot sees both.
         outdated = await self._learn.forget(markers, self._sieve.swept)
         self._positions[self._topic] = markers[-1].offset + 1
         for marker in outdated:
@@ -163,7 +165,7 @@ class ChangelogApplier:
         """Facts, without what does not count."""
         for record, content in run:
             if not isinstance(content, Fact):
-                self._sieve.forgotten(record.key)
+                self._sieve.tombstone_read(record.key)
             elif (fact := self._sieve.read(content)) is not None:
                 yield FactRecord.of(record.offset, record.timestamp, fact)
 
@@ -222,7 +224,7 @@ class ChangelogReplay:
         self.unreadable = 0
         self._positions = {topic: position}
         sieve = MarkerFilter(forgotten)
-        self._intake = ChangelogApplier(self.learn, self._positions, topic, sieve, pace=Pacing())
+        self._intake = ChangelogApplier(self.learn, self._positions, topic, sieve, pacing=Pacing())
         self._file = file
         self._topic = topic
         self._unwritten = 0
@@ -279,7 +281,7 @@ class ChangelogReplay:
             StateError: the file cannot be written.
         """
         position = self.position if position is None else position
-        changes = self.learn.cut()
+        changes = self.learn.snapshot()
         self._unwritten = 0
         await self._file.write(
             Checkpoint(
@@ -290,7 +292,7 @@ class ChangelogReplay:
                 forgotten=changes.forgotten,
             )
         )
-        self.learn.written()
+        self.learn.on_checkpoint_written()
         self.learn.unpublished.clear()  # the file keeps them for the day a replica owns the shard
 
     def _pass_over(self, _: Record, __: RecordError) -> None:

@@ -10,7 +10,7 @@ with three of them, 15 and 90 ms with ten, at no lower rate of events; thirty ga
 """
 _QUIET_SECONDS = 1.0
 _BUSY_SECONDS = 0.1
-_COLLECT_SECONDS = 0.004
+_LINGER_SECONDS = 0.004
 """Questions come together for so long while a backlog is worked off. A fetch and a produce request cost the
 interpreter a millisecond (measured), twenty answers' time, and one of each a question left events little.
 """
@@ -42,7 +42,7 @@ class Pacing:
         for _ in range(_TURNS if asked else 1):
             await asyncio.sleep(0)
 
-    async def collect(self) -> None:
+    async def linger(self) -> None:
         """Lets requests come together, if a backlog is being worked off."""
         if asyncio.get_running_loop().time() - self._worked_at < _BUSY_SECONDS:
-            await asyncio.sleep(_COLLECT_SECONDS)
+            await asyncio.sleep(_LINGER_SECONDS)

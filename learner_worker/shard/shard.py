@@ -97,7 +97,7 @@ class ShardContext:
 
     topics: TopicNames
     partition_of: Callable[[str], int]
-    outbox: RecordSink
+    sink: RecordSink
     instruments: Instruments
     owner: str
     tolerance_micros: int
@@ -105,7 +105,7 @@ class ShardContext:
     cached_agents: int
     others_passed: Callable[[Micros], Micros | None]
     retention: Policy = _FOR_EVER
-    pace: Pacing = field(default_factory=Pacing)
+    pacing: Pacing = field(default_factory=Pacing)
     opening_goes_on: Callable[[], None] = lambda: None
 
     @property
@@ -115,12 +115,12 @@ class ShardContext:
 
 
 class Shard:
-    """One shard, open: reading moves it on, a cut freezes it, a file keeps it."""
+    """One shard, open: reading moves it on, a snapshot freezes it, a file keeps it."""
 
     def __init__(
         self,
-        number: ShardId,
-        around: ShardContext,
+        shard_id: ShardId,
+        context: ShardContext,
         file: ShardFile,
         *,
         positions: dict[TopicName, int],
@@ -128,14 +128,16 @@ class Shard:
         retention: Retention,
         forgotten: dict[AgentId, Micros],
     ) -> None:
-        self.number = number
+        self.shard_id = shard_id
         self.positions = positions
-        self._around = around
+        self._context = context
         self._file = file
-        self._settle = Settle(tolerance_micros=around.tolerance_micros, horizon_micros=around.horizon_micros)
-        self.learn = Learn(file, cached_agents=around.cached_agents, forgotten=forgotten)
+        self._settle = Settle(
+            tolerance_micros=context.tolerance_micros, horizon_micros=context.horizon_micros
+        )
+        self.learn = Learn(file, cached_agents=context.cached_agents, forgotten=forgotten)
         self._intake = ChangelogApplier(
-            self.learn, positions, around.topics.outcomes, retention, pace=around.pace
+            self.learn, positions, context.topics.outcomes, retention, pacing=context.pacing
         )
         self._restore_until = restore_until
         self._restored = False
@@ -145,39 +147,39 @@ class Shard:
         self._last_read: dict[TopicName, Micros] = {}
         self._others_passed: Micros | None = None
         self._metrics_known = False
-        self._metrics_compared = positions[around.topics.metrics]
+        self._metrics_compared = positions[context.topics.metrics]
         # This opening, not this process: what an earlier one of ours sent may arrive late.
-        self._owner = f"{around.owner}-{next(_openings)}".encode()
+        self._owner = f"{context.owner}-{next(_openings)}".encode()
         self._confirmed: set[AgentId] = set()
-        self._cuts = int(number)  # not all shards write in the same second
+        self._snapshots = int(shard_id)  # not all shards write in the same second
         self._sent = 0
         self._note_restore()
 
     @classmethod
     async def open(
-        cls, number: ShardId, around: ShardContext, file: ShardFile, marks: BrokerOffsets
+        cls, shard_id: ShardId, context: ShardContext, file: ShardFile, marks: BrokerOffsets
     ) -> "Shard":
         """Resumes where the file and Kafka's group say, by rule 8 (docs/protocol.md)."""
         filed = await file.load_positions()
-        positions, rewound = resume_positions(filed, marks, around.topics)
+        positions, rewound = resume_positions(filed, marks, context.topics)
         if rewound:
-            sources = (*around.sources, around.topics.task_finished)
+            sources = (*context.sources, context.topics.task_finished)
             await file.rewind({topic: positions[topic] for topic in sources})
-        for topic, count in lost_unread(filed, marks, around.topics).items():
-            _log.error("shard.records_lost", shard=number, topic=topic, records=count)
-            around.instruments.records_lost.labels(topic).inc(count)
+        for topic, count in lost_unread(filed, marks, context.topics).items():
+            _log.error("shard.records_lost", shard=shard_id, topic=topic, records=count)
+            context.instruments.records_lost.labels(topic).inc(count)
         auctions = {} if rewound else await file.load_auctions()
-        known = marks.committed.get(around.topics.outcomes)
+        known = marks.committed.get(context.topics.outcomes)
         noted_cutoff = None if known is None else read_note(known.metadata)
         forgotten = await file.load_forgotten()
-        retention = Retention(around.retention, await file.load_cutoff(), noted_cutoff, forgotten)
-        lost_end = filed.get(around.topics.outcomes, 0) > marks.ends[around.topics.outcomes][1]
+        retention = Retention(context.retention, await file.load_cutoff(), noted_cutoff, forgotten)
+        lost_end = filed.get(context.topics.outcomes, 0) > marks.ends[context.topics.outcomes][1]
         shard = cls(
-            number,
-            around,
+            shard_id,
+            context,
             file,
             positions=positions,
-            restore_until=marks.ends[around.topics.outcomes][1],
+            restore_until=marks.ends[context.topics.outcomes][1],
             retention=retention,
             forgotten=forgotten,
         )
@@ -187,7 +189,7 @@ class Shard:
             await shard._publish_rows()
         _log.info(
             "shard.opened",
-            shard=number,
+            shard=shard_id,
             restored=shard.restored,
             restore_records=shard.restore_left,
             auctions=len(auctions),
@@ -213,14 +215,14 @@ class Shard:
     @property
     def restore_left(self) -> int:
         """How many changelog records are still to be read before answers are current."""
-        return max(0, self._restore_until - self.positions[self._around.topics.outcomes])
+        return max(0, self._restore_until - self.positions[self._context.topics.outcomes])
 
     def wanted(self, *, all_restored: bool) -> Collection[TopicName]:
         """The changelog alone during a restore, also of another shard of this replica; then everything.
 
         Agents wait for a restore, nobody waits for events: whoever is restored first gives way.
         """
-        topics = self._around.topics
+        topics = self._context.topics
         return topics.subscribed if self.restored and all_restored else (topics.outcomes,)
 
     def still_valid(self, marks: BrokerOffsets) -> bool:
@@ -228,7 +230,7 @@ class Shard:
         return all(self.positions[topic] >= committed.offset for topic, committed in marks.committed.items())
 
     def _note_restore(self) -> None:
-        self._around.instruments.restore_records.labels(self.number).set(self.restore_left)
+        self._context.instruments.restore_records.labels(self.shard_id).set(self.restore_left)
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -240,9 +242,9 @@ class Shard:
             fresh = [record for record in records if record.offset >= position]
         if not fresh:
             return
-        if topic == self._around.topics.outcomes:
+        if topic == self._context.topics.outcomes:
             await self._learn(fresh)
-        elif topic == self._around.topics.metrics:
+        elif topic == self._context.topics.metrics:
             await self._compare(fresh)
         else:
             self.retention.advance(record_micros(max(map(_timestamp, fresh))))
@@ -256,46 +258,46 @@ class Shard:
             f"a header's name is not UTF-8: offsets {first} to {following - 1} of a batch are stepped over; "
             "publish again what stands behind the first",
         )
-        self._bury(Unreadable(topic, self.number, first), error)
+        self._send_dead_letter(Unreadable(topic, self.shard_id, first), error)
         self.positions[topic] = max(self.positions[topic], following)
 
     def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
         """Notes when Kafka last confirmed that a topic is read to its end; None: it is not."""
         self._ends[topic] = confirmed
-        if topic == self._around.topics.rerouted and confirmed is not None:
-            self._others_passed = self._around.others_passed(confirmed) or self._others_passed
-        if topic == self._around.topics.metrics and confirmed is not None and self.restored:
+        if topic == self._context.topics.rerouted and confirmed is not None:
+            self._others_passed = self._context.others_passed(confirmed) or self._others_passed
+        if topic == self._context.topics.metrics and confirmed is not None and self.restored:
             self._metrics_known = True
 
     async def _settle_all(self, topic: TopicName, records: Sequence[Record]) -> None:
-        kind = self._around.topics.event_kind(topic)
+        kind = self._context.topics.event_kind(topic)
         for chunk in chunked(records, CHUNK):
             results: Counter[str] = Counter()
             for record in chunk:
                 results[self._settle_record(record, kind)] += 1
             self.positions[topic] = chunk[-1].offset + 1
             for result, count in results.items():
-                self._around.instruments.events.labels(topic, result).inc(count)
+                self._context.instruments.events.labels(topic, result).inc(count)
             self._count_facts()
-            self._forget()  # as fast as tasks come
-            await self._around.pace.after_chunk(len(chunk))
+            self._expire_tasks()  # as fast as tasks come
+            await self._context.pacing.after_chunk(len(chunk))
 
     def _settle_record(self, record: Record, kind: EventKind | None) -> str:
         try:
             hop = hop_of(record) if record.headers else None
             event_kind = kind or _moved_kind(hop)
             event = read_event(event_kind, record.value)
-            right = self._around.partition_of(event.task_id)
-            if right == self.number:
+            right = self._context.partition_of(event.task_id)
+            if right == self.shard_id:
                 if facts := self._facts(event, record):  # of most bids there are none: they wait for a close
                     self._send(facts)
                 return "settled"
             _require_first_move(hop, right)
         except RecordError as error:
-            self._bury(record, error)
+            self._send_dead_letter(record, error)
             return "dead-letter"
-        self._around.outbox.single(
-            moved(record, self._around.topics.rerouted, right, event_kind),
+        self._context.sink.single(
+            moved(record, self._context.topics.rerouted, right, event_kind),
             lambda: self._dead_letter(record, RecordError("too-large", "too large to be moved")),
         )
         return "rerouted"
@@ -311,8 +313,8 @@ class Shard:
                 return self._settle.result(event, place)
 
     def _send(self, facts: Sequence[Fact]) -> None:
-        around = self._around
-        append, partition_of, topic = around.outbox.append, around.partition_of, around.topics.outcomes
+        context = self._context
+        append, partition_of, topic = context.sink.append, context.partition_of, context.topics.outcomes
         left = self.retention.living(facts)
         for fact in left:
             key, value = encode_fact(fact)
@@ -321,7 +323,7 @@ class Shard:
 
     def _count_facts(self) -> None:
         """Tells operators of the facts sent since: for each of them it would cost a microsecond."""
-        self._around.instruments.facts.inc(self._sent)
+        self._context.instruments.facts.inc(self._sent)
         self._sent = 0
 
     async def _publish_rows(self) -> None:
@@ -330,22 +332,22 @@ class Shard:
         Raises:
             SendError: Kafka did not take it; the file still says that this is to be done.
         """
-        outcomes_topic = self._around.topics.outcomes
+        outcomes_topic = self._context.topics.outcomes
         await self._file.write(Checkpoint({outcomes_topic: BEYOND_ANY_END}))
         for agent_id, until in self.learn.forgotten.items():
             marker = ForgetMarker(agent_id, until)
-            self._around.outbox.append(outcomes_topic, self.number, *encode_marker(marker))
+            self._context.sink.append(outcomes_topic, self.shard_id, *encode_marker(marker))
         async for outcomes in self._file.all_outcomes():
             self._send([fact for outcome in outcomes for fact in facts_of(outcome)])
-            await self._around.outbox.send()
-            self._around.opening_goes_on()
-        await self._around.outbox.flush()
+            await self._context.sink.send()
+            self._context.opening_goes_on()
+        await self._context.sink.flush()
         await self._file.write(Checkpoint({outcomes_topic: self.positions[outcomes_topic]}))
-        _log.warning("shard.rows_published_again", shard=self.number)
+        _log.warning("shard.rows_published_again", shard=self.shard_id)
 
-    def _bury(self, record: Record, error: RecordError) -> None:
-        self._around.instruments.dead_letters.labels(error.reason).inc()
-        self._around.outbox.single(
+    def _send_dead_letter(self, record: Record, error: RecordError) -> None:
+        self._context.instruments.dead_letters.labels(error.reason).inc()
+        self._context.sink.single(
             self._dead_letter(record, error), lambda: self._dead_letter(record, error, truncate=True)
         )
         _log.warning(
@@ -358,14 +360,14 @@ class Shard:
         )
 
     def _dead_letter(self, record: Record, error: RecordError, *, truncate: bool = False) -> Outgoing:
-        return dead_letter(record, self._around.topics.dead_letters, error, truncate=truncate)
+        return dead_letter(record, self._context.topics.dead_letters, error, truncate=truncate)
 
     # --- learning ----------------------------------------------------------------------------------------
 
     async def _learn(self, records: Sequence[Record]) -> None:
         for batch in chunked(records, _LEARNED):
             async with self._learning:
-                self._around.instruments.outcomes.inc(await self._intake.take(batch, self._bury))
+                self._context.instruments.outcomes.inc(await self._intake.take(batch, self._send_dead_letter))
             self._note_restore()
 
     async def _compare(self, records: Sequence[Record]) -> None:
@@ -379,7 +381,7 @@ class Shard:
                 elif not self._metrics_known:  # later on a record of ours may have gone over this one
                     self.learn.unpublished.discard(agent_id)
                     self._confirmed.add(agent_id)
-            self.positions[self._around.topics.metrics] = chunk[-1].offset + 1
+            self.positions[self._context.topics.metrics] = chunk[-1].offset + 1
 
     def _said(self, record: Record) -> tuple[AgentId, MetricsContent | None] | None:
         """What a metrics record says of an agent, a tombstone None; no pair for our own records and junk."""
@@ -393,20 +395,20 @@ class Shard:
 
     # --- checkpoints -------------------------------------------------------------------------------------
 
-    def cut(self) -> "ShardSnapshot":
+    def snapshot(self) -> "ShardSnapshot":
         """Freezes positions and changed rows, in one step without an await."""
-        self._forget()
+        self._expire_tasks()
         self._count_facts()
         positions: dict[TopicName, int] = dict(self.positions)
         unpublished = self._take_unpublished()
-        positions[self._around.topics.metrics] = self._compared()
+        positions[self._context.topics.metrics] = self._compared()
         published, self._confirmed = self._confirmed - self.learn.unpublished | unpublished, set()
         leaving = {agent_id for agent_id in published if self.retention.leaves(agent_id)}
-        changes, auctions, cutoff = self.learn.cut(), self._settle.cut(), self.retention.cut()
+        changes, auctions, cutoff = self.learn.snapshot(), self._settle.snapshot(), self.retention.snapshot()
         rewinds = {
-            topic: self._settle.rewind_offset(topic, positions[topic]) for topic in self._around.sources
+            topic: self._settle.rewind_offset(topic, positions[topic]) for topic in self._context.sources
         }
-        notes = {self._around.topics.outcomes: noted(cutoff)}
+        notes = {self._context.topics.outcomes: noted(cutoff)}
         self._count_auctions()
         return ShardSnapshot(
             self._file,
@@ -424,8 +426,8 @@ class Shard:
         While a backlog is worked off agents change every second, and a record of thirty keywords costs 25 µs.
         What is still due is in the file, as ever.
         """
-        self._cuts += 1
-        if not self._metrics_known or (self._is_behind and self._cuts % _PUBLISHED_EVERY):
+        self._snapshots += 1
+        if not self._metrics_known or (self._is_behind and self._snapshots % _PUBLISHED_EVERY):
             return set()
         taken = set(itertools.islice(self.learn.unpublished, _PUBLISHED_AT_ONCE))
         self.learn.unpublished -= taken
@@ -434,7 +436,7 @@ class Shard:
     @property
     def _is_behind(self) -> bool:
         """Whether bids or facts are known to be waiting in Kafka."""
-        topics = self._around.topics
+        topics = self._context.topics
         return any(self._ends.get(topic, 0) is None for topic in (topics.bid_placed, topics.outcomes))
 
     def _compared(self) -> int:
@@ -444,50 +446,50 @@ class Shard:
         find them again.
         """
         if not self.learn.unpublished:
-            self._metrics_compared = self.positions[self._around.topics.metrics]
+            self._metrics_compared = self.positions[self._context.topics.metrics]
         return self._metrics_compared
 
     def _count_auctions(self) -> None:
-        gauge, settle = self._around.instruments.auctions, self._settle
-        gauge.labels(self.number, "open").set(settle.open)
-        gauge.labels(self.number, "closed").set(settle.remembered - settle.open)
+        gauge, settle = self._context.instruments.auctions, self._settle
+        gauge.labels(self.shard_id, "open").set(settle.open)
+        gauge.labels(self.shard_id, "closed").set(settle.remembered - settle.open)
 
-    def written(self) -> None:
-        """The last cut is in the file."""
-        self.learn.written()
-        self.retention.written()
+    def on_checkpoint_written(self) -> None:
+        """The last snapshot is in the file."""
+        self.learn.on_checkpoint_written()
+        self.retention.on_checkpoint_written()
 
     async def close(self) -> None:
         """Closes the file, which stays on disk for the shard's return."""
-        instruments = self._around.instruments
-        instruments.restore_records.remove(self.number)
+        instruments = self._context.instruments
+        instruments.restore_records.remove(self.shard_id)
         for state in ("open", "closed"):
-            instruments.auctions.remove(self.number, state)
+            instruments.auctions.remove(self.shard_id, state)
         await self._file.close()
 
-    def _forget(self) -> None:
+    def _expire_tasks(self) -> None:
         watermark = watermark_of(self._times_of_unread())
         if watermark is None:
             return
-        forgotten = self._settle.forget(watermark)
-        if not forgotten.tasks:
+        expired = self._settle.expire_tasks(watermark)
+        if not expired.tasks:
             return
-        count = self._around.instruments.auctions_forgotten
-        count.labels("yes").inc(forgotten.tasks - forgotten.never_closed)
-        count.labels("no").inc(forgotten.never_closed)
+        count = self._context.instruments.auctions_forgotten
+        count.labels("yes").inc(expired.tasks - expired.never_closed)
+        count.labels("no").inc(expired.never_closed)
 
     def _times_of_unread(self) -> Iterator[Micros | None]:
         """At most each source's smallest unread record time: its confirmed end, or its last read.
 
         Moved events have the times of the partitions they were found on: the group's frontier counts there.
         """
-        for topic in (self._around.topics.bid_placed, self._around.topics.auction_closed):
+        for topic in (self._context.topics.bid_placed, self._context.topics.auction_closed):
             end = self._ends.get(topic)
             yield self._last_read.get(topic) if end is None else end
         yield self._others_passed
 
     async def _sweep(self) -> None:
-        """Takes expired parts out of some rows, and out of the changelog; the next cut writes those rows."""
+        """Takes expired parts out of some rows and the changelog; the next snapshot writes those rows."""
         left = _SWEPT if self.restored else 0
         while left > 0 and (keys := await self.retention.next_page(self._file)) is not None:
             left -= max(len(keys), 1)
@@ -496,7 +498,7 @@ class Shard:
         for due in chunked(self.retention.due(restored=self.restored), CHUNK):
             for key, fact in due:
                 if fact is None:
-                    self._around.outbox.append(self._around.topics.outcomes, self.number, key, None)
+                    self._context.sink.append(self._context.topics.outcomes, self.shard_id, key, None)
                 else:
                     self._send([fact])
             await asyncio.sleep(0)
@@ -506,10 +508,10 @@ class Shard:
         if cutoff is None:
             return
         async with self._learning:
-            rows = await self.learn.expire(keys, cutoff, self._around.retention.now() // 1000)
+            rows = await self.learn.expire(keys, cutoff, self._context.retention.now() // 1000)
         for row in rows:
             self.retention.swept(row, cutoff)
-        self._around.instruments.outcomes_expired.inc(
+        self._context.instruments.outcomes_expired.inc(
             sum(row.counts and not living(row, cutoff).counts for row in rows)
         )
         await asyncio.sleep(0)
@@ -521,15 +523,17 @@ class Shard:
         for start in range(0, len(ordered), _PUBLISH_CHUNK):
             agents = await self.learn.agents(ordered[start : start + _PUBLISH_CHUNK])
             for agent in agents.values():
-                self._around.outbox.append(
-                    self._around.topics.metrics,
-                    self.number,
+                self._context.sink.append(
+                    self._context.topics.metrics,
+                    self.shard_id,
                     agent.agent_id.encode(),
                     self._record_of(agent),
                     headers,
                 )
-            await self._around.outbox.send()
-            await self._around.pace.give_way()  # all of them may have been at hand, and sending need not wait
+            await self._context.sink.send()
+            await (
+                self._context.pacing.give_way()
+            )  # all of them may have been at hand, and sending need not wait
 
     def _record_of(self, agent: Agent) -> bytes | None:
         """An agent's metrics record; a tombstone once all of its outcomes have expired or are forgotten."""
@@ -552,7 +556,7 @@ class ShardSnapshot:
     commits: Mapping[TopicName, Committed]
 
     async def publish(self) -> None:
-        """Hands the changed agents' metrics records to the outbox."""
+        """Hands the changed agents' metrics records to the sink."""
         await self.publishing()
 
     async def write(self) -> None:

@@ -51,7 +51,7 @@ class StandbyState:
     async def checkpoint(self) -> None:
         """Writes changed rows and the position in one transaction.
 
-        What a failed or cancelled one has cut is lost, so nothing is written after it.
+        What a failed or cancelled one has taken is lost, so nothing is written after it.
         """
         if self._torn:
             return

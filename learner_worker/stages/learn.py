@@ -66,7 +66,7 @@ class FactRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class LearnChanges(NamedTuple):
-    """The rows that changed since the last cut; an outcome of which nothing is known is to be deleted."""
+    """The rows that changed since the last snapshot; an outcome that is not `known` is to be deleted."""
 
     outcomes: Mapping[OutcomeKey, Outcome]
     agents: Mapping[AgentId, AgentRow]
@@ -134,7 +134,11 @@ class Learn:
         return held
 
     def apply(self, records: Iterable[FactRecord], rows: dict[OutcomeKey, Outcome]) -> int:
-        """Joins loaded facts in; how many changed something. Without an await: a cut sees all or nothing."""
+        """Joins loaded facts in, without an await: a snapshot sees all or nothing.
+
+        Returns:
+            How many of them changed something.
+        """
         changed = 0
         for record in records:
             changed += self._join(record, rows)
@@ -146,7 +150,7 @@ class Learn:
         Not while facts that were loaded are still to be applied: they would count on the rows as they were.
         """
         self._pinned = {agent_id for _, agent_id in keys}
-        rows = await self._load(keys)  # from here on no await: a cut sees all or nothing
+        rows = await self._load(keys)  # from here on no await: a snapshot sees all or nothing
         return [row for row in rows.values() if self._expire(row, cutoff, now_ms)]
 
     def _expire(self, row: Outcome, cutoff: Cutoff, now_ms: int) -> bool:
@@ -165,9 +169,9 @@ class Learn:
     ) -> list[ForgetMarker]:
         """Takes what markers forget out of all rows of their agents.
 
-        The markers and what they take away are in one cut, or in none. Not while facts that were loaded are
-        still to be applied. Every agent named has its metrics record written anew, changed or not: it says
-        that the marker was read.
+        The markers and what they take away are in one snapshot, or in none. Not while facts that were loaded
+        are still to be applied. Every agent named has its metrics record written anew, changed or not: it
+        says that the marker was read.
 
         Args:
             swept: told of every row that loses something, as it was, before any does.
@@ -180,7 +184,7 @@ class Learn:
         self._pinned = set(last)
         await self.agents(last)
         losses = [loss async for loss in self._losses(later, swept)]
-        # From here on no await: a cut sees all or nothing.
+        # From here on no await: a snapshot sees all or nothing.
         for row, difference in losses:
             self._outcomes[row.task_id, row.agent_id] = row
             if difference:
@@ -256,13 +260,13 @@ class Learn:
             self._agents.move_to_end(agent_id)
         return agent
 
-    def cut(self) -> LearnChanges:
-        """Freezes what changed since the last cut; it stays readable until `written`."""
+    def snapshot(self) -> LearnChanges:
+        """Freezes what changed since the last snapshot; it stays readable until `on_checkpoint_written`."""
         self._writing = LearnChanges(self._outcomes, self._agent_rows, self._tallies, self._newly_forgotten)
         self._outcomes, self._agent_rows, self._tallies, self._newly_forgotten = {}, {}, {}, {}
         return self._writing
 
-    def written(self) -> None:
+    def on_checkpoint_written(self) -> None:
         """The frozen changes are in the file: memory may let go of them."""
         self._writing = _NO_CHANGES
         self._trim()

@@ -17,8 +17,8 @@ from learner_worker.contract.fields import TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.auctions import Auction, AuctionState
 
-_FORGOTTEN_AT_ONCE = 1_000
-"""Tasks forgotten in one step, a few milliseconds; the rest goes with the next step."""
+_EXPIRED_AT_ONCE = 1_000
+"""Tasks expired in one step, a few milliseconds; the rest goes with the next step."""
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -31,16 +31,16 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class _Task:
-    """A remembered task. `cut` numbers the checkpoint that may still read this object."""
+    """A remembered task. `snapshot` numbers the checkpoint that may still read this object."""
 
     auction: Auction
     first_micros: Micros
     first_offsets: dict[str, int]
-    cut: int
+    snapshot: int
 
 
-class Forgotten(NamedTuple):
-    """How many tasks were forgotten, and how many of them had never closed."""
+class ExpiredTasks(NamedTuple):
+    """How many tasks were expired, and how many of them had never closed."""
 
     tasks: int
     never_closed: int
@@ -61,7 +61,7 @@ class Settle:
         self._by_age: list[tuple[Micros, TaskId]] = []
         self._by_offset: dict[str, deque[tuple[int, TaskId]]] = {}
         self._changed: dict[TaskId, _Task | None] = {}
-        self._cut = 0
+        self._snapshots = 0
         self.open = 0
         """How many remembered tasks have not closed."""
 
@@ -73,8 +73,8 @@ class Settle:
     def restore(self, states: Mapping[TaskId, AuctionState]) -> None:
         """Takes over some of what an earlier run remembered; `restored` ends it."""
         for task_id, state in states.items():
-            auction = Auction(task_id, state.standing, set(state.told), state.waiting)
-            task = _Task(auction, Micros(state.first_micros), state.first_offsets, self._cut)
+            auction = Auction(task_id, state.standing, set(state.notified), state.pending_bids)
+            task = _Task(auction, Micros(state.first_micros), state.first_offsets, self._snapshots)
             self._tasks[task_id] = task
             self.open += state.standing is None
             self._by_age.append((task.first_micros, task_id))
@@ -111,20 +111,20 @@ class Settle:
         finished_at = place.micros if event.finished_at is None else event.finished_at
         return [Fact(event.task_id, event.agent_id, result=Result(finished_at, event.succeeded))]
 
-    def forget(self, watermark: Micros) -> Forgotten:
+    def expire_tasks(self, watermark: Micros) -> ExpiredTasks:
         """Forgets tasks whose first event is more than the horizon before the watermark.
 
         That is rule 6 (docs/protocol.md).
         """
         tasks = never_closed = 0
-        while self._by_age and self._by_age[0][0] + self._horizon < watermark and tasks < _FORGOTTEN_AT_ONCE:
+        while self._by_age and self._by_age[0][0] + self._horizon < watermark and tasks < _EXPIRED_AT_ONCE:
             _, task_id = heapq.heappop(self._by_age)
             task = self._tasks.pop(task_id)
             self._changed[task_id] = None
             tasks += 1
             never_closed += task.auction.standing is None
         self.open -= never_closed
-        return Forgotten(tasks, never_closed)
+        return ExpiredTasks(tasks, never_closed)
 
     def rewind_offset(self, topic: str, position: int) -> int:
         """The smallest offset of a remembered task's events in a topic; the position if there is none.
@@ -140,21 +140,21 @@ class Settle:
             queue.popleft()
         return position
 
-    def cut(self) -> Mapping[TaskId, AuctionState | None]:
-        """The tasks changed since the last cut, frozen; None: forgotten. Turned into rows when read."""
+    def snapshot(self) -> Mapping[TaskId, AuctionState | None]:
+        """The tasks changed since the last snapshot, frozen; None: forgotten. Turned into rows when read."""
         changed, self._changed = self._changed, {}
-        self._cut += 1
+        self._snapshots += 1
         return _Frozen(changed)
 
     def _changing(self, task_id: TaskId, place: Place) -> Auction:
         task = self._tasks.get(task_id)
         if task is None:
-            task = _Task(Auction(task_id), place.micros, {}, self._cut)
+            task = _Task(Auction(task_id), place.micros, {}, self._snapshots)
             self._tasks[task_id] = task
             self.open += 1
             heapq.heappush(self._by_age, (place.micros, task_id))
-        elif task.cut != self._cut:
-            task = _Task(task.auction.copy(), task.first_micros, dict(task.first_offsets), self._cut)
+        elif task.snapshot != self._snapshots:
+            task = _Task(task.auction.copy(), task.first_micros, dict(task.first_offsets), self._snapshots)
             self._tasks[task_id] = task
         self._note_offset(task, task_id, place)
         self._changed[task_id] = task
@@ -167,7 +167,7 @@ class Settle:
 
 
 class _Frozen(Mapping[TaskId, AuctionState | None]):
-    """Tasks as they were at a cut: nobody changes these objects any more."""
+    """Tasks as they were at a snapshot: nobody changes these objects any more."""
 
     def __init__(self, tasks: Mapping[TaskId, _Task | None]) -> None:
         self._tasks = tasks
@@ -186,7 +186,11 @@ class _Frozen(Mapping[TaskId, AuctionState | None]):
 def _state_of(task: _Task) -> AuctionState:
     auction = task.auction
     return AuctionState(
-        task.first_micros, task.first_offsets, auction.standing, sorted(auction.told), auction.waiting
+        task.first_micros,
+        task.first_offsets,
+        auction.standing,
+        sorted(auction.notified),
+        auction.pending_bids,
     )
 
 

@@ -27,7 +27,7 @@ _MARK = "-- name: "
 
 @dataclass(slots=True)
 class Checkpoint:
-    """A consistent cut of a shard: the positions, and every row that changed since the last one.
+    """A consistent snapshot of a shard: the positions, and every row that changed since the last one.
 
     A None stands for a row to delete, and so does an outcome of which nothing is known.
 

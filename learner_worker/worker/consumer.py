@@ -20,7 +20,7 @@ from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.errors import BrokerError, DuplicateInstanceError, LearnerError, SendError
 from learner_worker.group.membership import was_thrown_out
-from learner_worker.group.ownership import BrokerOffsets, Cut, Ownership, ShardT, StreamShard
+from learner_worker.group.ownership import BrokerOffsets, Ownership, ShardT, StreamShard, StreamSnapshot
 from learner_worker.kafka.admin import Committed, connected, ends_of
 from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.connection import Connection
@@ -268,8 +268,8 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
     async def checkpoint(self) -> bool:
         """Makes everything processed so far durable, in five steps.
 
-        1. cut: positions and changed rows, each shard's in one step without an await
-        2. publish: what the cut implies for other topics goes to the writer
+        1. snapshot: positions and changed rows, each shard's in one step without an await
+        2. publish: what the snapshots imply for other topics goes to the writer
         3. acknowledge: everything sent so far is awaited
         4. write: rows and positions, one transaction a shard
         5. commit: the positions, and where to rewind to, go to Kafka
@@ -282,41 +282,43 @@ class Ingest(ConsumerRebalanceListener, Generic[ShardT]):
                 return False
             epoch, generation = self.ownership.epoch, self._writer.generation
             shards = dict(self.ownership.shards)
-            cuts: dict[ShardId, Cut] = {}
+            snapshots: dict[ShardId, StreamSnapshot] = {}
             try:
                 for number, shard in shards.items():
-                    cuts[number] = shard.cut()  # 1. cut
+                    snapshots[number] = shard.snapshot()  # 1. snapshot
                     await self._give_way()
-                await self._make_durable(cuts, generation)
+                await self._make_durable(snapshots, generation)
             except SendError as error:
                 self._reload(error)
                 return False
-            except BaseException as error:  # what was cut is neither in memory nor in a file
+            except BaseException as error:  # what was taken is neither in memory nor in a file
                 self._reload(error)
                 raise
-            commits = await self._let_go(cuts, shards)
+            commits = await self._let_go(snapshots, shards)
             self.checkpoints += 1
             await self._commit(commits, epoch)  # 5. commit
             return True
 
     async def _let_go(
-        self, cuts: dict[ShardId, Cut], shards: Mapping[ShardId, ShardT]
+        self, snapshots: dict[ShardId, StreamSnapshot], shards: Mapping[ShardId, ShardT]
     ) -> dict[TopicPartition, Committed]:
         """Forgets what was written, shard by shard: all of it at once kept everybody waiting for 100 ms."""
         commits: dict[TopicPartition, Committed] = {}
         for number, shard in shards.items():
-            for topic, committed in cuts.pop(number).commits.items():
+            for topic, committed in snapshots.pop(number).commits.items():
                 commits[TopicPartition(topic, number)] = committed
-            shard.written()
+            shard.on_checkpoint_written()
             await self._give_way()
         return commits
 
-    async def _make_durable(self, cuts: Mapping[ShardId, Cut], generation: int) -> None:
-        for cut in cuts.values():
-            await cut.publish()  # 2. publish
+    async def _make_durable(self, snapshots: Mapping[ShardId, StreamSnapshot], generation: int) -> None:
+        for snapshot in snapshots.values():
+            await snapshot.publish()  # 2. publish
         await self._writer.flush(generation)  # 3. acknowledge
-        for cut in cuts.values():  # one file at a time: twelve threads at once keep each other from the GIL
-            await cut.write()  # 4. write
+        for (
+            snapshot
+        ) in snapshots.values():  # one file at a time: twelve threads at once keep each other from the GIL
+            await snapshot.write()  # 4. write
 
     async def _commit(self, commits: Mapping[TopicPartition, Committed], epoch: int) -> None:
         """Commits what changed since the last commit; a refused commit costs the member its place."""

@@ -104,10 +104,10 @@ class Worker:
             topics=(self._topics.bid_placed, self._topics.auction_closed),
             partitions=partitions,
         )
-        self._around = ShardContext(
+        self._context = ShardContext(
             topics=self._topics,
             partition_of=partition_of,
-            outbox=self._writer,
+            sink=self._writer,
             instruments=self.instruments,
             owner=self._process,
             tolerance_micros=round(settings.clock_skew_tolerance_seconds * _MICROS),
@@ -129,7 +129,7 @@ class Worker:
             find_duplicate=self._find_twin,
             before_rejoin=self._say_what_is_answered,
             before_opening=self._settle_standbys,
-            give_way=self._around.pace.give_way,
+            give_way=self._context.pacing.give_way,
         )
         self.standbys = Standbys[StandbyState](
             make_consumer=lambda: clients.standby_consumer(connection),
@@ -149,7 +149,7 @@ class Worker:
             ttl_micros=round(settings.request_ttl_seconds * _MICROS),
             while_restoring=settings.while_restoring,
             on_failure=self.ingest.fail,
-            pace=self._around.pace,
+            pace=self._context.pacing,
         )
         self.lane = RequestConsumer(
             consumer=self.request_consumer,
@@ -268,7 +268,7 @@ class Worker:
         await self.standbys.release(number)
         file = await self._open_file(number)
         try:
-            shard = await Shard.open(number, self._around, file, marks)
+            shard = await Shard.open(number, self._context, file, marks)
         except BaseException:
             await file.close()
             raise

@@ -161,8 +161,8 @@ def rebalancing() -> Patch:
     """After every checkpoint the member asks to join its group anew: a rebalance, as a newcomer's."""
     original = Ingest._make_durable
 
-    async def make_durable(found: Ingest[Shard], cuts: Mapping[Any, Any], generation: int) -> None:
-        await original(found, cuts, generation)
+    async def make_durable(found: Ingest[Shard], snapshots: Mapping[Any, Any], generation: int) -> None:
+        await original(found, snapshots, generation)
         if found.ownership.sought:
             found._consumer._coordinator.request_rejoin()
 

@@ -72,7 +72,7 @@ class LearnFacts:
 
 
 @dataclass(frozen=True)
-class Cut:
+class TakeSnapshot:
     """A shard freezes positions and rows for a checkpoint."""
 
     shard: int
@@ -108,13 +108,13 @@ class Compact:
     shard: int
 
 
-Step = Read | Send | LearnFacts | Cut | Write | Reopen | Repeat | Compact
+Step = Read | Send | LearnFacts | TakeSnapshot | Write | Reopen | Repeat | Compact
 
 
 def torn_checkpoint(shard: int, count: int) -> list[Step]:
-    """Reading goes on between a cut and its write, and then comes a crash."""
+    """Reading goes on between a snapshot and its write, and then comes a crash."""
     reads = [Read(shard, source, count) for source in SOURCES]
-    return [Cut(shard), *reads, Write(shard), Reopen(shard, lost=False)]
+    return [TakeSnapshot(shard), *reads, Write(shard), Reopen(shard, lost=False)]
 
 
 def steps(shards: int) -> st.SearchStrategy[list[Step]]:
@@ -123,7 +123,7 @@ def steps(shards: int) -> st.SearchStrategy[list[Step]]:
         st.builds(Read, shard, st.sampled_from(SOURCES), st.integers(1, 12)),
         st.builds(Send, shard),
         st.builds(LearnFacts, shard, st.integers(1, 12)),
-        st.builds(Cut, shard),
+        st.builds(TakeSnapshot, shard),
         st.builds(Write, shard),
         st.builds(Reopen, shard, st.booleans()),
         st.builds(Repeat, shard, st.integers(0, 1_000)),
@@ -268,18 +268,22 @@ class SmallShard:
         self.positions[OUTCOMES] += len(records)
         return len(records)
 
-    def cut(self) -> None:
+    def snapshot(self) -> None:
         """Freezes a checkpoint, unless one is on its way already; its facts arrive before it is written."""
         if self._pending is None:
             self.send()
-            positions, auctions, changes = dict(self.positions), self._settle.cut(), self.learn.cut()
+            positions, auctions, changes = (
+                dict(self.positions),
+                self._settle.snapshot(),
+                self.learn.snapshot(),
+            )
             self._pending = lambda: Checkpoint(positions, auctions, *changes)
 
     async def write(self) -> None:
         if self._pending is not None:
             await self.file.write(self._pending())
             self.learn.unpublished.clear()
-            self.learn.written()
+            self.learn.on_checkpoint_written()
             self._pending = None
 
     async def drain(self) -> int:
@@ -305,8 +309,8 @@ class World:
                 shard.send()
             case LearnFacts():
                 await shard.learn_facts(step.count)
-            case Cut():
-                shard.cut()
+            case TakeSnapshot():
+                shard.snapshot()
             case Write():
                 await shard.write()
             case Reopen():
@@ -328,7 +332,7 @@ class World:
             pass
         for shard in self.shards:
             await shard.write()
-            shard.cut()
+            shard.snapshot()
             await shard.write()
 
     async def outcomes(self, events: Sequence[model.Event]) -> dict[tuple[str, str], model.Outcome]:
@@ -470,7 +474,7 @@ def random_plan(seed: int, shards: int, count: int) -> list[Step]:
         shard = rng.randrange(shards)
         seldom: list[Step] = [
             Send(shard),
-            Cut(shard),
+            TakeSnapshot(shard),
             Write(shard),
             Repeat(shard, rng.randrange(1_000)),
             Compact(shard),

@@ -58,7 +58,7 @@ ABLATIONS: dict[str, list[Patch]] = {}
 
 _in_transaction = ShardFile._in_transaction
 _write = ShardSnapshot.write
-_cut = Shard.cut
+_snapshot = Shard.snapshot
 
 
 async def _positions_apart(file: ShardFile, writes: Iterable[tuple[str, Iterable[SqlRow]]]) -> None:
@@ -88,31 +88,31 @@ def _every_wish_followed(ingest: Ingest[Shard]) -> None:
 
 
 def _positions_later(state: Shard) -> ShardSnapshot:
-    cut = _cut(state)
+    snapshot = _snapshot(state)
 
     def checkpoint() -> Checkpoint:
-        frozen = cut.checkpoint()
+        frozen = snapshot.checkpoint()
         return dataclasses.replace(frozen, positions={**frozen.positions, **state.positions})
 
-    return ShardSnapshot(cut.file, checkpoint, cut.publishing, cut.commits)
+    return ShardSnapshot(snapshot.file, checkpoint, snapshot.publishing, snapshot.commits)
 
 
 def _auctions_later(state: Shard) -> ShardSnapshot:
-    cut = _cut(state)
+    snapshot = _snapshot(state)
 
     def checkpoint() -> Checkpoint:
-        frozen = cut.checkpoint()
-        return dataclasses.replace(frozen, auctions={**frozen.auctions, **state._settle.cut()})
+        frozen = snapshot.checkpoint()
+        return dataclasses.replace(frozen, auctions={**frozen.auctions, **state._settle.snapshot()})
 
-    return ShardSnapshot(cut.file, checkpoint, cut.publishing, cut.commits)
+    return ShardSnapshot(snapshot.file, checkpoint, snapshot.publishing, snapshot.commits)
 
 
 ABLATIONS["rows and positions in one transaction"] = [(ShardFile, "_in_transaction", _positions_apart)]
 ABLATIONS["waiting for acknowledgements before writing"] = [(BatchWriter, "_acknowledged", _nothing_awaited)]
 ABLATIONS["a failed send takes the shards back"] = [(Ingest, "_reload", _nothing_sent_back)]
 ABLATIONS["only shards sought in this epoch are read on"] = [(Ingest, "_follow_wishes", _every_wish_followed)]
-ABLATIONS["positions captured with the rows, not after"] = [(Shard, "cut", _positions_later)]
-ABLATIONS["auctions captured with the positions, not after"] = [(Shard, "cut", _auctions_later)]
+ABLATIONS["positions captured with the rows, not after"] = [(Shard, "snapshot", _positions_later)]
+ABLATIONS["auctions captured with the positions, not after"] = [(Shard, "snapshot", _auctions_later)]
 
 
 # --- facts -----------------------------------------------------------------------------------------------
@@ -304,10 +304,10 @@ def _superseded_untold(auction: Auction, close: Close, tolerance_micros: int) ->
 
 
 def _superseded_winners_unremembered(auction: Auction, close: Close, tolerance_micros: int) -> Iterator[Fact]:
-    remembered = set(auction.told)
+    remembered = set(auction.notified)
     yield from _settle(auction, close, tolerance_micros)
     if close.winner is not None and close.winner not in remembered:
-        auction.told.discard(close.winner)
+        auction.notified.discard(close.winner)
 
 
 def _no_losses_without_a_bid(auction: Auction, close: Close, tolerance_micros: int) -> Iterator[Fact]:
@@ -318,7 +318,7 @@ def _no_losses_without_a_bid(auction: Auction, close: Close, tolerance_micros: i
 
 def _late_bids_dropped(auction: Auction, close: Close, tolerance_micros: int) -> dict[AgentId, Bid]:
     admitted = _admit(auction, close, tolerance_micros)
-    auction.waiting = {}
+    auction.pending_bids = {}
     return admitted
 
 
@@ -335,7 +335,7 @@ ABLATIONS["bids above the cutoff wait"] = [(Auction, "_admit", _late_bids_droppe
 _read = Retention.read
 _due = Retention.due
 _advance = Retention.advance
-_retention_cut = Retention.cut
+_retention_snapshot = Retention.snapshot
 
 
 def _note_nothing(cutoff: Cutoff | None) -> str:
@@ -365,7 +365,7 @@ def _swept_before_written(retention: Retention, newest: Micros) -> None:
 
 
 def _cutoff_unwritten(retention: Retention) -> Cutoff | None:
-    _retention_cut(retention)
+    _retention_snapshot(retention)
     return None
 
 
@@ -375,18 +375,18 @@ ABLATIONS["expired facts are not sent"] = [(Retention, "living", _all_sent)]
 ABLATIONS["expired facts that are read are tombstoned"] = [(Retention, "read", _untold)]
 ABLATIONS["what lives of an expired fact is sent first"] = [(Retention, "due", _nothing_left_of)]
 ABLATIONS["rows are swept once the cutoff is written"] = [(Retention, "advance", _swept_before_written)]
-ABLATIONS["the cutoff in the file"] = [(Retention, "cut", _cutoff_unwritten)]
+ABLATIONS["the cutoff in the file"] = [(Retention, "snapshot", _cutoff_unwritten)]
 
 
 # --- forgotten agents ------------------------------------------------------------------------------------
 
-_learn_cut = Learn.cut
+_learn_snapshot = Learn.snapshot
 _keys_of = Learn._keys_of
 _later = Learn._later
 
 
 def _markers_unwritten(learning: Learn) -> LearnChanges:
-    return _learn_cut(learning)._replace(forgotten={})
+    return _learn_snapshot(learning)._replace(forgotten={})
 
 
 def _only_applied(
@@ -428,11 +428,11 @@ def _nobody_leaves(retention: Retention, agent_id: AgentId) -> bool:
     return retention.cutoff is not None
 
 
-def _nothing_spent(retention: Retention, row: Outcome, cutoff: Cutoff) -> None:
+def _nothing_tombstoned(retention: Retention, row: Outcome, cutoff: Cutoff) -> None:
     """Its facts stay in the changelog."""
 
 
-ABLATIONS["the marker is kept in the file, not only applied"] = [(Learn, "cut", _markers_unwritten)]
+ABLATIONS["the marker is kept in the file, not only applied"] = [(Learn, "snapshot", _markers_unwritten)]
 ABLATIONS["the marker is kept in memory, not only applied"] = [
     (changelog, "agents_cutoff", _only_applied),
     (retention, "agents_cutoff", _only_applied),
@@ -450,7 +450,7 @@ ABLATIONS["markers are published again after a lost end"] = [
     (Shard, "_publish_rows", _rows_alone_published_again)
 ]
 ABLATIONS["a forgotten agent's record becomes a tombstone"] = [(Retention, "leaves", _nobody_leaves)]
-ABLATIONS["the facts behind forgotten rows are tombstoned"] = [(Retention, "swept", _nothing_spent)]
+ABLATIONS["the facts behind forgotten rows are tombstoned"] = [(Retention, "swept", _nothing_tombstoned)]
 
 
 # --- who notices -----------------------------------------------------------------------------------------

@@ -996,7 +996,7 @@ def _history(names: str = "ab") -> list[Planned]:
 
 def _forgotten(there: World, agent_id: str, seconds: float) -> None:
     """What the command does: the marker, then the changelog is relieved of what it found there."""
-    there.relieve(agent_id, there.forget(agent_id, _at(seconds)))
+    there.tombstone_superseded(agent_id, there.forget(agent_id, _at(seconds)))
 
 
 def _facts_of(there: World, agent_id: str) -> int:

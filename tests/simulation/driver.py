@@ -42,7 +42,7 @@ class Weather:
         self.first: dict[str, int] = {}
         self.wrong_share = rng.choice((0.0, 0.0, 0.05, 0.3))
         self.actions: list[tuple[Callable[[], None], float]] = self._weighted()
-        self.relics: list[tuple[str, SupersededFacts]] = []
+        self.superseded: list[tuple[str, SupersededFacts]] = []
         if forgetful:
             self._become_forgetful(random.Random(f"retention {seed}"))
         if forgetting:
@@ -64,7 +64,7 @@ class Weather:
         if rng.random() < 0.3:
             self._become_forgetful(rng)
         weight = rng.choice((0.5, 2, 6))
-        self.actions += [(self._forget, weight), (self._relieve, rng.choice((0, weight)))]
+        self.actions += [(self._forget, weight), (self._tombstone_superseded, rng.choice((0, weight)))]
 
     async def _latency(self) -> None:
         if self.stormy and self.rng.random() < self.slow:
@@ -309,16 +309,16 @@ class Weather:
         until = START_US + round(self.rng.choice(_FORGOTTEN_UNTIL) * SECOND)
         if self.rng.random() < 0.1:
             until = self.world.clock.micros
-        self.relics.append((agent_id, self.world.forget(agent_id, until)))
+        self.superseded.append((agent_id, self.world.forget(agent_id, until)))
 
-    def _relieve(self) -> None:
+    def _tombstone_superseded(self) -> None:
         """What was read of the changelog then, or a part of it, is tombstoned."""
-        if self.relics:
-            agent_id, relics = self.relics.pop(self.rng.randrange(len(self.relics)))
+        if self.superseded:
+            agent_id, superseded = self.superseded.pop(self.rng.randrange(len(self.superseded)))
             if self.rng.random() < 0.2:
-                first = self.rng.randint(0, len(relics.spent))
-                relics.spent = dict(list(relics.spent.items())[:first])
-            self.world.relieve(agent_id, relics)
+                first = self.rng.randint(0, len(superseded.due_tombstones))
+                superseded.due_tombstones = dict(list(superseded.due_tombstones.items())[:first])
+            self.world.tombstone_superseded(agent_id, superseded)
 
 
 def run_seed(seed: int, *, forgetful: bool = False, forgetting: bool = False) -> None:

@@ -119,10 +119,10 @@ class Process:
             partitions=broker.shards,
             now=lambda: Micros(broker.clock.micros),
         )
-        self._around = ShardContext(
+        self._context = ShardContext(
             topics=TOPICS,
             partition_of=partitioner(broker.shards),
-            outbox=self.writer,
+            sink=self.writer,
             instruments=instruments(),
             owner=f"{name}-{next(_runs)}",
             tolerance_micros=TOLERANCE,
@@ -144,7 +144,7 @@ class Process:
                 find_duplicate=_nobody,
                 before_rejoin=_nothing,
                 before_opening=self._settle_standbys,
-                give_way=self._around.pace.give_way,
+                give_way=self._context.pacing.give_way,
             )
         )
         self.standbys: Standbys[StandbyState] = self.loop.inside(
@@ -247,7 +247,7 @@ class Process:
         file = await self._open_file(number)
         self.producer.owned.add(number)
         try:
-            return await Shard.open(number, self._around, file, marks)
+            return await Shard.open(number, self._context, file, marks)
         except BaseException:
             await file.close()
             raise
@@ -274,7 +274,7 @@ class Process:
             {number: shard.positions[TOPICS.outcomes] for number, shard in owned.shards.items()}
         )
         return Claim(
-            process=self._around.owner,
+            process=self._context.owner,
             name=self.name,
             term=term,
             owned=sorted(owned.assigned or ()),

@@ -168,15 +168,15 @@ class World:
         self.note(f"forget {agent_id} until {(until - START_US) / SECOND:g} s")
         self._append_outcome(shard, *encode_marker(marker))
         self.forgotten[agent_id] = max(until, self.forgotten.get(agent_id, until))
-        relics = SupersededFacts(marker)
-        relics.take(self.broker.log.partitions[TOPICS.outcomes, shard].live)
-        return relics
+        superseded = SupersededFacts(marker)
+        superseded.take(self.broker.log.partitions[TOPICS.outcomes, shard].live)
+        return superseded
 
-    def relieve(self, agent_id: str, relics: SupersededFacts) -> None:
+    def tombstone_superseded(self, agent_id: str, superseded: SupersededFacts) -> None:
         """The changelog is relieved of what an agent left in it."""
         shard = self.partition_of(agent_id)
-        self.note(f"{len(relics.spent)} facts of {agent_id} are tombstoned")
-        for key, left in relics.spent.items():
+        self.note(f"{len(superseded.due_tombstones)} facts of {agent_id} are tombstoned")
+        for key, left in superseded.due_tombstones.items():
             if left is not None:
                 self._append_outcome(shard, *encode_fact(left))
             self._append_outcome(shard, key, None)

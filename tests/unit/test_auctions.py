@@ -31,7 +31,7 @@ def test_nothing_is_sent_before_the_close() -> None:
     assert auction.place(A, bid(1), TOLERANCE) == []
     assert auction.place(A, bid(2), TOLERANCE) == []
     assert auction.place(B, bid(1), TOLERANCE) == []
-    assert {A: [bid(1), bid(2)], B: [bid(1)]} == auction.waiting
+    assert {A: [bid(1), bid(2)], B: [bid(1)]} == auction.pending_bids
 
 
 def test_a_close_sends_every_bidders_last_bid() -> None:
@@ -43,7 +43,7 @@ def test_a_close_sends_every_bidders_last_bid() -> None:
     assert [fact(A, closed(9, B), bid(5, 60)), fact(B, closed(9, B), bid(3))] == auction.close(
         closed(9, B), TOLERANCE
     )
-    assert ({A, B}, {}) == (auction.told, auction.waiting)
+    assert ({A, B}, {}) == (auction.notified, auction.pending_bids)
 
 
 def test_a_bid_up_to_the_tolerance_after_the_close_counts() -> None:
@@ -53,7 +53,7 @@ def test_a_bid_up_to_the_tolerance_after_the_close_counts() -> None:
     auction.place(B, bid(12), TOLERANCE)
 
     assert [fact(A, closed(9), bid(11))] == auction.close(closed(9), TOLERANCE)
-    assert {B: [bid(12)]} == auction.waiting
+    assert {B: [bid(12)]} == auction.pending_bids
 
 
 def test_a_bid_after_the_close_is_settled_at_once_or_waits() -> None:
@@ -63,7 +63,7 @@ def test_a_bid_after_the_close_is_settled_at_once_or_waits() -> None:
 
     assert [fact(A, closed(9), bid(11))] == auction.place(A, bid(11), TOLERANCE)
     assert auction.place(A, bid(12), TOLERANCE) == []
-    assert ({A: [bid(12)]}, {A}) == (auction.waiting, auction.told)
+    assert ({A: [bid(12)]}, {A}) == (auction.pending_bids, auction.notified)
 
 
 def test_a_corrected_close_admits_bids_that_waited() -> None:
@@ -101,7 +101,7 @@ def test_a_superseded_close_that_comes_late_sends_the_standing_one_to_its_winner
     assert [fact(B, closed(12, A))] == auction.close(closed(5, B), TOLERANCE)
     assert auction.close(closed(5, B), TOLERANCE) == []
     assert auction.close(closed(4, None), TOLERANCE) == []
-    assert ({A, B}, closed(12, A)) == (auction.told, auction.standing)
+    assert ({A, B}, closed(12, A)) == (auction.notified, auction.standing)
 
 
 def test_a_copy_of_the_standing_close_sends_nothing() -> None:
@@ -114,13 +114,13 @@ def test_a_copy_of_the_standing_close_sends_nothing() -> None:
 
 
 def test_a_superseded_close_admits_nothing() -> None:
-    """A waiting bid is measured by the standing close alone."""
+    """A pending bid is measured by the standing close alone."""
     auction = Auction(TASK)
     auction.place(A, bid(14), 0)
     auction.close(closed(12), 0)
 
     assert [fact(B, closed(12))] == auction.close(closed(5, B), 0)
-    assert {A: [bid(14)]} == auction.waiting
+    assert {A: [bid(14)]} == auction.pending_bids
 
 
 def test_one_bid_waits_for_each_time_of_placing() -> None:
@@ -130,7 +130,7 @@ def test_one_bid_waits_for_each_time_of_placing() -> None:
         auction = Auction(TASK)
         for placed in order:
             auction.place(A, placed, TOLERANCE)
-        assert {A: [cheap]} == auction.waiting
+        assert {A: [cheap]} == auction.pending_bids
 
 
 def test_the_closes_text_travels_only_to_a_winner_without_a_bid() -> None:
@@ -158,13 +158,13 @@ def test_a_copy_changes_on_its_own() -> None:
 
     assert (closed(9, B), {B, AgentId("d")}, {A: [bid(20)]}) == (
         auction.standing,
-        auction.told,
-        auction.waiting,
+        auction.notified,
+        auction.pending_bids,
     )
     assert (closed(10, C), {B, C}, {A: [bid(20), bid(21)], C: [bid(22)]}) == (
         copy.standing,
-        copy.told,
-        copy.waiting,
+        copy.notified,
+        copy.pending_bids,
     )
 
 

@@ -57,8 +57,8 @@ class FakeConsumer:
         return set()
 
 
-class CountingCut:
-    """A cut of a CountingShard."""
+class CountingSnapshot:
+    """A snapshot of a CountingShard."""
 
     def __init__(self, shard: "CountingShard", position: int, rows: list[str]) -> None:
         self._shard, self._position, self._rows = shard, position, rows
@@ -93,11 +93,11 @@ class CountingShard:
     def wanted(self, *, all_restored: bool) -> tuple[TopicName, ...]:  # noqa: ARG002 (a fake)
         return ()
 
-    def cut(self) -> CountingCut:
+    def snapshot(self) -> CountingSnapshot:
         rows, self.rows = self.rows, []
-        return CountingCut(self, self.position, rows)
+        return CountingSnapshot(self, self.position, rows)
 
-    def written(self) -> None:
+    def on_checkpoint_written(self) -> None:
         """Nothing to let go of."""
 
     async def process(self, topic: str, records: Sequence[Record]) -> None:
@@ -188,7 +188,7 @@ async def test_a_checkpoint_that_waits_while_the_read_loop_sends_back_writes_not
 
 
 async def test_what_was_cut_before_everything_was_sent_back_is_not_written() -> None:
-    """The read loop gives up while the cut is published: the flush that follows finds nothing unsent."""
+    """The read loop gives up while the snapshot is published: the flush that follows finds nothing unsent."""
     race = Race()
     await race.send_one_fact()
     checkpoint = asyncio.create_task(race.ingest.checkpoint())
@@ -226,7 +226,7 @@ async def test_stopping_after_a_failed_send_writes_nothing() -> None:
 
 
 async def test_a_revoke_that_takes_too_long_discards_what_it_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time limit cancels a checkpoint after its cut: the shard goes back, nothing is half written."""
+    """The time limit cancels a checkpoint after its snapshot: the shard goes back, nothing half written."""
     monkeypatch.setattr(ingest_module, "_REVOKE_SECONDS", 0.05)
     race = Race()
     await race.send_one_fact()

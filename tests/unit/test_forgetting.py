@@ -178,16 +178,16 @@ def told(row: Outcome, cutoff: Cutoff) -> None:
 
 
 async def test_a_forgotten_agent_is_as_one_without_history() -> None:
-    """No metrics, keywords, time of a last change; its record is due, the marker in the next cut."""
+    """No metrics, keywords, time of a last change; its record is due, the marker in the next snapshot."""
     learn = Learn(MemoryRows(), cached_agents=10)
     await take(learn, [SETTLED, FINISHED])
-    learn.cut()
+    learn.snapshot()
     learn.unpublished.clear()
     await learn.forget([MarkerRecord(7, 9_000, forget(A, 30))], told)
     agent = await agent_of(learn, A)
     assert (agent.known, agent.as_of, agent.tallies) == (False, None, {})
     assert learn.unpublished == {A}
-    changes = learn.cut()
+    changes = learn.snapshot()
     assert changes.forgotten == {A: 30}
     assert changes.outcomes == {(T, A): Outcome(T, A)}
 
@@ -226,10 +226,10 @@ def test_relics_are_facts_of_the_agent_without_a_tombstone() -> None:
     """Superseded ones, too; of a fact that lives in part what is left; no marker, no junk, no others'."""
     older = Fact(T, A, Close(Micros(3), None), None)
     late = Fact(T, A, Close(Micros(50), A), BID)
-    relics = SupersededFacts(forget(A, 30))
-    relics.take(log(older, SETTLED, FINISHED, Fact(T, B, CLOSE, BID), forget(A, 30), late))
-    relics.take([Read(9, b"junk", key=b"k"), Read(10, b"{}"), *log(encode_fact(FINISHED)[0])])
-    assert relics.spent == {
+    superseded = SupersededFacts(forget(A, 30))
+    superseded.take(log(older, SETTLED, FINISHED, Fact(T, B, CLOSE, BID), forget(A, 30), late))
+    superseded.take([Read(9, b"junk", key=b"k"), Read(10, b"{}"), *log(encode_fact(FINISHED)[0])])
+    assert superseded.due_tombstones == {
         encode_fact(older)[0]: None,
         encode_fact(SETTLED)[0]: None,
         encode_fact(late)[0]: Fact(T, A, late.close),

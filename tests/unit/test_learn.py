@@ -84,8 +84,8 @@ async def take(learn: Learn, facts: Iterable[Fact], first: int = 0) -> int:
 async def checkpoint(learn: Learn, rows: MemoryRows) -> None:
     """A whole checkpoint, the metrics published."""
     learn.unpublished.clear()
-    rows.write(learn.cut())
-    learn.written()
+    rows.write(learn.snapshot())
+    learn.on_checkpoint_written()
 
 
 def in_cache(learn: Learn, *ids: AgentId) -> list[AgentId]:
@@ -130,7 +130,7 @@ async def test_a_result_that_flips_moves_the_keywords() -> None:
     assert {"parse": Tally(1, 0)} == (await agent_of(learn, A)).tallies
     await take(learn, [Fact(T1, A, closed(10, B))], 3)
     assert (await agent_of(learn, A)).tallies == {}
-    changes = learn.cut()
+    changes = learn.snapshot()
     assert {(A, "parse"): Tally(0, 0)} == changes.keywords
     assert Metrics(total_bids=1) == changes.agents[A].metrics
 
@@ -143,14 +143,14 @@ async def test_how_many_facts_said_something_new() -> None:
     await checkpoint(learn, rows)
 
     assert await take(learn, [won(A)], 3) == 0
-    assert learn.cut() == LearnChanges({}, {}, {}, {})
+    assert learn.snapshot() == LearnChanges({}, {}, {}, {})
 
 
 async def test_an_invisible_row_is_kept_but_changes_no_metrics() -> None:
     """A result before its close is written, the agent is not; the close makes it count."""
     learn = Learn(MemoryRows(), cached_agents=10)
     assert await take(learn, [done(A, succeeded=True)]) == 1
-    changes = learn.cut()
+    changes = learn.snapshot()
 
     assert ({(T1, A): Outcome(T1, A, result=Result(Micros(20), succeeded=True))}, {}, {}, {}) == changes
     assert learn.unpublished == set()
@@ -185,7 +185,7 @@ async def test_as_of_is_the_record_time_of_the_last_change() -> None:
     assert (agent.as_of, agent.row.outcome_offset) == ("1970-01-01T00:00:07.000000Z", 5)
 
 
-# --- cuts -----------------------------------------------------------------------------------------
+# --- snapshots -----------------------------------------------------------------------------------------
 
 
 async def test_a_cut_is_readable_until_it_is_written() -> None:
@@ -193,23 +193,23 @@ async def test_a_cut_is_readable_until_it_is_written() -> None:
     rows = MemoryRows()
     learn = Learn(rows, cached_agents=10)
     await take(learn, [won(A)])
-    frozen = learn.cut()
+    frozen = learn.snapshot()
     await take(learn, [done(A, succeeded=True)], 1)
 
     assert {(T1, A): Outcome(T1, A, closed(9, A), PARSE)} == frozen.outcomes
     assert Metrics(1, 1, 0, 0, 1, 70) == frozen.agents[A].metrics
     rows.write(frozen)
-    learn.written()
+    learn.on_checkpoint_written()
     assert {
         (T1, A): Outcome(T1, A, closed(9, A), PARSE, Result(Micros(20), succeeded=True))
-    } == learn.cut().outcomes
+    } == learn.snapshot().outcomes
 
 
 async def test_changes_after_a_cut_do_not_show_in_it() -> None:
-    """A cut's keywords, agents and rows stay as they were."""
+    """A snapshot's keywords, agents and rows stay as they were."""
     learn = Learn(MemoryRows(), cached_agents=10)
     await take(learn, [won(A), done(A, succeeded=True)])
-    frozen = learn.cut()
+    frozen = learn.snapshot()
     before = LearnChanges(dict(frozen.outcomes), dict(frozen.agents), dict(frozen.keywords), {})
     await take(learn, [won(A, T2), done(A, succeeded=True, task_id=T2), won(B, T2)], 2)
 
@@ -225,7 +225,7 @@ async def test_a_written_row_is_read_from_the_file() -> None:
     rows.outcomes[T1, A] = Outcome(T1, A, closed(9, A), Bid(Micros(6), 80, "label"))
     await take(learn, [done(A, succeeded=True)], 1)
 
-    assert learn.cut().outcomes[T1, A].description == "label"
+    assert learn.snapshot().outcomes[T1, A].description == "label"
 
 
 # --- what is to be published ----------------------------------------------------------------------
@@ -262,25 +262,25 @@ async def test_the_cache_is_as_large_as_asked(size: int, kept: list[AgentId]) ->
     """No more agents stay than the setting says, and none goes before that."""
     learn = Learn(MemoryRows(), cached_agents=size)
     await learn.agents([A, B, C])
-    learn.written()
+    learn.on_checkpoint_written()
 
     assert kept == in_cache(learn, A, B, C)
 
 
 async def test_changed_agents_stay_however_small_the_cache() -> None:
-    """Agents changed since the cut are needed for the next one, so they are never let go."""
+    """Agents changed since the snapshot are needed for the next one, so they are never let go."""
     rows = MemoryRows()
     learn = Learn(rows, cached_agents=1)
     await take(learn, [won(A), won(B, T2)])
-    frozen = learn.cut()
+    frozen = learn.snapshot()
     await take(learn, [done(A, succeeded=True)], 2)
     await take(learn, [Fact(T2, D, closed(9, None))], 3)
     learn.unpublished.clear()
     rows.write(frozen)
-    learn.written()
+    learn.on_checkpoint_written()
 
     assert in_cache(learn, A, B, C, D) == [A, D]
-    assert Metrics(1, 1, 1, 0, 1, 70) == learn.cut().agents[A].metrics
+    assert Metrics(1, 1, 1, 0, 1, 70) == learn.snapshot().agents[A].metrics
 
 
 async def test_unpublished_agents_may_leave_the_cache_but_are_not_forgotten() -> None:
@@ -290,8 +290,8 @@ async def test_unpublished_agents_may_leave_the_cache_but_are_not_forgotten() ->
     await take(learn, [won(A)])
     await learn.agents([B, C])
     await take(learn, [done(D, succeeded=True)], 1)
-    rows.write(learn.cut())
-    learn.written()
+    rows.write(learn.snapshot())
+    learn.on_checkpoint_written()
 
     assert in_cache(learn, A, B, C, D) == [D]
     assert learn.unpublished == {A}
@@ -303,8 +303,8 @@ async def test_agents_loaded_for_a_batch_stay_until_it_is_applied() -> None:
     records = [FactRecord.of(offset, 0, won(agent_id)) for offset, agent_id in enumerate((A, B, C))]
     learn.pin(records)
     rows = await learn.load(records)
-    learn.cut()
-    learn.written()
+    learn.snapshot()
+    learn.on_checkpoint_written()
 
     assert learn.apply(records, rows) == 3
 
@@ -389,7 +389,7 @@ class TrimmingRows(MemoryRows):
 
     async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
         if self.learn is not None:
-            self.learn.written()
+            self.learn.on_checkpoint_written()
         return await super().load_agents(ids)
 
 

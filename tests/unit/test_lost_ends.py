@@ -27,7 +27,7 @@ WINNER, LOSER = AgentId("winner"), AgentId("loser")
 
 
 class Sent:
-    """An outbox that keeps what it is given."""
+    """A sink that keeps what it is given."""
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
@@ -69,12 +69,12 @@ def outcomes(count: int) -> dict[tuple[TaskId, AgentId], Outcome]:
     return {(row.task_id, row.agent_id): row for row in rows}
 
 
-def around(outbox: Sent) -> ShardContext:
-    """One shard's surroundings."""
+def context(sink: Sent) -> ShardContext:
+    """What a shard shares with others."""
     return ShardContext(
         topics=TOPICS,
         partition_of=lambda _: 0,
-        outbox=outbox,
+        sink=sink,
         instruments=Instruments(),
         owner="this run",
         tolerance_micros=0,
@@ -93,11 +93,11 @@ async def test_rows_are_published_again_when_the_changelog_lost_its_end(
     file = await ShardFile.open(shard_path(tmp_path, ShardId(0)), IDENTITY)
     positions = dict.fromkeys(TOPICS.subscribed, 0) | {TOPICS.outcomes: 100}
     await file.write(Checkpoint(positions, outcomes=rows))
-    outbox = Sent()
+    sink = Sent()
     ends = dict.fromkeys(TOPICS.subscribed, (0, 0)) | {TOPICS.outcomes: (0, end)}
-    shard = await Shard.open(ShardId(0), around(outbox), file, BrokerOffsets({}, ends))
+    shard = await Shard.open(ShardId(0), context(sink), file, BrokerOffsets({}, ends))
     folded: dict[tuple[TaskId, AgentId], Outcome] = {}
-    for fact in outbox.facts:
+    for fact in sink.facts:
         key = (fact.task_id, fact.agent_id)
         folded[key] = join(folded.get(key, Outcome(*key)), fact)
     assert folded == (rows if published else {})
@@ -135,7 +135,7 @@ async def test_a_closed_shard_leaves_memory_without_the_collector(tmp_path: Path
     marks = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
     gc.disable()
     try:
-        shard = await Shard.open(ShardId(0), around(Sent()), file, marks)
+        shard = await Shard.open(ShardId(0), context(Sent()), file, marks)
         await shard.process(TOPICS.outcomes, [Unreadable(TOPICS.outcomes, 0, 0, value=b"junk")])
         await shard.close()
         left = weakref.ref(shard)

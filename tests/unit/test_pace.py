@@ -24,14 +24,14 @@ async def test_questions_are_collected_while_events_are_worked_off() -> None:
     """A few new events are none: nothing waits."""
     pacing, loop = Pacing(), asyncio.get_running_loop()
     began = loop.time()
-    await pacing.collect()
+    await pacing.linger()
     await pacing.after_chunk(pacing_module.CHUNK - 1)
-    await pacing.collect()
-    assert loop.time() - began < pacing_module._COLLECT_SECONDS
+    await pacing.linger()
+    assert loop.time() - began < pacing_module._LINGER_SECONDS
     await pacing.after_chunk(pacing_module.CHUNK)
     began = loop.time()
-    await pacing.collect()
-    assert loop.time() - began >= pacing_module._COLLECT_SECONDS * 0.9
+    await pacing.linger()
+    assert loop.time() - began >= pacing_module._LINGER_SECONDS * 0.9
 
 
 async def _take(turns: "itertools.count[int]") -> None:

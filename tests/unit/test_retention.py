@@ -17,7 +17,7 @@ from learner_worker.shard.shard import Shard
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
 from tests.simulation.log import Entry
-from tests.unit.test_lost_ends import IDENTITY, TOPICS, Sent, around
+from tests.unit.test_lost_ends import IDENTITY, TOPICS, Sent, context
 
 T, A = TaskId("t"), AgentId("a")
 CLOSE, BID, RESULT = Close(Micros(10), A), Bid(Micros(8), 70, "parse"), Result(Micros(12), succeeded=True)
@@ -80,7 +80,7 @@ def test_a_tombstone_that_is_read_saves_another() -> None:
     retention = Retention(policy(), at(40), None)
     assert retention.read(Fact(T, A, CLOSE)) is None
     assert retention.due(restored=False) == []
-    retention.forgotten(encode_fact(Fact(T, A, CLOSE))[0])
+    retention.tombstone_read(encode_fact(Fact(T, A, CLOSE))[0])
     assert retention.due(restored=True) == []
 
 
@@ -106,9 +106,9 @@ async def test_no_sweep_while_loaded_facts_are_still_to_be_joined(
 ) -> None:
     """A result meets the row it was loaded for, or what a sweep left of it: the metrics stay the rows'."""
     file = await ShardFile.open(shard_path(tmp_path, ShardId(0)), IDENTITY)
-    outbox = Sent()
+    sink = Sent()
     marks = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
-    shard = await Shard.open(ShardId(0), around(outbox), file, marks)
+    shard = await Shard.open(ShardId(0), context(sink), file, marks)
     await shard.process(TOPICS.outcomes, [_entry(0, Fact(T, A, CLOSE, BID))])
     await _checkpoint(shard)
     shard.retention.cutoff = at(11)
@@ -143,10 +143,10 @@ async def test_no_sweep_while_loaded_facts_are_still_to_be_joined(
 
 
 async def _checkpoint(shard: Shard) -> None:
-    cut = shard.cut()
-    await cut.publish()
-    await cut.write()
-    shard.written()
+    snapshot = shard.snapshot()
+    await snapshot.publish()
+    await snapshot.write()
+    shard.on_checkpoint_written()
 
 
 def _entry(offset: int, fact: Fact) -> Entry:
@@ -165,14 +165,14 @@ async def test_a_page_of_rows_is_swept_and_counted(tmp_path: Path) -> None:
         for number in range(700)
     }
     await file.write(Checkpoint(dict.fromkeys(TOPICS.subscribed, 0), outcomes=rows, cutoff=at(605)))
-    outbox = Sent()
-    surroundings = around(outbox)
+    sink = Sent()
+    shared = context(sink)
     marks = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
-    shard = await Shard.open(ShardId(0), surroundings, file, marks)
+    shard = await Shard.open(ShardId(0), shared, file, marks)
     for _ in range(4):
         await _checkpoint(shard)
     left = [row async for page in file.all_outcomes() for row in page]
     assert sorted(row.bid.placed_at for row in left if row.bid is not None) == list(range(600, 700))
-    assert surroundings.instruments.registry.get_sample_value("learner_outcomes_expired_total") == 605
-    assert outbox.sends[TOPICS.outcomes] == 2 * 605 + 5
+    assert shared.instruments.registry.get_sample_value("learner_outcomes_expired_total") == 605
+    assert sink.sends[TOPICS.outcomes] == 2 * 605 + 5
     await shard.close()

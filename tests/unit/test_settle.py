@@ -7,7 +7,7 @@ from learner_worker.contract.facts import Bid, Close, Fact, Result, description_
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.auctions import AuctionState
-from learner_worker.stages.settle import Forgotten, Place, Settle, watermark_of
+from learner_worker.stages.settle import ExpiredTasks, Place, Settle, watermark_of
 
 HORIZON = 100
 A, B = AgentId("a"), AgentId("b")
@@ -92,7 +92,7 @@ def test_results_are_not_remembered() -> None:
     settle = new_settle()
     settle.result(result(T1, 8), place(3, 80, "task-finished"))
 
-    assert (settle.remembered, settle.rewind_offset("task-finished", 9), settle.cut()) == (0, 9, {})
+    assert (settle.remembered, settle.rewind_offset("task-finished", 9), settle.snapshot()) == (0, 9, {})
 
 
 # --- forgetting -----------------------------------------------------------------------------------
@@ -101,17 +101,17 @@ def test_results_are_not_remembered() -> None:
 @pytest.mark.parametrize(
     ("watermark", "forgotten", "remembered"),
     [
-        (0, Forgotten(0, 0), 3),
-        (149, Forgotten(0, 0), 3),
-        (150, Forgotten(0, 0), 3),
-        (151, Forgotten(1, 1), 2),
-        (160, Forgotten(1, 1), 2),
-        (161, Forgotten(2, 1), 1),
-        (171, Forgotten(3, 2), 0),
+        (0, ExpiredTasks(0, 0), 3),
+        (149, ExpiredTasks(0, 0), 3),
+        (150, ExpiredTasks(0, 0), 3),
+        (151, ExpiredTasks(1, 1), 2),
+        (160, ExpiredTasks(1, 1), 2),
+        (161, ExpiredTasks(2, 1), 1),
+        (171, ExpiredTasks(3, 2), 0),
     ],
 )
 def test_a_task_is_forgotten_once_the_watermark_has_passed_its_horizon(
-    watermark: int, forgotten: Forgotten, remembered: int
+    watermark: int, forgotten: ExpiredTasks, remembered: int
 ) -> None:
     """First event plus horizon itself still remembers; open and closed tasks alike, told apart."""
     settle = new_settle()
@@ -119,7 +119,7 @@ def test_a_task_is_forgotten_once_the_watermark_has_passed_its_horizon(
     settle.close(close(T2), place(0, 60, CLOSES))
     settle.bid(bid(T3), place(1, 70))
 
-    assert forgotten == settle.forget(Micros(watermark))
+    assert forgotten == settle.expire_tasks(Micros(watermark))
     assert remembered == settle.remembered
 
 
@@ -129,7 +129,7 @@ def test_the_first_event_counts_not_the_last() -> None:
     settle.bid(bid(T1), place(0, 50))
     settle.close(close(T1), place(0, 149, CLOSES))
 
-    assert Forgotten(1, 0) == settle.forget(Micros(151))
+    assert ExpiredTasks(1, 0) == settle.expire_tasks(Micros(151))
 
 
 def test_tasks_are_forgotten_by_age_not_by_arrival() -> None:
@@ -138,20 +138,20 @@ def test_tasks_are_forgotten_by_age_not_by_arrival() -> None:
     settle.bid(bid(T1), place(0, 80))
     settle.bid(bid(T2), place(1, 50))
 
-    assert Forgotten(1, 1) == settle.forget(Micros(151))
-    assert {T1} == {task_id for task_id, state in settle.cut().items() if state is not None}
+    assert ExpiredTasks(1, 1) == settle.expire_tasks(Micros(151))
+    assert {T1} == {task_id for task_id, state in settle.snapshot().items() if state is not None}
 
 
 def test_a_forgotten_task_begins_anew() -> None:
     """An event after the horizon opens the task again, with an age and an offset of its own."""
     settle = new_settle()
     settle.bid(bid(T1), place(0, 50))
-    settle.forget(Micros(151))
+    settle.expire_tasks(Micros(151))
     settle.bid(bid(T1, at=170), place(7, 170))
 
     assert (settle.remembered, settle.rewind_offset(BIDS, 8)) == (1, 7)
-    assert Forgotten(0, 0) == settle.forget(Micros(270))
-    assert Forgotten(1, 1) == settle.forget(Micros(271))
+    assert ExpiredTasks(0, 0) == settle.expire_tasks(Micros(270))
+    assert ExpiredTasks(1, 1) == settle.expire_tasks(Micros(271))
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,9 @@ def test_the_rewind_offset_is_the_smallest_of_any_remembered_task() -> None:
         settle.rewind_offset(CLOSES, 10),
         settle.rewind_offset("learner-rerouted", 2),
     ) == (4, 9, 2)
-    settle.forget(Micros(151))
+    settle.expire_tasks(Micros(151))
     assert (settle.rewind_offset(BIDS, 7), settle.rewind_offset(CLOSES, 10)) == (5, 9)
-    settle.forget(Micros(161))
+    settle.expire_tasks(Micros(161))
     assert (settle.rewind_offset(BIDS, 7), settle.rewind_offset(CLOSES, 10)) == (7, 10)
 
 
@@ -200,9 +200,9 @@ def test_a_task_forgotten_out_of_order_does_not_hide_an_older_offset() -> None:
     settle.bid(bid(T1), place(4, 80))
     settle.bid(bid(T2), place(5, 50))
     settle.bid(bid(T3), place(6, 90))
-    settle.forget(Micros(151))
+    settle.expire_tasks(Micros(151))
     assert settle.rewind_offset(BIDS, 7) == 4
-    settle.forget(Micros(181))
+    settle.expire_tasks(Micros(181))
     assert settle.rewind_offset(BIDS, 7) == 6
 
 
@@ -217,15 +217,15 @@ def test_rewind_offsets_survive_a_restore() -> None:
     restored.restored()
 
     assert (restored.remembered, restored.rewind_offset(BIDS, 3)) == (3, 0)
-    assert Forgotten(2, 2) == restored.forget(Micros(152))
+    assert ExpiredTasks(2, 2) == restored.expire_tasks(Micros(152))
     assert restored.rewind_offset(BIDS, 3) == 2
 
 
-# --- cuts -----------------------------------------------------------------------------------------
+# --- snapshots -----------------------------------------------------------------------------------------
 
 
 def states_of(settle: Settle) -> dict[TaskId, AuctionState]:
-    return {task_id: state for task_id, state in settle.cut().items() if state is not None}
+    return {task_id: state for task_id, state in settle.snapshot().items() if state is not None}
 
 
 def test_a_cut_has_what_changed_since_the_last() -> None:
@@ -237,22 +237,22 @@ def test_a_cut_has_what_changed_since_the_last() -> None:
     assert {
         T1: AuctionState(50, {BIDS: 3}, None, [], {A: [Bid(Micros(5), 7, "d")]}),
         T2: AuctionState(60, {CLOSES: 4}, Close(Micros(6), B), [B], {}),
-    } == settle.cut()
-    assert settle.cut() == {}
-    settle.forget(Micros(151))
-    assert settle.cut() == {T1: None}
+    } == settle.snapshot()
+    assert settle.snapshot() == {}
+    settle.expire_tasks(Micros(151))
+    assert settle.snapshot() == {T1: None}
 
 
 def test_changes_after_a_cut_do_not_show_in_it() -> None:
-    """A cut that is turned into rows later still holds the moment it was taken."""
+    """A snapshot that is turned into rows later still holds the moment it was taken."""
     settle = new_settle()
     settle.bid(bid(T1, at=5), place(3, 50))
     settle.bid(bid(T2, at=5), place(4, 50))
-    frozen = settle.cut()
+    frozen = settle.snapshot()
     settle.bid(bid(T1, B, at=6), place(5, 51))
     settle.bid(bid(T1, A, at=7), place(6, 52))
     settle.close(close(T2, 9), place(0, 53, CLOSES))
-    settle.forget(Micros(151))
+    settle.expire_tasks(Micros(151))
     settle.bid(bid(T1, B, at=99), place(7, 152))
 
     assert {
@@ -262,27 +262,27 @@ def test_changes_after_a_cut_do_not_show_in_it() -> None:
     assert {
         T1: AuctionState(152, {BIDS: 7}, None, [], {B: [Bid(Micros(99), 7, "d")]}),
         T2: None,
-    } == settle.cut()
+    } == settle.snapshot()
 
 
 def test_two_cuts_on_their_way_do_not_disturb_each_other() -> None:
-    """Each of two unwritten cuts keeps its own moment of the same task."""
+    """Each of two unwritten snapshots keeps its own moment of the same task."""
     settle = new_settle()
     settle.bid(bid(T1, at=5), place(3, 50))
-    first = settle.cut()
+    first = settle.snapshot()
     settle.bid(bid(T1, B, at=6), place(4, 51))
-    second = settle.cut()
+    second = settle.snapshot()
     settle.close(close(T1, 9), place(0, 53, CLOSES))
 
     one, two = first[T1], second[T1]
     assert one is not None
     assert two is not None
-    assert (sorted(one.waiting), sorted(two.waiting)) == ([A], [A, B])
+    assert (sorted(one.pending_bids), sorted(two.pending_bids)) == ([A], [A, B])
     assert (one.standing, two.standing) == (None, None)
 
 
 def test_a_restored_settle_goes_on_where_the_other_stopped() -> None:
-    """Standing close, told agents and waiting bids are all back, and change like any others."""
+    """Standing close, notified agents and pending bids are all back, and change like any others."""
     settle = new_settle()
     settle.bid(bid(T1, A, at=5), place(0, 50))
     settle.close(close(T1, 9, winner=B), place(0, 60, CLOSES))
@@ -291,9 +291,9 @@ def test_a_restored_settle_goes_on_where_the_other_stopped() -> None:
     restored.restore(states_of(settle))
     restored.restored()
 
-    assert restored.cut() == {}
+    assert restored.snapshot() == {}
     assert [
         Fact(T1, A, Close(Micros(12)), Bid(Micros(11), 7, "d")),
         Fact(T1, B, Close(Micros(12))),
     ] == restored.close(close(T1, 12, winner=None), place(1, 70, CLOSES))
-    assert {T1: AuctionState(50, {BIDS: 0, CLOSES: 0}, Close(Micros(12)), [A, B], {})} == restored.cut()
+    assert {T1: AuctionState(50, {BIDS: 0, CLOSES: 0}, Close(Micros(12)), [A, B], {})} == restored.snapshot()
