@@ -28,7 +28,7 @@ from learner_worker.observability import configure_logging
 from learner_worker.operations.history import History, history_of
 from learner_worker.settings import Settings
 from learner_worker.stages.advise import Advise
-from learner_worker.strategies.classic import STRATEGIES
+from learner_worker.strategies.registry import find_strategy
 
 _Command = Callable[..., Any]
 _SHOWN_TASK, _SHOWN_DESCRIPTION = 40, 60
@@ -159,7 +159,7 @@ def _suggestion(
     """What a worker would answer."""
     if request is None:
         return None
-    reply = Advise(settings.strategy, STRATEGIES[settings.strategy]).answer(request, agent)
+    reply = Advise(find_strategy(settings.strategy)).answer(request, agent)
     return SuggestBidReply.model_validate_json(encode_reply(reply))
 
 

@@ -10,7 +10,6 @@ from typing import Final
 import msgspec
 
 from learner_worker.contract.fields import AgentId
-from learner_worker.contract.suggestions import Rule
 
 
 class KeywordTally(msgspec.Struct, frozen=True, gc=False):
@@ -25,7 +24,7 @@ class KeywordTally(msgspec.Struct, frozen=True, gc=False):
 class Advice(msgspec.Struct, frozen=True, gc=False):
     """An `Adjustment`: the factor is multiplied by `multiplier`."""
 
-    rule: Rule
+    rule: str
     multiplier: float
     reason: str
 

@@ -1,12 +1,20 @@
-"""Strategies: from an agent's metrics to a factor on its base bid, with reasons in words."""
+"""classic, the default strategy: six rules on an agent's metrics and keywords, each with its reason."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
-from learner_worker.contract.encode import Advice
 from learner_worker.contract.fields import MAX_SATS
 from learner_worker.domain.keywords import Tally, keywords_of
 from learner_worker.domain.metrics import Metrics
+from learner_worker.strategies.protocol import (
+    Addend,
+    AppliedRule,
+    PaidOn,
+    SettledBid,
+    Strategy,
+    Suggestion,
+    Sums,
+)
 
 _MIN_BIDS = 3
 _MIN_RESULTS = 2
@@ -15,29 +23,46 @@ _EASY_WIN_RATE, _RARE_WIN_RATE = 0.8, 0.2
 _WEAK_SUCCESS_RATE, _STRONG_SUCCESS_RATE = 0.5, 0.8
 
 
-class Suggestion(NamedTuple):
-    """A strategy's word on a bid."""
+class Classic:
+    """IEEE doubles, multiplied in the order of the rules. It needs no sums and ignores costs."""
 
-    suggested_bid_sats: int
-    factor: float
-    advice: list[Advice]
+    name: Final = "classic"
+    version: Final = 0
 
+    def addends(self, *, settled: SettledBid) -> Sequence[Addend]:
+        """Nothing: the metrics and keywords are enough."""
+        del settled
+        return ()
 
-Strategy = Callable[[Metrics, Mapping[str, Tally], str, int], Suggestion]
-"""(metrics, keyword tallies, the task's description, base bid in sats) -> suggestion"""
+    def suggest(
+        self,
+        *,
+        metrics: Metrics,
+        tallies: Mapping[str, Tally],
+        sums: Sums,
+        description: str,
+        base_bid_sats: int,
+        cost_sats: int | None = None,
+        failure_cost_sats: int = 0,
+        paid_on: PaidOn = "success",
+        explained: bool = True,
+    ) -> Suggestion:
+        """The base bid times the factor; the base bid itself before the third outcome."""
+        del sums, cost_sats, failure_cost_sats, paid_on, explained
+        return classic(metrics, tallies, description, base_bid_sats)
 
 
 def classic(
     metrics: Metrics, tallies: Mapping[str, Tally], description: str, base_bid_sats: int
 ) -> Suggestion:
-    """The default strategy: IEEE doubles, multiplied in the order of the rules."""
+    """The default strategy's suggestion."""
     if metrics.total_bids < _MIN_BIDS:
         return Suggestion(base_bid_sats, 1.0, [])
-    advice = list(_classic_advice(metrics, tallies, description))
+    rules = list(_rules(metrics, tallies, description))
     factor = 1.0
-    for item in advice:
-        factor *= item.multiplier
-    return Suggestion(apply_factor(base_bid_sats, factor), factor, advice)
+    for applied in rules:
+        factor *= applied.multiplier
+    return Suggestion(apply_factor(base_bid_sats, factor), factor, rules)
 
 
 def apply_factor(base_bid_sats: int, factor: float) -> int:
@@ -45,36 +70,36 @@ def apply_factor(base_bid_sats: int, factor: float) -> int:
     return min(MAX_SATS, max(1, int(base_bid_sats * factor)))
 
 
-def _classic_advice(metrics: Metrics, tallies: Mapping[str, Tally], description: str) -> Iterator[Advice]:
+def _rules(metrics: Metrics, tallies: Mapping[str, Tally], description: str) -> Iterator[AppliedRule]:
     yield from _on_wins(metrics)
     if metrics.tasks_with_result >= _MIN_RESULTS:
         yield from _on_success(metrics)
     yield from _on_keywords(tallies, description)
 
 
-def _on_wins(metrics: Metrics) -> Iterator[Advice]:
+def _on_wins(metrics: Metrics) -> Iterator[AppliedRule]:
     if metrics.win_rate > _EASY_WIN_RATE:
-        yield Advice("win_rate_high", 1.15, f"{_wins(metrics)}: wins too easily, ask for more")
+        yield AppliedRule("win_rate_high", 1.15, f"{_wins(metrics)}: wins too easily, ask for more")
     elif metrics.win_rate < _RARE_WIN_RATE:
-        yield Advice("win_rate_low", 0.85, f"{_wins(metrics)}: be more competitive")
+        yield AppliedRule("win_rate_low", 0.85, f"{_wins(metrics)}: be more competitive")
 
 
 def _wins(metrics: Metrics) -> str:
     return f"won {metrics.auctions_won} of {_count(metrics.total_bids, 'auction')}"
 
 
-def _on_success(metrics: Metrics) -> Iterator[Advice]:
+def _on_success(metrics: Metrics) -> Iterator[AppliedRule]:
     if metrics.success_rate < _WEAK_SUCCESS_RATE:
-        yield Advice("success_rate_low", 1.25, f"{_results(metrics)}: avoid work it fails")
+        yield AppliedRule("success_rate_low", 1.25, f"{_results(metrics)}: avoid work it fails")
     elif metrics.success_rate > _STRONG_SUCCESS_RATE:
-        yield Advice("success_rate_high", 0.90, f"{_results(metrics)}: reliable, lean in")
+        yield AppliedRule("success_rate_high", 0.90, f"{_results(metrics)}: reliable, lean in")
 
 
 def _results(metrics: Metrics) -> str:
     return f"completed {metrics.tasks_completed} of {_count(metrics.tasks_with_result, 'won task')}"
 
 
-def _on_keywords(tallies: Mapping[str, Tally], description: str) -> Iterator[Advice]:
+def _on_keywords(tallies: Mapping[str, Tally], description: str) -> Iterator[AppliedRule]:
     if not tallies:
         return
     wins = failures = 0
@@ -83,9 +108,9 @@ def _on_keywords(tallies: Mapping[str, Tally], description: str) -> Iterator[Adv
             wins += tally.wins
             failures += tally.failures
     if wins > failures and wins >= _MIN_KEYWORD_RESULTS:
-        yield Advice("keywords_proven", 0.90, f"{_words(wins, failures)}: proven at this")
+        yield AppliedRule("keywords_proven", 0.90, f"{_words(wins, failures)}: proven at this")
     elif failures > wins and failures >= _MIN_KEYWORD_RESULTS:
-        yield Advice("keywords_weak", 1.15, f"{_words(wins, failures)}: back off")
+        yield AppliedRule("keywords_weak", 1.15, f"{_words(wins, failures)}: back off")
 
 
 def _words(wins: int, failures: int) -> str:
@@ -97,5 +122,5 @@ def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-STRATEGIES: Mapping[str, Strategy] = {"classic": classic}
-"""The strategies by name, as the settings name them."""
+CLASSIC: Final[Strategy] = Classic()
+"""The default strategy."""

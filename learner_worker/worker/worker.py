@@ -38,7 +38,7 @@ from learner_worker.shard.standby import StandbyState
 from learner_worker.stages.advise import Advise
 from learner_worker.store.shard_file import ShardFile, shard_identity, shard_path
 from learner_worker.store.state_folder import held_shards
-from learner_worker.strategies.classic import STRATEGIES
+from learner_worker.strategies.registry import find_strategy
 from learner_worker.worker import event_loop
 from learner_worker.worker.consumer import Ingest
 from learner_worker.worker.probes import Verdict
@@ -144,7 +144,7 @@ class Worker:
             topics=self._topics,
             reply_topics=_reply_topics(settings, self._topics),
             partition_of=partition_of,
-            advise=Advise(settings.strategy, STRATEGIES[settings.strategy]),
+            advise=Advise(find_strategy(settings.strategy)),
             instruments=self.instruments,
             ttl_micros=round(settings.request_ttl_seconds * _MICROS),
             while_restoring=settings.while_restoring,

@@ -20,7 +20,7 @@ from learner_worker.requests.consumer import RequestConsumer
 from learner_worker.requests.replies import Replies
 from learner_worker.shard.shard import Shard
 from learner_worker.stages.advise import Advise
-from learner_worker.strategies.classic import classic
+from learner_worker.strategies.classic import CLASSIC
 from tests.simulation.broker import Broker
 from tests.simulation.checks import require
 from tests.simulation.clients import Follower, Producer
@@ -118,7 +118,7 @@ class AnsweringProcess(Process):
                 topics=TOPICS,
                 reply_topics=ReplyTopics(TOPICS.reply_patterns, (*TOPICS.sharded, TOPICS.dead_letters)),
                 partition_of=partitioner(broker.shards),
-                advise=Advise("classic", classic),
+                advise=Advise(CLASSIC),
                 instruments=instruments(),
                 ttl_micros=TTL_SECONDS * SECOND,
                 while_restoring="wait",

@@ -30,7 +30,7 @@ from learner_worker.stages.learn import FactRecord, Learn
 from learner_worker.stages.settle import Place, Settle
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
-from learner_worker.strategies.classic import classic
+from learner_worker.strategies.classic import CLASSIC
 from tests.support import model, swarm
 
 EXAMPLES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 200
@@ -399,7 +399,7 @@ def _without_zeros(tallies: Mapping[str, Tally], side: int) -> dict[str, int]:
 
 
 def answers_of(agent: Agent) -> Iterator[Answer]:
-    advise = Advise("classic", classic)
+    advise = Advise(CLASSIC)
     for description in ASKED:
         for base in BASES:
             request = SuggestBidRequest(

@@ -10,7 +10,7 @@ from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.stages.advise import Advise
-from learner_worker.strategies.classic import classic
+from learner_worker.strategies.classic import CLASSIC
 
 A = AgentId("ä")
 KNOWN = Agent(A, AgentRow(Metrics(9, 8, 3, 2, 7, 2**53 - 1), 1_769_860_800_123, 7), {"parse": Tally(3, 1)})
@@ -24,7 +24,7 @@ def test_a_reply_is_written_as_its_model(agent: Agent, wishes: dict[str, object]
     """Every field in its order, what was not asked for left out."""
     asked = {"agent_id": A, "base_bid_sats": 100, "description": "parse", **wishes}
     request = SuggestBidRequest.model_validate(asked)
-    value = encode_reply(Advise("classic", classic).answer(request, agent, stale=stale))
+    value = encode_reply(Advise(CLASSIC).answer(request, agent, stale=stale))
     reply = SuggestBidReply.model_validate_json(value)
     assert encode_message(reply) == value
     assert (reply.request_id, reply.stale) == (request.request_id, stale)

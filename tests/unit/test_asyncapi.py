@@ -30,7 +30,7 @@ from learner_worker.kafka.records import dead_letter, moved
 from learner_worker.requests import answering
 from learner_worker.shard.shard import OWNER_HEADER
 from learner_worker.stages.advise import Advise
-from learner_worker.strategies.classic import STRATEGIES
+from learner_worker.strategies.classic import CLASSIC
 
 DOCUMENT = asyncapi("1.2.3")
 CHANNELS = DOCUMENT["channels"]
@@ -249,7 +249,7 @@ def test_examples_are_what_the_learner_says() -> None:
     assert isinstance(request, SuggestBidRequest)
     refusal = answering._restoring()
 
-    reply = Advise("classic", STRATEGIES["classic"]).answer(request, agent)
+    reply = Advise(CLASSIC).answer(request, agent)
 
     assert example_of("suggest-bid-reply") == json.loads(encode_reply(reply))
     assert example_of("agent-metrics") == json.loads(encode_metrics(agent.record()))

@@ -265,7 +265,7 @@ class HistoryLearner:
             factor=suggestion.factor,
             adjustments=[
                 Adjustment(rule=advice.rule, multiplier=advice.multiplier, reason=advice.reason)
-                for advice in suggestion.advice
+                for advice in suggestion.rules
             ],
             metrics=AgentMetrics(
                 total_bids=metrics.total_bids,

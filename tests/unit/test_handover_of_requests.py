@@ -14,7 +14,7 @@ from learner_worker.observability import Instruments
 from learner_worker.requests.answering import Answering, WhileRestoring
 from learner_worker.requests.consumer import InFlightOffsets
 from learner_worker.stages.advise import Advise
-from learner_worker.strategies.classic import classic
+from learner_worker.strategies.classic import CLASSIC
 
 TOPICS = Topics().named()
 ANN = AgentId("ann")
@@ -70,7 +70,7 @@ def answering_with(
         topics=TOPICS,
         reply_topics=ReplyTopics(TOPICS.reply_patterns, ()),
         partition_of=lambda _: SHARD,
-        advise=Advise("classic", classic),
+        advise=Advise(CLASSIC),
         instruments=Instruments(),
         ttl_micros=10_000_000,
         while_restoring=while_restoring,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from learner_worker.contract.fields import MAX_SATS
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
-from learner_worker.strategies.classic import STRATEGIES, Suggestion, apply_factor, classic
+from learner_worker.strategies.classic import apply_factor, classic
+from learner_worker.strategies.protocol import Suggestion
 from tests.support import model
 
 NO_WORDS: Mapping[str, Tally] = {}
@@ -20,7 +21,7 @@ def having(bids: int, won: int, completed: int = 0, failed: int = 0) -> Metrics:
 
 
 def rules(suggestion: Suggestion) -> list[tuple[str, float]]:
-    return [(advice.rule, advice.multiplier) for advice in suggestion.advice]
+    return [(advice.rule, advice.multiplier) for advice in suggestion.rules]
 
 
 @pytest.mark.parametrize(
@@ -123,11 +124,11 @@ def test_reasons_are_sentences_with_the_numbers_behind_them() -> None:
     """Every adjustment says in words which counts it comes from."""
     suggestion = classic(having(5, 5, 1, 4), {"parse": Tally(1, 2)}, "parse", 1_000)
 
-    assert [advice.reason for advice in suggestion.advice][:2] == [
+    assert [advice.reason for advice in suggestion.rules][:2] == [
         "won 5 of 5 auctions: wins too easily, ask for more",
         "completed 1 of 5 won tasks: avoid work it fails",
     ]
-    assert suggestion.advice[2].reason == "this description's words met 1 success and 2 failures: back off"
+    assert suggestion.rules[2].reason == "this description's words met 1 success and 2 failures: back off"
 
 
 @pytest.mark.parametrize(
@@ -152,11 +153,6 @@ def test_reasons_are_sentences_with_the_numbers_behind_them() -> None:
 def test_a_suggestion_is_truncated_and_bounded(base: int, factor: float, expected: int) -> None:
     """Whole sats are cut off towards zero; at least 1, at most 2^53-1."""
     assert expected == apply_factor(base, factor)
-
-
-def test_strategies_are_found_by_name() -> None:
-    """The settings name strategies; classic is the only one."""
-    assert {"classic": classic} == STRATEGIES
 
 
 counts = st.integers(0, 12)

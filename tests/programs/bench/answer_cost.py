@@ -17,7 +17,7 @@ from learner_worker.stages.advise import Advise
 from learner_worker.stages.learn import Learn
 from learner_worker.store.shard_file import ShardFile, shard_identity, shard_path
 from learner_worker.store.statements import Checkpoint
-from learner_worker.strategies.classic import STRATEGIES
+from learner_worker.strategies.classic import CLASSIC
 from tests.programs.bench.figures import Better, Figure, Goal
 from tests.programs.bench.held import KEYWORDS, agent_row, keywords_of_agent, outcomes_of_one
 from tests.programs.bench.readings import reading
@@ -117,7 +117,7 @@ async def _file(stage: Stage, outcomes: int) -> ShardFile:
 
 def _micros_of_answer(learn: Learn, answers: int) -> float:
     """Processor time, the median of some pieces' means: what else the machine does is not counted."""
-    advise = Advise("classic", STRATEGIES["classic"])
+    advise = Advise(CLASSIC)
     pieces, requests = [], itertools.cycle(_REQUESTS)
     for _ in range(max(1, answers // _PIECE)):
         began = time.process_time()

@@ -1,0 +1,75 @@
+"""Sums over settled bids: a bid is added, a corrected one is taken out exactly as it was added."""
+
+import functools
+from collections.abc import Iterable
+
+from learner_worker.domain.outcomes import Outcome
+from learner_worker.strategies.protocol import Addend, Counts, SettledBid, Strategy, SumKey
+
+GrowingSums = dict[SumKey, dict[SumKey, Counts]]
+_NOTHING: Counts = (0, 0)
+
+
+def settled_bid(outcome: Outcome) -> SettledBid | None:
+    """What strategies see of an outcome; None if it does not count."""
+    close = outcome.close
+    if close is None or not outcome.counts:
+        return None
+    won, result = close.winner == outcome.agent_id, outcome.result
+    return SettledBid(
+        bid_sats=outcome.bid_sats,
+        won=won,
+        winning_bid_sats=None if close.winner is None else close.winning_bid_sats,
+        description=outcome.description,
+        succeeded=result.succeeded if won and result is not None else None,
+        closed_at_us=close.closed_at,
+    )
+
+
+def update(strategy: Strategy, sums: GrowingSums, settled: SettledBid) -> None:
+    """Adds a settled bid."""
+    add(sums, strategy.addends(settled=settled))
+
+
+def un_update(strategy: Strategy, sums: GrowingSums, settled: SettledBid) -> None:
+    """Takes out a settled bid that was added: what is left is the sum of the others."""
+    subtract(sums, strategy.addends(settled=settled))
+
+
+def correct(
+    strategy: Strategy, sums: GrowingSums, before: SettledBid | None, after: SettledBid | None
+) -> None:
+    """Puts a settled bid in the place of what was known of it before."""
+    old = () if before is None else strategy.addends(settled=before)
+    new = () if after is None else strategy.addends(settled=after)
+    if old != new:
+        subtract(sums, old)
+        add(sums, new)
+
+
+def add(sums: GrowingSums, addends: Iterable[Addend]) -> None:
+    """Adds to the cells."""
+    for group, cell, (first, second) in addends:
+        cells = sums.setdefault(group, {})
+        one, other = cells.get(cell, _NOTHING)
+        cells[cell] = _shared(one + first, other + second)
+
+
+def subtract(sums: GrowingSums, addends: Iterable[Addend]) -> None:
+    """Subtracts from the cells; a cell that counts nothing is deleted, and a group without cells."""
+    for group, cell, (first, second) in addends:
+        cells = sums.setdefault(group, {})
+        one, other = cells.get(cell, _NOTHING)
+        left = _shared(one - first, other - second)
+        if left != _NOTHING:
+            cells[cell] = left
+            continue
+        cells.pop(cell, None)
+        if not cells:
+            del sums[group]
+
+
+@functools.lru_cache(maxsize=4_096)  # counts up to about 60 of both sides: nearly all cells
+def _shared(first: int, second: int) -> Counts:
+    """Equal counts are one object: a worker keeps millions of cells."""
+    return first, second
