@@ -93,8 +93,9 @@ endef
 check-asyncapi: $(READY)
 	$(BIN)/python tests/programs/asyncapi/validate.py schemas/asyncapi.json .venv/asyncapi
 
-schemas: $(READY) ## Write schemas/ and docs/interface.md from the code
+schemas: $(READY) ## Write schemas/, docs/interface.md and docs/reference.md from the code
 	@$(BIN)/learner-worker schemas export --page docs/interface.md
+	@$(BIN)/python -m tests.support.reference
 
 # Three locks: to develop, to run, and to build a wheel. The last two hold what the first one holds: what is tested.
 # And one each for the Python clients of `make interop` and the peers of `make bench`.

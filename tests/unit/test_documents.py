@@ -5,6 +5,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support import reference
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "learner_worker"
 
@@ -65,3 +67,13 @@ def test_the_glossary_is_short_sorted_and_complete() -> None:
     for term, meaning, elsewhere in rows:
         assert re.fullmatch(r"[A-Z].*\.", meaning), term
         assert elsewhere == "-" or re.match(r"(?:K|KS|F): \S", elsewhere), term
+
+
+def test_the_reference_is_current() -> None:
+    """Commands, settings and metrics as the code has them; `make schemas` writes the page."""
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.page()
+
+
+def test_the_readme_is_short() -> None:
+    """At most 120 lines: what, see, run, publish, ask, how, where to read on."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120

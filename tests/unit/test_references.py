@@ -106,10 +106,11 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 def _is_there(name: str, page: Path) -> bool:
-    """From the root, the package or the page itself; a bare name anywhere in the package."""
+    """From the root, the package or the page; a bare name in the package or in the page's own blocks."""
     if any((folder / name).exists() for folder in (ROOT, PACKAGE, page.parent)):
         return True
-    return "/" not in name and any(PACKAGE.rglob(name))
+    written = "".join(page.read_text(encoding="utf-8").split("```")[1::2])
+    return "/" not in name and (any(PACKAGE.rglob(name)) or name in written)
 
 
 def test_the_protocol_names_code_that_is_there() -> None:

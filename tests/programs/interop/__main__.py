@@ -29,7 +29,6 @@ PARTITIONS = 12
 REPLY_PARTITIONS = 4
 CLIENT_SECONDS = 180.0
 PAGE = Path("docs/interop.md")
-README = Path("README.md")
 _LOG_WIDTH = 160
 """Of the table where nobody's terminal says how wide it may be."""
 _COUNT = re.compile(r'learner_requests_total\{code="(\w+)"\} ([\d.]+)')
@@ -206,7 +205,7 @@ def main() -> int:
     parser.add_argument(
         "keys", nargs="*", metavar="client", help=f"some of {', '.join(keys)}; all by default"
     )
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE} and {README}")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE}")
     options = parser.parse_args()
     if unknown := set(options.keys) - set(keys):
         parser.error(f"{', '.join(sorted(unknown))}: none of {', '.join(keys)}")
@@ -227,7 +226,6 @@ def main() -> int:
     tables.show(running.rows, console)
     if options.write:
         tables.write(running.rows, PAGE)
-        tables.write_short(running.rows, README)
     return 0 if running.rows and all(row.is_ok for row in running.rows) else 1
 
 

@@ -1,4 +1,4 @@
-"""The table of a run: on the terminal, and in the pages that tell readers."""
+"""The table of a run: on the terminal, and in the page that tells readers."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +17,6 @@ COLUMNS = (
     "errors seen as the client shows them",
     "ok",
 )
-SHORT_COLUMNS = ("client", "version", "right answers", "errors seen as the client shows them")
 BEGIN = "<!-- written by `make interop ARGS=--write` -->"
 END = "<!-- end -->"
 
@@ -34,19 +33,8 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 
 def write(rows: Sequence[Row], page: Path) -> None:
-    """Puts the whole table between the page's two marks."""
-    _put([COLUMNS, *map(_cells, rows)], page)
-
-
-def write_short(rows: Sequence[Row], page: Path) -> None:
-    """Puts the clients, their answers and their errors between the page's two marks."""
-    clients = [(row.client, row.version, row.right, row.errors.split("; ")[0]) for row in rows if row.version]
-    _put([SHORT_COLUMNS, *clients], page)
-
-
-def _put(rows: Sequence[Sequence[str]], page: Path) -> None:
-    head, *body = rows
-    lines = [_line(head), _line("---" for _ in head), *map(_line, body)]
+    """Puts the table between the page's two marks."""
+    lines = [_line(COLUMNS), _line("---" for _ in COLUMNS), *(_line(_cells(row)) for row in rows)]
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]

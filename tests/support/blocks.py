@@ -1,0 +1,104 @@
+"""How each shell and Python block of README and docs is shown to be right: run, or checked with a reason."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tests.support.documents import Block
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Runs to its end, and prints what the page shows; `stopped`: after Ctrl-C for what was served."""
+
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Runs until Ctrl-C, in a terminal of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Is written into a file."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Is not run: it has to parse, and name commands, flags and targets that are there."""
+
+    reason: str
+
+
+Way: TypeAlias = Run | Serve | Save | Check
+_INSTALLS = Check("downloads and installs; the suite runs in what it makes")
+_SUITE = Check("is the suite, or takes longer than it")
+_DOCKER = Check("needs Docker; tests/unit/test_deploy.py checks what it reads")
+_KUBERNETES = Check("needs a cluster; tests/unit/test_deploy.py checks what it reads")
+_INTEROP = Check("`make interop` runs the same in a complete program, with the client that it needs")
+_NAMED = Check("names dead letters of the reader's own; tests/integration/test_dead_letters.py runs both")
+WAYS: Mapping[str, Mapping[str, Way]] = {
+    "README.md": {
+        "git clone": Check("downloads and installs; tests/acceptance/test_demo.py runs the demo"),
+        "python3 -m venv": _INSTALLS,
+        "noida-db up": Run(),
+        "learner-worker run": Serve(),
+        "async def main": Run(),
+        "learner-worker suggest": Run(),
+        "with BlockingLearnerClient": Run(),
+    },
+    "CONTRIBUTING.md": {"make test": _SUITE},
+    "docs/tutorial.md": {
+        "git clone": _INSTALLS,
+        "noida-db up": Run(),
+        "export LEARNER_BOOTSTRAP_SERVERS=localhost:9092": Run(),
+        "learner-worker run": Serve(),
+        "curl": Run(),
+        "learner-worker suggest echo": Run(),
+        "TASKS = {": Save("swarm.py"),
+        "python swarm.py": Run(),
+        "learner-worker outcomes list echo": Run(),
+        "rm -r learner-state": Serve(),
+        "noida-db down": Run(stopped=True),
+    },
+    "docs/operating.md": {
+        "learner-worker forget": Run(),
+        "learner-worker doctor": Run(),
+        "learner-worker dead-letters list": Run(),
+        "learner-worker dead-letters show": _NAMED,
+        "learner-worker outcomes": Run(),
+        "learner-worker state show": Run(),
+        "learner-worker state verify": Run(),
+        "learner-worker state rebuild": Run(stopped=True),
+    },
+    "docs/deploying.md": {"docker": _DOCKER, "cp -r deploy/kubernetes/example": _KUBERNETES},
+    "docs/interop.md": {
+        "kafka-topics.sh": Check("is Apache Kafka's own script"),
+        "broker = KafkaBroker": _INTEROP,
+        "producer.produce(": _INTEROP,
+    },
+}
+"""How each block is shown to be right, by its page and how its first line begins."""
+READINGS = (("README.md", "docs/operating.md"), ("docs/tutorial.md",))
+"""Pages that one reader follows, the next one in the scene that the one before has left."""
+
+
+def line_of(block: Block) -> str | None:
+    """The line of its page in `WAYS` for a block: the longest beginning that fits."""
+    fitting = [line for line in WAYS.get(block.page, {}) if block.name.startswith(line)]
+    return max(fitting, key=len, default=None)
+
+
+def way_of(block: Block) -> Way:
+    """How a block is shown to be right.
+
+    Raises:
+        KeyError: it has no line in `WAYS`.
+    """
+    line = line_of(block)
+    if line is None:
+        raise KeyError(f"{block.id}: it needs a line in tests/support/blocks.py")
+    return WAYS[block.page][line]

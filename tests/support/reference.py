@@ -1,0 +1,138 @@
+"""docs/reference.md: every command, setting and metric, from the code. Run, it writes the page."""
+
+import inspect
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from learner_worker.cli import cli
+from learner_worker.commands.options import CONNECTION, TOPICS
+from learner_worker.observability import Instruments
+from learner_worker.settings import SETTINGS_PREFIX, Settings
+
+PAGE: Final = Path(__file__).parents[2] / "docs/reference.md"
+_WIDTH = 100
+_HEAD = """\
+<!-- Written by `make schemas` from the code: do not edit. -->
+
+# Reference
+
+Every [command](#commands), [setting](#settings) and [Prometheus metric](#prometheus-metrics). How to
+use them: [operating.md](operating.md).
+"""
+_PLACES = """
+In falling order of weight: a flag, the environment, a line in `.env`, a line in `learner-worker.toml` in the
+working folder, the default. A flag `--group-id` is `LEARNER_GROUP_ID` in the environment and in `.env`, and
+`group_id` in the TOML file. Durations are in seconds.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([_HEAD, *_commands(), *_settings(), *_metrics()]) + "\n"
+
+
+def _commands() -> Iterator[str]:
+    yield "## Commands\n"
+    yield "`learner-worker COMMAND`, or `python -m learner_worker COMMAND`. Exit codes, unless a command says"
+    yield "otherwise: 0 done, 1 a failure, 2 a mistake in what was asked or configured.\n"
+    for path, command in _leaves(cli, ("learner-worker",)):
+        yield f"### {' '.join(path)}\n"
+        yield f"```text\n{_usage(path, command)}\n```\n"
+        yield f"{_paragraphs(command.help or '')}\n"
+        options = [option for option in command.params if isinstance(option, click.Option)]
+        own = [option for option in options if option.name not in Settings.model_fields]
+        if own:
+            rows = ((f"`{', '.join(option.opts)}`", _told(option)) for option in own)
+            yield from _table(("option", "meaning"), rows)
+        if taken := {str(option.name) for option in options} & Settings.model_fields.keys():
+            yield f"{_taken(taken)}\n"
+
+
+def _leaves(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    for name in sorted(command.commands):
+        yield from _leaves(command.commands[name], (*path, name))
+
+
+def _usage(path: tuple[str, ...], command: click.Command) -> str:
+    context = click.Context(command, info_name=" ".join(path))
+    return " ".join([" ".join(path), *command.collect_usage_pieces(context)])
+
+
+def _told(option: click.Option) -> str:
+    default = option.default
+    shown = "" if default in {None, False} or not isinstance(default, int | float | str) else f" [{default}]"
+    return f"{option.help or ''}{shown}"
+
+
+def _taken(names: set[str]) -> str:
+    if names == Settings.model_fields.keys():
+        return "Takes every [setting](#settings)."
+    groups = {"how to reach Kafka": set(CONNECTION), "the names of topics": set(TOPICS)}
+    whole = [title for title, members in groups.items() if members <= names]
+    rest = sorted(names - set().union(*(groups[title] for title in whole)))
+    listed = [*whole, *(f"`--{name.replace('_', '-')}`" for name in rest)]
+    return _paragraphs(f"Takes these [settings](#settings): {', '.join(listed)}.")
+
+
+def _settings() -> Iterator[str]:
+    yield "## Settings\n"
+    yield f"{_paragraphs(_PLACES)}\n"
+    rows = (
+        (
+            f"`--{name.replace('_', '-')}`",
+            f"`{SETTINGS_PREFIX}{name.upper()}`",
+            _default(field),
+            field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    )
+    yield from _table(("flag", "environment", "default", "meaning"), rows)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined or field.default is None:
+        return "none"
+    return f"`{field.default}`" if str(field.default) else "empty"
+
+
+def _metrics() -> Iterator[str]:
+    yield "## Prometheus metrics\n"
+    yield "Served at `/metrics`.\n"
+    families = sorted(Instruments().registry.collect(), key=lambda family: family.name)
+    rows = (
+        (f"`{family.name}{'_total' if family.type == 'counter' else ''}`", family.type, family.documentation)
+        for family in families
+    )
+    yield from _table(("metric", "type", "meaning"), rows)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield _line(head)
+    yield _line("---" for _ in head)
+    yield from map(_line, rows)
+    yield ""
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _paragraphs(text: str) -> str:
+    """Click's help text, wrapped anew."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(
+        textwrap.fill(" ".join(part.split()), _WIDTH, break_on_hyphens=False) for part in paragraphs
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
