@@ -29,6 +29,8 @@ SPEAKERS: Final[Mapping[Dialect, str]] = {
 CORRELATION_ID: Final = "correlation_id"
 REPLY_TO: Final = "reply_to"
 REPLY_PARTITION: Final = "reply_partition"
+DEADLINE_HEADER: Final = "deadline"
+"""Of a request: after this time (RFC 3339) nobody waits for the reply."""
 ERROR_HEADER: Final = "learner-error"
 """On every error reply: the code, as text."""
 

@@ -61,7 +61,7 @@ class TopicNames:
 
     @property
     def subscribed(self) -> tuple[TopicName, ...]:
-        """What the worker's group subscribes to: requests have a lane of their own."""
+        """What the worker's group subscribes to: requests have a consumer of their own."""
         return (
             self.bid_placed,
             self.auction_closed,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from learner_worker.contract.headers import (
+    DEADLINE_HEADER,
     ERROR_HEADER,
     MAX_CORRELATION_ID_BYTES,
     REQUEST_HEADERS,
@@ -44,7 +45,7 @@ class Header:
 
 
 _DEADLINE = Header(
-    "deadline",
+    DEADLINE_HEADER,
     "After it nobody waits for the reply (RFC 3339); a deadline in the body counts before it.",
     _TIME,
 )

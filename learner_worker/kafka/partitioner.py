@@ -9,8 +9,12 @@ _CACHED_IDS = 65_536
 """An auction's task is looked up once an event, an agent once a fact: nearly all of them are repeats."""
 
 
+@functools.cache
 def partitioner(partitions: int) -> Callable[[str], int]:
-    """A function from an id to its partition, as every Kafka client with the default partitioner counts."""
+    """A function from an id to its partition, as every Kafka client with the default partitioner counts.
+
+    Whoever asks for the same number of partitions gets the same function, and shares its cache.
+    """
 
     @functools.lru_cache(_CACHED_IDS)
     def partition_of(identifier: str) -> int:

@@ -1,168 +1,162 @@
-"""Replies on their way: batched by partition, and never to a topic or partition that does not exist."""
+"""What is said about a request: the advice, an error, its way to its shard, or nothing but a count."""
 
 import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+import functools
+from types import TracebackType
 
 import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
-from learner_worker.errors import RefusedReplyError
-from learner_worker.kafka.partitioner import partition_of_key
-from learner_worker.kafka.records import Outgoing
+from learner_worker.contract.codec import encode_message, readable_ids
+from learner_worker.contract.encode import Reply, encode_reply
+from learner_worker.contract.fields import ShardId
+from learner_worker.contract.headers import DEADLINE_HEADER, reply_headers
+from learner_worker.contract.suggestions import INTERNAL, ReplyError, SuggestBidError
+from learner_worker.contract.times import Micros, format_time
+from learner_worker.contract.topics import HOP_HEADER, TopicName
+from learner_worker.errors import RefusedReplyError, RequestError
+from learner_worker.kafka.records import Headers, Outgoing, Record
+from learner_worker.observability import Instruments
+from learner_worker.requests.reply_batches import ReplyBatches
+from learner_worker.requests.reply_places import ReplyPlaces
+from learner_worker.requests.request import ReceivedRequest
 
-_METADATA_SECONDS = 5.0
-_LISTED_SECONDS = 5.0
-_MAX_UNSENT = 5_000
-_log = structlog.get_logger("learner_worker.answering")
-
-Place = tuple[str, int]
-Done = Callable[[], None]
-"""Called when Kafka has the reply, or will never have it."""
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Records of one partition, and whom to tell of their end."""
-
-    builder: Any
-    dones: list[Done] = field(default_factory=list)
+_log = structlog.get_logger("learner_worker.requests")
 
 
 class Replies:
-    """Collects replies and hands each partition's to Kafka in batches, one after the other.
+    """Makes the record of each reply, counts it, and adds it to its batch.
 
-    While a batch is under way the next one fills: the busier, the larger.
-
-    Args:
-        list_topics: every topic there is; naming a missing one to Kafka might create it.
+    Every request that is dropped or whose reply is with Kafka is finished: its offset may be committed.
     """
 
-    def __init__(self, producer: AIOKafkaProducer, list_topics: Callable[[], Awaitable[set[str]]]) -> None:
-        self._producer = producer
-        self._list_topics = list_topics
-        self._listing = asyncio.Lock()
-        self._topic_names: set[str] = set()
-        self._listed_at = -_LISTED_SECONDS
-        self._partitions: dict[str, tuple[int, ...]] = {}
-        self._waiting: dict[Place, list[_Batch]] = {}
-        self._senders: dict[Place, asyncio.Task[None]] = {}
-        self._unsent = 0
-        self._moved_at = time.monotonic()
+    def __init__(
+        self,
+        *,
+        batches: ReplyBatches,
+        places: ReplyPlaces,
+        request_topic: TopicName,
+        instruments: Instruments,
+    ) -> None:
+        self._batches = batches
+        self._places = places
+        self._request_topic = request_topic
+        self._requests_of = functools.cache(instruments.requests.labels)
+        self._looking_up: set[asyncio.Task[None]] = set()
 
-    @property
-    def standing_seconds(self) -> float:
-        """For how long no batch has come to an end although some are under way."""
-        return time.monotonic() - self._moved_at if self._senders else 0.0
+    def send_advice(self, received: ReceivedRequest, reply: Reply) -> None:
+        """Answers a request."""
+        self._reply(received, "OK", encode_reply(reply), reply_headers(received.address, error=None))
 
-    @property
-    def is_full(self) -> bool:
-        """Whether Kafka is so far behind that no more replies should be made."""
-        return self._unsent >= _MAX_UNSENT
+    def send_error(self, received: ReceivedRequest, error: RequestError) -> None:
+        """Answers a request with an error, and with its ids where they can be read."""
+        request_id, agent_id = readable_ids(received.record.value)
+        retry = {} if error.retry_after_ms is None else {"retry_after_ms": error.retry_after_ms}
+        described = ReplyError(code=error.code, message=str(error), **retry)
+        known = {"request_id": request_id, "agent_id": agent_id}
+        body = SuggestBidError(
+            **{name: value for name, value in known.items() if value is not None}, error=described
+        )
+        headers = reply_headers(received.address, error=described)
+        self._reply(received, error.code, encode_message(body), headers)
 
-    def knows(self, topic: str, partition: int | None) -> bool:
-        """Whether an address is known to exist, without asking Kafka."""
-        partitions = self._partitions.get(topic, ())
-        return bool(partitions) and (partition is None or partition in partitions)
+    def errors_of(self, received: ReceivedRequest) -> "ErrorReplies":
+        """A block of work for one request; whatever it raises is answered."""
+        return ErrorReplies(self, received)
 
-    async def look_up(self, topic: str, partition: int | None) -> None:
-        """Asks Kafka whether an address exists.
+    def move(self, received: ReceivedRequest, shard_id: ShardId, deadline: Micros) -> None:
+        """Moves a request to its shard's partition, with the deadline that it had where it lay first."""
+        record = received.record
+        headers = [item for item in record.headers if item[0] != DEADLINE_HEADER]
+        headers += [
+            (HOP_HEADER, self._request_topic.encode()),
+            (DEADLINE_HEADER, format_time(deadline).encode()),
+        ]
+        moved = Outgoing(self._request_topic, shard_id, record.key, record.value, headers)
+        self._deliver(received, moved, "REROUTED")
 
-        Raises:
-            RefusedReplyError: it does not, or cannot be read.
-        """
-        self._partitions[topic] = await self._existing(topic)
-        if partition is not None and partition not in self._partitions[topic]:
-            raise RefusedReplyError("reply-partition", f"{topic} has no partition {partition}")
+    def drop_expired(self, received: ReceivedRequest) -> None:
+        """Drops a request past its deadline: nobody waits for its reply any more."""
+        self._count("EXPIRED")
+        received.finish()
 
-    def add(self, record: Outgoing, done: Done) -> None:
-        """Adds a reply to a known address; it leaves with the next `send`."""
-        place = (record.topic, self._partition(record))
-        batches = self._waiting.setdefault(place, [])
-        if not batches or not _append(batches[-1], record):
-            batches.append(_Batch(self._producer.create_batch()))
-            _append(batches[-1], record)
-        batches[-1].dones.append(done)
-        self._unsent += 1
-
-    def send(self) -> None:
-        """Starts sending what was added."""
-        if not self._senders:
-            self._moved_at = time.monotonic()
-        for place in self._waiting:
-            if place not in self._senders:
-                task = asyncio.create_task(self._send_all(place), name="send-replies")
-                self._senders[place] = task
-
-    async def room(self) -> None:
-        """Waits until some of the replies under way have reached Kafka, or will never."""
-        if self._senders:
-            await asyncio.wait(self._senders.values(), return_when=asyncio.FIRST_COMPLETED)
+    def refuse(self, record: Record, error: RefusedReplyError) -> None:
+        """Counts and logs a request whose reply must not or cannot be written where it says."""
+        self._count("REFUSED")
+        _log.warning(
+            "request.refused",
+            partition=record.partition,
+            offset=record.offset,
+            reason=error.reason,
+            error=str(error),
+        )
 
     async def finish(self, seconds: float) -> None:
-        """Sends everything and waits for Kafka, but not longer than that."""
-        self.send()
-        if self._senders:
-            await asyncio.wait(self._senders.values(), timeout=seconds)
+        """Sends everything and waits until Kafka has it, but for each step not longer than that."""
+        if self._looking_up:
+            await asyncio.wait(self._looking_up, timeout=seconds)
+        await self._batches.finish(seconds)
 
-    async def _send_all(self, place: Place) -> None:
+    def _reply(self, received: ReceivedRequest, code: str, value: bytes, headers: Headers) -> None:
+        address = received.address
+        reply = Outgoing(address.topic, address.partition, received.record.key, value, headers)
+        self._deliver(received, reply, code)
+
+    def _deliver(self, received: ReceivedRequest, record: Outgoing, code: str) -> None:
+        if self._places.knows(record.topic, record.partition):
+            self._add(received, record, code)
+        else:
+            task = asyncio.create_task(
+                self._look_up_and_send(received, record, code), name="look-up-reply-topic"
+            )
+            self._looking_up.add(task)
+            task.add_done_callback(self._looking_up.discard)
+
+    async def _look_up_and_send(self, received: ReceivedRequest, record: Outgoing, code: str) -> None:
         try:
-            while batches := self._waiting.get(place):
-                await self._send(place, batches.pop(0))
-        finally:
-            del self._senders[place]
-            if not self._waiting.get(place):
-                self._waiting.pop(place, None)
+            await self._places.look_up(record.topic, record.partition)
+        except RefusedReplyError as error:
+            self.refuse(received.record, error)
+            received.finish()
+            return
+        if received.owned:
+            self._add(received, record, code)
+            self._batches.send()
 
-    async def _send(self, place: Place, batch: _Batch) -> None:
-        topic, partition = place
-        try:
-            sent = await self._producer.send_batch(batch.builder, topic, partition=partition)
-            await sent
-        except (KafkaError, TimeoutError) as error:
-            # Nobody waits for them any more by the time this gives up; the lane goes on.
-            _log.warning("replies.not_sent", topic=topic, replies=len(batch.dones), error=repr(error))
-            self._partitions.pop(topic, None)  # it may have been deleted
-        finally:
-            self._moved_at = time.monotonic()
-            self._unsent -= len(batch.dones)
-            for done in batch.dones:
-                done()
+    def _add(self, received: ReceivedRequest, record: Outgoing, code: str) -> None:
+        self._count(code)
+        self._batches.add(received, record)
 
-    def _partition(self, record: Outgoing) -> int:
-        if record.partition is not None:
-            return record.partition
-        partitions = self._partitions[record.topic]
-        if record.key is None:
-            return random.choice(partitions)  # noqa: S311 (to spread, not to hide)
-        return partitions[partition_of_key(record.key, len(partitions))]
-
-    async def _existing(self, topic: str) -> tuple[int, ...]:
-        try:
-            async with asyncio.timeout(_METADATA_SECONDS):
-                if await self._exists(topic):
-                    return tuple(sorted(await self._producer.partitions_for(topic)))
-        except (KafkaError, TimeoutError) as error:
-            raise RefusedReplyError(
-                "reply-topic", f"reply topic {topic!r} cannot be read: {error!r}"
-            ) from error
-        raise RefusedReplyError("reply-topic", f"reply topic {topic!r} does not exist")
-
-    async def _exists(self, topic: str) -> bool:
-        async with self._listing:
-            if topic not in self._topic_names and time.monotonic() - self._listed_at > _LISTED_SECONDS:
-                self._topic_names = await self._list_topics()
-                self._listed_at = time.monotonic()
-            return topic in self._topic_names
+    def _count(self, code: str) -> None:
+        self._requests_of(code).inc()
 
 
-def _append(batch: _Batch, record: Outgoing) -> bool:
-    """Adds a record if the batch has room; an empty one takes any."""
-    added = batch.builder.append(
-        key=record.key, value=record.value, timestamp=None, headers=list(record.headers)
-    )
-    return added is not None
+class ErrorReplies:
+    """Answers what goes wrong with one request, so that it does not stop the answers to all others.
+
+    A `RequestError` says what the agent is told; of anything else operators get the traceback.
+    """
+
+    __slots__ = ("_received", "_replies")
+
+    def __init__(self, replies: Replies, received: ReceivedRequest) -> None:
+        self._replies = replies
+        self._received = received
+
+    def __enter__(self) -> None:
+        """Nothing has gone wrong yet."""
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> bool:
+        """Takes every error but those that end the process or cancel its work."""
+        if not isinstance(error, Exception):
+            return False
+        if not isinstance(error, RequestError):
+            record = self._received.record
+            _log.error("request.failed", partition=record.partition, offset=record.offset, exc_info=error)
+            error = RequestError(INTERNAL, "the learner failed on this request; its log says why")
+        self._replies.send_error(self._received, error)
+        return True

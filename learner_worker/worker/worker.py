@@ -29,9 +29,8 @@ from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.watchdog import Observation, Watchdog
 from learner_worker.observability import Instruments
-from learner_worker.requests.answering import Answering
-from learner_worker.requests.consumer import RequestConsumer
-from learner_worker.requests.replies import Replies
+from learner_worker.requests.path import RequestClients, RequestPath
+from learner_worker.requests.settings import RequestSettings
 from learner_worker.settings import Settings
 from learner_worker.shard.shard import Shard, ShardContext
 from learner_worker.shard.standby import StandbyState
@@ -139,26 +138,21 @@ class Worker:
             outage=outage,
             left=self.instruments.standby_records,
         )
-        self.answering = Answering(
-            replies=Replies(self.reply_producer, self.request_consumer.topics),
-            topics=self._topics,
-            reply_topics=_reply_topics(settings, self._topics),
-            partition_of=partition_of,
+        self.requests = RequestPath(
+            RequestSettings(
+                topics=self._topics,
+                reply_topics=_reply_topics(settings, self._topics),
+                shards=partitions,
+                ttl_seconds=settings.request_ttl_seconds,
+                stall_seconds=settings.session_timeout_seconds / 2,
+                while_restoring=settings.while_restoring,
+            ),
+            RequestClients(self.request_consumer, self.reply_producer, outage),
             advise=Advise(find_strategy(settings.strategy)),
             instruments=self.instruments,
-            ttl_micros=round(settings.request_ttl_seconds * _MICROS),
-            while_restoring=settings.while_restoring,
-            on_failure=self.ingest.fail,
-            pace=self._context.pacing,
-        )
-        self.lane = RequestConsumer(
-            consumer=self.request_consumer,
-            topic=self._topics.requests,
-            ttl_seconds=settings.request_ttl_seconds,
-            answerer=self.answering,
-            outage=outage,
-            stall_seconds=settings.session_timeout_seconds / 2,
+            pacing=self._context.pacing,
             is_member=self.ingest.is_member,
+            on_failure=self.ingest.fail,
         )
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -174,14 +168,13 @@ class Worker:
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(self.ingest.read(stopping), name="read")
                 loops.create_task(self._checkpoints(stopping), name="checkpoints")
-                loops.create_task(self.lane.read(stopping), name="requests")
+                loops.create_task(self.requests.read(stopping), name="requests")
                 loops.create_task(self.standbys.read(stopping), name="standbys")
                 loops.create_task(self._look_round(stopping), name="frontier")
                 loops.create_task(self._progress(stopping), name="progress")
                 loops.create_task(self._watch(stopping), name="watch")
                 loops.create_task(self._measure_stalls(stopping), name="stalls")
-            await self.answering.finish(_REPLIES_SECONDS)
-            await self.lane.finish()
+            await self.requests.finish(_REPLIES_SECONDS)
             if not await self.ingest.finish():
                 raise LearnerError(UNFINISHED)
         finally:
@@ -197,7 +190,7 @@ class Worker:
         now = time.monotonic()
         ages = {
             "read": self.ingest.away_from_poll_seconds,
-            "requests": now - self.lane.last_poll_seconds,
+            "requests": now - self.requests.last_turn_seconds,
             "watch": now - self._watched_seconds,
         }
         good = max(ages.values()) < _STUCK_SECONDS
@@ -225,9 +218,7 @@ class Worker:
         )
 
     def _own(self, shards: Mapping[ShardId, Shard], assigned: frozenset[ShardId]) -> None:
-        self.answering.own(shards, assigned)
-        # Those that are open: until then the replica that had a shard before may say what it has answered.
-        self.lane.own(frozenset(shards), assigned, self.ingest.ownership.placement)
+        self.requests.own(shards, assigned, self.ingest.ownership.placement)
 
     def _claim(self, term: int) -> Claim:
         """What this replica tells the group's leader: what it owns, and what lies in its state folder."""
@@ -255,8 +246,7 @@ class Worker:
 
     async def _say_what_is_answered(self) -> None:
         """Whoever gets a shard next begins behind what this replica has answered."""
-        await self.answering.sent(_SENT_SECONDS)
-        await self.lane.finish()
+        await self.requests.commit_answered(_SENT_SECONDS)
 
     async def _find_twin(self) -> str | None:
         name = self._settings.group_instance_id
@@ -311,13 +301,13 @@ class Worker:
 
     async def _observe(self) -> Observation:
         """How the loops look now: every consumer is asked by its own connection."""
-        if self.answering.replies_stand_seconds > _REPLIES_STAND_SECONDS:
+        if self.requests.replies_stand_seconds > _REPLIES_STAND_SECONDS:
             self._outage.failed(_REPLYING, TimeoutError("Kafka does not take replies"))
         else:
             self._outage.worked(_REPLYING)
         readings = {
             "events": await self.ingest.reading(),
-            "requests": await self.lane.reading(),
+            "requests": await self.requests.reading(),
             "standbys": await self.standbys.reading(),
         }
         return Observation(self._outage.failing, self.ingest.settled, self.ingest.checkpoints, readings)

@@ -5,29 +5,28 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
-from unittest import mock
 
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
 
 from learner_worker.contract.fields import ShardId
+from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import ReplyTopics
 from learner_worker.kafka.outage import Outage
-from learner_worker.kafka.partitioner import partitioner
-from learner_worker.requests import answering, consumer, replies
-from learner_worker.requests.answering import Answering
-from learner_worker.requests.consumer import RequestConsumer
-from learner_worker.requests.replies import Replies
+from learner_worker.requests.clock import Clock
+from learner_worker.requests.path import RequestClients, RequestPath
+from learner_worker.requests.settings import RequestSettings
+from learner_worker.shard.pacing import Pacing
 from learner_worker.shard.shard import Shard
 from learner_worker.stages.advise import Advise
 from learner_worker.strategies.classic import CLASSIC
+from tests.simulation import loop
 from tests.simulation.broker import Broker
 from tests.simulation.checks import require
 from tests.simulation.clients import Follower, Producer
 from tests.simulation.disk import Disk
 from tests.simulation.environment import simulated
 from tests.simulation.log import Entry, Sent
-from tests.simulation.loop import Clock
 from tests.simulation.worker import SECOND, SOURCES, TOPICS, Habits, Process, instruments
 from tests.simulation.world import CALM, World
 
@@ -42,22 +41,23 @@ REPLY_PARTITIONS: Mapping[str, int] = {
 PARTITIONS: Mapping[str, int] = {**dict.fromkeys(TOPICS.all, SHARDS), **REPLY_PARTITIONS}
 _EXAMPLES_A_WORLD = 50
 _TURNS = 2_000
+_POLL_MS = 500
+"""Fewer idle polls, faster examples."""
+_NEVER_SECONDS = 1e9
 _QUIET_TURNS = 2
 
 
-class SimulatedTime:
-    """Takes the place of the module `time`: the world's clock."""
+class SimulatedClock(Clock):
+    """The world's clock."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: loop.Clock) -> None:
         self._clock = clock
 
-    def time(self) -> float:
+    def now(self) -> Micros:
+        return Micros(self._clock.micros)
+
+    def monotonic(self) -> float:
         return self._clock.micros / SECOND
-
-    def time_ns(self) -> int:
-        return self._clock.micros * 1_000
-
-    monotonic = perf_counter = time
 
 
 class AssignedConsumer(Follower):
@@ -103,7 +103,7 @@ class ReplyProducer(Producer):
 
 
 class AnsweringProcess(Process):
-    """A worker with its lane of requests, wired as the composition root does."""
+    """A worker with its request path."""
 
     def __init__(self, name: str, broker: Broker, disk: Disk, habits: Habits) -> None:
         super().__init__(name, broker, disk, habits)
@@ -112,40 +112,31 @@ class AnsweringProcess(Process):
         )
         consumer.commits = {}
         producer = ReplyProducer(self, broker, habits.latency, habits.batch_limit, habits.refuses)
-        self.answering = self.loop.inside(
-            lambda: Answering(
-                replies=Replies(cast("Any", producer), consumer.topics),
-                topics=TOPICS,
-                reply_topics=ReplyTopics(TOPICS.reply_patterns, (*TOPICS.sharded, TOPICS.dead_letters)),
-                partition_of=partitioner(broker.shards),
+        self.requests = self.loop.inside(
+            lambda: RequestPath(
+                RequestSettings(
+                    topics=TOPICS,
+                    reply_topics=ReplyTopics(TOPICS.reply_patterns, (*TOPICS.sharded, TOPICS.dead_letters)),
+                    shards=broker.shards,
+                    ttl_seconds=TTL_SECONDS,
+                    stall_seconds=_NEVER_SECONDS,
+                    poll_ms=_POLL_MS,
+                ),
+                RequestClients(cast("Any", consumer), cast("Any", producer), Outage()),
                 advise=Advise(CLASSIC),
                 instruments=instruments(),
-                ttl_micros=TTL_SECONDS * SECOND,
-                while_restoring="wait",
+                pacing=Pacing(),
+                is_member=_is_member,
                 on_failure=self.ingest.fail,
+                clock=SimulatedClock(broker.clock),
             )
-        )
-        self.lane = RequestConsumer(
-            consumer=cast("Any", consumer),
-            topic=TOPICS.requests,
-            ttl_seconds=TTL_SECONDS,
-            answerer=self.answering,
-            outage=Outage(),
-            stall_seconds=1e9,
-            is_member=_is_member,
         )
 
     def own(self, shards: Mapping[ShardId, Shard], assigned: frozenset[ShardId]) -> None:
-        self.answering.own(shards, assigned)
-        self.lane.own(frozenset(shards), assigned, self.ingest.ownership.placement)
+        self.requests.own(shards, assigned, self.ingest.ownership.placement)
 
     def more_loops(self) -> Iterable[tuple[str, Coroutine[Any, Any, None]]]:
-        return [("requests", self.lane.read(self.stopping))]
-
-    def safe(self, shard: int) -> int:
-        """Up to where every request of a shard is done with."""
-        offsets = self.lane._offsets.get(ShardId(shard))
-        return -1 if offsets is None else offsets.safe
+        return [("requests", self.requests.read(self.stopping))]
 
 
 async def _is_member() -> bool:
@@ -200,12 +191,13 @@ class FuzzWorld(World):
 
     def _is_done(self) -> bool:
         shards = self.worker.ingest.ownership.shards
+        committable = self.worker.requests.consumer.committable
         return (
             not self.broker.waiting()
             and not self.broker.acknowledgements
             and len(shards) == SHARDS
             and all(
-                self.worker.safe(number) == self.broker.log.end(TOPICS.requests, number)
+                committable(number) == self.broker.log.end(TOPICS.requests, number)
                 and all(shard.positions[topic] >= self.broker.log.end(topic, number) for topic in SOURCES)
                 for number, shard in shards.items()
             )
@@ -287,9 +279,6 @@ class Worlds:
     def _new(self) -> FuzzWorld:
         self._stack.enter_context(simulated())
         world = FuzzWorld()
-        for module in (answering, consumer, replies):
-            self._stack.enter_context(mock.patch.object(module, "time", SimulatedTime(world.clock)))
-        self._stack.enter_context(mock.patch.object(consumer, "_POLL_MS", 500))  # fewer idle polls
         world.settle()
         world.take([])
         return world

@@ -15,7 +15,7 @@ import learner_worker
 from learner_worker.contract.codec import decode_event, decode_request
 from learner_worker.contract.encode import encode_metrics, encode_reply
 from learner_worker.contract.fields import AgentId
-from learner_worker.contract.headers import Dialect, Headers, reply_address, reply_headers
+from learner_worker.contract.headers import DEADLINE_HEADER, Dialect, Headers, reply_address, reply_headers
 from learner_worker.contract.suggestions import ERROR_CODES, ReplyError, SuggestBidRequest
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, Topics
 from learner_worker.domain.agents import Agent, AgentRow
@@ -27,7 +27,7 @@ from learner_worker.interface.examples import EXAMPLES, example_of
 from learner_worker.interface.page import page
 from learner_worker.interface.schemas import schemas
 from learner_worker.kafka.records import dead_letter, moved
-from learner_worker.requests import answering
+from learner_worker.requests.queue import restoring
 from learner_worker.shard.shard import OWNER_HEADER
 from learner_worker.stages.advise import Advise
 from learner_worker.strategies.classic import CLASSIC
@@ -204,7 +204,7 @@ def test_moved_records_have_the_documents_headers() -> None:
     assert names_and_required("bid-placed.moved") == (names(event.headers), names(event.headers))
     hop = MESSAGES["bid-placed.moved"]["headers"]["properties"][HOP_HEADER]
     assert hop["const"].encode() == dict(event.headers)[HOP_HEADER]
-    moved_request = sorted([HOP_HEADER, answering._DEADLINE_HEADER])
+    moved_request = sorted([HOP_HEADER, DEADLINE_HEADER])
     assert names_and_required("suggest-bid-request.moved") == (moved_request, moved_request)
 
 
@@ -247,7 +247,7 @@ def test_examples_are_what_the_learner_says() -> None:
     agent = Agent(agent_id, row, {"translate": Tally(9, 0)})
     request = EXAMPLES["suggest-bid-request"]
     assert isinstance(request, SuggestBidRequest)
-    refusal = answering._restoring()
+    refusal = restoring()
 
     reply = Advise(CLASSIC).answer(request, agent)
 

@@ -1,4 +1,4 @@
-"""Where a new owner begins to read requests, while requests keep coming."""
+"""Request partitions from owner to owner: where a new one begins, and what the last one commits."""
 
 import asyncio
 import time
@@ -12,12 +12,15 @@ from aiokafka.structs import OffsetAndTimestamp
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import Topics
-from learner_worker.kafka.outage import Outage
-from learner_worker.requests.answering import Answering
-from learner_worker.requests.consumer import InFlightOffsets, RequestConsumer
+from learner_worker.requests.clock import Clock
+from learner_worker.requests.commits import OffsetCommits
+from learner_worker.requests.handover import PartitionHandover, start_offsets
+from learner_worker.requests.in_flight import InFlightOffsets
+from tests.support.requests import ManualClock
 
 PARTITION = TopicPartition(Topics().named().requests, 0)
 OLD_MS = 60_000
+TTL_MS = 10_000
 
 
 class GrowingLog:
@@ -58,21 +61,8 @@ class GrowingLog:
 async def test_a_request_that_comes_during_the_take_over_is_read(old: int, committed: int | None) -> None:
     """Without a living request at first, the start is the first that comes, never behind it."""
     log = GrowingLog(old, committed)
-    lane = lane_on(log)
-    assert await lane._starts([PARTITION]) == {PARTITION: log.fresh}
-
-
-def lane_on(log: object) -> RequestConsumer:
-    """A lane that reads one topic."""
-    return RequestConsumer(
-        consumer=cast("Any", log),
-        topic=Topics().named().requests,
-        ttl_seconds=10,
-        answerer=cast("Answering", None),
-        outage=Outage(),
-        stall_seconds=10,
-        is_member=_yes,
-    )
+    oldest_ms = int(time.time() * 1000) - TTL_MS
+    assert await start_offsets(cast("Any", log), [PARTITION], oldest_ms) == {PARTITION: log.fresh}
 
 
 class QuietLog(GrowingLog):
@@ -109,123 +99,136 @@ class QuietLog(GrowingLog):
         return self.commits.get(PARTITION)
 
 
-SHARDS = frozenset({ShardId(0)})
+SHARD = ShardId(0)
+SHARDS = frozenset({SHARD})
 NONE = frozenset[ShardId]()
+
+
+class Reading:
+    """The hand-over and the commits of one partition."""
+
+    def __init__(self) -> None:
+        self.log = QuietLog()
+        self.clock = ManualClock()
+        consumer = cast("Any", self.log)
+        self.commits = OffsetCommits(consumer, PARTITION.topic, self.clock)
+        self.partitions = PartitionHandover(consumer, PARTITION.topic, TTL_MS / 1_000, self.commits, Clock())
+
+    async def own(self, assignment_number: int) -> InFlightOffsets:
+        """The shard is opened here, and its requests are taken over."""
+        self.partitions.own(SHARDS, SHARDS, assignment_number)
+        await self.partitions.take_over()
+        return self.partitions.owned[SHARD]
+
+    def answer(self, offsets: InFlightOffsets, count: int) -> None:
+        """Some requests more are answered, and a second has passed."""
+        for offset in range(offsets.position, offsets.position + count):
+            offsets.begin(offset)
+            offsets.finish(offset)
+        self.clock.advance(1)
+        self.commits.commit_in_background(self.partitions.all_offsets)
 
 
 async def test_a_shard_that_is_opened_anew_keeps_its_requests() -> None:
     """Everything was sent back to the checkpoint: what was answered since must not be read again."""
-    lane = lane_on(QuietLog())
-    lane.own(SHARDS, SHARDS, 1)
-    await lane._take_over()
-    before = lane._offsets[ShardId(0)]
-    lane.own(NONE, SHARDS, 1)
-    assert lane._wanted == SHARDS
-    lane.own(SHARDS, SHARDS, 1)
-    await lane._take_over()
-    assert lane._offsets[ShardId(0)] is before
-    assert before.held
+    reading = Reading()
+    before = await reading.own(1)
+    reading.partitions.own(NONE, SHARDS, 1)
+    assert not reading.partitions.pending
+    reading.partitions.own(SHARDS, SHARDS, 1)
+    assert not reading.partitions.pending
+    assert reading.partitions.owned[SHARD] is before
+    assert before.owned
 
 
 async def test_a_shard_that_was_away_for_a_moment_is_read_from_where_it_was_committed() -> None:
-    """Lost and back before the lane looked: its requests were dropped here, so they are read again."""
-    log = QuietLog()
-    lane = lane_on(log)
-    lane.own(SHARDS, SHARDS, 1)
-    await lane._take_over()
-    before = lane._offsets[ShardId(0)]
+    """Lost and back before the loop looked: its requests were dropped here, so they are read again."""
+    reading = Reading()
+    before = await reading.own(1)
     first = before.position
     for offset in range(first, first + 3):
         before.begin(offset)
-    before.done(first)  # the second and the third are dropped with the shard
-    lane.own(NONE, NONE, 2)
-    lane.own(SHARDS, SHARDS, 3)
-    assert not before.held
-    await lane._take_over()
-    after = lane._offsets[ShardId(0)]
+    before.finish(first)  # the second and the third are dropped with the shard
+    reading.partitions.own(NONE, NONE, 2)
+    assert not before.owned
+    after = await reading.own(3)
     assert after is not before
-    assert log.commits == {PARTITION: first + 1}
+    assert reading.log.commits == {PARTITION: first + 1}
     assert after.position <= first + 1
 
 
 async def test_what_was_found_before_a_shard_was_lost_and_back_is_not_begun_with() -> None:
     """Others may have answered in between: where to begin is asked for again."""
-    log = QuietLog()
-    lane = lane_on(log)
-    log.may_answer.clear()
-    lane.own(SHARDS, SHARDS, 1)
-    taking_over = asyncio.create_task(lane._take_over())
-    await log.asked.wait()
-    lane.own(NONE, NONE, 2)
-    log.commits[PARTITION] = 50
-    lane.own(SHARDS, SHARDS, 3)
-    log.may_answer.set()
+    reading = Reading()
+    reading.log.may_answer.clear()
+    reading.partitions.own(SHARDS, SHARDS, 1)
+    taking_over = asyncio.create_task(reading.partitions.take_over())
+    await reading.log.asked.wait()
+    reading.partitions.own(NONE, NONE, 2)
+    reading.log.commits[PARTITION] = 50
+    reading.partitions.own(SHARDS, SHARDS, 3)
+    reading.log.may_answer.set()
     await taking_over
-    assert lane._offsets == {}
+    assert reading.partitions.owned == {}
+    assert reading.partitions.pending
+
+
+async def test_after_a_doubt_every_partition_begins_anew() -> None:
+    """Others have answered meanwhile: nothing is committed over what they have committed."""
+    reading = Reading()
+    before = await reading.own(1)
+    before.begin(before.position)
+    before.finish(before.position - 1)
+    reading.partitions.begin_anew()
+    after = await reading.own(2)
+    assert (before.owned, after is before) == (False, False)
+    assert reading.log.commits == {}
 
 
 async def test_reading_does_not_wait_for_a_commit() -> None:
     """While Kafka takes its time one commit is under way, no second; when it is through, the next may go."""
-    log, lane, offsets = await _reading_lane()
-    log.may_commit.clear()
-    _answered(lane, offsets, 1)
-    _answered(lane, offsets, 1)
+    reading = Reading()
+    offsets = await reading.own(1)
+    reading.log.may_commit.clear()
+    reading.answer(offsets, 1)
+    reading.answer(offsets, 1)
     await asyncio.sleep(0)
-    assert (log.commits_begun, log.commits) == (1, {})
-    log.may_commit.set()
+    assert (reading.log.commits_begun, reading.log.commits) == (1, {})
+    reading.log.may_commit.set()
     await asyncio.sleep(0.01)
-    _answered(lane, offsets, 1)
+    reading.answer(offsets, 1)
     await asyncio.sleep(0.01)
-    assert (log.commits_begun, log.commits[PARTITION]) == (2, offsets.position)
+    assert (reading.log.commits_begun, reading.log.commits[PARTITION]) == (2, offsets.position)
 
 
 async def test_what_a_shard_leaves_is_committed_after_the_commit_under_way() -> None:
     """The other way round the older of the two would say that less is answered."""
-    log, lane, offsets = await _reading_lane()
-    log.may_commit.clear()
-    _answered(lane, offsets, 1)
+    reading = Reading()
+    offsets = await reading.own(1)
+    reading.log.may_commit.clear()
+    reading.answer(offsets, 1)
     await asyncio.sleep(0)
-    _answered(lane, offsets, 2)
-    lane.own(NONE, NONE, 2)
-    taking_over = asyncio.create_task(lane._take_over())
+    reading.answer(offsets, 2)
+    reading.partitions.own(NONE, NONE, 2)
+    taking_over = asyncio.create_task(reading.partitions.take_over())
     await asyncio.sleep(0.01)
-    assert log.commits_begun == 1
-    log.may_commit.set()
+    assert reading.log.commits_begun == 1
+    reading.log.may_commit.set()
     await taking_over
-    assert (log.commits_begun, log.commits[PARTITION]) == (2, offsets.position)
+    assert (reading.log.commits_begun, reading.log.commits[PARTITION]) == (2, offsets.position)
 
 
 async def test_a_commit_that_failed_is_told_and_made_again() -> None:
     """The reading loop pauses for it, as for any failure of Kafka; the end of it commits all the same."""
-    log, lane, offsets = await _reading_lane()
-    log.failure = KafkaError("away")
-    _answered(lane, offsets, 1)
+    reading = Reading()
+    offsets = await reading.own(1)
+    reading.log.failure = KafkaError("away")
+    reading.answer(offsets, 1)
     await asyncio.sleep(0.01)
     with pytest.raises(KafkaError, match="away"):
-        _answered(lane, offsets, 1)
-    _answered(lane, offsets, 1)
+        reading.answer(offsets, 1)
+    reading.answer(offsets, 1)
     await asyncio.sleep(0.01)
-    log.failure = None
-    await lane.finish()
-    assert log.commits == {PARTITION: offsets.position}
-
-
-async def _reading_lane() -> tuple[QuietLog, RequestConsumer, InFlightOffsets]:
-    log = QuietLog()
-    lane = lane_on(log)
-    lane.own(SHARDS, SHARDS, 1)
-    await lane._take_over()
-    return log, lane, lane._offsets[ShardId(0)]
-
-
-def _answered(lane: RequestConsumer, offsets: InFlightOffsets, count: int) -> None:
-    """Some requests more are answered, and a second has passed."""
-    for offset in range(offsets.position, offsets.position + count):
-        offsets.begin(offset)
-        offsets.done(offset)
-    lane._committed_at = float("-inf")
-    lane._commit_now_and_then()
-
-
-async def _yes() -> bool:
-    return True
+    reading.log.failure = None
+    await reading.commits.finish(reading.partitions.all_offsets)
+    assert reading.log.commits == {PARTITION: offsets.position}

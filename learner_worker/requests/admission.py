@@ -1,0 +1,119 @@
+"""Admission: what becomes of a request when it is read, by its headers, its body and its shard."""
+
+from learner_worker.contract.decode import ReadRequest, read_request
+from learner_worker.contract.fields import ShardId
+from learner_worker.contract.headers import (
+    DEADLINE_HEADER,
+    MAX_KEY_BYTES,
+    ReplyAddress,
+    header,
+    reply_address,
+)
+from learner_worker.contract.suggestions import INTERNAL, INVALID_REQUEST
+from learner_worker.contract.times import LAST_MICROS, Micros, parse_time, record_micros
+from learner_worker.errors import RefusedReplyError, RequestError
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.kafka.records import Record, hop_of
+from learner_worker.requests.clock import Clock
+from learner_worker.requests.in_flight import InFlightOffsets
+from learner_worker.requests.queue import RequestQueue
+from learner_worker.requests.replies import Replies
+from learner_worker.requests.request import AdmittedRequest, ReceivedRequest
+from learner_worker.requests.settings import RequestSettings
+from learner_worker.requests.shards import OwnedShards
+
+_MICROS = 1_000_000
+
+
+class Admission:
+    """Queues a request, answers it with an error, moves it to its shard, or drops it."""
+
+    def __init__(
+        self,
+        *,
+        settings: RequestSettings,
+        shards: OwnedShards,
+        queue: RequestQueue,
+        replies: Replies,
+        clock: Clock,
+    ) -> None:
+        self._topics = settings.topics
+        self._reply_topics = settings.reply_topics
+        self._ttl_micros = round(settings.ttl_seconds * _MICROS)
+        self._partition_of = partitioner(settings.shards)
+        self._shards = shards
+        self._queue = queue
+        self._replies = replies
+        self._clock = clock
+
+    def admit(self, record: Record, offsets: InFlightOffsets) -> None:
+        """Decides about a request that was just read; its offset is finished when nothing is left to do."""
+        try:
+            address = self._allowed_address(record)
+        except RefusedReplyError as error:
+            self._replies.refuse(record, error)
+            offsets.finish(record.offset)
+            return
+        received = ReceivedRequest(record, offsets, address)
+        with self._replies.errors_of(received):
+            self._admit(received)
+
+    def _admit(self, received: ReceivedRequest) -> None:
+        record = received.record
+        request = read_request(record.value)
+        deadline = deadline_of(record, request, self._ttl_micros)
+        shard_id = ShardId(self._partition_of(request.agent_id))
+        if self._clock.now() > deadline:
+            self._replies.drop_expired(received)
+        elif shard_id != record.partition:
+            self._move(received, shard_id, deadline)
+        elif self._shards.is_assigned(shard_id):
+            self._queue.put(AdmittedRequest(received, request, deadline))
+        # else the shard was lost meanwhile: its new owner reads the request again
+
+    def _move(self, received: ReceivedRequest, shard_id: ShardId, deadline: Micros) -> None:
+        if hop_of(received.record) is not None:
+            raise RequestError(INTERNAL, f"moved once, and still not on partition {shard_id}")
+        self._replies.move(received, shard_id, deadline)
+
+    def _allowed_address(self, record: Record) -> ReplyAddress:
+        """Where the reply goes.
+
+        Raises:
+            RefusedReplyError: it must not be written there, or cannot be.
+        """
+        address = reply_address(record.headers, self._topics.replies)
+        if not self._reply_topics.allows(address.topic):
+            raise RefusedReplyError(
+                "reply-topic",
+                f"reply topic {address.topic!r} is not on the allow-list; "
+                "operators add it with --reply-topics or LEARNER_REPLY_TOPICS",
+            )
+        if record.key is not None and len(record.key) > MAX_KEY_BYTES:
+            raise RefusedReplyError(
+                "key", f"the key has {len(record.key)} bytes; replies carry at most {MAX_KEY_BYTES}"
+            )
+        return address
+
+
+def deadline_of(record: Record, request: ReadRequest, ttl_micros: int) -> Micros:
+    """Until when a request is answered: the body's deadline before the header's, within its time to live.
+
+    The header of a moved request was written by the learner, and counts from where the request lay first.
+
+    Raises:
+        RequestError: the header's deadline counts, and is no time.
+    """
+    # Within the years of the contract: a request that is moved carries it.
+    latest = Micros(min(record_micros(record.timestamp) + ttl_micros, LAST_MICROS))
+    if request.deadline is not None:
+        latest = min(latest, request.deadline)
+        if hop_of(record) is None:
+            return latest
+    text = header(record.headers, DEADLINE_HEADER)
+    if text is None:
+        return latest
+    try:
+        return min(latest, parse_time(text.decode()))
+    except ValueError as error:
+        raise RequestError(INVALID_REQUEST, f"header deadline: {error}") from error

@@ -1,0 +1,141 @@
+"""Hand-over of request partitions: the requests of a shard follow it to its owner.
+
+A shard's requests are read here from when it is opened until the group gives it to another replica. The one
+who had it commits what it has answered, the one who gets it begins there.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from learner_worker.contract.fields import ShardId
+from learner_worker.contract.topics import TopicName
+from learner_worker.kafka.polling import seek
+from learner_worker.requests.clock import Clock
+from learner_worker.requests.commits import KAFKA_SECONDS, OffsetCommits
+from learner_worker.requests.in_flight import InFlightOffsets
+
+_log = structlog.get_logger("learner_worker.requests")
+
+
+class PartitionHandover:
+    """Which partitions are read here, which are left and which are to be taken over."""
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        topic: TopicName,
+        ttl_seconds: float,
+        commits: OffsetCommits,
+        clock: Clock,
+    ) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._ttl_seconds = ttl_seconds
+        self._commits = commits
+        self._clock = clock
+        self._owned: dict[ShardId, InFlightOffsets] = {}
+        self._left: dict[ShardId, InFlightOffsets] = {}
+        self._wanted: frozenset[ShardId] = frozenset()
+        self._assignment_number = 0
+        self._changes = 0
+
+    @property
+    def owned(self) -> Mapping[ShardId, InFlightOffsets]:
+        """What is read here."""
+        return self._owned
+
+    @property
+    def all_offsets(self) -> Mapping[ShardId, InFlightOffsets]:
+        """What is read here, and what was left and is not committed yet."""
+        return self._left | self._owned
+
+    @property
+    def pending(self) -> bool:
+        """Whether partitions are to be left or taken over."""
+        return bool(self._left) or self._wanted != self._owned.keys()
+
+    @property
+    def positions(self) -> dict[TopicPartition, int]:
+        """The next offset to read of every partition that is read here."""
+        return {self._partition(shard_id): offsets.position for shard_id, offsets in self._owned.items()}
+
+    def is_new(self, assignment_number: int) -> bool:
+        """Whether the group has assigned shards anew since it was heard of last."""
+        return assignment_number != self._assignment_number
+
+    def own(self, opened: frozenset[ShardId], assigned: frozenset[ShardId], assignment_number: int) -> None:
+        """Takes what is to be read from now on: the requests of the opened shards.
+
+        A shard that is closed for a while, but stays this replica's, goes on where it is: what was answered
+        must not be read again.
+        """
+        kept = frozenset[ShardId]() if self.is_new(assignment_number) else self._owned.keys() & assigned
+        self._assignment_number = assignment_number
+        self._wanted = assigned & (opened | kept)
+        self._changes += 1
+        self._leave(self._owned.keys() - self._wanted)
+
+    def begin_anew(self) -> None:
+        """Drops every partition: others may have answered and committed more meanwhile."""
+        self._leave(self._owned.keys())
+        self._left.clear()
+
+    async def take_over(self) -> None:
+        """Assigns the wanted partitions: kept ones go on, new ones start where their last owner ended.
+
+        Raises:
+            KafkaError, TimeoutError: Kafka did not say where.
+        """
+        changes = self._changes
+        await self._commits.wait_for_background()
+        if self._left:
+            await self._commits.commit(self.all_offsets)  # who owns them now begins there
+        starts = await self._starts()
+        if changes != self._changes:  # what was found may be out of date
+            return
+        self._left.clear()
+        self._owned |= {ShardId(place.partition): InFlightOffsets(start) for place, start in starts.items()}
+        positions = self.positions
+        self._consumer.assign(list(positions))
+        seek(self._consumer, positions)
+        _log.info("lane.owns", shards=sorted(self._owned))
+
+    async def _starts(self) -> Mapping[TopicPartition, int]:
+        new = [self._partition(shard_id) for shard_id in sorted(self._wanted - self._owned.keys())]
+        if not new:
+            return {}
+        oldest_ms = int(self._clock.now() / 1000 - self._ttl_seconds * 1000)
+        async with asyncio.timeout(KAFKA_SECONDS):
+            return await start_offsets(self._consumer, new, oldest_ms)
+
+    def _leave(self, shard_ids: Collection[ShardId]) -> None:
+        """From now on nothing that was read of these is answered here, also if they come back at once."""
+        for shard_id in list(shard_ids):
+            self._left[shard_id] = self._owned.pop(shard_id)
+            self._left[shard_id].owned = False
+
+    def _partition(self, shard_id: ShardId) -> TopicPartition:
+        return TopicPartition(self._topic, shard_id)
+
+
+async def start_offsets(
+    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], oldest_ms: int
+) -> dict[TopicPartition, int]:
+    """The later of what was committed and the oldest request that somebody may still wait for.
+
+    The ends go first: a request that comes between the two lookups is found by its time, or lies behind
+    the end. The other way round it would be neither found nor read.
+    """
+    ends = await consumer.end_offsets(list(partitions))
+    found = await consumer.offsets_for_times(dict.fromkeys(partitions, oldest_ms))
+    committed = {partition: await consumer.committed(partition) for partition in partitions}
+    return {
+        partition: max(
+            found[partition].offset if found.get(partition) else ends[partition],
+            min(committed[partition] or 0, ends[partition]),
+        )
+        for partition in partitions
+    }

@@ -1,0 +1,102 @@
+"""Admitted requests until they are answered: agents take turns, and what has no shard yet is parked."""
+
+from learner_worker.contract.suggestions import OVERLOADED, RESTORING
+from learner_worker.errors import RequestError
+from learner_worker.requests.clock import Clock
+from learner_worker.requests.fair_queue import FairQueue
+from learner_worker.requests.parked import ParkedRequests
+from learner_worker.requests.replies import Replies
+from learner_worker.requests.request import AdmittedRequest
+from learner_worker.requests.settings import WhileRestoring
+from learner_worker.requests.shards import OwnedShards
+
+_MAX_QUEUED = 2_000
+"""Requests read and not yet answered, in all: some 100 ms of work. What is above is refused."""
+_LAST_MOMENT_MICROS = 250_000
+"""A parked request is refused this long before its deadline, while its agent still listens."""
+_RESTORING_RETRY_MS = 1_000
+"""Most restores take seconds: to ask more often would only add to the work."""
+_SHORTEST_RETRY_MS = 100
+"""What a full queue takes to drain; nobody is told to come back sooner."""
+_RATE_WEIGHT = 0.1
+"""Of the newest batch in the moving average of the rate: an average over the last ten or so."""
+
+
+class RequestQueue:
+    """Holds admitted requests, and refuses those that cannot be answered in time."""
+
+    def __init__(
+        self, *, shards: OwnedShards, replies: Replies, while_restoring: WhileRestoring, clock: Clock
+    ) -> None:
+        self._shards = shards
+        self._replies = replies
+        self._parking_allowed = while_restoring == "wait"
+        self._clock = clock
+        self._turns: FairQueue[AdmittedRequest] = FairQueue(_MAX_QUEUED)
+        self._parked = ParkedRequests()
+        self._answered_a_second = 0.0
+
+    def __len__(self) -> int:
+        """How many can be answered now."""
+        return len(self._turns)
+
+    def put(self, request: AdmittedRequest) -> None:
+        """Queues a request if its shard can answer; if it cannot yet, parks or refuses it."""
+        if self._shards.can_answer(request.shard_id):
+            self._enqueue(request)
+        elif self._parking_allowed and self._parked.has_room:
+            self._parked.park(request)
+        else:
+            self._replies.send_error(request.received, restoring())
+
+    def put_back(self, request: AdmittedRequest) -> None:
+        """Parks a request whose shard was closed after it was queued: it comes back, here or elsewhere."""
+        self._parked.park(request)
+
+    def release(self) -> None:
+        """Queues the parked requests whose shard can answer now, and refuses those about to expire."""
+        for request in self._parked.take_all():
+            if self._shards.can_answer(request.shard_id):
+                self._enqueue(request)
+            elif request.deadline - self._clock.now() < _LAST_MOMENT_MICROS:
+                self._replies.send_error(request.received, restoring())
+            else:
+                self._parked.park(request)
+
+    def take(self, count: int) -> list[AdmittedRequest]:
+        """The next requests to answer, without those that are not to be answered here any more."""
+        return [request for request in self._turns.take(count) if request.received.owned]
+
+    def note_rate(self, answered: int, seconds: float) -> None:
+        """How fast requests are answered: who is refused is told when to ask again."""
+        rate = answered / max(seconds, 1e-6)  # a clock may not have moved on
+        self._answered_a_second += (rate - self._answered_a_second) * _RATE_WEIGHT
+
+    def drop_lost(self) -> None:
+        """Leaves the parked requests of lost shards to their new owners, who read them again."""
+        self._parked.keep(lambda request: self._shards.is_assigned(request.shard_id))
+
+    def refuse_parked(self) -> None:
+        """Refuses whatever is parked: this replica ends."""
+        for request in self._parked.take_all():
+            self._replies.send_error(request.received, restoring())
+
+    def _enqueue(self, request: AdmittedRequest) -> None:
+        displaced = self._turns.put(request.request.agent_id, request)
+        if displaced is not None and displaced.received.owned:
+            self._replies.send_error(displaced.received, self._overloaded())
+
+    def _overloaded(self) -> RequestError:
+        drained_ms = 1_000 * _MAX_QUEUED / self._answered_a_second if self._answered_a_second else 0.0
+        return RequestError(
+            OVERLOADED,
+            "more requests than can be answered in time; ask again later, or bid your own",
+            retry_after_ms=max(_SHORTEST_RETRY_MS, round(drained_ms)),
+        )
+
+
+def restoring() -> RequestError:
+    """What the agent of a shard that is restoring is told."""
+    return RequestError(
+        RESTORING, "the agent's shard is being restored; ask again", retry_after_ms=_RESTORING_RETRY_MS
+    )

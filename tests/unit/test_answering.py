@@ -1,0 +1,74 @@
+"""A shard that is closed while its requests are answered: they wait for it, or are left to its new owner."""
+
+from learner_worker.errors import ClosedFileError, StateError
+from tests.support.requests import OpenShard, Requests
+
+CLOSED = ClosedFileError("closed")
+
+
+async def test_a_request_waits_while_its_shard_is_opened_anew() -> None:
+    """Nothing is said before the shard can be read again; then the answer."""
+    requests = Requests(OpenShard(CLOSED))
+
+    assert await requests.ask() == []
+    assert requests.offsets.committable == 0
+
+    requests.own(OpenShard())
+    (reply,) = await requests.replies()
+    assert reply["suggested_bid_sats"] == 100
+    assert requests.offsets.committable == 1
+
+
+async def test_a_request_is_left_to_the_new_owner_of_a_closed_shard() -> None:
+    """It stays unanswered and uncommitted here: who has the shard now reads it again."""
+    requests = Requests(OpenShard(CLOSED))
+    requests.read()
+
+    requests.lose()
+    assert await requests.replies() == []
+    requests.own(OpenShard())
+    assert await requests.replies() == []
+
+    assert requests.offsets.committable == 0
+
+
+async def test_a_queued_request_that_is_read_again_is_not_answered_twice() -> None:
+    """Its partition was left while it was queued: its next reading gets the answer."""
+    requests = Requests(OpenShard())
+    requests.read()
+    requests.offsets.owned = False
+
+    assert await requests.replies() == []
+
+
+async def test_a_parked_request_that_is_read_again_is_not_answered_twice() -> None:
+    """Its partition was left while it waited for the restore: not even the end of the replica answers it."""
+    requests = Requests(OpenShard(restored=False))
+    requests.read()
+    requests.offsets.owned = False
+    requests.own(OpenShard())
+
+    assert await requests.replies() == []
+    assert await requests.end() == []
+
+
+async def test_a_queued_request_whose_shard_is_to_be_restored_again_waits() -> None:
+    """It was queued for an answer; an answer from half of the outcomes would be a wrong one."""
+    requests = Requests(OpenShard())
+    requests.read()
+    requests.own(OpenShard(restored=False))
+    assert await requests.replies() == []
+
+    requests.own(OpenShard())
+    (reply,) = await requests.replies()
+    assert reply["stale"] is False
+
+
+async def test_a_file_that_cannot_be_read_ends_the_worker() -> None:
+    """Not with an error reply for every request about its agents: the worker says why, and restarts."""
+    damaged = StateError("damaged")
+    requests = Requests(OpenShard(damaged))
+
+    assert await requests.ask() == []
+    assert requests.failures == [damaged]
+    assert requests.offsets.committable == 0
