@@ -76,13 +76,14 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
     },
     "docs/deploying.md": {"docker": _DOCKER, "cp -r deploy/kubernetes/example": _KUBERNETES},
     "docs/interop.md": {
+        "async def main": Run(),
         "kafka-topics.sh": Check("is Apache Kafka's own script"),
         "broker = KafkaBroker": _INTEROP,
         "producer.produce(": _INTEROP,
     },
 }
 """How each block is shown to be right, by its page and how its first line begins."""
-READINGS = (("README.md", "docs/operating.md"), ("docs/tutorial.md",))
+READINGS = (("README.md", "docs/interop.md", "docs/operating.md"), ("docs/tutorial.md",))
 """Pages that one reader follows, the next one in the scene that the one before has left."""
 
 

@@ -5,6 +5,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.support import reference
 
 ROOT = Path(__file__).parents[2]
@@ -77,3 +79,42 @@ def test_the_reference_is_current() -> None:
 def test_the_readme_is_short() -> None:
     """At most 120 lines: what, see, run, publish, ask, how, where to read on."""
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_the_changelog_and_the_frozen_interfaces_agree() -> None:
+    """What is not released stands first; every version below it has a date and its interface in schemas/."""
+    titles = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    released = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d", title) for title in titles[1:]]
+
+    assert titles[0] == "[Unreleased]"
+    assert all(released)
+    frozen = {path.parent.name for path in (ROOT / "schemas/released").glob("*/asyncapi.json")}
+    assert {title[1] for title in released if title} == frozen
+
+
+@pytest.mark.parametrize(
+    ("path", "attribute"),
+    [
+        ("schemas/asyncapi.json", "linguist-generated"),
+        ("schemas/released/0.1.0/asyncapi.json", "linguist-generated"),
+        ("docs/interface.md", "linguist-generated"),
+        ("docs/performance.svg", "linguist-generated"),
+        ("requirements/dev.lock", "linguist-generated"),
+        ("docs/examples/typescript/package-lock.json", "linguist-generated"),
+        ("tests/programs/asyncapi/asyncapi-3.0.0.schema.json", "linguist-vendored"),
+    ],
+)
+def test_what_nobody_writes_by_hand_is_marked(path: str, attribute: str) -> None:
+    """Generated and vendored files are told apart from the project's own by .gitattributes."""
+    assert (ROOT / path).exists()
+    lines = (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
+    marks = [line.split() for line in lines if line and not line.startswith("#")]
+    assert any(attribute == given and _matches(path, pattern) for pattern, given in marks)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """As git reads a pattern: `**` any folders, `*` within one."""
+    expression = (
+        re.escape(pattern).replace(r"\*\*/", "(?:.*/)?").replace(r"\*\*", ".*").replace(r"\*", "[^/]*")
+    )
+    return re.fullmatch(expression, path) is not None
