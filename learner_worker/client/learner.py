@@ -12,7 +12,7 @@ from learner_worker.client.connection import KAFKA_FAILURES, ClientConnection, l
 from learner_worker.client.line import UNAVAILABLE, StandingLine
 from learner_worker.client.messages import Include, suggest_bid_request
 from learner_worker.client.replies import OwnPartition, PendingReplies, ReplyPartition, read_reply
-from learner_worker.contract.codec import encode_message
+from learner_worker.contract.encode import encode_message
 from learner_worker.contract.headers import request_headers
 from learner_worker.contract.suggestions import SuggestBidReply, SuggestBidRequest
 from learner_worker.contract.topics import Topics

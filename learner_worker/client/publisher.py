@@ -9,7 +9,7 @@ from typing import Any, Self
 from learner_worker.client.connection import KAFKA_FAILURES, ClientConnection, log
 from learner_worker.client.messages import event, wire_time
 from learner_worker.client.producer import StandingProducer
-from learner_worker.contract.codec import encode_message
+from learner_worker.contract.encode import encode_message
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.errors import BrokerError

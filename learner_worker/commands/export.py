@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import msgspec
 
-from learner_worker.contract.codec import encode_message
+from learner_worker.contract.encode import encode_message
 from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.contract.times import Micros, format_time
 from learner_worker.domain.agents import Agent, agent_metrics

@@ -16,7 +16,7 @@ from rich.text import Text
 from learner_worker.commands.export import csv_lines, exported_time, json_lines
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
 from learner_worker.commands.printing import advice_lines, escaped, keywords_table, shortened
-from learner_worker.contract.codec import readable_id
+from learner_worker.contract.decode import readable_id, request_of
 from learner_worker.contract.encode import encode_reply
 from learner_worker.contract.fields import MAX_DESCRIPTION_CHARACTERS, MAX_SATS, AgentId
 from learner_worker.contract.suggestions import SuggestBidReply, SuggestBidRequest
@@ -159,7 +159,7 @@ def _suggestion(
     """What a worker would answer."""
     if request is None:
         return None
-    reply = Advise(find_strategy(settings.strategy)).answer(request, agent)
+    reply = Advise(find_strategy(settings.strategy)).answer(request_of(request), agent)
     return SuggestBidReply.model_validate_json(encode_reply(reply))
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from learner_worker.client import LearnerClient
 from learner_worker.commands.options import CONNECTION, TOPICS, client_options, given, settings_flags
 from learner_worker.commands.printing import advice_lines, escaped, keywords_table
-from learner_worker.contract.codec import encode_message
+from learner_worker.contract.encode import encode_message
 from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.observability import configure_logging
 

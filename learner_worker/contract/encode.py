@@ -1,7 +1,7 @@
-"""The messages of which the worker writes most, as it writes them; the models of `suggestions` define them.
+"""Messages to bytes: the models as clients write them, and structs for what the worker writes most.
 
-Structs are made and encoded in a fraction of a model's time: of 40 keywords a metrics record takes 7 µs
-instead of 65; from a request's bytes to its reply's it takes 14 instead of 38 (measured).
+The models of `suggestions` define those messages, too. What the worker has just made needs no validation, and
+structs are made and encoded in a fraction of a model's time.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +9,14 @@ from typing import Final
 
 import msgspec
 
+from learner_worker.contract.events import Event
 from learner_worker.contract.fields import AgentId
+from learner_worker.contract.suggestions import (
+    AgentMetricsRecord,
+    SuggestBidError,
+    SuggestBidReply,
+    SuggestBidRequest,
+)
 
 
 class KeywordTally(msgspec.Struct, frozen=True, gc=False):
@@ -71,3 +78,10 @@ encode_metrics: Final[Callable[[MetricsRecord], bytes]] = _encode
 """A metrics record as JSON."""
 encode_reply: Final[Callable[[Reply], bytes]] = _encode
 """A reply as JSON."""
+
+
+def encode_message(
+    message: Event | SuggestBidRequest | SuggestBidReply | SuggestBidError | AgentMetricsRecord,
+) -> bytes:
+    """A message as JSON; fields that were never set are left out."""
+    return message.__pydantic_serializer__.to_json(message, exclude_unset=True)

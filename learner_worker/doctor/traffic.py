@@ -5,7 +5,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from learner_worker.contract.codec import decode_event, readable_ids
+from learner_worker.contract.decode import decode_event, readable_ids
 from learner_worker.contract.topics import HOP_HEADER, TopicName, TopicNames
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, note, ok, or_ok, warning

@@ -10,9 +10,9 @@ from learner_worker.interface.channels import (
     CHANNELS,
     OPERATIONS,
     Channel,
-    Message,
+    ChannelMessage,
     Operation,
-    Reply,
+    ReplyChannel,
 )
 from learner_worker.interface.examples import example_of
 from learner_worker.interface.headers import DEAD_LETTER_REASONS, schema_of
@@ -98,7 +98,7 @@ def _operation(operation: Operation) -> Document:
     }
 
 
-def _reply(reply: Reply) -> Document:
+def _reply(reply: ReplyChannel) -> Document:
     address = {} if reply.address_header is None else {"address": {"location": _header(reply.address_header)}}
     return {
         **address,
@@ -107,7 +107,7 @@ def _reply(reply: Reply) -> Document:
     }
 
 
-def _message(message: Message) -> Document:
+def _message(message: ChannelMessage) -> Document:
     example = None if message.payload is None else example_of(message.payload)
     return {
         "name": message.name,
@@ -163,7 +163,7 @@ def _relocated(schema: Any) -> Any:
     }
 
 
-def _on_channel(channel: str, messages: Sequence[Message]) -> list[Document]:
+def _on_channel(channel: str, messages: Sequence[ChannelMessage]) -> list[Document]:
     return [_ref(f"channels/{channel}/messages", message.name) for message in messages]
 
 

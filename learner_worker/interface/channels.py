@@ -20,7 +20,7 @@ REPLY_ADDRESS: Final = "reply_address"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class ChannelMessage:
     """What one kind of record holds. Without a payload its value is any bytes."""
 
     name: str
@@ -41,15 +41,15 @@ class Channel:
     topic: str
     summary: str
     partitioned_by: str
-    messages: Sequence[Message]
+    messages: Sequence[ChannelMessage]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class ReplyChannel:
     """Where the answers to an operation's messages go: to a fixed channel, or where a header says."""
 
     channel: str
-    messages: Sequence[Message]
+    messages: Sequence[ChannelMessage]
     address_header: str | None = None
 
 
@@ -61,16 +61,18 @@ class Operation:
     action: Action
     channel: str
     summary: str
-    messages: Sequence[Message]
-    reply: Reply | None = None
+    messages: Sequence[ChannelMessage]
+    reply: ReplyChannel | None = None
 
 
-def _event(kind: EventKind) -> Message:
-    return Message(name=kind, payload=kind, writer="swarm services", reader="the learner", key=_NEVER_READ)
+def _event(kind: EventKind) -> ChannelMessage:
+    return ChannelMessage(
+        name=kind, payload=kind, writer="swarm services", reader="the learner", key=_NEVER_READ
+    )
 
 
-def _moved_event(kind: EventKind) -> Message:
-    return Message(
+def _moved_event(kind: EventKind) -> ChannelMessage:
+    return ChannelMessage(
         name=f"{kind}.moved",
         payload=kind,
         writer="the learner",
@@ -81,8 +83,8 @@ def _moved_event(kind: EventKind) -> Message:
     )
 
 
-def _request(dialect: Dialect) -> Message:
-    return Message(
+def _request(dialect: Dialect) -> ChannelMessage:
+    return ChannelMessage(
         name=f"suggest-bid-request.{dialect}",
         payload="suggest-bid-request",
         writer="bidding agents",
@@ -95,9 +97,9 @@ def _request(dialect: Dialect) -> Message:
     )
 
 
-def _answer(dialect: Dialect, *, error: bool) -> Message:
+def _answer(dialect: Dialect, *, error: bool) -> ChannelMessage:
     payload = "suggest-bid-error" if error else "suggest-bid-reply"
-    return Message(
+    return ChannelMessage(
         name=f"{payload}.{dialect}",
         payload=payload,
         writer="the learner",
@@ -116,7 +118,7 @@ _ANSWERS: Final = {
     dialect: (_answer(dialect, error=False), _answer(dialect, error=True)) for dialect in SPEAKERS
 }
 _ALL_ANSWERS: Final = tuple(answer for answers in _ANSWERS.values() for answer in answers)
-_MOVED_REQUEST: Final = Message(
+_MOVED_REQUEST: Final = ChannelMessage(
     name="suggest-bid-request.moved",
     payload="suggest-bid-request",
     writer="the learner",
@@ -125,7 +127,7 @@ _MOVED_REQUEST: Final = Message(
     headers=headers.moved_request(Topics().requests),
     key=_THE_ORIGINAL,
 )
-_FACT: Final = Message(
+_FACT: Final = ChannelMessage(
     name="outcome-fact",
     payload="outcome-fact",
     writer="the learner",
@@ -135,7 +137,7 @@ _FACT: Final = Message(
         "description": "Task, agent and the version of each part, as JSON: equal keys have equal content.",
     },
 )
-_MARKER: Final = Message(
+_MARKER: Final = ChannelMessage(
     name="forget-marker",
     payload="forget-marker",
     writer="the learner",
@@ -145,7 +147,7 @@ _MARKER: Final = Message(
         "description": 'The word "forget", the agent and until when, as JSON: equal keys have equal content.',
     },
 )
-_METRICS: Final = Message(
+_METRICS: Final = ChannelMessage(
     name="agent-metrics",
     payload="agent-metrics",
     writer="the learner",
@@ -153,7 +155,7 @@ _METRICS: Final = Message(
     headers=headers.METRICS,
     key={"type": "string", "description": "The agent's id, as UTF-8."},
 )
-_DEAD_LETTER: Final = Message(
+_DEAD_LETTER: Final = ChannelMessage(
     name="dead-letter",
     payload=None,
     writer="the learner",
@@ -227,13 +229,13 @@ CHANNELS: Final[tuple[Channel, ...]] = (
 )
 
 
-def _reads(channel: str, summary: str, *messages: Message) -> Operation:
+def _reads(channel: str, summary: str, *messages: ChannelMessage) -> Operation:
     return Operation(
         name=f"read_{channel}", action="receive", channel=channel, summary=summary, messages=messages
     )
 
 
-def _writes(channel: str, summary: str, *messages: Message) -> Operation:
+def _writes(channel: str, summary: str, *messages: ChannelMessage) -> Operation:
     return Operation(
         name=f"write_{channel}", action="send", channel=channel, summary=summary, messages=messages
     )
@@ -249,7 +251,9 @@ def _answers(dialect: Dialect) -> tuple[Operation, Operation]:
             channel="requests",
             summary=f"Answers a {dialect} request where its header says.",
             messages=(request,),
-            reply=Reply(channel=REPLY_ADDRESS, messages=replies, address_header=REQUEST_HEADERS[dialect][1]),
+            reply=ReplyChannel(
+                channel=REPLY_ADDRESS, messages=replies, address_header=REQUEST_HEADERS[dialect][1]
+            ),
         ),
         Operation(
             name=f"answer_{dialect}_by_default",
@@ -257,7 +261,7 @@ def _answers(dialect: Dialect) -> tuple[Operation, Operation]:
             channel="requests",
             summary=f"Answers a {dialect} request that names no reply topic.",
             messages=(request,),
-            reply=Reply(channel="replies", messages=replies),
+            reply=ReplyChannel(channel="replies", messages=replies),
         ),
     )
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from learner_worker.contract.codec import encode_message
+from learner_worker.contract.encode import encode_message
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.suggestions import (
     RESTORING,

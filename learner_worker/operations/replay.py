@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
-from learner_worker.contract.codec import decode_event
-from learner_worker.contract.events import TaskFinished
+from learner_worker.contract.decode import Finished, decode_event
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicNames
 from learner_worker.errors import BrokerError, RecordError
 from learner_worker.kafka.batching import send_single
@@ -108,7 +107,7 @@ class Replay:
             [*letter.headers, (HOP_HEADER, kind.encode()), (ORIGIN_HEADER, letter.origin.encode())],
             max(letter.original_ms, 0),
         )
-        late = not isinstance(event, TaskFinished) and letter.original_ms < self._late_before_ms
+        late = not isinstance(event, Finished) and letter.original_ms < self._late_before_ms
         return record, late
 
     def _kind(self, letter: DeadLetter) -> EventKind:

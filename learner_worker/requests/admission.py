@@ -1,6 +1,6 @@
 """Admission: what becomes of a request when it is read, by its headers, its body and its shard."""
 
-from learner_worker.contract.decode import ReadRequest, read_request
+from learner_worker.contract.decode import Request, decode_request
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.headers import (
     DEADLINE_HEADER,
@@ -60,7 +60,7 @@ class Admission:
 
     def _admit(self, received: ReceivedRequest) -> None:
         record = received.record
-        request = read_request(record.value)
+        request = decode_request(record.value)
         deadline = deadline_of(record, request, self._ttl_micros)
         shard_id = ShardId(self._partition_of(request.agent_id))
         if self._clock.now() > deadline:
@@ -96,7 +96,7 @@ class Admission:
         return address
 
 
-def deadline_of(record: Record, request: ReadRequest, ttl_micros: int) -> Micros:
+def deadline_of(record: Record, request: Request, ttl_micros: int) -> Micros:
     """Until when a request is answered: the body's deadline before the header's, within its time to live.
 
     The header of a moved request was written by the learner, and counts from where the request lay first.

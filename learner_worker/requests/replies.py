@@ -6,8 +6,8 @@ from types import TracebackType
 
 import structlog
 
-from learner_worker.contract.codec import encode_message, readable_ids
-from learner_worker.contract.encode import Reply, encode_reply
+from learner_worker.contract.decode import readable_ids
+from learner_worker.contract.encode import Reply, encode_message, encode_reply
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.headers import DEADLINE_HEADER, reply_headers
 from learner_worker.contract.suggestions import INTERNAL, ReplyError, SuggestBidError

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from learner_worker.contract.decode import ReadRequest
+from learner_worker.contract.decode import Request
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.headers import ReplyAddress
 from learner_worker.contract.times import Micros
@@ -36,7 +36,7 @@ class AdmittedRequest(msgspec.Struct, frozen=True):
     """A request that was understood, that is in time, and that lies on its shard's partition."""
 
     received: ReceivedRequest
-    request: ReadRequest
+    request: Request
     deadline: Micros
 
     @property

@@ -10,8 +10,16 @@ from typing import Protocol
 
 import structlog
 
-from learner_worker.contract.codec import MetricsContent, metrics_content, readable_id
-from learner_worker.contract.decode import Closed, Finished, Placed, ReadEvent, read_event
+from learner_worker.contract.decode import (
+    Closed,
+    DecodedEvent,
+    Finished,
+    MetricsContent,
+    Placed,
+    decode_event,
+    decode_metrics,
+    readable_id,
+)
 from learner_worker.contract.encode import encode_metrics
 from learner_worker.contract.facts import Fact, ForgetMarker, encode_fact, encode_marker
 from learner_worker.contract.fields import AgentId, ShardId, TaskId
@@ -286,7 +294,7 @@ class Shard:
         try:
             hop = hop_of(record) if record.headers else None
             event_kind = kind or _moved_kind(hop)
-            event = read_event(event_kind, record.value)
+            event = decode_event(event_kind, record.value)
             right = self._context.partition_of(event.task_id)
             if right == self.shard_id:
                 if facts := self._facts(event, record):  # of most bids there are none: they wait for a close
@@ -302,7 +310,7 @@ class Shard:
         )
         return "rerouted"
 
-    def _facts(self, event: ReadEvent, record: Record) -> list[Fact]:
+    def _facts(self, event: DecodedEvent, record: Record) -> list[Fact]:
         place = Place(record.topic, record.offset, record_micros(record.timestamp))
         match event:
             case Placed():
@@ -390,7 +398,7 @@ class Shard:
         if record.value is None:
             agent_id = readable_id(record.key)
             return None if agent_id is None else (agent_id, None)
-        content = metrics_content(record.value)
+        content = decode_metrics(record.value)
         return None if content is None else (content.agent_id, content)
 
     # --- checkpoints -------------------------------------------------------------------------------------
@@ -543,7 +551,7 @@ class Shard:
 
     def _content_of(self, agent: Agent) -> MetricsContent | None:
         record = self._record_of(agent)
-        return None if record is None else metrics_content(record)
+        return None if record is None else decode_metrics(record)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ suggest-bid-requests -> suggest-bid-replies
 
 import msgspec
 
-from learner_worker.contract.decode import ReadRequest
+from learner_worker.contract.decode import Request
 from learner_worker.contract.encode import Advice, Reply
 from learner_worker.domain.agents import Agent, agent_metrics, learned_keywords
 from learner_worker.strategies.protocol import NO_SUMS, Strategy
@@ -17,7 +17,7 @@ class Advise:
     def __init__(self, strategy: Strategy) -> None:
         self._strategy = strategy
 
-    def answer(self, request: ReadRequest, agent: Agent, *, stale: bool = False) -> Reply:
+    def answer(self, request: Request, agent: Agent, *, stale: bool = False) -> Reply:
         """The reply: the factor, each adjustment with its reason, and the metrics they came from."""
         suggestion = self._strategy.suggest(
             metrics=agent.metrics,

@@ -96,7 +96,7 @@ async def asking(broker: Broker, prefix: str, state_dir: Path, **settings: str) 
 )
 def test_a_bad_request_is_described_by_its_field(body: object, field: str) -> None:
     """The decoder's message begins with the field that is wrong."""
-    from learner_worker.contract.codec import decode_request  # noqa: PLC0415
+    from learner_worker.contract.decode import decode_request  # noqa: PLC0415
     from learner_worker.errors import RequestError  # noqa: PLC0415
 
     with pytest.raises(RequestError) as caught:

@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner_worker.contract.codec import encode_message
-from learner_worker.contract.decode import Closed, Finished, Placed, read_event
-from learner_worker.contract.encode import Reply, encode_reply
+from learner_worker.contract.decode import Closed, Finished, Placed, decode_event, request_of
+from learner_worker.contract.encode import Reply, encode_message, encode_reply
 from learner_worker.contract.facts import Fact, decode_fact, encode_fact
 from learner_worker.contract.fields import AgentId, ShardId, TaskId
 from learner_worker.contract.suggestions import LearnedKeyword, SuggestBidReply, SuggestBidRequest
@@ -243,7 +242,7 @@ class SmallShard:
         self._on_their_way = []
 
     def _settled(self, source: EventKind, value: bytes, place: Place) -> list[Fact]:
-        event = read_event(source, value)
+        event = decode_event(source, value)
         match event:
             case Placed():
                 return self._settle.bid(event, place)
@@ -408,7 +407,7 @@ def answers_of(agent: Agent) -> Iterator[Answer]:
                 description=description,
                 include=["learned_keywords"],
             )
-            yield as_answer(advise.answer(request, agent))
+            yield as_answer(advise.answer(request_of(request), agent))
 
 
 def as_answer(written: Reply) -> Answer:

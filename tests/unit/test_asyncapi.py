@@ -12,8 +12,9 @@ import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
 import learner_worker
-from learner_worker.contract.codec import decode_event, decode_request
+from learner_worker.contract.decode import decode_event, decode_request, event_of, request_of
 from learner_worker.contract.encode import encode_metrics, encode_reply
+from learner_worker.contract.events import AuctionClosed, BidPlaced, TaskFinished
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.headers import DEADLINE_HEADER, Dialect, Headers, reply_address, reply_headers
 from learner_worker.contract.suggestions import ERROR_CODES, ReplyError, SuggestBidRequest
@@ -249,7 +250,7 @@ def test_examples_are_what_the_learner_says() -> None:
     assert isinstance(request, SuggestBidRequest)
     refusal = restoring()
 
-    reply = Advise(CLASSIC).answer(request, agent)
+    reply = Advise(CLASSIC).answer(request_of(request), agent)
 
     assert example_of("suggest-bid-reply") == json.loads(encode_reply(reply))
     assert example_of("agent-metrics") == json.loads(encode_metrics(agent.record()))
@@ -263,9 +264,12 @@ def test_examples_are_what_the_learner_says() -> None:
 def test_examples_are_accepted() -> None:
     """The events and the request of the examples are read back as they are."""
     for kind in get_args(EventKind):
-        assert decode_event(kind, json.dumps(example_of(kind)).encode()) == EXAMPLES[kind]
-    request = json.dumps(example_of("suggest-bid-request")).encode()
-    assert decode_request(request) == EXAMPLES["suggest-bid-request"]
+        event = EXAMPLES[kind]
+        assert isinstance(event, BidPlaced | AuctionClosed | TaskFinished)
+        assert decode_event(kind, json.dumps(example_of(kind)).encode()) == event_of(event)
+    request = EXAMPLES["suggest-bid-request"]
+    assert isinstance(request, SuggestBidRequest)
+    assert decode_request(json.dumps(example_of("suggest-bid-request")).encode()) == request_of(request)
 
 
 def test_asyncapis_own_schema_accepts_the_document_and_refuses_a_broken_one() -> None:

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner_worker.contract.codec import encode_message
-from learner_worker.contract.encode import KeywordTally, encode_metrics
+from learner_worker.contract.encode import KeywordTally, encode_message, encode_metrics
 from learner_worker.contract.facts import Bid, Close, Fact, Result
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.suggestions import AgentMetricsRecord

@@ -10,7 +10,8 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
 from learner_worker.commands.schemas import check, export
-from learner_worker.contract.codec import decode_event, decode_request, encode_message
+from learner_worker.contract.decode import decode_event, decode_request
+from learner_worker.contract.encode import encode_message
 from learner_worker.contract.facts import decode_fact, decode_outcome_record
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.suggestions import (

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from learner_worker.contract.decode import read_request
+from learner_worker.contract.decode import decode_request
 from learner_worker.contract.encode import encode_reply
 from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.headers import reply_address, reply_headers
@@ -129,7 +129,7 @@ def _micros_of_answer(learn: Learn, answers: int) -> float:
 
 def _answer(asked: bytes, learn: Learn, advise: Advise) -> bytes:
     address = reply_address(_HEADERS, _REPLIES)
-    request = read_request(asked)
+    request = decode_request(asked)
     agent = learn.cached(request.agent_id)
     assert agent is not None
     value = encode_reply(advise.answer(request, agent))

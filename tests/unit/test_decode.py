@@ -5,18 +5,25 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner_worker.contract.codec import (
+from learner_worker.contract.decode import (
+    Closed,
+    DecodedEvent,
+    Finished,
+    Placed,
     decode_event,
+    decode_metrics,
     decode_request,
-    encode_message,
-    metrics_content,
+    event_of,
     readable_ids,
+    request_of,
 )
-from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
+from learner_worker.contract.encode import encode_message
+from learner_worker.contract.events import BidPlaced
 from learner_worker.contract.facts import (
     Bid,
     Close,
@@ -27,9 +34,9 @@ from learner_worker.contract.facts import (
     encode_fact,
 )
 from learner_worker.contract.fields import MAX_RECORD_BYTES, AgentId, TaskId
-from learner_worker.contract.suggestions import SuggestBidRequest
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import EventKind
+from learner_worker.contract.validation import validate_event, validate_request
 from learner_worker.errors import RecordError, RequestError, UpgradeRequiredError
 
 FUZZED = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 500
@@ -80,19 +87,19 @@ def refusal(value: bytes | None) -> RequestError:
 
 
 @pytest.mark.parametrize(
-    ("kind", "model", "time"),
+    ("kind", "struct", "time"),
     [
-        ("bid-placed", BidPlaced, "placed_at"),
-        ("auction-closed", AuctionClosed, "closed_at"),
-        ("task-finished", TaskFinished, "finished_at"),
+        ("bid-placed", Placed, "placed_at"),
+        ("auction-closed", Closed, "closed_at"),
+        ("task-finished", Finished, "finished_at"),
     ],
 )
-def test_events_are_decoded(kind: EventKind, model: type[Event], time: str) -> None:
+def test_events_are_decoded(kind: EventKind, struct: type[DecodedEvent], time: str) -> None:
     """Each kind of event, with all its fields; its time is text outside and microseconds inside."""
     event = decode_event(kind, raw(EVENTS[kind]))
 
-    assert isinstance(event, model)
-    assert {**EVENTS[kind], time: AT_MICROS} == event.model_dump()
+    assert isinstance(event, struct)
+    assert {**EVENTS[kind], time: AT_MICROS} == msgspec.structs.asdict(event)
 
 
 @pytest.mark.parametrize(
@@ -150,8 +157,8 @@ def test_sats_in_range(sats: int) -> None:
     bid = decode_event("bid-placed", raw(BID, bid_sats=text))
     close = decode_event("auction-closed", raw(CLOSE, winning_bid_sats=text))
 
-    assert isinstance(bid, BidPlaced)
-    assert isinstance(close, AuctionClosed)
+    assert isinstance(bid, Placed)
+    assert isinstance(close, Closed)
     assert (sats, sats) == (bid.bid_sats, close.winning_bid_sats)
     assert sats == decode_request(raw(REQUEST, base_bid_sats=text)).base_bid_sats
 
@@ -170,7 +177,7 @@ def test_a_description_of_16_384_characters_is_taken() -> None:
     """The limit counts characters, not bytes; control characters and nothing at all are text too."""
     for text in ("", "🤖" * 16_384, "\x00\x1b\n"):
         event = decode_event("bid-placed", raw(BID, description=json.dumps(text)))
-        assert isinstance(event, BidPlaced)
+        assert isinstance(event, Placed)
         assert text == event.description
 
 
@@ -491,9 +498,9 @@ METRICS: dict[str, object] = {
 @pytest.mark.parametrize("when", [{}, {"as_of": None, "outcome_offset": 7}, {"more": [1]}])
 def test_what_a_metrics_record_says_apart_from_when(when: dict[str, object]) -> None:
     """Time, offset and unknown fields do not matter to what a record says."""
-    said = metrics_content(json.dumps(METRICS).encode())
+    said = decode_metrics(json.dumps(METRICS).encode())
     assert said is not None
-    assert metrics_content(json.dumps(METRICS | when).encode()) == said
+    assert decode_metrics(json.dumps(METRICS | when).encode()) == said
 
 
 @pytest.mark.parametrize("field", list(METRICS))
@@ -501,15 +508,15 @@ def test_metrics_records_differ_in_any_field(field: str) -> None:
     """Another value in any field is another content; a missing one is no record."""
     other: dict[str, object] = {"agent_id": "b", "avg_winning_bid_sats": 2.5, "learned_keywords": []}
     changed = METRICS | {field: other.get(field, 99)}
-    assert metrics_content(json.dumps(changed).encode()) != metrics_content(json.dumps(METRICS).encode())
+    assert decode_metrics(json.dumps(changed).encode()) != decode_metrics(json.dumps(METRICS).encode())
     lacking = {name: value for name, value in METRICS.items() if name != field}
-    assert metrics_content(json.dumps(lacking).encode()) is None
+    assert decode_metrics(json.dumps(lacking).encode()) is None
 
 
 @pytest.mark.parametrize("value", [b"", b"junk", b"\xff", b"[]", b'{"more": ' + b"[" * 200_000])
 def test_junk_is_no_metrics_record(value: bytes) -> None:
     """Whatever somebody else wrote there: None."""
-    assert metrics_content(value) is None
+    assert decode_metrics(value) is None
 
 
 # --- messages out ---------------------------------------------------------------------------------
@@ -530,17 +537,16 @@ def test_fields_never_set_are_left_out() -> None:
 @pytest.mark.parametrize("kind", list(EVENTS))
 def test_an_event_survives_its_bytes(kind: EventKind) -> None:
     """What is encoded is decoded to the same event."""
-    event = decode_event(kind, raw(EVENTS[kind]))
+    event = validate_event(kind, raw(EVENTS[kind]))
 
-    assert event == decode_event(kind, encode_message(event))
+    assert event_of(event) == decode_event(kind, encode_message(event))
 
 
 def test_a_request_survives_its_bytes() -> None:
     """So does a request, with its deadline and what it wants included."""
-    request = decode_request(raw(REQUEST, deadline=f'"{AT}"', include='["learned_keywords"]'))
+    request = validate_request(raw(REQUEST, deadline=f'"{AT}"', include='["learned_keywords"]'))
 
-    assert isinstance(request, SuggestBidRequest)
-    assert request == decode_request(encode_message(request))
+    assert request_of(request) == decode_request(encode_message(request))
 
 
 # --- fuzz -----------------------------------------------------------------------------------------
@@ -612,7 +618,7 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], tuple[type[Exception], ...]
     "request": (decode_request, (RequestError,)),
     "readable-ids": (readable_ids, ()),
     "fact": (decode_fact, (RecordError, UpgradeRequiredError)),
-    "metrics-content": (metrics_content, ()),
+    "metrics-content": (decode_metrics, ()),
 }
 
 
@@ -642,4 +648,4 @@ def test_the_ids_beside_a_number_beyond_any_range_are_readable() -> None:
 def test_a_text_that_names_a_constant_forbids_no_number() -> None:
     """A description that says NaN is no reason to refuse a large number in a field that is ignored."""
     value = b'{"task_id":"t","agent_id":"a","bid_sats":5,"description":"NaN","note":1e999}'
-    assert isinstance(decode_event("bid-placed", value), BidPlaced)
+    assert isinstance(decode_event("bid-placed", value), Placed)
