@@ -167,18 +167,11 @@ def chances_to_win(searched: Range, prices: Prices, total: int) -> list[float]:
     A lost auction says where that bid was, a won one that it was not below the own bid. `assumed` is the
     prior's weight times its chance: the weight is a power of two, so that scaling by it rounds nothing.
     """
-    base, _, first_bid, last = searched
-    first = min([first_bid - 1, *map(min, prices)])
-    ratio = EXACT_EDGES[first] / base
-    ratio *= ratio
-    assumed = _PRIOR_PRICES / (1.0 + _OMEGA * (ratio * ratio * ratio))
+    first = min([searched.first - 1, *map(min, prices)])
+    assumed, *falling = _assumed_from(searched.base, first, searched.last)
     win = (total + assumed) / (total + _PRIOR_PRICES)
-    chances = []
-    for number, edge in enumerate(EXACT_EDGES[first + 1 : last + 1], first):
-        chances.append(win)
-        ratio = edge / base
-        ratio *= ratio
-        left = _PRIOR_PRICES / (1.0 + _OMEGA * (ratio * ratio * ratio))
+    chances = [win]
+    for number, left in enumerate(falling, first):
         lost = won = 0
         for cells in prices:
             if (counts := cells.get(number)) is not None:
@@ -187,11 +180,22 @@ def chances_to_win(searched: Range, prices: Prices, total: int) -> list[float]:
         win *= 1 - (lost + (assumed - left)) / (total + assumed)
         total -= lost + won
         assumed = left
-    chances.append(win)
-    return chances[first_bid - first :]
+        chances.append(win)
+    return chances[searched.first - first :]
 
 
-@lru_cache(maxsize=512)  # base bids repeat; a list has 25 doubles
+@lru_cache(maxsize=1_024)  # base bids repeat; an entry has about forty doubles
+def _assumed_from(base: float, first: int, last: int) -> list[float]:
+    """What the prior counts at or above the lower edge of each bin."""
+    assumed = []
+    for edge in EXACT_EDGES[first : last + 1]:
+        ratio = edge / base
+        ratio *= ratio
+        assumed.append(_PRIOR_PRICES / (1.0 + _OMEGA * (ratio * ratio * ratio)))
+    return assumed
+
+
+@lru_cache(maxsize=1_024)  # as above
 def _assumed_chances(searched: Range) -> Sequence[float]:
     return chances_to_win(searched, (), 0)
 

@@ -1,0 +1,179 @@
+"""`lab simulate`: what strategies earn on simulated markets."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from learner_worker.errors import ConfigurationError
+from learner_worker.laboratory.bidders import RANDOM, Contender
+from learner_worker.laboratory.families import families
+from learner_worker.laboratory.findings import Findings, findings
+from learner_worker.laboratory.market import MAX_AUCTIONS, MarketModel, read_market
+from learner_worker.laboratory.report import report
+from learner_worker.laboratory.simulation import Plan, simulate
+from learner_worker.laboratory.tables import MEANING, tables
+from learner_worker.laboratory.trials import POPULATIONS, Population
+from learner_worker.strategies.registry import find_strategy
+
+_WIDTH_WITHOUT_A_TERMINAL = 180  # all columns of the widest table
+_file = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group()
+def lab() -> None:
+    """Try strategies before anybody bids by them: simulate markets."""
+
+
+@lab.command("families")
+@click.option(
+    "--show", "shown", metavar="FAMILY", help="Print this family as JSON, to change it for --market."
+)
+def list_families(shown: str | None) -> None:
+    """List the market families that `lab simulate` knows."""
+    if shown is not None:
+        click.echo(_family(shown).model_dump_json(indent=2))
+        return
+    for market in families().values():
+        click.echo(f"{market.name:20} {'held out' if market.held_out else 'looked at':10} {market.about}")
+
+
+@lab.command("simulate")
+@click.option("--family", "names", multiple=True, metavar="FAMILY", help="Only this family; again for more.")
+@click.option(
+    "--market", "files", multiple=True, type=_file, help="A market of your own, as JSON; again for more."
+)
+@click.option(
+    "--strategy",
+    "strategies",
+    multiple=True,
+    default=("classic", "expected-profit"),
+    show_default=True,
+    help="By name or as package.module:name; again for more.",
+)
+@click.option(
+    "--population",
+    "populations",
+    multiple=True,
+    type=click.Choice(POPULATIONS),
+    help="Who asks; again for more. [default: all of them]",
+)
+@click.option("--costs/--no-costs", default=True, show_default=True, help="Also with the costs told.")
+@click.option(
+    "--without",
+    multiple=True,
+    type=click.Choice(("words", "prices")),
+    help="Also without the tasks' words, or without the strategy's sums.",
+)
+@click.option(
+    "--seeds", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Runs of each market."
+)
+@click.option(
+    "--first-seed", type=click.IntRange(0), default=1, show_default=True, help="The first run's seed."
+)
+@click.option(
+    "--auctions", type=click.IntRange(10, MAX_AUCTIONS), help="Auctions a run, instead of the market's own."
+)
+@click.option("--processes", type=click.IntRange(1, 1_000), help="Runs at once. [default: one a core]")
+@click.option("--json", "json_file", type=_file, help="Also write all figures to FILE.")
+@click.option("--html", "html_file", type=_file, help="Also write a report with pictures to FILE.")
+def simulate_markets(
+    *,
+    names: tuple[str, ...],
+    files: tuple[Path, ...],
+    strategies: tuple[str, ...],
+    populations: tuple[Population, ...],
+    costs: bool,
+    without: tuple[str, ...],
+    seeds: int,
+    first_seed: int,
+    auctions: int | None,
+    processes: int | None,
+    json_file: Path | None,
+    html_file: Path | None,
+) -> None:
+    """Show what strategies earn beside bidding the base, a random factor and an oracle, on market families.
+
+    Every way of bidding meets the same tasks and luck. The same seeds give the same figures, on any number
+    of cores.
+    """
+    sys.path.insert(0, os.getcwd())  # for package.module:name  # noqa: PTH109
+    plan = Plan(
+        markets=tuple(_with_auctions(market, auctions) for market in _markets(names, files)),
+        contenders=_contenders(strategies, costs=costs, without=without),
+        populations=populations or POPULATIONS,
+        seeds=range(first_seed, first_seed + seeds),
+    )
+    found = _found(plan, processes or os.cpu_count() or 1)
+    _print(found)
+    if json_file is not None:
+        _write(json_file, msgspec.json.format(msgspec.json.encode(found), indent=1))
+    if html_file is not None:
+        _write(html_file, report(found).encode())
+
+
+def _markets(names: tuple[str, ...], files: tuple[Path, ...]) -> list[MarketModel]:
+    own = [read_market(path) for path in files]
+    chosen = [_family(name) for name in names]
+    markets = [*chosen, *own] if chosen or own else list(families().values())
+    twice = {market.name for market in markets if [one.name for one in markets].count(market.name) > 1}
+    if twice:
+        raise ConfigurationError(f"two markets are called {min(twice)!r}: give each a name of its own")
+    return markets
+
+
+def _family(name: str) -> MarketModel:
+    known = families()
+    if name not in known:
+        raise ConfigurationError(f"there is no family {name!r}: give one of {', '.join(known)}")
+    return known[name]
+
+
+def _with_auctions(market: MarketModel, auctions: int | None) -> MarketModel:
+    return market if auctions is None else market.model_copy(update={"auctions": auctions})
+
+
+def _contenders(names: tuple[str, ...], *, costs: bool, without: tuple[str, ...]) -> tuple[Contender, ...]:
+    contenders = [RANDOM]
+    for name in dict.fromkeys(names):
+        label = find_strategy(name).name
+        contenders.append(Contender(label, name))
+        if name != "classic":
+            contenders += [Contender(f"{label} + costs", name, tells_costs=True)] if costs else []
+            contenders += [Contender(f"{label} - words", name, words=False)] if "words" in without else []
+            contenders += [Contender(f"{label} - prices", name, prices=False)] if "prices" in without else []
+    return tuple(contenders)
+
+
+def _found(plan: Plan, processes: int) -> Findings:
+    columns = (
+        TextColumn("simulating"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} runs"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("runs", total=plan.runs)
+        trials = simulate(plan, processes=min(processes, plan.runs), finished=lambda: progress.advance(bar))
+    return findings(plan, trials)
+
+
+def _print(found: Findings) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDTH_WITHOUT_A_TERMINAL)
+    for table in tables(found):
+        console.print(table)
+    console.print(f"{found.seeds} seeds from {found.first_seed}. {MEANING}", style="dim", markup=False)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path} ({error.strerror})") from error
+    click.echo(f"written: {path}")

@@ -1,0 +1,1 @@
+"""The laboratory: what a strategy earns, shown on simulated markets before anybody bids by it."""

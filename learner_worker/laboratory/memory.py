@@ -1,0 +1,55 @@
+"""What a strategy knows of an agent, kept as the learner keeps it."""
+
+from learner_worker.domain.keywords import Tally, keywords_of, tally_of
+from learner_worker.domain.metrics import Metrics
+from learner_worker.strategies.protocol import SettledBid, Strategy
+from learner_worker.strategies.sums import GrowingSums, update
+
+_NO_TALLY = Tally()
+
+
+class AgentMemory:
+    """An agent's metrics, keywords and a strategy's sums."""
+
+    __slots__ = (
+        "_completed",
+        "_failed",
+        "_priced",
+        "_sats",
+        "_strategy",
+        "_total",
+        "_won",
+        "sums",
+        "tallies",
+    )
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        self._total = self._won = self._completed = self._failed = self._priced = self._sats = 0
+        self.tallies: dict[str, Tally] = {}
+        self.sums: GrowingSums = {}
+
+    @property
+    def metrics(self) -> Metrics:
+        """The agent's counts."""
+        return Metrics(self._total, self._won, self._completed, self._failed, self._priced, self._sats)
+
+    def learn(self, settled: SettledBid) -> None:
+        """Counts an auction that ended."""
+        self._total += 1
+        update(self._strategy, self.sums, settled)
+        if settled.won:
+            self._count_win(settled)
+
+    def _count_win(self, settled: SettledBid) -> None:
+        self._won += 1
+        if settled.bid_sats is not None:
+            self._priced += 1
+            self._sats += settled.bid_sats
+        if settled.succeeded is None:
+            return
+        self._completed += settled.succeeded
+        self._failed += not settled.succeeded
+        for word in keywords_of(settled.description):
+            wins, failures = self.tallies.get(word, _NO_TALLY)
+            self.tallies[word] = tally_of(wins + settled.succeeded, failures + (not settled.succeeded))
