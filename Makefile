@@ -4,18 +4,18 @@
 .NOTPARALLEL:
 .PHONY: help demo test unit fmt chaos interop bench check check-deploy check-asyncapi schemas lock clean
 
-# On the command line only: ARGS goes to the command, PYTHON is used instead of the first one found.
+# Set on the command line only: ARGS is passed to the command, PYTHON replaces the first Python that is found.
 ARGS =
 PYTHON =
 BIN := .venv/bin
 READY := .venv/.ready
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
 
-# The caller's environment does not reach into .venv.
+# Keep the caller's environment out of .venv.
 unexport $(filter PYTHON% PYTEST% MYPY% RUFF% COVERAGE%,$(.VARIABLES))
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_CONSTRAINT PIP_REQUIRE_HASHES VIRTUAL_ENV
 
-# In a recipe: $$python is the first Python that is new enough.
+# For recipes: sets $$python to the first Python that is new enough.
 FIND_PYTHON = \
 	python=; \
 	for name in $(PYTHON) python3.14 python3.13 python3.12 python3.11 python3; do \
@@ -28,30 +28,30 @@ FIND_PYTHON = \
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1 /p' Makefile | while read -r name words; do printf '  make %-8s %s\n' "$$name" "$$words"; done
 
-demo: $(READY) ## Watch a swarm bid and the learner learn, on an embedded broker; ARGS="--seed 3"
+demo: $(READY) ## Run the demo: a swarm bids and the learner learns, on an embedded broker; ARGS="--seed 3"
 	@$(BIN)/learner-worker demo --broker embedded $(ARGS)
 
-test: $(READY) ## Run the tests on every broker that is here; ARGS="tests/unit -x"
+test: $(READY) ## Run all tests, on every broker that is available; ARGS="tests/unit -x"
 	@$(BIN)/python -m pytest $(ARGS)
 
-unit: $(READY) ## Run the tests that need no broker, in about a minute; ARGS="-k settle"
+unit: $(READY) ## Run the tests that need no broker; ARGS="-k settle"
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
 
-fmt: $(READY) ## Format the code and mend what the linter can mend
+fmt: $(READY) ## Format the code and fix what the linter can fix
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-# Takes KILLS, SIMULATION_SEEDS and FUZZ_EXAMPLES from the environment; make puts what its command line says there.
-chaos: $(READY) ## Break a running system for an hour or two and count what is lost; KILLS=500, ARGS="--only worker-kill"
+# Reads KILLS, SIMULATION_SEEDS and FUZZ_EXAMPLES from the environment, where make puts what its command line sets.
+chaos: $(READY) ## Inject faults into a running system for an hour or two and count what is lost; KILLS=500, ARGS="--only worker-kill"
 	@$(BIN)/python -m tests.programs.chaos $(ARGS)
 
-interop: $(READY) ## Let other frameworks' clients ask, on Apache Kafka (needs Java 17, Maven, Node 20); ARGS="nestjs"
+interop: $(READY) ## Test with other frameworks' clients on Apache Kafka (needs Java 17, Maven, Node 20); ARGS="nestjs"
 	@$(BIN)/python -m tests.programs.interop $(ARGS)
 
-bench: $(READY) ## Measure it beside raw clients and peers, for hours; ARGS="--only restore --scale 0.1"
+bench: $(READY) ## Measure throughput and latency beside raw clients and peers, for hours; ARGS="--only restore --scale 0.1"
 	@$(BIN)/python -m tests.programs.bench $(ARGS)
 
-check: $(READY) check-deploy check-asyncapi ## Lint, format, types, import direction, deploy/, schemas (current, valid, compatible), locks
+check: $(READY) check-deploy check-asyncapi ## Check lint, format, types, imports, deploy/, schemas (current, valid, compatible) and locks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
@@ -73,7 +73,7 @@ check-deploy: $(READY)
 	$(BIN)/python -m pytest -q --no-header --no-summary tests/unit/test_deploy.py
 	@$(KUBE_TOOLS)
 
-# Where Go is, two more: kube-score's advice, and kubeconform on everything. They say if they did not run.
+# Where Go is installed, two more: kube-score's advice, and kubeconform on everything. A line says if they did not run.
 # Left out of the advice: a CPU limit (it would stall answers to save idle cores), Always as pull policy (the tag is a
 # version), and anti-affinity (spread constraints do the same, and let a small cluster start).
 GO_BIN := $(CURDIR)/.venv/go
@@ -89,18 +89,18 @@ $(GO_BIN)/kube-score score --ignore-container-cpu-limit \
 $(GO_BIN)/kubeconform -strict -summary -schema-location 'deploy/schemas/{{.ResourceKind}}.json' $(SCALED) $(MONITORED)
 endef
 
-# AsyncAPI's own JSON Schema; also its official parser where Node and npm are. It says which ran.
+# AsyncAPI's own JSON Schema, and its official parser where Node and npm are installed. It says which ones ran.
 check-asyncapi: $(READY)
 	$(BIN)/python tests/programs/asyncapi/validate.py schemas/asyncapi.json .venv/asyncapi
 
-schemas: $(READY) ## Write schemas/, docs/interface.md and docs/reference.md from the code
+schemas: $(READY) ## Generate schemas/, docs/interface.md and docs/reference.md from the code
 	@$(BIN)/learner-worker schemas export --page docs/interface.md
 	@$(BIN)/python -m tests.support.reference
 
-# Three locks: to develop, to run, and to build a wheel. The last two hold what the first one holds: what is tested.
-# And one each for the Python clients of `make interop` and the peers of `make bench`.
+# Three locks: to develop, to run, and to build a wheel. The last two are constrained by the first, which the tests use.
+# One more each for the Python clients of `make interop` and the peers of `make bench`.
 COMPILE = "$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate
-lock: ## Write requirements/ from pyproject.toml (needs the network); ARGS="--upgrade"
+lock: ## Resolve pyproject.toml into requirements/ (needs the network); ARGS="--upgrade"
 	@$(FIND_PYTHON); set -e; \
 	tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; trap 'exit 1' HUP INT TERM; \
 	"$$python" -m venv "$$tools"; \
@@ -112,7 +112,7 @@ lock: ## Write requirements/ from pyproject.toml (needs the network); ARGS="--up
 	"$$python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(COMPILE) --constraint requirements/dev.lock - -o requirements/build.lock $(ARGS)
 
-clean: ## Delete .venv, caches and what was built
+clean: ## Delete .venv, caches and build output
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage build dist
 	@find tests/programs/interop tests/programs/bench docs/examples -type d '(' -name node_modules -o -name target -o -name .venv -o -name build ')' -prune -exec rm -rf {} +
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,14 +14,14 @@ PACKAGE = ROOT / "learner_worker"
 
 
 def layers() -> list[set[str]]:
-    """The rooms as import-linter is told, from the topmost."""
+    """The packages as import-linter is told, from the topmost."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     contract = settings["tool"]["importlinter"]["contracts"][0]
     return [set(re.split(r"\s*\|\s*", layer)) for layer in contract["layers"]]
 
 
 def chain_in(path: str) -> list[set[str]]:
-    """The rooms as a document draws them: `>` between layers."""
+    """The packages as a document draws them: `>` between layers."""
     (drawn,) = [block for block in _blocks((ROOT / path).read_text()) if block.startswith("__main__ >")]
     return [set(re.split(r"[\s,|]+", layer.strip())) for layer in drawn.split(">")]
 
@@ -43,11 +43,11 @@ def test_the_import_chain_is_drawn_as_it_is_checked() -> None:
         assert chain_in(path) == layers(), path
 
 
-def test_every_room_is_in_the_table_of_rooms() -> None:
+def test_every_package_is_in_the_table_of_packages() -> None:
     """Each folder and module of the package that is more than an entry point."""
     folders = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
     modules = {path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("__")}
-    assert first_cells("CONTRIBUTING.md", "| room | what is in it |") == folders | modules
+    assert first_cells("CONTRIBUTING.md", "| package | what is in it |") == folders | modules
 
 
 def test_every_loop_of_a_worker_is_in_the_table_of_loops() -> None:
