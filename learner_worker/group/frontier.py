@@ -16,8 +16,7 @@ from aiokafka.errors import KafkaError
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import LearnerError
-from learner_worker.kafka.admin import Committed, connected, ends_of
-from learner_worker.kafka.connection import Connection
+from learner_worker.kafka.admin import Administrator, Committed, OffsetRange, ends_of
 from learner_worker.kafka.outage import first_line
 
 _PATIENCE_SECONDS = 10.0
@@ -33,7 +32,7 @@ class _Asked:
     """Where the partitions began and ended, asked at a moment: what is beyond is younger."""
 
     at: Micros
-    ends: Mapping[TopicPartition, tuple[int, int]]
+    ends: Mapping[TopicPartition, OffsetRange]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +55,17 @@ class Frontier:
     def __init__(
         self,
         *,
-        connection: Connection,
+        administrator: Administrator,
         consumer: AIOKafkaConsumer,
         group_id: str,
         topics: Sequence[TopicName],
         partitions: int,
         now: Callable[[], Micros] = _now,
     ) -> None:
-        self._connection = connection
+        self._administrator = administrator
         self._consumer = consumer
         self._group_id = group_id
-        self._partitions = [TopicPartition(topic, number) for topic in topics for number in range(partitions)]
+        self._partitions = [TopicPartition(topic, shard) for topic in topics for shard in range(partitions)]
         self._now = now
         self._asked: _Asked | None = None
         self._heard: _Heard | None = None
@@ -83,7 +82,7 @@ class Frontier:
     async def look(self) -> None:
         """Asks Kafka once; what it answers may stay the same while a shard lags or Kafka is away."""
         try:
-            async with connected(self._connection, patience_seconds=_PATIENCE_SECONDS) as cluster:
+            async with self._administrator(patience_seconds=_PATIENCE_SECONDS) as cluster:
                 committed = await cluster.committed(self._group_id)
             if self._asked is not None and _has_passed(committed, self._asked.ends):
                 self._heard, self._asked = _Heard(self._asked.at, self._now()), None
@@ -95,9 +94,9 @@ class Frontier:
 
 
 def _has_passed(
-    committed: Mapping[TopicPartition, Committed], ends: Mapping[TopicPartition, tuple[int, int]]
+    committed: Mapping[TopicPartition, Committed], ends: Mapping[TopicPartition, OffsetRange]
 ) -> bool:
     return all(
-        (committed[partition].offset if partition in committed else first) >= following
-        for partition, (first, following) in ends.items()
+        (committed[partition].offset if partition in committed else held.start) >= held.end
+        for partition, held in ends.items()
     )

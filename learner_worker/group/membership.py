@@ -1,55 +1,141 @@
-"""Static membership's blind spot: with aiokafka, two replicas of one name throw each other out for ever."""
+"""This replica as a member of the group: whether it is counted on, and whether another one has its name.
+
+Static membership has a blind spot: with aiokafka two replicas of one name throw each other out for ever. The
+group shows its members' claims, so a duplicate can be told from an earlier run of this replica.
+"""
 
 import asyncio
+from enum import Enum
 
+import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 
-from learner_worker.errors import BrokerError
+from learner_worker.errors import BrokerError, DuplicateInstanceError, LearnerError
 from learner_worker.group.assignor import claim_of
 from learner_worker.group.placement import Claim
-from learner_worker.kafka.admin import GroupMember, connected
-from learner_worker.kafka.connection import Connection
+from learner_worker.kafka.admin import Administrator, Committed, GroupMember
+from learner_worker.kafka.outage import first_line
 
 _PATIENCE_SECONDS = 10.0
+"""Kafka is away if it does not answer for so long; whoever asked asks again."""
 _RETRY_SECONDS = 0.5
+_NOTHING_READ = Committed(0, "rewind=0")
+_log = structlog.get_logger("learner_worker.stream")
 
 
-def was_thrown_out(consumer: AIOKafkaConsumer) -> bool:
-    """Whether the group does not know this member any more: it stalled, or another one has taken its name."""
-    coordinator = getattr(consumer, "_coordinator", None)  # there is no public way to ask
-    return coordinator is not None and not coordinator.member_id
+class MemberStatus(Enum):
+    """Where this replica stands with its group."""
+
+    JOINING = "it has no assignment yet"
+    MEMBER = "it has the assignment of the group's current generation, as far as it knows"
+    REJOINING = "it is between two generations: a commit now would carry the old one"
 
 
-async def find_duplicate(connection: Connection, group_id: str, instance_id: str, process: str) -> str | None:
-    """Who has joined the group under this replica's name, in words; None if nobody has.
+class Membership:
+    """What the group has to do with this member.
 
-    The group shows its members' claims only between two rebalances.
+    Args:
+        instance_id: the name for static membership, if it has one.
+        process: names this run of this process.
     """
-    try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            members = await _stable_members(connection, group_id)
-    except (KafkaError, BrokerError, TimeoutError):
-        return None  # Kafka is away, or the group finds no rest: joining again will show
-    for member in members:
-        claim = _claim(member)
-        if claim is not None and claim.name == instance_id and claim.process != process:
-            return (
-                f"another worker ({claim.where}) has joined group {group_id} "
-                f"with the same --group-instance-id {instance_id!r}: "
+
+    def __init__(
+        self,
+        *,
+        consumer: AIOKafkaConsumer,
+        administrator: Administrator,
+        group_id: str,
+        instance_id: str | None,
+        process: str,
+    ) -> None:
+        self._consumer = consumer
+        self._administrator = administrator
+        self._instance_id = instance_id
+        self._process = process
+        self.group_id = group_id
+        self.status = MemberStatus.JOINING
+
+    @property
+    def is_rejoining(self) -> bool:
+        """Whether no commit may be sent: its refusal makes aiokafka forget who it is in the group."""
+        return self.status is MemberStatus.REJOINING
+
+    @property
+    def was_thrown_out(self) -> bool:
+        """Whether the group does not know this member any more: it stalled, or another one has its name."""
+        coordinator = getattr(self._consumer, "_coordinator", None)  # there is no public way to ask
+        return coordinator is not None and not coordinator.member_id
+
+    def joined(self) -> None:
+        """The group has made an assignment to this member."""
+        self.status = MemberStatus.MEMBER
+
+    def rejoin(self) -> None:
+        """This member is about to join the group's next generation."""
+        if self.status is MemberStatus.MEMBER:
+            self.status = MemberStatus.REJOINING
+
+    async def is_confirmed(self) -> bool:
+        """Whether the group still counts on this member: it takes a commit of what is committed already."""
+        assignment = self._consumer.assignment()
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                async with self._administrator(patience_seconds=_PATIENCE_SECONDS) as cluster:
+                    committed = await cluster.committed(self.group_id)
+                known = next((tp for tp in assignment if tp in committed), next(iter(assignment), None))
+                if known is None or self.is_rejoining:
+                    return False
+                found = committed.get(known, _NOTHING_READ)
+                await self._consumer.commit({known: OffsetAndMetadata(found.offset, found.metadata)})
+        except (KafkaError, LearnerError, TimeoutError) as error:
+            _log.info("membership.unsure", error=first_line(error))
+            return False
+        return True
+
+    async def end_if_replaced(self) -> None:
+        """Ends a member whose name another replica has taken.
+
+        Before the first assignment nothing is asked: who has the name in the group may be an earlier run of
+        this replica.
+
+        Raises:
+            DuplicateInstanceError: it names the other replica.
+        """
+        if self.status is MemberStatus.JOINING or self._instance_id is None:
+            return
+        duplicate = await self._find_duplicate(self._instance_id)
+        if duplicate is not None:
+            raise DuplicateInstanceError(
+                f"another worker ({duplicate.where}) has joined group {self.group_id} "
+                f"with the same --group-instance-id {self._instance_id!r}: "
                 "this one stops; give every replica a name of its own"
             )
-    return None
 
+    async def _find_duplicate(self, instance_id: str) -> Claim | None:
+        """The claim of another process of this name; None if the group shows none.
 
-async def _stable_members(connection: Connection, group_id: str) -> list[GroupMember]:
-    async with connected(connection, patience_seconds=_PATIENCE_SECONDS) as cluster:
-        while True:
-            members = await cluster.stable_members(group_id)
-            if members is not None:
-                return members
-            await asyncio.sleep(_RETRY_SECONDS)
+        The group shows its members' claims only between two rebalances.
+        """
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                members = await self._stable_members()
+        except (KafkaError, BrokerError, TimeoutError):
+            return None  # Kafka is away, or the group finds no rest: joining again will show
+        claims = [claim for member in members if (claim := _claim(member)) is not None]
+        return next(
+            (claim for claim in claims if claim.name == instance_id and claim.process != self._process), None
+        )
+
+    async def _stable_members(self) -> list[GroupMember]:
+        async with self._administrator(patience_seconds=_PATIENCE_SECONDS) as cluster:
+            while True:
+                members = await cluster.stable_members(self.group_id)
+                if members is not None:
+                    return members
+                await asyncio.sleep(_RETRY_SECONDS)
 
 
 def _claim(member: GroupMember) -> Claim | None:

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -28,6 +28,13 @@ class Committed:
 
     offset: int
     metadata: str
+
+
+class OffsetRange(NamedTuple):
+    """The offsets that a partition's log holds: from `start` to before `end`."""
+
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,18 @@ class Cluster:
         return [GroupMember(member_id, host, metadata) for member_id, _, host, metadata, _ in members]
 
 
+class Administrator(Protocol):
+    """Opens an administrator's connection; `connected` of one cluster is one."""
+
+    def __call__(self, *, patience_seconds: float) -> AbstractAsyncContextManager[Cluster]:
+        """A connection, tried again until the patience is over.
+
+        Raises:
+            BrokerError: nothing answers there as Kafka does, or it refuses the credentials.
+        """
+        ...
+
+
 @asynccontextmanager
 async def connected(connection: Connection, *, patience_seconds: float) -> AsyncIterator[Cluster]:
     """An administrator's connection, tried again until the patience is over.
@@ -195,9 +214,9 @@ async def start_within(client: Any, seconds: float) -> None:
 
 async def ends_of(
     consumer: AIOKafkaConsumer, partitions: list[TopicPartition]
-) -> dict[TopicPartition, tuple[int, int]]:
-    """The first and the next offset of each partition, as Kafka says now."""
-    first, following = await asyncio.gather(
+) -> dict[TopicPartition, OffsetRange]:
+    """The offsets that each partition holds, as Kafka says now."""
+    starts, ends = await asyncio.gather(
         consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
     )
-    return {partition: (first[partition], following[partition]) for partition in partitions}
+    return {partition: OffsetRange(starts[partition], ends[partition]) for partition in partitions}

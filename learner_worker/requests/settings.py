@@ -1,12 +1,13 @@
 """What an operator decides about requests."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from learner_worker.contract.topics import ReplyTopics, TopicNames
+from learner_worker.settings import Settings
 
 WhileRestoring = Literal["wait", "refuse", "stale"]
-_POLL_MS = 50
+POLL_MS = 50
 """A poll that finds nothing returns this soon, so that parked requests are looked after in time."""
 
 
@@ -30,4 +31,19 @@ class RequestSettings:
     ttl_seconds: float
     stall_seconds: float
     while_restoring: WhileRestoring = "wait"
-    poll_ms: int = _POLL_MS
+    poll_ms: int = POLL_MS
+
+    @classmethod
+    def of(cls, settings: Settings, shards: int, poll_ms: int = POLL_MS) -> Self:
+        """The share of a worker's settings; replies may never go to a topic that the learner itself reads."""
+        topics = settings.topics().named()
+        patterns = topics.reply_patterns if settings.reply_topics is None else settings.reply_topics
+        return cls(
+            topics=topics,
+            reply_topics=ReplyTopics(patterns, (*topics.sharded, topics.dead_letters)),
+            shards=shards,
+            ttl_seconds=settings.request_ttl_seconds,
+            stall_seconds=settings.session_timeout_seconds / 2,
+            while_restoring=settings.while_restoring,
+            poll_ms=poll_ms,
+        )

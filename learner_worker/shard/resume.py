@@ -1,4 +1,4 @@
-"""Where a shard reads on from: rule 8 (docs/protocol.md) as a function of its file and Kafka's marks."""
+"""Where a shard reads on from: rule 8 (docs/protocol.md) as a function of its file and Kafka's offsets."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import structlog
 
 from learner_worker.contract.topics import TopicName, TopicNames
-from learner_worker.group.ownership import BrokerOffsets
+from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.kafka.admin import Committed
 
 REWIND = "rewind="
@@ -16,7 +16,7 @@ _log = structlog.get_logger("learner_worker.shard")
 
 
 def resume_positions(
-    filed: Mapping[str, int], marks: BrokerOffsets, topics: TopicNames
+    filed: Mapping[str, int], offsets: BrokerOffsets, topics: TopicNames
 ) -> tuple[dict[TopicName, int], bool]:
     """Where to read on from, and whether the file's auctions have to be dropped.
 
@@ -26,38 +26,39 @@ def resume_positions(
     """
     sources = (topics.bid_placed, topics.auction_closed, topics.rerouted, topics.task_finished)
     ahead = all(
-        topic in filed and filed[topic] >= marks.committed[topic].offset
+        topic in filed and filed[topic] >= offsets.committed[topic].offset
         for topic in sources
-        if topic in marks.committed
+        if topic in offsets.committed
     )
     positions: dict[TopicName, int] = {}
     for topic in topics.subscribed:
-        first, following = marks.ends[topic]
-        wanted = filed.get(topic, first)
+        log = offsets.ranges[topic]
+        wanted = filed.get(topic, log.start)
         if topic in sources and not ahead:
-            wanted = _rewound(marks.committed.get(topic), first)
-        if wanted > following:
-            _log.warning("shard.position_beyond_end", topic=topic, position=wanted, end=following)
-            wanted = first
-        positions[topic] = max(first, wanted)
+            wanted = _rewound(offsets.committed.get(topic), log.start)
+        if wanted > log.end:
+            _log.warning("shard.position_beyond_end", topic=topic, position=wanted, end=log.end)
+            wanted = log.start
+        positions[topic] = max(log.start, wanted)
     return positions, not ahead
 
 
-def lost_unread(filed: Mapping[str, int], marks: BrokerOffsets, topics: TopicNames) -> dict[TopicName, int]:
+def lost_unread(filed: Mapping[str, int], offsets: BrokerOffsets, topics: TopicNames) -> dict[TopicName, int]:
     """How many offsets Kafka deleted before they were read, by topic; a first start has nothing to miss."""
     lost: dict[TopicName, int] = {}
     for topic in topics.subscribed:
         reached = [filed[topic]] if topic in filed else []
-        reached += [marks.committed[topic].offset] if topic in marks.committed else []
-        missing = marks.ends[topic][0] - max(reached, default=marks.ends[topic][0])
+        reached += [offsets.committed[topic].offset] if topic in offsets.committed else []
+        start = offsets.ranges[topic].start
+        missing = start - max(reached, default=start)
         if missing > 0:
             lost[topic] = missing
     return lost
 
 
-def _rewound(committed: Committed | None, first: int) -> int:
+def _rewound(committed: Committed | None, start: int) -> int:
     if committed is None:
-        return first
+        return start
     text = committed.metadata.removeprefix(REWIND)
     # A commit by somebody else's hand says nothing of what was remembered: all there is is read again.
-    return min(int(text), committed.offset) if _OFFSET.fullmatch(text) else first
+    return min(int(text), committed.offset) if _OFFSET.fullmatch(text) else start

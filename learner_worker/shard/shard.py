@@ -30,7 +30,7 @@ from learner_worker.domain.auctions import AuctionState
 from learner_worker.domain.outcomes import OutcomeKey, facts_of, living
 from learner_worker.domain.retention import Policy, Retention, noted, read_note
 from learner_worker.errors import RecordError
-from learner_worker.group.ownership import BrokerOffsets
+from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.batching import Fallback
 from learner_worker.kafka.records import (
@@ -165,29 +165,29 @@ class Shard:
 
     @classmethod
     async def open(
-        cls, shard_id: ShardId, context: ShardContext, file: ShardFile, marks: BrokerOffsets
+        cls, shard_id: ShardId, context: ShardContext, file: ShardFile, offsets: BrokerOffsets
     ) -> "Shard":
         """Resumes where the file and Kafka's group say, by rule 8 (docs/protocol.md)."""
         filed = await file.load_positions()
-        positions, rewound = resume_positions(filed, marks, context.topics)
+        positions, rewound = resume_positions(filed, offsets, context.topics)
         if rewound:
             sources = (*context.sources, context.topics.task_finished)
             await file.rewind({topic: positions[topic] for topic in sources})
-        for topic, count in lost_unread(filed, marks, context.topics).items():
+        for topic, count in lost_unread(filed, offsets, context.topics).items():
             _log.error("shard.records_lost", shard=shard_id, topic=topic, records=count)
             context.instruments.records_lost.labels(topic).inc(count)
         auctions = {} if rewound else await file.load_auctions()
-        known = marks.committed.get(context.topics.outcomes)
+        known = offsets.committed.get(context.topics.outcomes)
         noted_cutoff = None if known is None else read_note(known.metadata)
         forgotten = await file.load_forgotten()
         retention = Retention(context.retention, await file.load_cutoff(), noted_cutoff, forgotten)
-        lost_end = filed.get(context.topics.outcomes, 0) > marks.ends[context.topics.outcomes][1]
+        lost_end = filed.get(context.topics.outcomes, 0) > offsets.ranges[context.topics.outcomes].end
         shard = cls(
             shard_id,
             context,
             file,
             positions=positions,
-            restore_until=marks.ends[context.topics.outcomes][1],
+            restore_until=offsets.ranges[context.topics.outcomes].end,
             retention=retention,
             forgotten=forgotten,
         )
@@ -233,9 +233,11 @@ class Shard:
         topics = self._context.topics
         return topics.subscribed if self.restored and all_restored else (topics.outcomes,)
 
-    def still_valid(self, marks: BrokerOffsets) -> bool:
+    def still_valid(self, offsets: BrokerOffsets) -> bool:
         """Nobody else came further in any topic than this memory."""
-        return all(self.positions[topic] >= committed.offset for topic, committed in marks.committed.items())
+        return all(
+            self.positions[topic] >= committed.offset for topic, committed in offsets.committed.items()
+        )
 
     def _note_restore(self) -> None:
         self._context.instruments.restore_records.labels(self.shard_id).set(self.restore_left)

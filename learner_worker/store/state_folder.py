@@ -1,5 +1,6 @@
 """The state folder: one worker's at a time."""
 
+import asyncio
 import fcntl
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError, StateError
+from learner_worker.store.shard_file import ShardFile, shard_identity, shard_path
 from learner_worker.store.statements import statement
 
 _FILE = re.compile(r"shard-([0-9]{5,})\.sqlite3")
@@ -101,3 +103,41 @@ def held_shards(
         if whose == identity_of(shard) and topic in positions:
             found[shard] = positions[topic]
     return found
+
+
+class StateFolder:
+    """The shards' files of one replica.
+
+    Args:
+        path: the folder, locked by this process.
+        cluster_id: the Kafka cluster that the files belong to.
+        topic_prefix: the prefix of the topics they were made from.
+        partitions: the partition count of those topics.
+    """
+
+    def __init__(self, path: Path, *, cluster_id: str, topic_prefix: str, partitions: int) -> None:
+        self._path = path
+        self._cluster_id = cluster_id
+        self._topic_prefix = topic_prefix
+        self._partitions = partitions
+
+    async def open(self, shard_id: ShardId) -> ShardFile:
+        """Opens a shard's file, or makes it.
+
+        Raises:
+            ConfigurationError: it is of another cluster, prefix or partition count.
+            StateError: it cannot be opened.
+        """
+        return await ShardFile.open(shard_path(self._path, shard_id), self._identity_of(shard_id))
+
+    async def positions(self, topic: TopicName) -> Mapping[ShardId, int]:
+        """The shards whose files lie in the folder, each with the position of a topic."""
+        return await asyncio.to_thread(held_shards, self._path, self._identity_of, topic)
+
+    def _identity_of(self, shard_id: ShardId) -> dict[str, str]:
+        return shard_identity(
+            cluster_id=self._cluster_id,
+            topic_prefix=self._topic_prefix,
+            partitions=self._partitions,
+            shard=shard_id,
+        )

@@ -15,8 +15,10 @@ from learner_worker.kafka.outage import Outage, first_line
 from learner_worker.observability import Instruments
 from learner_worker.settings import Settings
 from learner_worker.store.state_folder import locked_state_folder
+from learner_worker.worker.periodic import is_set_within
+from learner_worker.worker.platform import kafka_platform
 from learner_worker.worker.probes import Verdict, serving
-from learner_worker.worker.worker import UNFINISHED, Worker, is_set_within, started
+from learner_worker.worker.worker import UNFINISHED, Worker
 
 _STOP_SECONDS = 25.0
 """From the signal to the last checkpoint; a supervisor should wait longer before it kills."""
@@ -64,6 +66,7 @@ class Replica:
         self._instruments = Instruments()
         self._outage = Outage()
         self._worker: Worker | None = None
+        self._partitions = 0
         self._rebuilds = 0
         self.working = False
         """Whether a worker is at work: then there may be something to make durable."""
@@ -93,14 +96,9 @@ class Replica:
                 f"Kafka answered, but not the question for its topics ({first_line(error)}): "
                 "look at the broker's log, then start again"
             ) from error
-        return Worker(
-            settings,
-            self._connection,
-            cluster_id,
-            partitions,
-            instruments=self._instruments,
-            outage=self._outage,
-        )
+        platform = kafka_platform(settings, cluster_id, partitions)
+        self._partitions = partitions
+        return Worker(settings, platform, instruments=self._instruments, outage=self._outage)
 
     async def _make_worker_again(self, stopping: asyncio.Event) -> Worker | None:
         """The next worker, after a while; None if told to stop before."""
@@ -121,17 +119,17 @@ class Replica:
         Nothing is to be made durable of a worker that stands still: its shards go back to their checkpoint.
         """
         try:
-            async with started(worker):
+            async with worker.started():
                 self._worker, self.working = worker, True
                 _log.info(
                     "worker.started",
                     group=self._settings.group_id,
-                    partitions=worker.partitions,
+                    partitions=self._partitions,
                     state_dir=str(self._settings.state_dir),
                 )
                 await _run_unwrapped(worker, stopping)
         except StuckError as error:
-            if worker.moves:  # it did work for a time: what it could do the next one can, too
+            if worker.health.all_has_moved:  # it did work for a time: what it could do the next one can, too
                 self._rebuilds = 0
             _log.error("worker.rebuilding", reason=str(error), rebuilds=self._rebuilds + 1)
             return False
@@ -146,12 +144,12 @@ class Replica:
 
     def _healthy(self) -> Verdict:
         worker, rebuilds = self._worker, self._rebuilds
-        if rebuilds >= _REBUILDS_UNTIL_UNHEALTHY and not (worker is not None and worker.moves):
+        if rebuilds >= _REBUILDS_UNTIL_UNHEALTHY and not (worker is not None and worker.health.all_has_moved):
             return Verdict(False, {"status": "stuck", "rebuilds": rebuilds})
-        return self._not_yet(good=True) if worker is None else worker.healthy()
+        return self._not_yet(good=True) if worker is None else worker.health.healthy()
 
     def _ready(self) -> Verdict:
-        return self._not_yet(good=False) if self._worker is None else self._worker.ready()
+        return self._not_yet(good=False) if self._worker is None else self._worker.health.ready()
 
     def _not_yet(self, *, good: bool) -> Verdict:
         return Verdict(good, {"status": "rebuilding" if self._rebuilds else "starting"})
@@ -197,8 +195,8 @@ def _stop_on_signals(stopping: asyncio.Event) -> None:
 
     def stop() -> None:
         stopping.set()
-        for number in signals:
-            loop.remove_signal_handler(number)
+        for each in signals:
+            loop.remove_signal_handler(each)
 
-    for number in signals:
-        loop.add_signal_handler(number, stop)
+    for each in signals:
+        loop.add_signal_handler(each, stop)

@@ -5,9 +5,8 @@ shards' fetches. One loop does everything, so a shard is never read and let go o
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
-from typing import Generic, Protocol, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -21,58 +20,35 @@ from learner_worker.kafka.admin import ends_of, start_within
 from learner_worker.kafka.batching import stop_within
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.polling import poll, seek
-from learner_worker.kafka.records import Record
 from learner_worker.kafka.watchdog import Reading, look
+from learner_worker.shard.standby import StandbyState
+from learner_worker.worker.ownership import Ownership
+from learner_worker.worker.platform import StateFiles
 
 _POLL_MS = 100
+"""How late, at worst, the loop sees that shards are to be followed or let go of."""
 _POLL_RECORDS = 1_000
+"""Making so many record objects takes the client three milliseconds, in one go."""
 _CHECKPOINT_SECONDS = 1.0
+"""How much of the changelog a crash makes a standby read again."""
 _START_SECONDS = 10.0
+"""Kafka is away if the consumer does not start in this time: it is tried again."""
 _POSITION_SECONDS = 5.0
+"""A position is unknown while Kafka is away."""
 _NAME = "standbys"
 _log = structlog.get_logger("learner_worker.stream")
 
 
-class Standby(Protocol):
-    """What the loop needs of a standby."""
-
-    @property
-    def position(self) -> int:
-        """The next changelog offset to read."""
-        ...
-
-    def skip_to(self, position: int) -> None:
-        """Moves over offsets that hold no record."""
-        ...
-
-    def start_anew(self, first: int, end: int) -> None:
-        """Reads the changelog from its beginning: it lost what the position stood for."""
-        ...
-
-    async def process(self, records: list[Record]) -> None:
-        """Takes changelog records in."""
-        ...
-
-    async def checkpoint(self) -> None:
-        """Writes rows and position."""
-        ...
-
-    async def close(self) -> None:
-        """Writes what is left and lets go of the file."""
-        ...
-
-
-StandbyT = TypeVar("StandbyT", bound=Standby)
-
-
-class Standbys(Generic[StandbyT]):
+class Standbys:
     """The shards this replica follows, and the loop that does.
 
     Args:
         make_consumer: a consumer without a group.
-        open_standby: opens a shard's file to follow its changelog.
-        in_use: the shards whose files are open here otherwise: those are followed when they are let go of.
+        topic: the changelog.
+        files: where the shards' files are.
+        ownership: says which files are in use by owned shards: those are followed when they are let go of.
         left: the gauge of changelog records still to be read, by shard.
+        idle_seconds: how long the loop pauses while there is nothing to follow.
     """
 
     def __init__(
@@ -80,49 +56,52 @@ class Standbys(Generic[StandbyT]):
         *,
         make_consumer: Callable[[], AIOKafkaConsumer],
         topic: TopicName,
-        open_standby: Callable[[ShardId], Awaitable[StandbyT]],
-        in_use: Callable[[], Collection[ShardId]],
+        files: StateFiles,
+        ownership: Ownership,
         outage: Outage,
         left: Gauge,
+        idle_seconds: float = _POLL_MS / 1000,
     ) -> None:
         self._make_consumer = make_consumer
         self._topic = topic
-        self._open_standby = open_standby
-        self._in_use = in_use
+        self._files = files
+        self._ownership = ownership
         self._outage = outage
         self._left = left
+        self._idle_seconds = idle_seconds
         self._consumer: AIOKafkaConsumer | None = None
-        self._wanted: frozenset[ShardId] = frozenset()
-        self._open: dict[ShardId, StandbyT] = {}
+        self._open: dict[ShardId, StandbyState] = {}
         self._turn = asyncio.Lock()
         self._checkpointed_at = 0.0
+        self.wanted: frozenset[ShardId] = frozenset()
+        """The shards to follow; those whose files are in use are followed later."""
 
     def follow(self, shards: frozenset[ShardId]) -> None:
         """Says which shards to follow from now on."""
-        self._wanted = shards
+        self.wanted = shards
 
     @property
     def positions(self) -> Mapping[ShardId, int]:
         """How far the rows of the followed shards reach."""
-        return {number: standby.position for number, standby in self._open.items()}
+        return {shard_id: standby.position for shard_id, standby in self._open.items()}
 
     async def reading(self) -> Reading:
         """How far the followed changelogs are read, for the watchdog."""
         return await look(_NAME, self._consumer, self._positions(), self._outage)
 
-    async def settle(self) -> None:
+    async def release_unwanted(self) -> None:
         """Lets go of what is not to be followed any more: no file is ahead of what Kafka says next."""
         async with self._turn:
-            await self._let_go([number for number in self._open if number not in self._wanted])
+            await self._let_go([shard_id for shard_id in self._open if shard_id not in self.wanted])
 
-    async def release(self, number: ShardId) -> None:
+    async def release(self, shard_id: ShardId) -> None:
         """Lets go of a shard's file, which is in use from now on: this replica is about to own the shard.
 
-        What `settle` has let go of may be followed again by now: of a new placement the group tells this
-        replica's standbys first, and its owned shards a moment later.
+        What `release_unwanted` has let go of may be followed again by now: of a new placement the group tells
+        this replica's standbys first, and its owned shards a moment later.
         """
         async with self._turn:
-            await self._let_go([number])
+            await self._let_go([shard_id])
 
     async def read(self, stopping: asyncio.Event) -> None:
         """Follows until told to stop.
@@ -133,17 +112,17 @@ class Standbys(Generic[StandbyT]):
         try:
             while not stopping.is_set():
                 async with self._turn:
-                    pause_seconds = await self._one_turn()
+                    pause_seconds = await self.one_turn()
                 await asyncio.sleep(pause_seconds)
         finally:
             await self._close()
 
-    async def _one_turn(self) -> float:
+    async def one_turn(self) -> float:
         """Reads once; how long to wait before the next time."""
-        wanted = self._wanted.difference(self._in_use())
+        wanted = self.wanted.difference(self._ownership.in_use)
         if wanted == self._open.keys() == set():
             self._outage.worked(_NAME)  # with nothing to follow nothing fails
-            return _POLL_MS / 1000
+            return self._idle_seconds
         pause_seconds = 0.0
         try:
             consumer = await self._started()
@@ -178,11 +157,21 @@ class Standbys(Generic[StandbyT]):
         if wanted == self._open.keys():
             return
         await self._let_go(self._open.keys() - wanted)
-        for number in sorted(wanted - self._open.keys()):
-            if number not in self._in_use():  # while another file was opened this one may have been taken
-                self._open[number] = await self._open_standby(number)
+        for shard_id in sorted(wanted - self._open.keys()):
+            if (
+                shard_id not in self._ownership.in_use
+            ):  # while another file was opened this one may have been taken
+                self._open[shard_id] = await self._open_standby(shard_id)
         self._assign(consumer)
         _log.info("standbys.follow", shards=sorted(self._open))
+
+    async def _open_standby(self, shard_id: ShardId) -> StandbyState:
+        file = await self._files.open(shard_id)
+        try:
+            return await StandbyState.open(file, self._topic)
+        except BaseException:
+            await file.close()
+            raise
 
     async def _take(self, consumer: AIOKafkaConsumer) -> None:
         if not self._open:
@@ -196,15 +185,17 @@ class Standbys(Generic[StandbyT]):
         for partition, records in polled.batches.items():
             await self._open[ShardId(partition.partition)].process(records)
         async with asyncio.timeout(_POSITION_SECONDS):
-            for number, standby in self._open.items():
-                await self._note_position(consumer, number, standby)
+            for shard_id, standby in self._open.items():
+                await self._note_position(consumer, shard_id, standby)
 
-    async def _note_position(self, consumer: AIOKafkaConsumer, number: ShardId, standby: StandbyT) -> None:
-        partition = self._partition(number)
+    async def _note_position(
+        self, consumer: AIOKafkaConsumer, shard_id: ShardId, standby: StandbyState
+    ) -> None:
+        partition = self._partition(shard_id)
         standby.skip_to(max(standby.position, await consumer.position(partition)))
         highwater = consumer.highwater(partition)
         if highwater is not None:
-            self._left.labels(number).set(max(0, highwater - standby.position))
+            self._left.labels(shard_id).set(max(0, highwater - standby.position))
 
     async def _start_anew(self, consumer: AIOKafkaConsumer, refused: Iterable[TopicPartition]) -> None:
         """The changelog lost its beginning or its end; aiokafka may tell of a partition just let go of."""
@@ -221,13 +212,13 @@ class Standbys(Generic[StandbyT]):
             standby.start_anew(first, end)
             consumer.seek(partition, first)
 
-    async def _let_go(self, numbers: Collection[ShardId]) -> None:
+    async def _let_go(self, shard_ids: Collection[ShardId]) -> None:
         """Closes the files of those that are open; all of them, even if one cannot be written any more."""
-        closing = [number for number in numbers if number in self._open]
+        closing = [shard_id for shard_id in shard_ids if shard_id in self._open]
         async with AsyncExitStack() as closings:
-            for number in closing:
-                self._left.remove(number)
-                closings.push_async_callback(self._open.pop(number).close)
+            for shard_id in closing:
+                self._left.remove(shard_id)
+                closings.push_async_callback(self._open.pop(shard_id).close)
             if self._consumer is not None and closing:
                 self._assign(self._consumer)
 
@@ -237,14 +228,14 @@ class Standbys(Generic[StandbyT]):
         seek(consumer, positions)
 
     def _positions(self) -> dict[TopicPartition, int]:
-        return {self._partition(number): standby.position for number, standby in self._open.items()}
+        return {self._partition(shard_id): standby.position for shard_id, standby in self._open.items()}
 
     async def _close(self) -> None:
         async with self._turn, AsyncExitStack() as closings:
-            self._wanted = frozenset()
+            self.wanted = frozenset()
             if self._consumer is not None:
                 closings.push_async_callback(stop_within, self._consumer)
             await self._let_go(self._open.copy())
 
-    def _partition(self, number: ShardId) -> TopicPartition:
-        return TopicPartition(self._topic, number)
+    def _partition(self, shard_id: ShardId) -> TopicPartition:
+        return TopicPartition(self._topic, shard_id)

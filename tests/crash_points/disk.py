@@ -11,7 +11,7 @@ import aiosqlite
 from learner_worker.store import shard_file
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint, statement
-from learner_worker.worker.consumer import Ingest
+from learner_worker.worker.rebalance import Rebalance
 from tests.crash_points.fuse import Fuse, Patch, before, noticing_work, working
 from tests.crash_points.points import (
     ALL_THE_TIME,
@@ -105,15 +105,15 @@ def _opening(fuse: Fuse) -> list[Patch]:
 
 def _handing_back(fuse: Fuse) -> list[Patch]:
     """At the first COMMIT of the checkpoint that a rebalance asks for."""
-    original = Ingest._hand_back
+    original = Rebalance.hand_back
     inner = before(fuse, aiosqlite.Connection, "execute", lambda _, sql, *__: bool(handing) and sql == COMMIT)
     handing: list[bool] = []
 
-    async def hand_back(found: Ingest[Any]) -> None:
+    async def hand_back(found: Rebalance) -> None:
         handing.append(True)
         await original(found)
 
-    return [rebalancing(), inner, (Ingest, "_hand_back", hand_back)]
+    return [rebalancing(), inner, (Rebalance, "hand_back", hand_back)]
 
 
 def _restoring(patches: Callable[[Fuse], list[Patch]]) -> Callable[[Fuse], list[Patch]]:

@@ -18,7 +18,8 @@ from learner_worker.shard.shard import Shard
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import statement
 from learner_worker.worker import consumer
-from learner_worker.worker.consumer import Ingest
+from learner_worker.worker.checkpoint import Checkpointer
+from learner_worker.worker.rebalance import Rebalance
 from tests.crash_points.fuse import (
     Fuse,
     Patch,
@@ -128,13 +129,13 @@ def _is_restoring(state: Shard, _: object) -> bool:
     return not state.restored
 
 
-def _restoring_work(found: Ingest[Shard], *_: object) -> bool:
+def _restoring_work(found: Checkpointer, *_: object) -> bool:
     shards = found.ownership.shards.values()
     return any(not state.restored and state.learn._writing.outcomes for state in shards)
 
 
 def slow_restore() -> Patch:
-    return consumer, "_POLL_RECORDS", 5
+    return consumer, "POLL_RECORDS", 5
 
 
 def _lingering_restore() -> Patch:
@@ -154,19 +155,19 @@ def _amid_restore(fuse: Fuse) -> list[Patch]:
 
 
 def _after_restoring_checkpoint(fuse: Fuse) -> list[Patch]:
-    return [slow_restore(), _lingering_restore(), after(fuse, Ingest, "_make_durable", _restoring_work)]
+    return [slow_restore(), _lingering_restore(), after(fuse, Checkpointer, "make_durable", _restoring_work)]
 
 
 def rebalancing() -> Patch:
     """After every checkpoint the member asks to join its group anew: a rebalance, as a newcomer's."""
-    original = Ingest._make_durable
+    original = Checkpointer.make_durable
 
-    async def make_durable(found: Ingest[Shard], snapshots: Mapping[Any, Any], generation: int) -> None:
+    async def make_durable(found: Checkpointer, snapshots: Mapping[Any, Any], generation: int) -> None:
         await original(found, snapshots, generation)
-        if found.ownership.sought:
-            found._consumer._coordinator.request_rejoin()
+        if found.ownership.readable():
+            found.rollback.consumer._coordinator.request_rejoin()
 
-    return Ingest, "_make_durable", make_durable
+    return Checkpointer, "make_durable", make_durable
 
 
 POINTS: dict[str, Point] = {
@@ -239,18 +240,18 @@ POINTS: dict[str, Point] = {
     # --- a rebalance
     "before-handing-back": Point(
         "the group takes the shards, their checkpoint is not begun",
-        lambda fuse: [rebalancing(), before(fuse, Ingest, "_hand_back")],
+        lambda fuse: [rebalancing(), before(fuse, Rebalance, "hand_back")],
         most=3,
     ),
     "after-handing-back": Point(
         "that checkpoint is made, the group does not know",
-        lambda fuse: [rebalancing(), after(fuse, Ingest, "_hand_back")],
+        lambda fuse: [rebalancing(), after(fuse, Rebalance, "hand_back")],
         most=3,
     ),
     # --- the end
     "before-last-checkpoint": Point(
         "told to stop, the last checkpoint is not begun",
-        lambda fuse: [before(fuse, Ingest, "finish")],
+        lambda fuse: [before(fuse, Checkpointer, "finish")],
         most=1,
         stopping=True,
         settings=ONLY_AT_THE_END,
@@ -264,7 +265,7 @@ POINTS: dict[str, Point] = {
     ),
     "after-last-checkpoint": Point(
         "the last checkpoint is made, files and clients are open",
-        lambda fuse: [after(fuse, Ingest, "finish")],
+        lambda fuse: [after(fuse, Checkpointer, "finish")],
         most=1,
         stopping=True,
         settings=ONLY_AT_THE_END,

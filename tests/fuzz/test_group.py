@@ -13,9 +13,9 @@ from learner_worker.contract.topics import Topics
 from learner_worker.domain.outcomes import Cutoff
 from learner_worker.domain.retention import noted, read_note
 from learner_worker.group.assignor import StateKeepingAssignor, claim_of, standbys_of
-from learner_worker.group.ownership import BrokerOffsets
+from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.group.placement import LAST_TERM, Claim
-from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.admin import Committed, OffsetRange
 from learner_worker.shard.resume import lost_unread, resume_positions
 from tests.fuzz import FUZZ, strategies
 from tests.simulation.broker import Counts
@@ -120,15 +120,15 @@ def test_a_shard_resumes_within_its_topics_whatever_was_committed(
     filed: dict[str, int], committed: dict[str, Committed], ends: list[list[int]]
 ) -> None:
     """Every position lies between a topic's first offset and its end, whoever wrote the metadata."""
-    within = {topic: (first, end) for topic, (first, end) in zip(TOPICS.subscribed, ends, strict=True)}
-    marks = BrokerOffsets(
+    within = {topic: OffsetRange(*held) for topic, held in zip(TOPICS.subscribed, ends, strict=True)}
+    offsets = BrokerOffsets(
         {topic: committed[topic] for topic in TOPICS.subscribed if topic in committed}, within
     )
-    positions, _ = resume_positions(filed, marks, TOPICS)
+    positions, _ = resume_positions(filed, offsets, TOPICS)
     assert positions.keys() == set(TOPICS.subscribed)
     for topic, position in positions.items():
-        assert within[topic][0] <= position <= within[topic][1]
-    assert all(count > 0 for count in lost_unread(filed, marks, TOPICS).values())
+        assert within[topic].start <= position <= within[topic].end
+    assert all(count > 0 for count in lost_unread(filed, offsets, TOPICS).values())
 
 
 @FUZZ

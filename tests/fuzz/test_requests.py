@@ -15,18 +15,10 @@ from learner_worker.errors import SuggestionError
 from learner_worker.kafka.partitioner import partition_of_key
 from tests.fuzz import FUZZ, model, strategies
 from tests.fuzz.strategies import Headers
-from tests.fuzz.world import (
-    PARTITIONS,
-    REPLY_PARTITIONS,
-    SHARDS,
-    TTL_SECONDS,
-    AssignedConsumer,
-    Change,
-    FuzzWorld,
-    Worlds,
-)
+from tests.fuzz.world import PARTITIONS, SHARDS, Change, FuzzWorld, Worlds
+from tests.simulation.clients import REPLY_PARTITIONS, RequestReader
 from tests.simulation.log import Entry, Sent
-from tests.simulation.worker import SECOND, TOPICS
+from tests.simulation.worker import REQUEST_TTL_SECONDS, SECOND, TOPICS
 from tests.support.model import rfc3339
 
 _LAST_US = 253_370_764_800_000_000 - 1
@@ -108,7 +100,7 @@ def due(asked: Asked, world: FuzzWorld) -> Iterator[Due]:
 
 
 def _deadline(asked: Asked, in_body: int | None, now: int) -> int:
-    latest = min(max(_record_ms(asked, now), 0) * 1_000, _LAST_US) + TTL_SECONDS * SECOND
+    latest = min(max(_record_ms(asked, now), 0) * 1_000, _LAST_US) + REQUEST_TTL_SECONDS * SECOND
     text = model.last_header(asked.headers, "deadline")
     if in_body is not None:
         latest = min(latest, in_body)
@@ -231,16 +223,16 @@ def test_a_request_that_arrives_while_its_partition_is_taken_over_is_answered(
     worlds: Worlds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that comes between the two questions where to begin is neither skipped nor answered twice."""
-    look_up = AssignedConsumer.offsets_for_times
+    look_up = RequestReader.offsets_for_times
     asked = Asked(0, b"k", b"no request", [("correlation_id", b"c")])
 
-    async def and_one_arrives(consumer: AssignedConsumer, times: Mapping[TopicPartition, int]) -> object:
+    async def and_one_arrives(consumer: RequestReader, times: Mapping[TopicPartition, int]) -> object:
         found = await look_up(consumer, times)
         topic, partition, record = sent(asked, consumer.now_us)
         consumer.lay(topic, partition, record)
         return found
 
-    monkeypatch.setattr(AssignedConsumer, "offsets_for_times", and_one_arrives)
+    monkeypatch.setattr(RequestReader, "offsets_for_times", and_one_arrives)
     with worlds.example() as world:
         replies = [world.broker.log.partitions[TOPICS.replies, number].live for number in range(3)]
         assert [dict(reply.headers)["correlation_id"] for found in replies for reply in found] == [b"c"]

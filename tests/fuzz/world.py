@@ -1,146 +1,28 @@
 """One simulated worker that reads events and answers requests, and whatever lies in its topics afterwards."""
 
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
 
-from aiokafka import TopicPartition
-from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
-
-from learner_worker.contract.fields import ShardId
-from learner_worker.contract.times import Micros
-from learner_worker.contract.topics import ReplyTopics
-from learner_worker.kafka.outage import Outage
-from learner_worker.requests.clock import Clock
-from learner_worker.requests.path import RequestClients, RequestPath
-from learner_worker.requests.settings import RequestSettings
-from learner_worker.shard.pacing import Pacing
-from learner_worker.shard.shard import Shard
-from learner_worker.stages.advise import Advise
-from learner_worker.strategies.classic import CLASSIC
-from tests.simulation import loop
-from tests.simulation.broker import Broker
 from tests.simulation.checks import require
-from tests.simulation.clients import Follower, Producer
-from tests.simulation.disk import Disk
+from tests.simulation.clients import REPLY_PARTITIONS
 from tests.simulation.environment import simulated
 from tests.simulation.log import Entry, Sent
-from tests.simulation.worker import SECOND, SOURCES, TOPICS, Habits, Process, instruments
+from tests.simulation.worker import SOURCES, TOPICS, Process, instruments
 from tests.simulation.world import CALM, World
 
 SHARDS = 2
-TTL_SECONDS = 10
-REPLY_PARTITIONS: Mapping[str, int] = {
-    "suggest-bid-replies": 3,
-    "suggest-bid-replies.team": 1,
-    "suggest-bid-requests.reply": 2,
-}
-"""The topics on the allow-list that exist; of the learner's own topics every one does."""
 PARTITIONS: Mapping[str, int] = {**dict.fromkeys(TOPICS.all, SHARDS), **REPLY_PARTITIONS}
 _EXAMPLES_A_WORLD = 50
 _TURNS = 2_000
-_POLL_MS = 500
-"""Fewer idle polls, faster examples."""
-_NEVER_SECONDS = 1e9
 _QUIET_TURNS = 2
 
 
-class SimulatedClock(Clock):
-    """The world's clock."""
-
-    def __init__(self, clock: loop.Clock) -> None:
-        self._clock = clock
-
-    def now(self) -> Micros:
-        return Micros(self._clock.micros)
-
-    def monotonic(self) -> float:
-        return self._clock.micros / SECOND
-
-
-class AssignedConsumer(Follower):
-    """An AIOKafkaConsumer with a group's commits, assigned by hand."""
-
-    commits: dict[TopicPartition, int]
-
-    @property
-    def now_us(self) -> int:
-        """The broker's time."""
-        return self._broker.clock.micros
-
-    def lay(self, topic: str, partition: int, sent: Sent) -> None:
-        """Somebody else's record arrives."""
-        self._broker.log.append(topic, partition, sent, self._broker.clock.milliseconds)
-
-    async def offsets_for_times(
-        self, times: Mapping[TopicPartition, int]
-    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
-        found: dict[TopicPartition, OffsetAndTimestamp | None] = dict.fromkeys(times)
-        for place, oldest_ms in times.items():
-            for entry in reversed(self._broker.log.partitions[place.topic, place.partition].live):
-                if entry.timestamp >= oldest_ms:
-                    found[place] = OffsetAndTimestamp(entry.offset, entry.timestamp)
-        await self._latency()
-        return found
-
-    async def committed(self, partition: TopicPartition) -> int | None:
-        return self.commits.get(partition)
-
-    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        self.commits.update({partition: found.offset for partition, found in offsets.items()})
-
-    async def topics(self) -> set[str]:
-        return set(PARTITIONS)
-
-
-class ReplyProducer(Producer):
-    """An AIOKafkaProducer that knows which partitions there are."""
-
-    async def partitions_for(self, topic: str) -> set[int]:
-        return set(range(PARTITIONS[topic]))
-
-
 class AnsweringProcess(Process):
-    """A worker with its request path."""
+    """A worker that answers requests, too."""
 
-    def __init__(self, name: str, broker: Broker, disk: Disk, habits: Habits) -> None:
-        super().__init__(name, broker, disk, habits)
-        consumer = AssignedConsumer(
-            self, broker, habits.latency, habits.fetch_limit, habits.refuses, idle_seconds=0.5
-        )
-        consumer.commits = {}
-        producer = ReplyProducer(self, broker, habits.latency, habits.batch_limit, habits.refuses)
-        self.requests = self.loop.inside(
-            lambda: RequestPath(
-                RequestSettings(
-                    topics=TOPICS,
-                    reply_topics=ReplyTopics(TOPICS.reply_patterns, (*TOPICS.sharded, TOPICS.dead_letters)),
-                    shards=broker.shards,
-                    ttl_seconds=TTL_SECONDS,
-                    stall_seconds=_NEVER_SECONDS,
-                    poll_ms=_POLL_MS,
-                ),
-                RequestClients(cast("Any", consumer), cast("Any", producer), Outage()),
-                advise=Advise(CLASSIC),
-                instruments=instruments(),
-                pacing=Pacing(),
-                is_member=_is_member,
-                on_failure=self.ingest.fail,
-                clock=SimulatedClock(broker.clock),
-            )
-        )
-
-    def own(self, shards: Mapping[ShardId, Shard], assigned: frozenset[ShardId]) -> None:
-        self.requests.own(shards, assigned, self.ingest.ownership.placement)
-
-    def more_loops(self) -> Iterable[tuple[str, Coroutine[Any, Any, None]]]:
-        return [("requests", self.requests.read(self.stopping))]
-
-
-async def _is_member() -> bool:
-    return True
+    without = Process.without - {"requests"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +72,7 @@ class FuzzWorld(World):
         require(False, "a record is stuck")
 
     def _is_done(self) -> bool:
-        shards = self.worker.ingest.ownership.shards
-        committable = self.worker.requests.consumer.committable
+        shards, committable = self.worker.shards, self.worker.worker.requests.consumer.committable
         return (
             not self.broker.waiting()
             and not self.broker.acknowledgements

@@ -16,15 +16,14 @@ from learner_worker.brokers import Broker
 from learner_worker.kafka import watchdog
 from learner_worker.kafka.watchdog import Reading, look
 from learner_worker.settings import Settings
-from learner_worker.shard.shard import Shard
-from learner_worker.worker import replica, worker
-from learner_worker.worker.consumer import Ingest
+from learner_worker.worker import health, replica
+from learner_worker.worker.consumer import EventConsumer
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support.swarm import swarm_history
 from tests.support.workers import create_topics, http_get, publish, until
 
 TOLD = ("kafka.away", "worker.rebuilding", "kafka.back")
-_reading = Ingest.reading
+_reading = EventConsumer.reading
 
 
 class SilentClient:
@@ -97,16 +96,16 @@ async def test_a_stop_does_not_wait_until_the_clients_are_built_anew(
 
 def the_first_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first worker's consumer of events seems not to answer; the watchdog is quick to say so."""
-    silent: list[Ingest[Shard]] = []
+    silent: list[EventConsumer] = []
 
-    async def looked_at(ingest: Ingest[Shard]) -> Reading:
-        silent[:] = silent or [ingest]
-        if ingest is silent[0]:
-            return await look("events", SilentClient(), {TopicPartition("any", 0): 0}, ingest._outage)
-        return await _reading(ingest)
+    async def looked_at(events: EventConsumer) -> Reading:
+        silent[:] = silent or [events]
+        if events is silent[0]:
+            return await look("events", SilentClient(), {TopicPartition("any", 0): 0}, events.outage)
+        return await _reading(events)
 
-    monkeypatch.setattr(Ingest, "reading", looked_at)
-    monkeypatch.setattr(worker, "_WATCH_SECONDS", 0.2)
+    monkeypatch.setattr(EventConsumer, "reading", looked_at)
+    monkeypatch.setattr(health, "WATCH_SECONDS", 0.2)
     monkeypatch.setattr(watchdog, "_SILENCE_SECONDS", 1.0)
 
 

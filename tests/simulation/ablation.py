@@ -25,11 +25,10 @@ from learner_worker.domain.retention import Retention
 from learner_worker.errors import SendError
 from learner_worker.group import assignor
 from learner_worker.group.frontier import Frontier
-from learner_worker.group.ownership import BrokerOffsets
+from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.group.placement import Claim, Placement, place
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.batching import BatchWriter
-from learner_worker.kafka.polling import PollResult
 from learner_worker.shard import changelog, resume, shard
 from learner_worker.shard.changelog import MarkerFilter
 from learner_worker.shard.shard import Shard, ShardSnapshot
@@ -39,7 +38,9 @@ from learner_worker.stages.learn import Learn, LearnChanges, MarkerRecord
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint, SqlRow
 from learner_worker.worker import standbys
-from learner_worker.worker.consumer import Ingest
+from learner_worker.worker.consumer import EventConsumer
+from learner_worker.worker.ownership import Ownership
+from learner_worker.worker.rollback import Rollback
 from learner_worker.worker.standbys import Standbys
 from tests.simulation import world
 from tests.simulation.checks import InvariantError
@@ -71,20 +72,18 @@ async def _nothing_awaited(writer: BatchWriter, generation: int) -> None:
     await asyncio.sleep(0)
 
 
-_reload = Ingest._reload
+_to_last_checkpoint = Rollback.to_last_checkpoint
 
 
-def _nothing_sent_back(ingest: Ingest[Shard], error: BaseException) -> None:
+def _nothing_sent_back(rollback: Rollback, error: BaseException) -> None:
     if isinstance(error, SendError):
-        ingest._writer.reset()
+        rollback.writer.reset()
     else:
-        _reload(ingest, error)
+        _to_last_checkpoint(rollback, error)
 
 
-def _every_wish_followed(ingest: Ingest[Shard]) -> None:
-    for number, state in ingest.ownership.shards.items():
-        if number not in ingest.ownership.prepared:
-            ingest._activate(number, state)
+def _every_open_shard(ownership: Ownership) -> list[tuple[ShardId, Shard]]:
+    return list(ownership.shards.items())
 
 
 def _positions_later(state: Shard) -> ShardSnapshot:
@@ -109,8 +108,8 @@ def _auctions_later(state: Shard) -> ShardSnapshot:
 
 ABLATIONS["rows and positions in one transaction"] = [(ShardFile, "_in_transaction", _positions_apart)]
 ABLATIONS["waiting for acknowledgements before writing"] = [(BatchWriter, "_acknowledged", _nothing_awaited)]
-ABLATIONS["a failed send takes the shards back"] = [(Ingest, "_reload", _nothing_sent_back)]
-ABLATIONS["only shards sought in this epoch are read on"] = [(Ingest, "_follow_wishes", _every_wish_followed)]
+ABLATIONS["a failed send takes the shards back"] = [(Rollback, "to_last_checkpoint", _nothing_sent_back)]
+ABLATIONS["only shards opened in this epoch are read"] = [(Ownership, "readable", _every_open_shard)]
 ABLATIONS["positions captured with the rows, not after"] = [(Shard, "snapshot", _positions_later)]
 ABLATIONS["auctions captured with the positions, not after"] = [(Shard, "snapshot", _auctions_later)]
 
@@ -140,14 +139,14 @@ def _no_rewind(committed: Committed | None, first: int) -> int:
 
 
 def _mixed(
-    filed: Mapping[str, int], marks: BrokerOffsets, topics: TopicNames
+    filed: Mapping[str, int], offsets: BrokerOffsets, topics: TopicNames
 ) -> tuple[dict[TopicName, int], bool]:
-    positions, rewound = _resume_positions(filed, marks, topics)
+    positions, rewound = _resume_positions(filed, offsets, topics)
     if not rewound or not filed:
         return positions, rewound
     further = {
         topic: max(filed.get(topic, 0), found.offset)
-        for topic, found in marks.committed.items()
+        for topic, found in offsets.committed.items()
         if topic not in {topics.outcomes, topics.metrics}
     }
     return {**positions, **further}, False
@@ -186,23 +185,16 @@ ABLATIONS["moved events read to an end asked for afterwards"] = [(Frontier, "pas
 # --- logs that lose records ------------------------------------------------------------------------------
 
 
-async def _memory_lost(ingest: Ingest[Shard]) -> PollResult:
-    try:
-        return await ingest._records()
-    except OffsetOutOfRangeError as error:
-        ingest._reload(error)
-        return PollResult()
+async def _memory_lost(events: EventConsumer, error: OffsetOutOfRangeError) -> None:
+    events.rollback.to_last_checkpoint(error)
 
 
-async def _same_position_again(ingest: Ingest[Shard]) -> PollResult:
-    try:
-        return await ingest._records()
-    except OffsetOutOfRangeError:
-        await asyncio.sleep(1.0)
-        return PollResult()
+async def _same_position_again(_: EventConsumer, error: OffsetOutOfRangeError) -> None:
+    assert error.args
+    await asyncio.sleep(1.0)
 
 
-def _unnoticed(filed: Mapping[str, int], marks: BrokerOffsets, topics: TopicNames) -> dict[TopicName, int]:
+def _unnoticed(filed: Mapping[str, int], offsets: BrokerOffsets, topics: TopicNames) -> dict[TopicName, int]:
     return {}
 
 
@@ -217,8 +209,10 @@ async def _nothing_published_again(state: Shard) -> None:
     await asyncio.sleep(0)
 
 
-ABLATIONS["a position that Kafka refuses reloads the shards"] = [(Ingest, "_poll", _same_position_again)]
-ABLATIONS["memory is written before that reload"] = [(Ingest, "_poll", _memory_lost)]
+ABLATIONS["a position that Kafka refuses reloads the shards"] = [
+    (EventConsumer, "on_offset_out_of_range", _same_position_again)
+]
+ABLATIONS["memory is written before that reload"] = [(EventConsumer, "on_offset_out_of_range", _memory_lost)]
 ABLATIONS["rows are published again after a lost end"] = [(Shard, "_publish_rows", _nothing_published_again)]
 ABLATIONS["rows published again have their facts' content"] = [(shard, "facts_of", _text_and_all)]
 ABLATIONS["records lost unread are said"] = [(shard, "lost_unread", _unnoticed)]
@@ -240,22 +234,25 @@ _standby_checkpoint = StandbyState.checkpoint
 _standby_start_anew = StandbyState.start_anew
 
 
-async def _not_settled(standbys: Standbys[StandbyState]) -> None:
+_release = Standbys.release
+
+
+async def _unwanted_not_released(_: Standbys) -> None:
     await asyncio.sleep(0)
 
 
-async def _not_released(standbys: Standbys[StandbyState], number: ShardId) -> None:
+async def _not_released(_: Standbys, shard_id: ShardId) -> None:
+    assert shard_id >= 0
     await asyncio.sleep(0)
 
 
-def _nothing_in_use(ingest: Ingest[Shard]) -> Collection[ShardId]:
+def _nothing_in_use(_: Ownership) -> Collection[ShardId]:
     return ()
 
 
-async def _released_for_good(standbys: Standbys[StandbyState], number: ShardId) -> None:
-    async with standbys._turn:
-        standbys._wanted -= {number}
-        await standbys._let_go([number])
+async def _released_for_good(standbys: Standbys, shard_id: ShardId) -> None:
+    standbys.follow(standbys.wanted - {shard_id})
+    await _release(standbys, shard_id)
 
 
 async def _after_a_torn_one(standby: StandbyState) -> None:
@@ -276,10 +273,10 @@ def _without_terms(shards: Sequence[ShardId], claims: Mapping[str, Claim]) -> di
 
 
 ABLATIONS["a standby is let go of before the owner opens"] = [
-    (Standbys, "settle", _not_settled),
+    (Standbys, "release_unwanted", _unwanted_not_released),
     (Standbys, "release", _not_released),
 ]
-ABLATIONS["a shard in use is not followed yet"] = [(Ingest, "in_use", property(_nothing_in_use))]
+ABLATIONS["a shard in use is not followed yet"] = [(Ownership, "in_use", property(_nothing_in_use))]
 ABLATIONS["a released standby may be wanted again"] = [(Standbys, "release", _released_for_good)]
 ABLATIONS["a standby writes nothing after a torn checkpoint"] = [
     (StandbyState, "checkpoint", _after_a_torn_one)

@@ -14,7 +14,7 @@ from aiokafka.errors import (
     KafkaTimeoutError,
     OffsetOutOfRangeError,
 )
-from aiokafka.structs import OffsetAndMetadata
+from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
 
 from learner_worker.contract.topics import Topics
 from learner_worker.kafka.admin import Committed
@@ -41,7 +41,8 @@ class Reading:
 
 
 _UNKNOWN = -1
-METRICS = Topics().named().metrics
+NAMES = Topics().named()
+METRICS = NAMES.metrics
 Answer = tuple[TopicPartition, Reading, list[Entry], int | None]
 """A fetch's answer: what was asked, the records, and the end; None: the position is out of range."""
 
@@ -241,6 +242,9 @@ class Consumer(Reader):
         if not taken:
             raise CommitFailedError("the member is of an older generation")
 
+    async def start(self) -> None:
+        """The broker is there."""
+
     async def stop(self) -> None:
         """Leaves the group."""
         if self._client.alive and self._broker.group.members.get(self._client.name) is self._client:
@@ -274,6 +278,63 @@ class Follower(Reader):
     def assign(self, partitions: list[TopicPartition]) -> None:
         """Replaces the assignment; positions are unknown until they are sought."""
         self._readings = {partition: Reading(_UNKNOWN) for partition in partitions}
+
+
+REPLY_PARTITIONS: Mapping[str, int] = {
+    "suggest-bid-replies": 3,
+    "suggest-bid-replies.team": 1,
+    "suggest-bid-requests.reply": 2,
+}
+"""The topics on the allow-list that exist; of the learner's own topics every one does."""
+
+
+class RequestReader(Follower):
+    """An AIOKafkaConsumer with a group's commits, assigned by hand."""
+
+    def __init__(
+        self,
+        client: Client,
+        broker: Broker,
+        latency: Latency,
+        limit: Callable[[], int],
+        refuses: Callable[[], bool],
+        *,
+        idle_seconds: float = 0.0,
+    ) -> None:
+        super().__init__(client, broker, latency, limit, refuses, idle_seconds=idle_seconds)
+        self.commits: dict[TopicPartition, int] = {}
+
+    async def start(self) -> None:
+        """The broker is there."""
+
+    @property
+    def now_us(self) -> int:
+        """The broker's time."""
+        return self._broker.clock.micros
+
+    def lay(self, topic: str, partition: int, sent: Sent) -> None:
+        """Somebody else's record arrives."""
+        self._broker.log.append(topic, partition, sent, self._broker.clock.milliseconds)
+
+    async def offsets_for_times(
+        self, times: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+        found: dict[TopicPartition, OffsetAndTimestamp | None] = dict.fromkeys(times)
+        for place, oldest_ms in times.items():
+            for entry in reversed(self._broker.log.partitions[place.topic, place.partition].live):
+                if entry.timestamp >= oldest_ms:
+                    found[place] = OffsetAndTimestamp(entry.offset, entry.timestamp)
+        await self._latency()
+        return found
+
+    async def committed(self, partition: TopicPartition) -> int | None:
+        return self.commits.get(partition)
+
+    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        self.commits.update({partition: found.offset for partition, found in offsets.items()})
+
+    async def topics(self) -> set[str]:
+        return {*NAMES.all, *REPLY_PARTITIONS}
 
 
 class Batch:
@@ -314,6 +375,12 @@ class Producer:
         """The shards this process has opened to own them: of others it writes no metrics."""
         self.violations: list[str] = []
 
+    async def start(self) -> None:
+        """The broker is there."""
+
+    async def stop(self) -> None:
+        """What is on its way arrives, or does not."""
+
     def create_batch(self) -> Batch:
         return Batch(self._limit())
 
@@ -346,6 +413,13 @@ class Producer:
     def _require_owned(self, topic: str, partition: int | None) -> None:
         if topic == METRICS and partition not in self.owned:
             self.violations.append(f"a metrics record of shard {partition}, which it never owned")
+
+
+class ReplyProducer(Producer):
+    """An AIOKafkaProducer that knows which partitions there are."""
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        return set(range(REPLY_PARTITIONS.get(topic, self._broker.shards)))
 
 
 class Admin:

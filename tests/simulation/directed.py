@@ -60,7 +60,7 @@ def world_with_standby(habits: Habits = CALM) -> World:
     for name in made.disks:
         made.start(name)
     made.settle()
-    require(made.processes["w1"].standbys.positions.keys() == {0}, "w1 does not follow the shard")
+    require(made.processes["w1"].worker.standbys.positions.keys() == {0}, "w1 does not follow the shard")
     return made
 
 
@@ -109,7 +109,7 @@ def lost_records() -> float:
 
 
 def position(process: Process, topic: str) -> int:
-    shards = process.ingest.ownership.shards
+    shards = process.shards
     return (
         shards[next(iter(shards))].positions[next(t for t in TOPICS.subscribed if t == topic)]
         if shards
@@ -379,7 +379,7 @@ def state_and_positions_are_of_one_moment() -> World:
     publish(there, bid("t", "a", 1, 4), result("u", "b", 20))
     process = there.processes["w0"]
     there.until(lambda: position(process, TOPICS.task_finished) == 1 == position(process, TOPICS.bid_placed))
-    there.until(process.ingest._checkpointing.locked)
+    there.until(process.worker.ownership.checkpointing.locked)
     publish(there, close("t", "b", 5))
     there.until(lambda: position(process, TOPICS.auction_closed) == 1)
     (key,) = there.broker.waiting()
@@ -486,8 +486,8 @@ def a_stalled_owners_metrics_read_before_a_crash() -> World:
     there.habits = dataclasses.replace(ONE_BY_ONE, fetch_seconds=1.0)
     process = there.start("w1")
     there.until(lambda: position(process, TOPICS.metrics) == end - 1)
-    checkpoints = process.ingest.checkpoints
-    there.until(lambda: process.ingest.checkpoints > checkpoints + 1)
+    checkpoints = process.worker.checkpointer.completed
+    there.until(lambda: process.worker.checkpointer.completed > checkpoints + 1)
     require(position(process, TOPICS.metrics) == end - 1, "the topic was read to its end")
     there.crash("w1")
     there.start("w1")
@@ -567,7 +567,7 @@ def auctions_are_forgotten_nevertheless() -> World:
     _pass(there, 0)
     _pass(there, 0)
     for process in there.processes.values():
-        for state in process.ingest.ownership.shards.values():
+        for state in process.shards.values():
             require(state._settle.remembered == 0, "an auction is remembered after its horizon")
     there.settle()
     return there
@@ -599,7 +599,7 @@ def a_standby_is_promoted_and_demoted_again() -> World:
     there.start("w0")
     there.settle()
     require(there.broker.group.owner(0) is there.processes["w1"], "the shard moved away from its state")
-    require(there.processes["w0"].standbys.positions.keys() == {0}, "w0 does not follow the shard")
+    require(there.processes["w0"].worker.standbys.positions.keys() == {0}, "w0 does not follow the shard")
     return there
 
 
@@ -641,7 +641,7 @@ def a_placement_comes_while_a_shard_is_released() -> World:
     there.processes["w0"].paused = True
     (released,) = there.broker.group.standbys("w1")
     there.expire("w0")
-    there.until(lambda: released in there.processes["w1"].ingest.in_use)
+    there.until(lambda: released in there.processes["w1"].worker.ownership.in_use)
     there.processes["w0"].paused = False
     there.processes["w0"].coordinate()
     there.settle()
@@ -712,7 +712,7 @@ def only_a_standby_has_what_the_changelog_lost() -> World:
     there.settle()
     there.crash("w0", lose_disk=True)
     there.lose_end(0, 1)
-    there.until(lambda: there.processes["w1"].standbys.positions == {0: 1})
+    there.until(lambda: there.processes["w1"].worker.standbys.positions == {0: 1})
     _pass(there, 0)
     there.crash("w1")
     there.start("w1")

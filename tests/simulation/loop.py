@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 _MICROS = 1_000_000
+_CLEANUPS = 20
+"""More waits than any coroutine makes on its way out."""
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -163,8 +165,17 @@ def new_loop(clock: Clock) -> SteppedLoop:
     return loop
 
 
+class _DeadError(BaseException):
+    """The process is gone."""
+
+
+_ENDS = (_DeadError, BaseExceptionGroup, asyncio.CancelledError, StopIteration, RuntimeError, ValueError)
+
+
 def _close(coroutine: Any) -> None:
-    try:
-        coroutine.close()
-    except (RuntimeError, ValueError):
-        return  # it was in the middle of cleaning up: a dead process does not
+    """Ends a coroutine wherever it is, and each wait in its cleaning up: a dead process cleans nothing up."""
+    for _ in range(_CLEANUPS):
+        try:
+            coroutine.throw(_DeadError())
+        except _ENDS:
+            return

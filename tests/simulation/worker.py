@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,23 +13,29 @@ from learner_worker.contract.topics import Topics
 from learner_worker.domain.retention import Policy
 from learner_worker.errors import StuckError
 from learner_worker.group.assignor import StateKeepingAssignor
-from learner_worker.group.frontier import Frontier
-from learner_worker.group.ownership import BrokerOffsets
 from learner_worker.group.placement import Claim
-from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.outage import Outage
-from learner_worker.kafka.partitioner import partitioner
 from learner_worker.observability import Instruments
-from learner_worker.shard.shard import Shard, ShardContext
-from learner_worker.shard.standby import StandbyState
+from learner_worker.requests.clock import Clock
+from learner_worker.settings import Settings
+from learner_worker.shard.shard import Shard
 from learner_worker.store.shard_file import ShardFile
-from learner_worker.worker.consumer import Ingest
-from learner_worker.worker.standbys import Standbys
+from learner_worker.worker.ownership import ShardStatus
+from learner_worker.worker.platform import Intervals, Platform
+from learner_worker.worker.worker import UNFINISHED, Worker
+from tests.simulation import loop
 from tests.simulation.broker import Broker
 from tests.simulation.checks import positions_of
-from tests.simulation.clients import Admin, Consumer, Follower, Producer
+from tests.simulation.clients import (
+    Admin,
+    Consumer,
+    Follower,
+    Producer,
+    ReplyProducer,
+    RequestReader,
+    connected,
+)
 from tests.simulation.disk import Disk
-from tests.simulation.loop import new_loop
 
 SECOND = 1_000_000
 TOLERANCE = SECOND
@@ -38,6 +44,12 @@ GRACE = 13 * SECOND
 """As long as a bid may be placed before its close, and no more, so that parts of one outcome expire apart."""
 TOPICS = Topics().named()
 SOURCES = (TOPICS.bid_placed, TOPICS.auction_closed, TOPICS.task_finished, TOPICS.rerouted)
+REQUEST_TTL_SECONDS = 10
+NEVER_SECONDS = 1e10
+"""A loop that the clock's jumps take for stalled would wait for the group's word, request by request."""
+STANDBY_IDLE_SECONDS = 0.5
+REQUEST_POLL_MS = 500
+"""Fewer idle turns, faster seeds."""
 _runs = itertools.count()
 
 
@@ -76,16 +88,117 @@ class Habits:
     retention: int | None = None
 
 
-async def _nothing() -> None:
-    """There is nothing to be said before a rebalance."""
+class SimulatedClock(Clock):
+    """The world's clock."""
+
+    def __init__(self, clock: loop.Clock) -> None:
+        self._clock = clock
+
+    def now(self) -> Micros:
+        return Micros(self._clock.micros)
+
+    def monotonic(self) -> float:
+        return self._clock.micros / SECOND
 
 
-async def _nobody() -> None:
-    """No other worker has this one's name."""
+class SimulatedClients:
+    """A process's Kafka clients, on the simulated broker."""
+
+    def __init__(self, process: "Process", broker: Broker, habits: Habits) -> None:
+        self._process = process
+        self._broker = broker
+        self._habits = habits
+        self.administrator = cast("Any", functools.partial(connected, Admin(broker, habits.latency)))
+
+    def event_consumer(
+        self, claim: Callable[[int], Claim], on_standbys: Callable[[frozenset[ShardId]], None]
+    ) -> Any:
+        habits, process = self._habits, self._process
+        process.assignor = StateKeepingAssignor(claim, on_standbys, self._broker.tick)
+        process.consumer = Consumer(
+            process,
+            self._broker,
+            habits.latency,
+            habits.fetch_limit,
+            fetch_seconds=habits.fetch_seconds,
+            idle_seconds=habits.idle_seconds,
+        )
+        return process.consumer
+
+    def bulk_producer(self) -> Any:
+        habits, process = self._habits, self._process
+        process.producer = Producer(process, self._broker, habits.latency, habits.batch_limit, habits.refuses)
+        return process.producer
+
+    def standby_consumer(self) -> Any:
+        habits = self._habits
+        return Follower(
+            self._process,
+            self._broker,
+            habits.latency,
+            habits.fetch_limit,
+            habits.refuses,
+            idle_seconds=habits.idle_seconds,
+        )
+
+    def request_consumer(self) -> Any:
+        habits, process = self._habits, self._process
+        process.request_consumer = RequestReader(
+            process,
+            self._broker,
+            habits.latency,
+            habits.fetch_limit,
+            habits.refuses,
+            idle_seconds=habits.idle_seconds,
+        )
+        return process.request_consumer
+
+    def reply_producer(self) -> Any:
+        habits = self._habits
+        return ReplyProducer(self._process, self._broker, habits.latency, habits.batch_limit, habits.refuses)
+
+
+class SimulatedFiles:
+    """A process's files, on the simulated disk."""
+
+    def __init__(self, process: "Process", latency: Callable[[], Awaitable[None]]) -> None:
+        self._process = process
+        self._latency = latency
+
+    async def open(self, shard_id: ShardId) -> ShardFile:
+        process = self._process
+        await self._latency()
+        file = process.disk.open(shard_id, self._latency, lambda: process.alive)
+        if process.worker.ownership.statuses.get(shard_id) is ShardStatus.OPENING:
+            process.producer.owned.add(shard_id)
+        return file
+
+    async def positions(self, topic: str) -> dict[ShardId, int]:
+        found = {shard: positions_of(database) for shard, database in self._process.disk.databases.items()}
+        return {ShardId(shard): positions[topic] for shard, positions in found.items() if topic in positions}
+
+
+@functools.cache
+def _settings() -> Settings:
+    return Settings(
+        topic_prefix="",
+        group_id="learner",
+        clock_skew_tolerance_seconds=TOLERANCE / SECOND,
+        auction_horizon_seconds=HORIZON / SECOND,
+        request_ttl_seconds=REQUEST_TTL_SECONDS,
+        session_timeout_seconds=NEVER_SECONDS,
+    )
 
 
 class Process:
     """One run of a worker."""
+
+    without = frozenset({"requests", "progress", "watch", "stalls"})
+    """The worker's loops that do not run here: nobody asks, and nobody looks at the metrics."""
+    consumer: Consumer
+    producer: Producer
+    request_consumer: RequestReader
+    assignor: StateKeepingAssignor
 
     def __init__(self, name: str, broker: Broker, disk: Disk, habits: Habits) -> None:
         self.name = name
@@ -93,81 +206,48 @@ class Process:
         self.alive = True
         self.paused = False
         self.failure: BaseException | None = None
-        self.loop = new_loop(broker.clock)
+        self.loop = loop.new_loop(broker.clock)
         self.stopping = asyncio.Event()
-        self._habits = habits
         self._stuck: asyncio.Future[None] = self.loop.create_future()
-        self._latency = latency = habits.latency
-        self.consumer = Consumer(
-            self,
-            broker,
-            latency,
-            habits.fetch_limit,
-            fetch_seconds=habits.fetch_seconds,
-            idle_seconds=habits.idle_seconds,
+        settings = _settings().model_copy(
+            update={
+                "group_instance_id": name,
+                "checkpoint_interval_seconds": habits.checkpoint_seconds,
+                "cached_agents": habits.cached_agents,
+                "standby_replicas": habits.standby_replicas,
+            }
         )
-        self.producer = Producer(self, broker, latency, habits.batch_limit, habits.refuses)
-        self.writer = BatchWriter(cast("Any", self.producer))
-        self.assignor = StateKeepingAssignor(self._claim, self._follow, broker.tick)
-        self._held = {ShardId(shard): position for shard, position in _held(disk).items()}
-        admin = cast("Any", Admin(broker, latency))
-        self._frontier = Frontier(
-            connection=admin,
-            consumer=cast("Any", self.consumer),
-            group_id="learner",
-            topics=(TOPICS.bid_placed, TOPICS.auction_closed),
+        clock = SimulatedClock(broker.clock)
+        platform = Platform(
+            clients=SimulatedClients(self, broker, habits),
+            files=SimulatedFiles(self, habits.latency),
             partitions=broker.shards,
-            now=lambda: Micros(broker.clock.micros),
+            process=f"{name}-{next(_runs)}",
+            intervals=Intervals(
+                habits.frontier_seconds,
+                standby_idle_seconds=STANDBY_IDLE_SECONDS,
+                request_poll_ms=REQUEST_POLL_MS,
+            ),
+            retention=Policy(habits.retention, SECOND, GRACE, clock.now),
+            clock=clock,
         )
-        self._context = ShardContext(
-            topics=TOPICS,
-            partition_of=partitioner(broker.shards),
-            sink=self.writer,
-            instruments=instruments(),
-            owner=f"{name}-{next(_runs)}",
-            tolerance_micros=TOLERANCE,
-            horizon_micros=HORIZON,
-            cached_agents=habits.cached_agents,
-            others_passed=self._frontier.passed,
-            retention=Policy(habits.retention, SECOND, GRACE, lambda: Micros(broker.clock.micros)),
-        )
-        self.ingest: Ingest[Shard] = self.loop.inside(
-            lambda: Ingest(
-                connection=admin,
-                consumer=cast("Any", self.consumer),
-                writer=self.writer,
-                topics=TOPICS,
-                group_id="learner",
-                open_shard=self._open_shard,
-                on_ownership=self.own,
-                outage=Outage(),
-                find_duplicate=_nobody,
-                before_rejoin=_nothing,
-                before_opening=self._settle_standbys,
-                give_way=self._context.pacing.give_way,
-            )
-        )
-        self.standbys: Standbys[StandbyState] = self.loop.inside(
-            lambda: Standbys(
-                make_consumer=lambda: cast("Any", self._follower(broker)),
-                topic=TOPICS.outcomes,
-                open_standby=self._open_standby,
-                in_use=lambda: self.ingest.in_use,
-                outage=Outage(),
-                left=instruments().standby_records,
-            )
+        self.worker = self.loop.inside(
+            lambda: Worker(settings, platform, instruments=instruments(), outage=Outage())
         )
         self._main = self.loop.create_task(self._live(), name="life")
 
     @property
+    def shards(self) -> dict[ShardId, Shard]:
+        """The open shards that it owns."""
+        return self.worker.ownership.shards
+
+    @property
     def busy(self) -> bool:
         """Whether a checkpoint or an opening is under way, a metrics record due, or a row to be swept."""
-        shards = self.ingest.ownership.shards.values()
-        preparing = self.ingest._preparing
         return (
-            self.ingest._checkpointing.locked()
-            or (preparing is not None and not preparing.done())
-            or any(shard.learn.unpublished or not shard.retention.idle for shard in shards)
+            self.worker.ownership.checkpointing.locked()
+            or not self.worker.preparation.idle
+            or any(shard.learn.unpublished or not shard.retention.idle for shard in self.shards.values())
         )
 
     def coordinate(self) -> None:
@@ -177,7 +257,7 @@ class Process:
 
     def checkpoint(self) -> None:
         """Begins a checkpoint, besides those that the clock begins."""
-        self.loop.create_task(self.ingest.checkpoint(), name="extra-checkpoint")
+        self.loop.create_task(self.worker.checkpointer.checkpoint(), name="extra-checkpoint")
 
     def stop(self) -> None:
         """SIGTERM."""
@@ -194,111 +274,23 @@ class Process:
         self.loop.abandon()
 
     def step(self, callbacks: int) -> None:
-        """Runs some callbacks and notes whether the process ended."""
+        """Runs some callbacks and notes whether the process ended; what Kafka did not take is read again."""
         if self.loop.step(callbacks) and self._main.done():
             self.alive = False
-            if not self._main.cancelled():
-                self.failure = _first(self._main.exception())
+            failure = None if self._main.cancelled() else _first(self._main.exception())
+            self.failure = None if str(failure) == UNFINISHED else failure
 
     async def _live(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as loops:
-                loops.create_task(self.ingest.read(self.stopping), name="read")
-                loops.create_task(self._checkpoints(), name="checkpoints")
-                loops.create_task(self.standbys.read(self.stopping), name="standbys")
-                loops.create_task(self._look_round(), name="frontier")
-                loops.create_task(self._watch(), name="watch")
-                for name, loop in self.more_loops():
-                    loops.create_task(loop, name=name)
-            await self.ingest.finish()
-        finally:
-            if self.alive:  # whom kill -9 ended does nothing any more
-                await self.ingest.close()
-                await self.consumer.stop()
+        async with self.worker.started(), asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.worker.run(self.stopping, without=self.without), name="run")
+            tasks.create_task(self._end_if_stuck(), name="end-if-stuck")
 
-    def own(self, shards: Mapping[ShardId, Shard], assigned: frozenset[ShardId]) -> None:
-        """Told of every change of ownership; who answers requests overrides it."""
-
-    def more_loops(self) -> Iterable[tuple[str, Coroutine[Any, Any, None]]]:
-        """What else runs besides the loops that read events."""
-        return ()
-
-    async def _watch(self) -> None:
+    async def _end_if_stuck(self) -> None:
         stopped = self.loop.create_task(self.stopping.wait())
         await asyncio.wait([stopped, self._stuck], return_when=asyncio.FIRST_COMPLETED)
         if self._stuck.done():
             self._stuck.result()
         self._stuck.cancel()
-
-    async def _look_round(self) -> None:
-        while not self.stopping.is_set():
-            await asyncio.sleep(self._habits.frontier_seconds)
-            await self._frontier.look()
-
-    async def _checkpoints(self) -> None:
-        while not self.stopping.is_set():
-            await asyncio.sleep(self._habits.checkpoint_seconds)
-            await self.ingest.checkpoint()
-
-    # --- as the composition root does ---------------------------------------------------------------------
-
-    async def _open_shard(self, number: ShardId, marks: BrokerOffsets) -> Shard:
-        await self.standbys.release(number)
-        file = await self._open_file(number)
-        self.producer.owned.add(number)
-        try:
-            return await Shard.open(number, self._context, file, marks)
-        except BaseException:
-            await file.close()
-            raise
-
-    async def _settle_standbys(self) -> None:
-        await self.standbys.settle()
-
-    async def _open_standby(self, number: ShardId) -> StandbyState:
-        file = await self._open_file(number)
-        try:
-            return await StandbyState.open(file, TOPICS.outcomes)
-        except BaseException:
-            await file.close()
-            raise
-
-    async def _open_file(self, number: ShardId) -> ShardFile:
-        await self._latency()
-        return self.disk.open(number, self._latency, lambda: self.alive)
-
-    def _claim(self, term: int) -> Claim:
-        owned = self.ingest.ownership
-        self._held.update(self.standbys.positions)
-        self._held.update(
-            {number: shard.positions[TOPICS.outcomes] for number, shard in owned.shards.items()}
-        )
-        return Claim(
-            process=self._context.owner,
-            name=self.name,
-            term=term,
-            owned=sorted(owned.assigned or ()),
-            held=dict(self._held),
-            standby_replicas=self._habits.standby_replicas,
-        )
-
-    def _follow(self, standbys: frozenset[ShardId]) -> None:
-        self.standbys.follow(standbys)
-
-    def _follower(self, broker: Broker) -> Follower:
-        habits = self._habits
-        return Follower(
-            self, broker, habits.latency, habits.fetch_limit, habits.refuses, idle_seconds=habits.idle_seconds
-        )
-
-
-def _held(disk: Disk) -> dict[int, int]:
-    found = {shard: positions_of(database) for shard, database in disk.databases.items()}
-    return {
-        shard: positions[TOPICS.outcomes]
-        for shard, positions in found.items()
-        if TOPICS.outcomes in positions
-    }
 
 
 def _first(failure: BaseException | None) -> BaseException | None:

@@ -325,7 +325,7 @@ class World:
             database = process.disk.databases.get(shard)
             position = -1 if database is None else positions_of(database).get(TOPICS.outcomes, -1)
             lag = self.broker.log.end(TOPICS.outcomes, shard) - position
-            if lag > 0 or shard not in process.standbys.positions:
+            if lag > 0 or shard not in process.worker.standbys.positions:
                 found[f"standby {process.name}/{shard}"] = lag
         return found
 

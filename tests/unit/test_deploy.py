@@ -284,7 +284,7 @@ async def test_probes_and_scrapes_ask_for_what_the_worker_serves() -> None:
 def test_a_start_may_take_as_long_as_the_worker_is_patient() -> None:
     """The worker itself gives up first, and says why."""
     probe = CONTAINER["startupProbe"]
-    patience = float(SETTINGS_ENV["LEARNER_STARTUP_TIMEOUT_SECONDS"]) + CLIENTS * worker._START_SECONDS
+    patience = float(SETTINGS_ENV["LEARNER_STARTUP_TIMEOUT_SECONDS"]) + CLIENTS * worker.START_SECONDS
 
     assert probe["periodSeconds"] * probe["failureThreshold"] > patience
 

@@ -1,7 +1,9 @@
 """No failed or cancelled send may ever count: real parts on a producer that fails on cue."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,19 +11,34 @@ from aiokafka.errors import KafkaTimeoutError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from learner_worker.contract.fields import ShardId
-from learner_worker.contract.times import Micros
-from learner_worker.contract.topics import TopicName, Topics
-from learner_worker.errors import SendError, StateError
-from learner_worker.group.ownership import BrokerOffsets
-from learner_worker.kafka.admin import Committed
+from learner_worker.errors import ClosedFileError, SendError, StateError
 from learner_worker.kafka.batching import BatchWriter
-from learner_worker.kafka.connection import Connection
-from learner_worker.kafka.outage import Outage
-from learner_worker.kafka.records import Record
-from learner_worker.worker import consumer as ingest_module
-from learner_worker.worker.consumer import Ingest
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.kafka.records import Unreadable
+from learner_worker.shard.shard import ShardSnapshot
+from learner_worker.store.shard_file import ShardFile
+from learner_worker.store.statements import Checkpoint
+from learner_worker.worker import rebalance
+from tests.support.wiring import (
+    TOPICS,
+    PlayedClients,
+    QuietConsumer,
+    RememberedFiles,
+    partitions_of,
+    until_open,
+    worker_on,
+)
+from tests.support.workers import until
 
-TOPIC = "learner-outcomes"
+TASK = next(name for number in range(9) if partitioner(2)(name := f"task-{number}") == 0)
+RESULT = Unreadable(
+    TOPICS.task_finished,
+    0,
+    0,
+    timestamp=1_700_000_000_000,
+    value=f'{{"task_id": "{TASK}", "agent_id": "a", "succeeded": true}}'.encode(),
+)
+"""An event whose fact goes out at once."""
 
 
 class FakeProducer:
@@ -35,258 +52,210 @@ class FakeProducer:
         return BatchBuilder(16_384, 0, is_transactional=False)
 
     async def send_batch(self, _: Any, topic: str, *, partition: int) -> asyncio.Future[None]:
-        assert (topic, partition >= 0) == (TOPIC, True)
+        assert (topic, partition >= 0) == (TOPICS.outcomes, True)
         if self.stuck:
             await asyncio.sleep(0.05)
             raise KafkaTimeoutError
         self.sent.append(asyncio.get_running_loop().create_future())
         return self.sent[-1]
 
+    def take(self) -> None:
+        """Kafka acknowledges what was sent."""
+        self.sent[0].set_result(None)
+
     def lose(self) -> None:
         """Kafka never took what was sent."""
         self.sent[0].set_exception(KafkaTimeoutError())
 
 
-class FakeConsumer:
-    """Owns nothing."""
+class Race:
+    """A worker with one open shard that has processed one event, whose fact is on its way to Kafka."""
 
-    def pause(self, *_: Any) -> None:
-        """Nothing to pause."""
+    def __init__(self, path: Path, shards: Sequence[int] = (0,)) -> None:
+        self.producer = FakeProducer()
+        self.files = RememberedFiles(path)
+        self.worker = worker_on(PlayedClients(QuietConsumer(), self.producer), self.files)
+        self._shards = shards
 
-    def assignment(self) -> set[Any]:
-        return set()
-
-
-class CountingSnapshot:
-    """A snapshot of a CountingShard."""
-
-    def __init__(self, shard: "CountingShard", position: int, rows: list[str]) -> None:
-        self._shard, self._position, self._rows = shard, position, rows
+    @asynccontextmanager
+    async def begun(self) -> AsyncIterator[None]:
+        """The shards are opened, and the event is processed; at the end every file is closed."""
+        async with self.worker.preparation.running():
+            await self.worker.rebalance.on_partitions_assigned(partitions_of(*self._shards))
+            await until_open(self.worker, self._shards)
+            shard = self.worker.ownership.shards[ShardId(0)]
+            await shard.process(TOPICS.task_finished, [RESULT])
+            await self.writer.send()
+            yield
 
     @property
-    def commits(self) -> Mapping[TopicName, Committed]:
-        return {}
+    def writer(self) -> BatchWriter:
+        return self.worker.events.rollback.writer
 
-    async def publish(self) -> None:
-        """Nothing follows from it, but it takes its time."""
-        await asyncio.sleep(0.05)
-
-    async def write(self) -> None:
-        if self._shard.disk_is_full:
-            raise StateError("the disk is full")
-        self._shard.file_position = self._position
-        self._shard.file_rows += self._rows
-
-
-class CountingShard:
-    """One position and some rows, in memory and in its file."""
-
-    restored = True
-
-    def __init__(self) -> None:
-        self.positions: dict[TopicName, int] = {}
-        self.position, self.rows = 1, ["row-0"]
-        self.file_position, self.file_rows = 0, list[str]()
-        self.disk_is_full = False
-        self.closed = False
-
-    def wanted(self, *, all_restored: bool) -> tuple[TopicName, ...]:  # noqa: ARG002 (a fake)
-        return ()
-
-    def snapshot(self) -> CountingSnapshot:
-        rows, self.rows = self.rows, []
-        return CountingSnapshot(self, self.position, rows)
-
-    def on_checkpoint_written(self) -> None:
-        """Nothing to let go of."""
-
-    async def process(self, topic: str, records: Sequence[Record]) -> None:
-        raise NotImplementedError
-
-    def step_over(self, topic: TopicName, first: int, following: int) -> None:
-        raise NotImplementedError
-
-    def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
-        raise NotImplementedError
-
-    def still_valid(self, marks: BrokerOffsets) -> bool:
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        await asyncio.sleep(0.01)  # SQLite closes in a thread of its own
-        self.closed = True
-
-
-async def _nothing() -> None:
-    """There is nothing to be said before a rebalance."""
-
-
-async def _nobody() -> None:
-    """No other worker has this one's name."""
-
-
-class Race:
-    """One shard that has processed one record, whose fact is on its way to Kafka."""
-
-    def __init__(self) -> None:
-        self.producer = FakeProducer()
-        self.writer = BatchWriter(self.producer)
-        self.shard = CountingShard()
-        self.ingest = Ingest[CountingShard](
-            connection=Connection("127.0.0.1:1"),
-            consumer=FakeConsumer(),
-            writer=self.writer,
-            topics=Topics().named(),
-            group_id="g",
-            open_shard=self._open,
-            on_ownership=lambda shards, assigned: None,  # noqa: ARG005
-            outage=Outage(),
-            find_duplicate=_nobody,
-            before_rejoin=_nothing,
-            before_opening=_nothing,
-            give_way=_nothing,
-        )
-        self.ingest.ownership.shards[ShardId(0)] = self.shard
-        self.ingest.ownership.assigned = frozenset()
-
-    async def _open(self, number: ShardId, marks: BrokerOffsets) -> CountingShard:
-        raise NotImplementedError
-
-    async def send_one_fact(self) -> None:
-        self.writer.append(TOPIC, 0, b"key", b"fact")
-        await self.writer.send()
+    def send_back(self) -> None:
+        """The read loop's own send has failed."""
+        self.worker.events.rollback.to_last_checkpoint(SendError("the read loop's"))
 
     async def discarded(self) -> None:
         """Waits until the shard was closed without a write."""
-        async with asyncio.timeout(5):
-            while not self.shard.closed:  # noqa: ASYNC110 (a fake: nobody to wait on)
-                await asyncio.sleep(0.01)
+        await until(lambda: is_closed(self.files.opened[0]), "the shard's file is closed", seconds=5)
 
-    @property
-    def on_disk(self) -> tuple[int, list[str]]:
-        return self.shard.file_position, self.shard.file_rows
+    async def on_disk(self) -> Mapping[str, int]:
+        """The positions in the shard's file: none were written unless a checkpoint was."""
+        file = await self.files.open(ShardId(0))
+        try:
+            return await file.load_positions()
+        finally:
+            await file.close()
 
 
-NOTHING: tuple[int, list[str]] = (0, [])
+async def is_closed(file: ShardFile) -> bool:
+    """Whether a file says that it is closed."""
+    try:
+        await file.load_positions()
+    except ClosedFileError:
+        return True
+    return False
 
 
-async def test_a_checkpoint_that_waits_while_the_read_loop_sends_back_writes_nothing() -> None:
+async def test_a_checkpoint_that_waits_while_the_read_loop_sends_back_writes_nothing(tmp_path: Path) -> None:
     """Reset in the middle of a flush: the flush fails too, though the late failure belongs to nobody."""
-    race = Race()
-    await race.send_one_fact()
-    checkpoint = asyncio.create_task(race.ingest.checkpoint())
-    await asyncio.sleep(0.1)
-    race.producer.stuck = True
-    race.writer.append(TOPIC, 1, b"key", b"fact")
-    with pytest.raises(SendError):
-        await race.writer.send()
-    race.ingest._reload(SendError("the read loop's"))
-    race.producer.lose()
-    assert await checkpoint is False
-    await race.discarded()
-    assert race.on_disk == NOTHING
-
-
-async def test_what_was_cut_before_everything_was_sent_back_is_not_written() -> None:
-    """The read loop gives up while the snapshot is published: the flush that follows finds nothing unsent."""
-    race = Race()
-    await race.send_one_fact()
-    checkpoint = asyncio.create_task(race.ingest.checkpoint())
-    await asyncio.sleep(0.02)
-    race.ingest._reload(SendError("the read loop's"))
-    assert await checkpoint is False
-    await race.discarded()
-    assert race.on_disk == NOTHING
-
-
-async def test_no_checkpoint_writes_between_a_failed_send_and_the_discard() -> None:
-    """The discard waits for the read loop; a checkpoint before it must not write the dirty shard."""
-    race = Race()
-    await race.send_one_fact()
-    async with race.ingest._processing:
-        checkpoint = asyncio.create_task(race.ingest.checkpoint())
-        await asyncio.sleep(0.02)
+    race = Race(tmp_path)
+    async with race.begun():
+        checkpoint = asyncio.create_task(race.worker.checkpointer.checkpoint())
+        await asyncio.sleep(0.1)
+        race.producer.stuck = True
+        race.writer.append(TOPICS.outcomes, 1, b"key", b"fact")
+        with pytest.raises(SendError):
+            await race.writer.send()
+        race.send_back()
         race.producer.lose()
         assert await checkpoint is False
-        assert await race.ingest.checkpoint() is False
-    await race.discarded()
-    assert race.on_disk == NOTHING
+        await race.discarded()
+    assert await race.on_disk() == {}
 
 
-async def test_stopping_after_a_failed_send_writes_nothing() -> None:
+async def test_a_snapshot_of_before_everything_was_sent_back_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The read loop gives up while the snapshot is published: the flush that follows finds nothing unsent."""
+    publishing, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def publish(_: ShardSnapshot) -> None:
+        publishing.set()
+        await may_go_on.wait()
+
+    monkeypatch.setattr(ShardSnapshot, "publish", publish)
+    race = Race(tmp_path)
+    async with race.begun():
+        checkpoint = asyncio.create_task(race.worker.checkpointer.checkpoint())
+        await publishing.wait()
+        race.send_back()
+        may_go_on.set()
+        assert await checkpoint is False
+        await race.discarded()
+    assert await race.on_disk() == {}
+
+
+async def test_no_checkpoint_writes_between_a_failed_send_and_the_discard(tmp_path: Path) -> None:
+    """The discard waits for the read loop; a checkpoint before it must not write the dirty shard."""
+    race = Race(tmp_path)
+    async with race.begun():
+        async with race.worker.ownership.processing:
+            checkpoint = asyncio.create_task(race.worker.checkpointer.checkpoint())
+            await asyncio.sleep(0.02)
+            race.producer.lose()
+            assert await checkpoint is False
+            assert await race.worker.checkpointer.checkpoint() is False
+        await race.discarded()
+    assert await race.on_disk() == {}
+
+
+async def test_stopping_after_a_failed_send_writes_nothing(tmp_path: Path) -> None:
     """SIGTERM in an outage: no last checkpoint of what was not acknowledged, and the file is closed."""
-    race = Race()
-    await race.send_one_fact()
-    race.producer.lose()
-    assert await race.ingest.checkpoint() is False
-    assert await race.ingest.finish() is False
-    await race.ingest.close()
-    assert race.shard.closed
-    assert race.on_disk == NOTHING
+    race = Race(tmp_path)
+    async with race.begun():
+        race.producer.lose()
+        assert await race.worker.checkpointer.checkpoint() is False
+        assert await race.worker.checkpointer.finish() is False
+    assert await is_closed(race.files.opened[0])
+    assert await race.on_disk() == {}
 
 
-async def test_a_revoke_that_takes_too_long_discards_what_it_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time limit cancels a checkpoint after its snapshot: the shard goes back, nothing half written."""
-    monkeypatch.setattr(ingest_module, "_REVOKE_SECONDS", 0.05)
-    race = Race()
-    await race.send_one_fact()
-    await race.ingest.on_partitions_revoked([object()])
-    race.producer.sent[0].set_result(None)
-    assert await race.ingest.checkpoint() is False
-    await race.discarded()
-    assert race.on_disk == NOTHING
+async def test_a_revoke_that_takes_too_long_discards_its_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time limit cancels a checkpoint after its snapshot: the shard goes back, nothing is written."""
+    monkeypatch.setattr(rebalance, "REVOKE_SECONDS", 0.05)
+    race = Race(tmp_path)
+    async with race.begun():
+        await race.worker.rebalance.on_partitions_revoked(partitions_of(0))
+        race.producer.sent[0].set_result(None)
+        assert await race.worker.checkpointer.checkpoint() is False
+        await race.discarded()
+    assert await race.on_disk() == {}
 
 
-async def test_a_full_disk_in_a_revoke_stops_the_worker() -> None:
+async def test_a_full_disk_in_a_revoke_stops_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A write that fails while shards are handed back is a failure of the worker, not a warning."""
-    race = Race()
-    race.shard.disk_is_full = True
-    with pytest.raises(StateError):
-        await race.ingest.on_partitions_revoked([object()])
-    race.shard.disk_is_full = False
-    assert await race.ingest.checkpoint() is False
-    with pytest.raises(StateError, match="the disk is full"):
-        race.ingest._raise_failure()
-    assert race.on_disk == NOTHING
-    await race.ingest.close()
+    race = Race(tmp_path)
+    async with race.begun():
+        race.producer.take()
+        with monkeypatch.context() as full:
+            full.setattr(ShardFile, "write", _no_room)
+            with pytest.raises(StateError):
+                await race.worker.rebalance.on_partitions_revoked(partitions_of(0))
+        assert await race.worker.checkpointer.checkpoint() is False
+        with pytest.raises(StateError, match="the disk is full"):
+            race.worker.failure.raise_if_any()
+    assert await race.on_disk() == {}
 
 
-async def test_an_end_in_the_middle_of_a_discard_closes_every_file() -> None:
+async def test_an_end_in_the_middle_of_a_discard_closes_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full disk ends the worker while it closes its files: one left open keeps the process alive."""
-    race = Race()
-    another = race.ingest.ownership.shards[ShardId(1)] = CountingShard()
-    race.shard.disk_is_full = True
-    with pytest.raises(StateError):
-        await race.ingest.checkpoint()
-    async with asyncio.timeout(5):
-        while race.ingest.ownership.shards:  # noqa: ASYNC110 (a fake: nobody to wait on)
+    race = Race(tmp_path, shards=(0, 1))
+    async with race.begun():
+        race.producer.take()
+        monkeypatch.setattr(ShardFile, "write", _no_room)
+        with pytest.raises(StateError):
+            await race.worker.checkpointer.checkpoint()
+        while race.worker.ownership.shards:  # noqa: ASYNC110 (between two turns: nobody to wait on)
             await asyncio.sleep(0)
-    await race.ingest.close()
-    assert (race.shard.closed, another.closed) == (True, True)
+    assert [await is_closed(file) for file in race.files.opened] == [True, True]
 
 
 async def test_a_flush_waits_for_what_another_task_is_handing_over() -> None:
     """Batches between the writer and the producer are not yet sent: a flush knows of them."""
-    race = Race()
-    race.producer.stuck = True
-    race.writer.append(TOPIC, 0, b"key", b"fact")
-    sending = asyncio.create_task(race.writer.send())
+    producer = FakeProducer()
+    writer = BatchWriter(producer)
+    producer.stuck = True
+    writer.append(TOPICS.outcomes, 0, b"key", b"fact")
+    sending = asyncio.create_task(writer.send())
     await asyncio.sleep(0)
     with pytest.raises(SendError):
-        await race.writer.flush()
+        await writer.flush()
     with pytest.raises(SendError):
         await sending
 
 
 async def test_a_cancelled_hand_over_is_a_failure() -> None:
     """What a cancelled send did not hand over is lost: the next flush must not succeed."""
-    race = Race()
-    race.producer.stuck = True
-    race.writer.append(TOPIC, 0, b"key", b"fact")
-    sending = asyncio.create_task(race.writer.send())
+    producer = FakeProducer()
+    writer = BatchWriter(producer)
+    producer.stuck = True
+    writer.append(TOPICS.outcomes, 0, b"key", b"fact")
+    sending = asyncio.create_task(writer.send())
     await asyncio.sleep(0.01)
     sending.cancel()
     await asyncio.wait([sending])
-    race.producer.stuck = False
+    producer.stuck = False
     with pytest.raises(SendError):
-        await race.writer.flush()
+        await writer.flush()
+
+
+async def _no_room(_: ShardFile, __: Checkpoint) -> None:
+    raise StateError("the disk is full")

@@ -13,7 +13,8 @@ from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.domain.outcomes import Outcome, join
 from learner_worker.errors import StateError
-from learner_worker.group.ownership import BrokerOffsets
+from learner_worker.group.offsets import BrokerOffsets
+from learner_worker.kafka.admin import OffsetRange
 from learner_worker.kafka.batching import Fallback
 from learner_worker.kafka.records import Headers, Outgoing, Unreadable
 from learner_worker.observability import Instruments
@@ -94,7 +95,7 @@ async def test_rows_are_published_again_when_the_changelog_lost_its_end(
     positions = dict.fromkeys(TOPICS.subscribed, 0) | {TOPICS.outcomes: 100}
     await file.write(Checkpoint(positions, outcomes=rows))
     sink = Sent()
-    ends = dict.fromkeys(TOPICS.subscribed, (0, 0)) | {TOPICS.outcomes: (0, end)}
+    ends = dict.fromkeys(TOPICS.subscribed, OffsetRange(0, 0)) | {TOPICS.outcomes: OffsetRange(0, end)}
     shard = await Shard.open(ShardId(0), context(sink), file, BrokerOffsets({}, ends))
     folded: dict[tuple[TaskId, AgentId], Outcome] = {}
     for fact in sink.facts:
@@ -132,10 +133,10 @@ async def _open_and_read(path: Path) -> None:
 async def test_a_closed_shard_leaves_memory_without_the_collector(tmp_path: Path) -> None:
     """Its agents and auctions go with it: the collector looks at what is old once an hour."""
     file = await ShardFile.open(shard_path(tmp_path, ShardId(0)), IDENTITY)
-    marks = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
+    offsets = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, OffsetRange(0, 0)))
     gc.disable()
     try:
-        shard = await Shard.open(ShardId(0), context(Sent()), file, marks)
+        shard = await Shard.open(ShardId(0), context(Sent()), file, offsets)
         await shard.process(TOPICS.outcomes, [Unreadable(TOPICS.outcomes, 0, 0, value=b"junk")])
         await shard.close()
         left = weakref.ref(shard)

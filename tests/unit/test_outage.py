@@ -1,5 +1,6 @@
 """Kafka's absence is said once, however many notice it, and waited out with growing pauses."""
 
+from pathlib import Path
 from typing import Any
 
 from aiokafka.errors import KafkaConnectionError
@@ -9,6 +10,8 @@ from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import Topics
 from learner_worker.kafka.outage import Outage
 from learner_worker.observability import Instruments
+from learner_worker.store.state_folder import StateFolder
+from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.standbys import Standbys
 
 GONE = ConnectionError("no broker answers\nand more about it")
@@ -39,28 +42,24 @@ def test_pauses_double_up_to_a_few_seconds_and_begin_anew() -> None:
     assert outage.failed("reading", GONE) == 0.5
 
 
-async def test_an_absence_that_standbys_noticed_ends_when_there_are_none_to_follow() -> None:
+async def test_an_absence_that_standbys_noticed_ends_when_there_are_none_to_follow(tmp_path: Path) -> None:
     """Their shards became this replica's own meanwhile: nobody would ever say that they work again."""
     outage = Outage()
-    standbys = Standbys[Any](
+    standbys = Standbys(
         make_consumer=_unreachable,
         topic=Topics().named().outcomes,
-        open_standby=_never,
-        in_use=frozenset,
+        files=StateFolder(tmp_path, cluster_id="c", topic_prefix="", partitions=1),
+        ownership=Ownership(),
         outage=outage,
         left=Instruments().standby_records,
     )
     standbys.follow(frozenset({ShardId(0)}))
-    assert await standbys._one_turn() > 0
+    assert await standbys.one_turn() > 0
     assert outage.failing == {"standbys"}
     standbys.follow(frozenset())
-    await standbys._one_turn()
+    await standbys.one_turn()
     assert outage.seconds == 0
 
 
 def _unreachable() -> Any:
     raise KafkaConnectionError
-
-
-async def _never(number: ShardId) -> Any:
-    raise AssertionError(number)

@@ -7,7 +7,8 @@ import pytest
 from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
-from learner_worker.group.ownership import BrokerOffsets
+from learner_worker.group.offsets import BrokerOffsets
+from learner_worker.kafka.admin import OffsetRange
 from learner_worker.shard.shard import _PUBLISHED_EVERY, Shard
 from learner_worker.store.shard_file import ShardFile, shard_path
 from tests.unit.test_lost_ends import IDENTITY, TOPICS, Sent, context
@@ -31,8 +32,8 @@ async def test_with_a_backlog_an_agent_is_not_written_with_every_checkpoint(
     """Before it and after it with every one."""
     sink = Sent()
     file = await ShardFile.open(shard_path(tmp_path, ShardId(0)), IDENTITY)
-    marks = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
-    shard = await Shard.open(ShardId(0), context(sink), file, marks)
+    offsets = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, OffsetRange(0, 0)))
+    shard = await Shard.open(ShardId(0), context(sink), file, offsets)
     for topic in TOPICS.subscribed:
         shard.reached(topic, NOW)
     for _ in range(3):

@@ -12,7 +12,8 @@ from learner_worker.contract.times import Micros
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, facts_of, living, living_fact
 from learner_worker.domain.retention import Policy, Retention, noted, read_note
-from learner_worker.group.ownership import BrokerOffsets
+from learner_worker.group.offsets import BrokerOffsets
+from learner_worker.kafka.admin import OffsetRange
 from learner_worker.shard.shard import Shard
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
@@ -107,8 +108,8 @@ async def test_no_sweep_while_loaded_facts_are_still_to_be_joined(
     """A result meets the row it was loaded for, or what a sweep left of it: the metrics stay the rows'."""
     file = await ShardFile.open(shard_path(tmp_path, ShardId(0)), IDENTITY)
     sink = Sent()
-    marks = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
-    shard = await Shard.open(ShardId(0), context(sink), file, marks)
+    offsets = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, OffsetRange(0, 0)))
+    shard = await Shard.open(ShardId(0), context(sink), file, offsets)
     await shard.process(TOPICS.outcomes, [_entry(0, Fact(T, A, CLOSE, BID))])
     await _checkpoint(shard)
     shard.retention.cutoff = at(11)
@@ -167,8 +168,8 @@ async def test_a_page_of_rows_is_swept_and_counted(tmp_path: Path) -> None:
     await file.write(Checkpoint(dict.fromkeys(TOPICS.subscribed, 0), outcomes=rows, cutoff=at(605)))
     sink = Sent()
     shared = context(sink)
-    marks = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, (0, 0)))
-    shard = await Shard.open(ShardId(0), shared, file, marks)
+    offsets = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, OffsetRange(0, 0)))
+    shard = await Shard.open(ShardId(0), shared, file, offsets)
     for _ in range(4):
         await _checkpoint(shard)
     left = [row async for page in file.all_outcomes() for row in page]

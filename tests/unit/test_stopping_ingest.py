@@ -1,73 +1,76 @@
 """The reading loop ends when it is told to, whatever the group does, and says how long it was away."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from learner_worker.contract.fields import ShardId
 from learner_worker.errors import DuplicateInstanceError, StateError
+from tests.support.wiring import partitions_of
 from tests.unit.test_twins import Replica
 
 
-async def test_a_stop_does_not_wait_for_the_end_of_a_rebalance() -> None:
+async def test_a_stop_does_not_wait_for_the_end_of_a_rebalance(tmp_path: Path) -> None:
     """A poll waits for all members to join again, which may take minutes; a supervisor kills before."""
-    replica, stopping = Replica(), asyncio.Event()
-    reading = asyncio.create_task(replica.ingest.read(stopping))
+    replica, stopping = Replica(tmp_path), asyncio.Event()
+    reading = replica.read(stopping)
     await replica.consumer.polled.wait()
     stopping.set()
     async with asyncio.timeout(5):
         await reading
 
 
-async def test_a_loop_whose_poll_waits_for_kafka_hangs_nowhere() -> None:
+async def test_a_loop_whose_poll_waits_for_kafka_hangs_nowhere(tmp_path: Path) -> None:
     """Its poll may wait for as long as Kafka is away: that is no reason to kill the process."""
-    replica, stopping = Replica(), asyncio.Event()
-    reading = asyncio.create_task(replica.ingest.read(stopping))
+    replica, stopping = Replica(tmp_path), asyncio.Event()
+    reading = replica.read(stopping)
     await replica.consumer.polled.wait()
     await asyncio.sleep(0.2)
-    assert replica.ingest.away_from_poll_seconds == 0
+    assert replica.worker.events.away_from_poll_seconds == 0
     stopping.set()
     await reading
 
 
-async def test_a_loop_that_hangs_beside_its_poll_is_seen() -> None:
+async def test_a_loop_that_hangs_beside_its_poll_is_seen(tmp_path: Path) -> None:
     """What it processes takes its time from the last poll on."""
-    replica, stopping = Replica(), asyncio.Event()
+    replica, stopping = Replica(tmp_path), asyncio.Event()
     replica.consumer.empty_polls = True
-    async with replica.ingest._processing:  # as a checkpoint in a rebalance holds it
-        reading = asyncio.create_task(replica.ingest.read(stopping))
+    async with replica.worker.ownership.processing:  # as a checkpoint in a rebalance holds it
+        reading = replica.read(stopping)
         await replica.consumer.polled.wait()
         await asyncio.sleep(0.2)
-        assert replica.ingest.away_from_poll_seconds > 0.1
+        assert replica.worker.events.away_from_poll_seconds > 0.1
         stopping.set()
     await reading
 
 
-async def test_a_replaced_replica_without_shards_stays_out_too() -> None:
+async def test_a_replaced_replica_without_shards_stays_out_too(tmp_path: Path) -> None:
     """Two replicas of one name and no shard left for them would throw each other out for ever."""
-    replica = Replica()
-    replica.ingest.ownership.assigned = frozenset()
-    reading = asyncio.create_task(replica.ingest.read(asyncio.Event()))
+    replica = Replica(tmp_path)
+    await replica.worker.rebalance.on_partitions_assigned(set())
+    reading = replica.read()
     await replica.consumer.polled.wait()
-    staying_out = asyncio.create_task(replica.ingest.on_partitions_revoked(set()))
+    staying_out = asyncio.create_task(replica.worker.rebalance.on_partitions_revoked(set()))
     async with asyncio.timeout(5):
         with pytest.raises(DuplicateInstanceError):
             await reading
     staying_out.cancel()
 
 
-async def test_a_standby_that_cannot_be_closed_ends_the_worker() -> None:
+async def test_a_standby_that_cannot_be_closed_ends_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full disk is not taken for an absence of Kafka: that would be waited for in silence."""
-    replica = Replica()
+    replica = Replica(tmp_path)
 
     async def no_room() -> None:
         raise StateError("the disk is full")
 
-    replica.ingest._before_opening = no_room
-    reading = asyncio.create_task(replica.ingest.read(asyncio.Event()))
-    await replica.consumer.polled.wait()
-    replica.ingest.ownership.assigned = frozenset({ShardId(0)})
-    replica.ingest._prepare_soon()
-    async with asyncio.timeout(5):
-        with pytest.raises(StateError, match="the disk is full"):
-            await reading
+    monkeypatch.setattr(replica.worker.standbys, "release_unwanted", no_room)
+    async with replica.worker.preparation.running():
+        reading = replica.read()
+        await replica.consumer.polled.wait()
+        await replica.worker.rebalance.on_partitions_assigned(partitions_of(0))
+        async with asyncio.timeout(5):
+            with pytest.raises(StateError, match="the disk is full"):
+                await reading

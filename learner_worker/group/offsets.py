@@ -1,0 +1,73 @@
+"""What Kafka knows of a shard's partitions when the shard is opened: committed offsets and offset ranges."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from learner_worker.contract.fields import ShardId
+from learner_worker.contract.topics import TopicName
+from learner_worker.kafka.admin import Administrator, Committed, OffsetRange, ends_of
+
+_PATIENCE_SECONDS = 30.0
+"""Longer than a broker needs to fail over; the caller tries again after that."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerOffsets:
+    """What Kafka knows of one shard's partitions.
+
+    Attributes:
+        committed: what the group committed, by topic.
+        ranges: the offsets that the log holds, by topic.
+    """
+
+    committed: Mapping[TopicName, Committed]
+    ranges: Mapping[TopicName, OffsetRange]
+
+
+class BrokerOffsetsReader:
+    """Asks Kafka for the committed offsets and the offset ranges of shards.
+
+    Args:
+        topics: the topics that the group subscribes to.
+    """
+
+    def __init__(
+        self,
+        *,
+        administrator: Administrator,
+        consumer: AIOKafkaConsumer,
+        group_id: str,
+        topics: Sequence[TopicName],
+    ) -> None:
+        self._administrator = administrator
+        self._consumer = consumer
+        self._group_id = group_id
+        self._topics = topics
+
+    async def read(self, shard_ids: Sequence[ShardId]) -> dict[ShardId, BrokerOffsets]:
+        """The offsets of these shards, as Kafka says now.
+
+        Raises:
+            BrokerError, KafkaError, TimeoutError: Kafka does not answer.
+        """
+        if not shard_ids:
+            return {}
+        async with self._administrator(patience_seconds=_PATIENCE_SECONDS) as cluster:
+            committed = await cluster.committed(self._group_id)
+        partitions = [TopicPartition(topic, shard_id) for topic in self._topics for shard_id in shard_ids]
+        ranges = await ends_of(self._consumer, partitions)
+        return {shard_id: self._offsets_of(shard_id, committed, ranges) for shard_id in shard_ids}
+
+    def _offsets_of(
+        self,
+        shard_id: ShardId,
+        committed: Mapping[TopicPartition, Committed],
+        ranges: Mapping[TopicPartition, OffsetRange],
+    ) -> BrokerOffsets:
+        partitions = {topic: TopicPartition(topic, shard_id) for topic in self._topics}
+        return BrokerOffsets(
+            {topic: committed[place] for topic, place in partitions.items() if place in committed},
+            {topic: ranges[place] for topic, place in partitions.items()},
+        )

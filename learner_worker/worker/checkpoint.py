@@ -1,0 +1,103 @@
+"""A checkpoint: the five steps that make everything processed so far durable."""
+
+from collections.abc import Mapping
+
+from aiokafka import TopicPartition
+
+from learner_worker.contract.fields import ShardId
+from learner_worker.errors import SendError
+from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.batching import BatchWriter
+from learner_worker.shard.pacing import Pacing
+from learner_worker.shard.shard import Shard, ShardSnapshot
+from learner_worker.worker.offset_committer import OffsetCommitter
+from learner_worker.worker.ownership import Ownership
+from learner_worker.worker.rollback import Rollback
+
+
+class Checkpointer:
+    """Makes checkpoints, one at a time."""
+
+    def __init__(
+        self,
+        *,
+        ownership: Ownership,
+        writer: BatchWriter,
+        rollback: Rollback,
+        committer: OffsetCommitter,
+        pacing: Pacing,
+    ) -> None:
+        self.ownership = ownership
+        self._writer = writer
+        self.rollback = rollback
+        self._committer = committer
+        self._pacing = pacing
+        self.completed = 0
+        """How many checkpoints have succeeded."""
+
+    async def checkpoint(self) -> bool:
+        """Makes everything processed so far durable, in five steps.
+
+        1. snapshot: positions and changed rows, each shard's in one step without an await
+        2. publish: what the snapshots imply for other topics goes to the writer
+        3. acknowledge: everything sent so far is awaited
+        4. write: rows and positions, one transaction a shard
+        5. commit: the positions, and where to rewind to, go to Kafka
+
+        Returns:
+            False if Kafka did not acknowledge something: the shards go back to their last checkpoint.
+        """
+        async with self.ownership.checkpointing:
+            if self.ownership.discarding:
+                return False
+            epoch, generation = self.ownership.epoch, self._writer.generation
+            shards = self.ownership.writable()
+            snapshots: dict[ShardId, ShardSnapshot] = {}
+            try:
+                for shard_id, shard in shards.items():
+                    snapshots[shard_id] = shard.snapshot()  # 1. snapshot
+                    await self._pacing.give_way()
+                await self.make_durable(snapshots, generation)  # 2. publish, 3. acknowledge, 4. write
+            except SendError as error:
+                self.rollback.to_last_checkpoint(error)
+                return False
+            except BaseException as error:  # what was taken is neither in memory nor in a file
+                self.rollback.to_last_checkpoint(error)
+                raise
+            offsets = await self._release(snapshots, shards)
+            self.completed += 1
+            await self._committer.commit(offsets, epoch)  # 5. commit
+            return True
+
+    async def make_durable(self, snapshots: Mapping[ShardId, ShardSnapshot], generation: int) -> None:
+        """Steps 2 to 4.
+
+        Raises:
+            SendError: Kafka did not acknowledge everything of the writer's generation; nothing is written.
+        """
+        for snapshot in snapshots.values():
+            await snapshot.publish()  # 2. publish
+        await self._writer.flush(generation)  # 3. acknowledge
+        for snapshot in snapshots.values():  # one file at a time: the files' threads share the GIL
+            await snapshot.write()  # 4. write
+
+    async def _release(
+        self, snapshots: dict[ShardId, ShardSnapshot], shards: Mapping[ShardId, Shard]
+    ) -> dict[TopicPartition, Committed]:
+        """Lets go of what was written; shard by shard, so that no step keeps the event loop for long."""
+        offsets: dict[TopicPartition, Committed] = {}
+        for shard_id, shard in shards.items():
+            for topic, committed in snapshots.pop(shard_id).commits.items():
+                offsets[TopicPartition(topic, shard_id)] = committed
+            shard.on_checkpoint_written()
+            await self._pacing.give_way()
+        return offsets
+
+    async def finish(self) -> bool:
+        """The last checkpoint, after the batch in hand.
+
+        Returns:
+            False if Kafka did not take it: the next start reads again what it covers.
+        """
+        async with self.ownership.processing:
+            return await self.checkpoint()

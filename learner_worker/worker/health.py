@@ -1,0 +1,230 @@
+"""How a worker is: healthy, ready, how far its shards are, and whether its Kafka clients move."""
+
+import asyncio
+import time
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from learner_worker.contract.fields import ShardId
+from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.errors import BrokerError, StuckError
+from learner_worker.kafka.admin import Administrator
+from learner_worker.kafka.outage import Outage
+from learner_worker.kafka.watchdog import Observation, Watchdog
+from learner_worker.observability import Instruments
+from learner_worker.requests.path import RequestPath
+from learner_worker.shard.shard import Shard
+from learner_worker.worker import event_loop
+from learner_worker.worker.checkpoint import Checkpointer
+from learner_worker.worker.consumer import EventConsumer
+from learner_worker.worker.ownership import Ownership
+from learner_worker.worker.periodic import is_set_within
+from learner_worker.worker.probes import Verdict
+from learner_worker.worker.standbys import Standbys
+
+_PROGRESS_SECONDS = 2.0
+"""As often as Prometheus scrapes at most; a restore takes several of them."""
+WATCH_SECONDS = 5.0
+"""Much shorter than a minute, after which a client that stands still is replaced."""
+_STUCK_SECONDS = 120.0
+"""Longer than any step of a loop may take by its own time limit."""
+_REACH_SECONDS = 5.0
+"""Kafka is there if it answers in this time."""
+_REPLIES_STAND_SECONDS = 30.0
+"""aiokafka gives up a batch after this time."""
+_REPLYING = "replying"
+_log = structlog.get_logger("learner_worker.worker")
+
+
+class Watch:
+    """Looks whether the worker's Kafka clients move."""
+
+    def __init__(
+        self,
+        *,
+        watchdog: Watchdog,
+        ownership: Ownership,
+        checkpointer: Checkpointer,
+        events: EventConsumer,
+        requests: RequestPath,
+        standbys: Standbys,
+        outage: Outage,
+        administrator: Administrator,
+    ) -> None:
+        self._watchdog = watchdog
+        self._ownership = ownership
+        self._checkpointer = checkpointer
+        self._events = events
+        self._requests = requests
+        self._standbys = standbys
+        self._outage = outage
+        self._administrator = administrator
+        self.last_turn_seconds = time.monotonic()
+        """When the loop went on last, by the monotonic clock."""
+
+    @property
+    def all_has_moved(self) -> bool:
+        """Whether all of the worker's Kafka clients have been seen to move."""
+        return self._watchdog.all_has_moved
+
+    async def watch(self, stopping: asyncio.Event) -> None:
+        """Looks every few seconds until told to stop.
+
+        Raises:
+            StuckError: a client stands still although Kafka is there.
+        """
+        while not await is_set_within(stopping, WATCH_SECONDS):
+            self.last_turn_seconds = time.monotonic()
+            problem = self._watchdog.judge(time.monotonic(), await self._observe())
+            if problem is None:
+                continue
+            self._watchdog.forgive()
+            if await self._kafka_is_there():
+                raise StuckError(problem)
+
+    async def _observe(self) -> Observation:
+        """How the loops look now: every consumer is asked by its own connection."""
+        if self._requests.replies_stand_seconds > _REPLIES_STAND_SECONDS:
+            self._outage.failed(_REPLYING, TimeoutError("Kafka does not take replies"))
+        else:
+            self._outage.worked(_REPLYING)
+        readings = {
+            "events": await self._events.reading(),
+            "requests": await self._requests.reading(),
+            "standbys": await self._standbys.reading(),
+        }
+        return Observation(
+            self._outage.failing, self._ownership.all_read, self._checkpointer.completed, readings
+        )
+
+    async def _kafka_is_there(self) -> bool:
+        try:
+            async with self._administrator(patience_seconds=_REACH_SECONDS) as cluster:
+                return cluster.brokers > 0
+        except (BrokerError, KafkaError, OSError, TimeoutError):
+            return False
+
+
+class ProgressReport:
+    """Tells operators where things stand: lag and shards as metrics, restores as log lines."""
+
+    def __init__(
+        self,
+        *,
+        consumer: AIOKafkaConsumer,
+        topics: TopicNames,
+        ownership: Ownership,
+        instruments: Instruments,
+    ) -> None:
+        self._consumer = consumer
+        self._topics = topics
+        self._ownership = ownership
+        self._instruments = instruments
+        self._left_before: dict[ShardId, int] = {}
+        self.rates: dict[ShardId, dict[str, int | None]] = {}
+        """How fast each restoring shard is, and how long it will take."""
+
+    async def tell(self, stopping: asyncio.Event) -> None:
+        """Tells every few seconds until told to stop."""
+        while not await is_set_within(stopping, _PROGRESS_SECONDS):
+            for topic, lag in self.lag().items():
+                self._instruments.lag.labels(topic).set(lag)
+            self._tell_of_restores()
+
+    def restoring(self) -> dict[ShardId, int]:
+        """The open shards that are not restored, each with the changelog records left to read."""
+        shards = self._ownership.shards.items()
+        return {shard_id: shard.restore_left for shard_id, shard in shards if not shard.restored}
+
+    def lag(self) -> dict[TopicName, float]:
+        """Records not yet processed by topic, over this replica's shards; NaN while that is not known."""
+        shards = self._ownership.shards
+        if not (self._ownership.assigned or frozenset()) <= shards.keys():
+            return dict.fromkeys(self._topics.subscribed, float("nan"))
+        return {
+            topic: float(sum(self._lag_of(topic, shard_id, shard) for shard_id, shard in shards.items()))
+            for topic in self._topics.subscribed
+        }
+
+    def _lag_of(self, topic: TopicName, shard_id: ShardId, shard: Shard) -> int:
+        partition = TopicPartition(topic, shard_id)
+        known = self._consumer.highwater(partition) if partition in self._consumer.assignment() else None
+        return max(0, (known or self._ownership.log_ends.get(partition, 0)) - shard.positions[topic])
+
+    def _tell_of_restores(self) -> None:
+        left, before = self.restoring(), self._left_before
+        self._instruments.shards.labels("ready").set(len(self._ownership.shards) - len(left))
+        self._instruments.shards.labels("restoring").set(len(left))
+        self.rates = {
+            shard_id: _rate(before.get(shard_id, records), records) for shard_id, records in left.items()
+        }
+        for shard_id, records in left.items():
+            _log.info("shard.restoring", shard=shard_id, records_left=records, **self.rates[shard_id])
+        if before and not left:
+            event_loop.settle()
+        self._left_before = left
+
+
+def _rate(before: int, now: int) -> dict[str, int | None]:
+    """How fast a restore goes, by the records left at two looks, and how long it will take."""
+    rate = (before - now) / _PROGRESS_SECONDS
+    return {"records_a_second": round(rate), "seconds_left": round(now / rate) if rate > 0 else None}
+
+
+class Health:
+    """Answers the probes."""
+
+    def __init__(
+        self,
+        *,
+        ownership: Ownership,
+        progress: ProgressReport,
+        events: EventConsumer,
+        requests: RequestPath,
+        watch: Watch,
+    ) -> None:
+        self._ownership = ownership
+        self._progress = progress
+        self._events = events
+        self._requests = requests
+        self._watch = watch
+
+    @property
+    def all_has_moved(self) -> bool:
+        """Whether all of the worker's Kafka clients have been seen to move."""
+        return self._watch.all_has_moved
+
+    def healthy(self) -> Verdict:
+        """Whether the loops move."""
+        now = time.monotonic()
+        ages = {
+            "read": self._events.away_from_poll_seconds,
+            "requests": now - self._requests.last_turn_seconds,
+            "watch": now - self._watch.last_turn_seconds,
+        }
+        good = max(ages.values()) < _STUCK_SECONDS
+        details = {f"{name}_seconds_ago": round(age, 3) for name, age in ages.items()}
+        return Verdict(good, {"status": "ok" if good else "stuck", **details})
+
+    def ready(self) -> Verdict:
+        """Whether shards were assigned and are restored; ready with none is ready."""
+        assigned = self._ownership.assigned
+        restoring = self._progress.restoring()
+        opened = assigned is not None and assigned <= self._ownership.shards.keys()
+        return Verdict(
+            opened and not restoring,
+            {
+                "status": "ready" if opened and not restoring else "restoring" if opened else "joining",
+                "shards": sorted(assigned or ()),
+                "states": {
+                    str(shard_id): status.value
+                    for shard_id, status in sorted(self._ownership.statuses.items())
+                },
+                "restoring": {
+                    str(shard_id): {"records_left": left, **self._progress.rates.get(shard_id, {})}
+                    for shard_id, left in restoring.items()
+                },
+            },
+        )

@@ -1,0 +1,62 @@
+"""Committing the shards' positions to Kafka's group: for lag gauges, and for a replica without a file."""
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from learner_worker.group.membership import Membership
+from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.outage import first_line
+from learner_worker.worker.ownership import Ownership
+
+_COMMIT_SECONDS = 10.0
+"""aiokafka tries a commit again for ever; the next checkpoint is a better try."""
+_NOTHING_READ = Committed(0, "rewind=0")
+_log = structlog.get_logger("learner_worker.stream")
+
+
+class OffsetCommitter:
+    """Commits what changed since the last commit.
+
+    A commit that the group refuses, as in the middle of a rebalance, costs the member its place: so none is
+    sent without need, none in a later epoch than that of its checkpoint, and none while this member rejoins.
+    """
+
+    def __init__(self, *, consumer: AIOKafkaConsumer, ownership: Ownership, membership: Membership) -> None:
+        self._consumer = consumer
+        self._ownership = ownership
+        self._membership = membership
+        self._committed: dict[TopicPartition, Committed] = {}
+        self._assignment_number = 0
+
+    async def commit(self, offsets: Mapping[TopicPartition, Committed], epoch: int) -> None:
+        """Commits offsets of a checkpoint that began in an epoch; one that fails is left to the next."""
+        changed = self._changed(offsets)
+        if not changed or epoch != self._ownership.epoch or self._membership.is_rejoining:
+            return
+        found = {place: OffsetAndMetadata(each.offset, each.metadata) for place, each in changed.items()}
+        try:
+            async with asyncio.timeout(_COMMIT_SECONDS):
+                await self._consumer.commit(found)
+        except (KafkaError, TimeoutError) as error:
+            # SQLite is the truth: the next checkpoint commits again.
+            _log.warning("checkpoint.commit_failed", error=first_line(error))
+        else:
+            self._committed.update(changed)
+
+    def _changed(self, offsets: Mapping[TopicPartition, Committed]) -> dict[TopicPartition, Committed]:
+        if (
+            self._assignment_number != self._ownership.assignment_number
+        ):  # others may have committed meanwhile
+            self._assignment_number = self._ownership.assignment_number
+            self._committed.clear()
+        assignment = self._consumer.assignment()
+        return {
+            place: committed
+            for place, committed in offsets.items()
+            if place in assignment and self._committed.get(place, _NOTHING_READ) != committed
+        }

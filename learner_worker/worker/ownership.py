@@ -1,0 +1,182 @@
+"""Which shards this replica owns, and where each of them is in its life.
+
+    ASSIGNED -> OPENING -> RESTORING -> RUNNING -> CLOSING
+
+Every rebalance, and every return to the last checkpoint, begins a new epoch: the shards that stay go back to
+ASSIGNED with their memory, until it is known that the memory still holds. A shard that is lost, or whose
+memory must not count any more, is CLOSING from that moment on: nothing of it is written, and its file is
+closed as soon as no batch and no checkpoint is under way.
+
+Everything here happens on the event loop between two awaits, so nobody sees a half-made change.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
+from enum import StrEnum
+
+from aiokafka import TopicPartition
+
+from learner_worker.contract.fields import ShardId
+from learner_worker.contract.topics import TopicName
+from learner_worker.shard.shard import Shard
+
+
+class ShardStatus(StrEnum):
+    """Where a shard is in its life on this replica."""
+
+    ASSIGNED = "assigned"
+    """The group gave it to this replica; nothing of it is read yet, or yet again."""
+    OPENING = "opening"
+    """Its file is being opened."""
+    RESTORING = "restoring"
+    """It is open, and its changelog is not read yet to where it ended when the shard was opened."""
+    RUNNING = "running"
+    """Its changelog is restored: answers are current."""
+    CLOSING = "closing"
+    """Its memory does not count any more; its file is being closed."""
+
+
+_READABLE = frozenset({ShardStatus.RESTORING, ShardStatus.RUNNING})
+_HOLDS_FILE = frozenset({ShardStatus.OPENING, ShardStatus.CLOSING})
+
+
+class Ownership:
+    """The shards of this replica.
+
+    Attributes:
+        epoch: counts rebalances and returns to the last checkpoint; a batch of an earlier epoch is dropped.
+        assignment_number: counts the assignments that the group made.
+        assigned: the shards that the group gave this replica; None before the first assignment.
+        shards: the open ones, with their memory.
+        log_ends: the end offsets of their partitions when they were opened.
+        reading: the partitions that are sought and resumed in this epoch: only their batches may be taken.
+        processing: held while a batch is processed.
+        checkpointing: held while a checkpoint is under way.
+        changed: set when shards are to be closed or opened.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.assignment_number = 0
+        self.assigned: frozenset[ShardId] | None = None
+        self.shards: dict[ShardId, Shard] = {}
+        self.log_ends: dict[TopicPartition, int] = {}
+        self.reading: set[TopicPartition] = set()
+        self.processing = asyncio.Lock()
+        self.checkpointing = asyncio.Lock()
+        self.changed = asyncio.Event()
+        self._statuses: dict[ShardId, ShardStatus] = {}
+
+    @property
+    def statuses(self) -> Mapping[ShardId, ShardStatus]:
+        """Where each shard is, of those that are assigned or whose file is in use."""
+        return self._statuses
+
+    @property
+    def in_use(self) -> Collection[ShardId]:
+        """The shards whose files are open, are being opened or are not closed yet."""
+        return self.shards.keys() | {
+            shard_id for shard_id, status in self._statuses.items() if status in _HOLDS_FILE
+        }
+
+    @property
+    def all_read(self) -> bool:
+        """Whether the group gave this replica its shards, and all of them are being read."""
+        return self.assigned is not None and all(
+            self._statuses[shard_id] in _READABLE for shard_id in self.assigned
+        )
+
+    @property
+    def discarding(self) -> bool:
+        """Whether the memory of a shard that stays is to be dropped: until then no checkpoint is made."""
+        return any(self._is_closing(shard_id) for shard_id in self.shards if self._is_assigned(shard_id))
+
+    def readable(self) -> list[tuple[ShardId, Shard]]:
+        """The shards that may be read: opened, or found to hold still, in this epoch."""
+        return [
+            (shard_id, shard)
+            for shard_id, shard in self.shards.items()
+            if self._statuses[shard_id] in _READABLE
+        ]
+
+    def writable(self) -> dict[ShardId, Shard]:
+        """The shards whose memory counts: what a checkpoint writes."""
+        return {shard_id: shard for shard_id, shard in self.shards.items() if not self._is_closing(shard_id)}
+
+    def to_close(self) -> list[ShardId]:
+        """The open shards that are lost or discarded."""
+        return [shard_id for shard_id in self.shards if self._is_closing(shard_id)]
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """The next offset of every partition that is being read."""
+        return {
+            partition: self.shards[ShardId(partition.partition)].positions[TopicName(partition.topic)]
+            for partition in self.reading
+        }
+
+    @asynccontextmanager
+    async def at_rest(self) -> AsyncIterator[None]:
+        """Waits until no batch and no checkpoint is under way, and keeps the next from beginning."""
+        async with self.processing, self.checkpointing:
+            yield
+
+    def begin_epoch(self) -> None:
+        """Makes every batch polled so far void; nothing is read before it is sought again."""
+        self.epoch += 1
+        self.reading.clear()
+        for shard_id, _ in self.readable():
+            self._statuses[shard_id] = ShardStatus.ASSIGNED
+
+    def assign(self, shard_ids: frozenset[ShardId]) -> None:
+        """Takes the group's assignment: new shards are ASSIGNED, lost ones CLOSING if they are open."""
+        self.assigned = shard_ids
+        self.assignment_number += 1
+        for shard_id, status in list(self._statuses.items()):
+            if shard_id in self.shards and shard_id not in shard_ids:
+                self._statuses[shard_id] = ShardStatus.CLOSING
+            elif status is ShardStatus.ASSIGNED and shard_id not in shard_ids:
+                del self._statuses[shard_id]
+        for shard_id in shard_ids:
+            self._statuses.setdefault(shard_id, ShardStatus.ASSIGNED)
+
+    def discard(self) -> None:
+        """Makes the memory of all open shards void: they are closed, and opened anew from their files."""
+        for shard_id in self.shards:
+            self._statuses[shard_id] = ShardStatus.CLOSING
+
+    def begin_opening(self, shard_id: ShardId) -> None:
+        """A shard's file is about to be opened."""
+        self._statuses[shard_id] = ShardStatus.OPENING
+
+    def opened(self, shard_id: ShardId, shard: Shard) -> None:
+        """A shard is open, or its memory still holds: it may be read."""
+        self.shards[shard_id] = shard
+        self._statuses[shard_id] = ShardStatus.RESTORING
+        self.note_restored()
+
+    def note_restored(self) -> None:
+        """Takes note of the shards whose changelog is restored by now."""
+        for shard_id, shard in self.readable():
+            if shard.restored:
+                self._statuses[shard_id] = ShardStatus.RUNNING
+
+    def begin_closing(self, shard_ids: Iterable[ShardId]) -> dict[ShardId, Shard]:
+        """Takes open shards out of use; their files are about to be closed."""
+        closing = {shard_id: self.shards.pop(shard_id) for shard_id in shard_ids}
+        self._statuses.update(dict.fromkeys(closing, ShardStatus.CLOSING))
+        return closing
+
+    def closed(self, shard_ids: Iterable[ShardId]) -> None:
+        """The files are closed: the shards are gone, or are to be opened anew."""
+        for shard_id in shard_ids:
+            if self._is_assigned(shard_id):
+                self._statuses[shard_id] = ShardStatus.ASSIGNED
+            else:
+                del self._statuses[shard_id]
+
+    def _is_closing(self, shard_id: ShardId) -> bool:
+        return self._statuses[shard_id] is ShardStatus.CLOSING
+
+    def _is_assigned(self, shard_id: ShardId) -> bool:
+        return self.assigned is not None and shard_id in self.assigned

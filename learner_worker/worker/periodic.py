@@ -1,0 +1,65 @@
+"""The loops that do one thing every so often."""
+
+import asyncio
+import time
+
+from learner_worker.group.frontier import Frontier
+from learner_worker.observability import Instruments
+from learner_worker.worker.checkpoint import Checkpointer
+
+_STALL_LOOK_SECONDS = 0.01
+"""A stall that no look falls into is shorter than this, and keeps nobody waiting."""
+
+
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Waits for an event, but not longer than that; whether it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+class Periodic:
+    """Checkpoints, questions to the group and stalls, each at its own pace.
+
+    Args:
+        checkpoint_seconds: from one checkpoint to the next.
+        frontier_seconds: from one question how far the group has read to the next.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpointer: Checkpointer,
+        frontier: Frontier,
+        instruments: Instruments,
+        checkpoint_seconds: float,
+        frontier_seconds: float,
+    ) -> None:
+        self._checkpointer = checkpointer
+        self._frontier = frontier
+        self._instruments = instruments
+        self._checkpoint_seconds = checkpoint_seconds
+        self._frontier_seconds = frontier_seconds
+
+    async def make_checkpoints(self, stopping: asyncio.Event) -> None:
+        """Makes a checkpoint every second or so."""
+        while not await is_set_within(stopping, self._checkpoint_seconds):
+            with self._instruments.checkpoint_seconds.time():
+                done = await self._checkpointer.checkpoint()
+            self._instruments.checkpoints.labels("ok" if done else "failed").inc()
+
+    async def ask_how_far_the_group_is(self, stopping: asyncio.Event) -> None:
+        """Asks often enough that tasks are forgotten soon after their horizon."""
+        while not await is_set_within(stopping, self._frontier_seconds):
+            await self._frontier.look()
+
+    async def measure_stalls(self, stopping: asyncio.Event) -> None:
+        """Measures how long the event loop keeps everybody waiting: an answer waits as long at worst."""
+        while not stopping.is_set():
+            asked = time.monotonic()
+            await asyncio.sleep(_STALL_LOOK_SECONDS)
+            late = time.monotonic() - asked - _STALL_LOOK_SECONDS
+            self._instruments.loop_stall_seconds.observe(max(0.0, late))

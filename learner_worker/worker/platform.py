@@ -1,0 +1,179 @@
+"""What a worker stands on: Kafka clients, files and a clock; a simulation gives it its own."""
+
+import functools
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from learner_worker.contract.fields import ShardId
+from learner_worker.contract.topics import TopicName
+from learner_worker.domain.retention import STEPS, Policy
+from learner_worker.group.assignor import StateKeepingAssignor
+from learner_worker.group.placement import Claim
+from learner_worker.kafka import clients
+from learner_worker.kafka.admin import Administrator, connected
+from learner_worker.requests.clock import Clock
+from learner_worker.requests.settings import POLL_MS
+from learner_worker.settings import Settings
+from learner_worker.store.shard_file import ShardFile
+from learner_worker.store.state_folder import StateFolder
+
+_FRONTIER_SECONDS = 30.0
+"""A task is forgotten this much later at worst; each look is three requests to Kafka."""
+_MICROS = 1_000_000
+
+
+ClaimMaker = Callable[[int], Claim]
+StandbyListener = Callable[[frozenset[ShardId]], None]
+
+
+class Clients(Protocol):
+    """Makes a worker's Kafka clients; starting and stopping them is the worker's work."""
+
+    @property
+    def administrator(self) -> Administrator:
+        """Opens connections to the cluster."""
+        ...
+
+    def event_consumer(self, claim: ClaimMaker, on_standbys: StandbyListener) -> AIOKafkaConsumer:
+        """Reads the owned shards: a member of the group that makes claims, and is told what to follow."""
+        ...
+
+    def request_consumer(self) -> AIOKafkaConsumer:
+        """Reads requests, assigned by hand."""
+        ...
+
+    def standby_consumer(self) -> AIOKafkaConsumer:
+        """Follows changelogs, assigned by hand."""
+        ...
+
+    def bulk_producer(self) -> AIOKafkaProducer:
+        """Writes facts and the like."""
+        ...
+
+    def reply_producer(self) -> AIOKafkaProducer:
+        """Writes replies."""
+        ...
+
+
+class StateFiles(Protocol):
+    """The shards' files of this replica."""
+
+    async def open(self, shard_id: ShardId) -> ShardFile:
+        """Opens a shard's file, or makes it.
+
+        Raises:
+            StateError: it cannot be opened.
+        """
+        ...
+
+    async def positions(self, topic: TopicName) -> Mapping[ShardId, int]:
+        """The shards that have a file, each with the file's position in a topic."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """How often a worker does what no setting decides.
+
+    Attributes:
+        frontier_seconds: how often it asks how far the whole group has read.
+        standby_idle_seconds: how often it looks whether there is a shard to follow.
+        request_poll_ms: how long a poll waits for requests.
+    """
+
+    frontier_seconds: float
+    standby_idle_seconds: float = 0.1
+    request_poll_ms: int = POLL_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The parts that a worker does not make itself.
+
+    Attributes:
+        clients: makes its Kafka clients.
+        files: its shards' files.
+        partitions: how many shards there are.
+        process: names this run of this process.
+        intervals: how often the worker does what no setting decides.
+        retention: how long outcomes count.
+        clock: what record times, deadlines and pauses are measured with.
+    """
+
+    clients: Clients
+    files: StateFiles
+    partitions: int
+    process: str
+    intervals: Intervals
+    retention: Policy
+    clock: Clock
+
+
+class KafkaClients:
+    """The clients of a worker by its settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connection = settings.connection()
+        self.administrator: Administrator = functools.partial(connected, self._connection)
+
+    def event_consumer(self, claim: ClaimMaker, on_standbys: StandbyListener) -> AIOKafkaConsumer:
+        """Reads the owned shards: a member of the group that makes claims, and is told what to follow."""
+        settings = self._settings
+        return clients.ingest_consumer(
+            self._connection,
+            group_id=settings.group_id,
+            instance_id=settings.group_instance_id,
+            session_seconds=settings.session_timeout_seconds,
+            assignor=StateKeepingAssignor(claim, on_standbys),
+        )
+
+    def request_consumer(self) -> AIOKafkaConsumer:
+        """Reads requests, assigned by hand; a group of their own keeps the offsets."""
+        return clients.request_consumer(self._connection, group_id=f"{self._settings.group_id}.requests")
+
+    def standby_consumer(self) -> AIOKafkaConsumer:
+        """Follows changelogs, assigned by hand."""
+        return clients.standby_consumer(self._connection)
+
+    def bulk_producer(self) -> AIOKafkaProducer:
+        """Writes facts and the like."""
+        return clients.bulk_producer(self._connection)
+
+    def reply_producer(self) -> AIOKafkaProducer:
+        """Writes replies."""
+        return clients.reply_producer(self._connection)
+
+
+def kafka_platform(settings: Settings, cluster_id: str, partitions: int) -> Platform:
+    """The platform of a real worker: Kafka, its state folder and the machine's clock."""
+    clock = Clock()
+    return Platform(
+        clients=KafkaClients(settings),
+        files=StateFolder(
+            settings.state_dir,
+            cluster_id=cluster_id,
+            topic_prefix=settings.topic_prefix,
+            partitions=partitions,
+        ),
+        partitions=partitions,
+        process=uuid.uuid4().hex,
+        intervals=Intervals(min(_FRONTIER_SECONDS, settings.auction_horizon_seconds / 10)),
+        retention=_retention(settings, clock),
+        clock=clock,
+    )
+
+
+def _retention(settings: Settings, clock: Clock) -> Policy:
+    seconds = settings.outcome_retention_seconds
+    retention_micros = None if seconds is None else round(seconds * _MICROS)
+    return Policy(
+        retention_micros=retention_micros,
+        step_micros=max(1, (retention_micros or 0) // STEPS),
+        grace_micros=round(settings.auction_horizon_seconds * _MICROS),
+        now=clock.now,
+    )

@@ -1,0 +1,270 @@
+"""A rebalance from top to bottom: the group takes the shards, gives shards, and they are closed and opened.
+
+    revoked   1. a new epoch: what was polled so far and is not processed yet is dropped
+              2. the batch in hand is finished and a checkpoint made, bounded in time
+              3. the request path commits what it has answered: a new owner begins behind that
+              4. a replica whose name another one has taken stays out
+    assigned  5. every partition is paused
+              6. a new epoch; lost shards are CLOSING, new ones ASSIGNED
+    prepared  7. lost and discarded shards are closed, while no batch and no checkpoint is under way
+              8. standbys that are not to be followed any more are let go of
+              9. Kafka is asked for committed offsets and offset ranges
+             10. each shard is opened by rule 8 (docs/protocol.md), or goes on if its memory still holds
+             11. the poll loop seeks and resumes what is open (`consumer.py`)
+
+Steps 1 to 6 are `Rebalance`, called by the Kafka client. Steps 7 to 10 are `ShardPreparation`, in a task of
+its own: the client sends no heartbeat while its listener is busy. A return to the last checkpoint
+(`rollback.py`) begins at step 7.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
+
+from learner_worker.contract.fields import ShardId
+from learner_worker.contract.topics import TopicName
+from learner_worker.errors import BrokerError, DuplicateInstanceError, LearnerError, SendError
+from learner_worker.group.membership import Membership
+from learner_worker.group.offsets import BrokerOffsets, BrokerOffsetsReader
+from learner_worker.kafka.outage import Outage
+from learner_worker.requests.path import RequestPath
+from learner_worker.shard.shard import Shard
+from learner_worker.worker.checkpoint import Checkpointer
+from learner_worker.worker.failure import WorkerFailure
+from learner_worker.worker.ownership import Ownership
+from learner_worker.worker.shard_opener import ShardOpener
+
+REVOKE_SECONDS = 30.0
+"""Half of the time that the group waits for a member to rejoin."""
+_COMMIT_ANSWERED_SECONDS = 0.5
+"""Replies under way get so long; a request whose reply takes longer is answered twice."""
+_OPENING = "opening shards"
+_log = structlog.get_logger("learner_worker.stream")
+
+
+class Rebalance(ConsumerRebalanceListener):
+    """What the group takes and gives; the Kafka client calls it.
+
+    An exception would only be logged by the client, so it is reported as the worker's failure, too.
+    """
+
+    def __init__(
+        self,
+        *,
+        consumer: AIOKafkaConsumer,
+        topics: Sequence[TopicName],
+        ownership: Ownership,
+        membership: Membership,
+        checkpointer: Checkpointer,
+        requests: RequestPath,
+        failure: WorkerFailure,
+    ) -> None:
+        self._consumer = consumer
+        self._topics = topics
+        self._ownership = ownership
+        self._membership = membership
+        self._checkpointer = checkpointer
+        self._requests = requests
+        self._failure = failure
+
+    def join_group(self) -> None:
+        """Subscribes to the topics: the group makes its first assignment."""
+        self._consumer.subscribe(topics=list(self._topics), listener=self)
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Makes the work so far durable before the shards may go to another replica."""
+        try:
+            if revoked:
+                self._ownership.begin_epoch()
+                await self.hand_back()
+                await self._requests.commit_answered(_COMMIT_ANSWERED_SECONDS)
+                _log.info("shards.revoked", shards=sorted(self._ownership.shards))
+            await self._stay_out_if_replaced()
+        except Exception as error:
+            self._failure.fail(error)
+            raise
+        finally:
+            self._membership.rejoin()
+
+    async def hand_back(self) -> None:
+        """Finishes the batch in hand and makes a checkpoint.
+
+        Kafka still takes its commit: this member has not rejoined yet.
+        """
+        try:
+            async with asyncio.timeout(REVOKE_SECONDS), self._ownership.processing:
+                await self._checkpointer.checkpoint()
+        except TimeoutError as error:
+            _log.warning("revoke.checkpoint_failed", error=repr(error))
+
+    async def _stay_out_if_replaced(self) -> None:
+        """Does not join again under a name that another replica has taken: that would throw it out."""
+        if self._membership.was_thrown_out:
+            try:
+                await self._membership.end_if_replaced()
+            except DuplicateInstanceError as error:
+                self._failure.fail(error)
+                await asyncio.get_running_loop().create_future()
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Pauses everything at once and has the shards opened."""
+        try:
+            self._take_over(assigned)
+        except Exception as error:
+            self._failure.fail(error)
+            raise
+
+    def _take_over(self, assigned: Collection[TopicPartition]) -> None:
+        self._consumer.pause(*assigned)
+        for partition in assigned:  # anywhere: without a position even a paused partition makes polls fail
+            self._consumer.seek(partition, 0)
+        self._ownership.begin_epoch()
+        self._ownership.assign(self._whole_shards(assigned))
+        self._membership.joined()
+        shards = sorted(self._ownership.assigned or ())
+        _log.info("shards.assigned", shards=shards, epoch=self._ownership.epoch)
+        self._ownership.changed.set()
+
+    def _whole_shards(self, assigned: Collection[TopicPartition]) -> frozenset[ShardId]:
+        given: dict[ShardId, set[str]] = {}
+        for partition in assigned:
+            given.setdefault(ShardId(partition.partition), set()).add(partition.topic)
+        split = [shard_id for shard_id, topics in given.items() if len(topics) < len(self._topics)]
+        if split:
+            self._failure.fail(
+                LearnerError(
+                    f"the group gave this replica only some topics of the shards {sorted(split)}: "
+                    f"every member of group {self._membership.group_id} must run this program, "
+                    "on topics of equal partition counts"
+                )
+            )
+        return frozenset(shard_id for shard_id in given if shard_id not in split)
+
+
+class ShardPreparation:
+    """Closes and opens shards, after every assignment and every return to the last checkpoint."""
+
+    def __init__(
+        self,
+        *,
+        ownership: Ownership,
+        opener: ShardOpener,
+        offsets: BrokerOffsetsReader,
+        requests: RequestPath,
+        outage: Outage,
+        failure: WorkerFailure,
+    ) -> None:
+        self._ownership = ownership
+        self._opener = opener
+        self._offsets = offsets
+        self._requests = requests
+        self._outage = outage
+        self._failure = failure
+        self._preparing = False
+        self._closings: set[asyncio.Task[None]] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is to be closed or opened."""
+        return not self._preparing and not self._ownership.changed.is_set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Prepares shards until the end; then closes the files of all, whatever happened before."""
+        preparing = asyncio.create_task(self._prepare_again_and_again(), name="prepare-shards")
+        try:
+            yield
+        finally:
+            preparing.cancel()
+            await asyncio.wait([preparing])
+            await self._close(list(self._ownership.shards))
+            await asyncio.gather(*self._closings)
+
+    async def _prepare_again_and_again(self) -> None:
+        """A shard that cannot be closed or opened ends the worker: it would stay silent for ever."""
+        try:
+            while True:
+                await self._ownership.changed.wait()
+                self._ownership.changed.clear()
+                self._preparing = True
+                await self._prepare(self._ownership.epoch)
+                self._preparing = False
+        except Exception as error:  # noqa: BLE001 (the worker ends with it)
+            self._failure.fail(error)
+
+    async def _prepare(self, epoch: int) -> None:
+        async with self._ownership.at_rest():
+            await self._close(self._ownership.to_close())
+        while epoch == self._ownership.epoch:
+            try:
+                await self._open_assigned(epoch)
+            except (BrokerError, SendError, KafkaError, TimeoutError) as error:
+                await asyncio.sleep(self._outage.failed(_OPENING, error))
+            else:
+                self._outage.worked(_OPENING)
+                return
+
+    async def _open_assigned(self, epoch: int) -> None:
+        """Opens, or takes over again, every assigned shard; a new epoch ends that."""
+        await self._opener.release_standbys()
+        found = await self._offsets.read(sorted(self._ownership.assigned or ()))
+        for shard_id, offsets in found.items():
+            if epoch == self._ownership.epoch:
+                await self._open(shard_id, offsets, epoch)
+
+    async def _open(self, shard_id: ShardId, offsets: BrokerOffsets, epoch: int) -> None:
+        shard = self._ownership.shards.get(shard_id)
+        if shard is not None and not shard.still_valid(offsets):
+            async with self._ownership.at_rest():
+                await self._close([shard_id])
+            shard = None
+        if shard is None:
+            shard = await self._open_file(shard_id, offsets, epoch)
+        if shard is not None:
+            for topic, held in offsets.ranges.items():
+                self._ownership.log_ends[TopicPartition(topic, shard_id)] = held.end
+            self._ownership.opened(shard_id, shard)
+            self._announce()
+
+    async def _open_file(self, shard_id: ShardId, offsets: BrokerOffsets, epoch: int) -> Shard | None:
+        """A shard from its file; None if a new epoch began meanwhile."""
+        self._ownership.begin_opening(shard_id)
+        try:
+            shard = await self._opener.open(shard_id, offsets)
+        except BaseException:
+            self._ownership.closed([shard_id])
+            raise
+        if epoch == self._ownership.epoch:
+            return shard
+        await shard.close()
+        self._ownership.closed([shard_id])
+        return None
+
+    async def _close(self, shard_ids: Sequence[ShardId]) -> None:
+        """Takes shards out of use first, then closes their files; a cancellation does not stop that.
+
+        An open file has threads, and a process does not end before its threads.
+        """
+        shards = self._ownership.begin_closing(shard_ids)
+        self._announce()
+        closing = asyncio.create_task(self._close_files(shards), name="close-shards")
+        self._closings.add(closing)
+        closing.add_done_callback(self._closings.discard)
+        await asyncio.shield(closing)
+
+    async def _close_files(self, shards: Mapping[ShardId, Shard]) -> None:
+        """Closes every one of them, and only then raises the first error."""
+        results = await asyncio.gather(*(shard.close() for shard in shards.values()), return_exceptions=True)
+        self._ownership.closed(shards)
+        for error in results:
+            if error is not None:
+                raise error
+
+    def _announce(self) -> None:
+        """Tells the request path what is open."""
+        owned = self._ownership
+        self._requests.own(owned.shards, owned.assigned or frozenset(), owned.assignment_number)

@@ -1,0 +1,76 @@
+"""Opening a shard: from its standby, if there is one here, to the file, to the shard that resumes from it."""
+
+from learner_worker.contract.fields import ShardId
+from learner_worker.group.frontier import Frontier
+from learner_worker.group.offsets import BrokerOffsets
+from learner_worker.kafka.batching import BatchWriter
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.kafka.watchdog import Watchdog
+from learner_worker.observability import Instruments
+from learner_worker.settings import Settings
+from learner_worker.shard.shard import Shard, ShardContext
+from learner_worker.worker.platform import Platform, StateFiles
+from learner_worker.worker.standbys import Standbys
+
+_MICROS = 1_000_000
+
+
+def shard_context(
+    settings: Settings,
+    platform: Platform,
+    *,
+    instruments: Instruments,
+    writer: BatchWriter,
+    frontier: Frontier,
+    watchdog: Watchdog,
+) -> ShardContext:
+    """What all shards of a worker share."""
+    return ShardContext(
+        topics=settings.topics().named(),
+        partition_of=partitioner(platform.partitions),
+        sink=writer,
+        instruments=instruments,
+        owner=platform.process,
+        tolerance_micros=round(settings.clock_skew_tolerance_seconds * _MICROS),
+        horizon_micros=round(settings.auction_horizon_seconds * _MICROS),
+        cached_agents=settings.cached_agents,
+        others_passed=frontier.passed,
+        retention=platform.retention,
+        opening_goes_on=watchdog.opening_goes_on,
+    )
+
+
+class ShardOpener:
+    """Opens the files of shards that this replica is about to own."""
+
+    def __init__(
+        self, *, files: StateFiles, context: ShardContext, standbys: Standbys, watchdog: Watchdog
+    ) -> None:
+        self._files = files
+        self._context = context
+        self._standbys = standbys
+        self._watchdog = watchdog
+
+    async def release_standbys(self) -> None:
+        """Lets go of the standbys that are not to be followed any more.
+
+        Before Kafka is asked for its offsets, so that no file is ahead of what it says.
+        """
+        await self._standbys.release_unwanted()
+
+    async def open(self, shard_id: ShardId, offsets: BrokerOffsets) -> Shard:
+        """A shard that has resumed from its file.
+
+        Raises:
+            StateError: the file cannot be opened or read.
+            SendError: rows had to be published again, and Kafka did not take them.
+        """
+        await self._standbys.release(shard_id)
+        file = await self._files.open(shard_id)
+        try:
+            shard = await Shard.open(shard_id, self._context, file, offsets)
+        except BaseException:
+            await file.close()
+            raise
+        self._watchdog.opening_goes_on()
+        return shard
