@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import reference
+from tests.support.documents import pages
 from tests.support.wiring import PlayedClients, QuietConsumer, RememberedFiles, worker_on
 
 ROOT = Path(__file__).parents[2]
@@ -119,3 +120,14 @@ def _matches(path: str, pattern: str) -> bool:
         re.escape(pattern).replace(r"\*\*/", "(?:.*/)?").replace(r"\*\*", ".*").replace(r"\*", "[^/]*")
     )
     return re.fullmatch(expression, path) is not None
+
+
+@pytest.mark.parametrize("path", pages())
+def test_prose_is_at_most_100_columns_wide(path: str) -> None:
+    """But for tables, fenced blocks and what is generated."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    if text.startswith("<!-- Written by"):
+        return
+    prose = re.sub(r"^<!-- written by .*?^<!-- end -->$", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines = "".join(prose.split("```")[::2]).splitlines()
+    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
