@@ -55,8 +55,7 @@ class Admission:
             offsets.finish(record.offset)
             return
         received = ReceivedRequest(record, offsets, address)
-        with self._replies.errors_of(received):
-            self._admit(received)
+        self._replies.guard(received, self._admit, received)
 
     def _admit(self, received: ReceivedRequest) -> None:
         record = received.record

@@ -1,6 +1,7 @@
 """Answering: the queued requests, in turn, with one read of their agents; then `advise`, then the reply."""
 
 import asyncio
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from learner_worker.contract.fields import AgentId, ShardId
@@ -77,12 +78,12 @@ class Answering:
         started = self._clock.monotonic()
         requests = self._queue.take(_BATCH)
         agents = await self._agents_of(requests)
+        answer = functools.partial(self._answer, agents)
         for request in requests:
-            with self._replies.errors_of(request.received):
-                self._answer(request, agents)
+            self._replies.guard(request.received, answer, request)
         self._queue.note_rate(len(requests), self._clock.monotonic() - started)
 
-    def _answer(self, request: AdmittedRequest, agents: Mapping[AgentId, Agent]) -> None:
+    def _answer(self, agents: Mapping[AgentId, Agent], request: AdmittedRequest) -> None:
         received = request.received
         shard, agent = self._shards.get(request.shard_id), agents.get(request.request.agent_id)
         if not self._shards.is_assigned(request.shard_id) or not received.owned:

@@ -2,7 +2,8 @@
 
 import asyncio
 import functools
-from types import TracebackType
+from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 
@@ -20,6 +21,7 @@ from learner_worker.requests.reply_batches import ReplyBatches
 from learner_worker.requests.reply_places import ReplyPlaces
 from learner_worker.requests.request import ReceivedRequest
 
+ItemT = TypeVar("ItemT")
 _log = structlog.get_logger("learner_worker.requests")
 
 
@@ -59,9 +61,21 @@ class Replies:
         headers = reply_headers(received.address, error=described)
         self._reply(received, error.code, encode_message(body), headers)
 
-    def errors_of(self, received: ReceivedRequest) -> "ErrorReplies":
-        """A block of work for one request; whatever it raises is answered."""
-        return ErrorReplies(self, received)
+    def guard(self, received: ReceivedRequest, work: Callable[[ItemT], None], item: ItemT) -> None:
+        """Does some work for a request; what goes wrong is answered, and does not stop the answers to others.
+
+        A `RequestError` says what the agent is told; of anything else operators get the traceback.
+        """
+        try:
+            work(item)
+        except RequestError as error:
+            self.send_error(received, error)
+        except Exception:  # noqa: BLE001
+            record = received.record
+            _log.exception("request.failed", partition=record.partition, offset=record.offset)
+            self.send_error(
+                received, RequestError(INTERNAL, "the learner failed on this request; its log says why")
+            )
 
     def move(self, received: ReceivedRequest, shard_id: ShardId, deadline: Micros) -> None:
         """Moves a request to its shard's partition, with the deadline that it had where it lay first."""
@@ -128,35 +142,3 @@ class Replies:
 
     def _count(self, code: str) -> None:
         self._requests_of(code).inc()
-
-
-class ErrorReplies:
-    """Answers what goes wrong with one request, so that it does not stop the answers to all others.
-
-    A `RequestError` says what the agent is told; of anything else operators get the traceback.
-    """
-
-    __slots__ = ("_received", "_replies")
-
-    def __init__(self, replies: Replies, received: ReceivedRequest) -> None:
-        self._replies = replies
-        self._received = received
-
-    def __enter__(self) -> None:
-        """Nothing has gone wrong yet."""
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> bool:
-        """Takes every error but those that end the process or cancel its work."""
-        if not isinstance(error, Exception):
-            return False
-        if not isinstance(error, RequestError):
-            record = self._received.record
-            _log.error("request.failed", partition=record.partition, offset=record.offset, exc_info=error)
-            error = RequestError(INTERNAL, "the learner failed on this request; its log says why")
-        self._replies.send_error(self._received, error)
-        return True

@@ -67,4 +67,4 @@ class OwnedShards:
     def can_answer(self, shard_id: ShardId) -> bool:
         """Whether a shard is open, and may be answered from."""
         shard = self._open.get(shard_id)
-        return shard is not None and self.may_answer_from(shard)
+        return shard is not None and (shard.restored or self._stale_allowed)

@@ -108,7 +108,12 @@ class OpenShard:
 class Requests:
     """Requests to one shard, which this replica owns, and what is replied to them."""
 
-    def __init__(self, shard: OpenShard | None, while_restoring: WhileRestoring = "wait") -> None:
+    def __init__(
+        self,
+        shard: OpenShard | None,
+        while_restoring: WhileRestoring = "wait",
+        advise: Advise | None = None,
+    ) -> None:
         self.clock = ManualClock()
         self.offsets = InFlightOffsets(0)
         self.failures: list[StateError] = []
@@ -123,7 +128,7 @@ class Requests:
                 while_restoring=while_restoring,
             ),
             RequestClients(cast("Any", TopicLister()), cast("Any", self._producer), Outage()),
-            advise=Advise(CLASSIC),
+            advise=advise or Advise(CLASSIC),
             instruments=Instruments(),
             pacing=Pacing(),
             is_member=is_member,

@@ -1,6 +1,11 @@
 """A shard that is closed while its requests are answered: they wait for it, or are left to its new owner."""
 
+from learner_worker.contract.decode import Request
+from learner_worker.contract.encode import Reply
+from learner_worker.domain.agents import Agent
 from learner_worker.errors import ClosedFileError, StateError
+from learner_worker.stages.advise import Advise
+from learner_worker.strategies.classic import CLASSIC
 from tests.support.requests import OpenShard, Requests
 
 CLOSED = ClosedFileError("closed")
@@ -72,3 +77,28 @@ async def test_a_file_that_cannot_be_read_ends_the_worker() -> None:
     assert await requests.ask() == []
     assert requests.failures == [damaged]
     assert requests.offsets.committable == 0
+
+
+class BrokenOnce(Advise):
+    """Fails on the first request."""
+
+    def __init__(self) -> None:
+        super().__init__(CLASSIC)
+        self._failed = False
+
+    def answer(self, request: Request, agent: Agent, *, stale: bool = False) -> Reply:
+        if not self._failed:
+            self._failed = True
+            raise ZeroDivisionError
+        return super().answer(request, agent, stale=stale)
+
+
+async def test_a_failure_on_one_request_is_answered_and_the_others_are_not_held_up() -> None:
+    """The agent is told INTERNAL under its own ids, the next request gets its advice."""
+    requests = Requests(OpenShard(), advise=BrokenOnce())
+    requests.read()
+
+    failed, answered = await requests.ask()
+    assert (failed["request_id"], failed["error"]["code"]) == ("r", "INTERNAL")
+    assert answered["suggested_bid_sats"] == 100
+    assert requests.offsets.committable == 2
