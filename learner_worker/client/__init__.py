@@ -3,8 +3,8 @@
 from learner_worker.client.advice import BidAdvice
 from learner_worker.client.blocking import BlockingEventPublisher, BlockingLearnerClient
 from learner_worker.client.learner import TIMEOUT, LearnerClient
-from learner_worker.client.line import UNAVAILABLE
 from learner_worker.client.publisher import EventPublisher
+from learner_worker.client.session import UNAVAILABLE
 
 __all__ = [
     "TIMEOUT",

@@ -12,10 +12,10 @@ from typing import Any, Self
 from learner_worker.client.advice import BidAdvice
 from learner_worker.client.background import BackgroundLoop
 from learner_worker.client.learner import READY_SECONDS, LearnerClient
-from learner_worker.client.line import UNAVAILABLE
 from learner_worker.client.messages import Include
 from learner_worker.client.publisher import EventPublisher
 from learner_worker.client.replies import ReplyPartition
+from learner_worker.client.session import UNAVAILABLE
 from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError

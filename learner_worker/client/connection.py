@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from learner_worker.errors import BrokerError, ConfigurationError
+from learner_worker.lifecycle import end_within, start_within
 
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 2.0
@@ -21,9 +22,6 @@ RETRY_SECONDS = 0.25
 _ABANDON_STEP_SECONDS = 0.1
 REQUEST_TIMEOUT_MS = 5000
 """aiokafka's 40 s would leave a half-open connection unnoticed for as long."""
-
-KAFKA_FAILURES = (KafkaError, OSError, TimeoutError)
-"""What aiokafka raises when Kafka is away, refuses or does not answer."""
 
 log = logging.getLogger("learner_worker.client")
 
@@ -46,12 +44,7 @@ class ClientConnection:
 
     async def _start(self, kind: Any, stop: Callable[[Any], Any], settings: dict[str, Any]) -> Any:
         client = self._make(kind, settings)
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await client.start()
-        except BaseException:
-            await stop(client)
-            raise
+        await start_within(client, CONNECT_SECONDS, stop=stop)
         return client
 
     def _make(self, kind: Any, settings: dict[str, Any]) -> Any:
@@ -112,19 +105,11 @@ async def _abandon(producer: Any) -> None:
 
 
 async def _ends_within(seconds: float, ending: Coroutine[Any, Any, None]) -> bool:
-    """Whether it came to its end, well or not.
-
-    A task of its own, because aiokafka's endings swallow a cancellation, or raise one that nobody asked for
-    (a consumer that is stopped right after its start).
-    """
-    task = asyncio.create_task(ending, name="learner-client-ending")
-    await asyncio.wait([task], timeout=seconds)
-    if not task.done():
-        task.cancel()
-        return False
-    if not task.cancelled() and task.exception() is not None:
-        log.warning("client.stop-failed: %r", task.exception())
-    return True
+    """Whether it came to its end, well or not."""
+    ended = await end_within(ending, seconds)
+    if ended.failure is not None:
+        log.warning("client.stop-failed: %r", ended.failure)
+    return ended.in_time
 
 
 def is_dead(producer: Any) -> bool:

@@ -8,15 +8,16 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 from learner_worker.client.advice import BidAdvice
-from learner_worker.client.connection import KAFKA_FAILURES, ClientConnection, log
-from learner_worker.client.line import UNAVAILABLE, StandingLine
+from learner_worker.client.connection import ClientConnection, log
 from learner_worker.client.messages import Include, suggest_bid_request
 from learner_worker.client.replies import OwnPartition, PendingReplies, ReplyPartition, read_reply
+from learner_worker.client.session import UNAVAILABLE, PersistentSession
 from learner_worker.contract.encode import encode_message
 from learner_worker.contract.headers import request_headers
 from learner_worker.contract.suggestions import SuggestBidReply, SuggestBidRequest
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import SuggestionError
+from learner_worker.lifecycle import KAFKA_FAILURES
 
 TIMEOUT: Final = "TIMEOUT"
 """No reply in time."""
@@ -70,7 +71,9 @@ class LearnerClient:
         self._timeout_seconds = timeout_seconds
         self._pending = PendingReplies()
         connection = ClientConnection(bootstrap_servers, client_id, dict(kafka_options or {}))
-        self._line = StandingLine(connection, self._topics, OwnPartition(reply_partition), self._pending)
+        self._session = PersistentSession(
+            connection, self._topics, OwnPartition(reply_partition), self._pending
+        )
 
     async def __aenter__(self) -> Self:
         """Open the connection.
@@ -78,14 +81,14 @@ class LearnerClient:
         Raises:
             ConfigurationError: `kafka_options` or `reply_partition` can never work.
         """
-        await self._line.open()
+        await self._session.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the connection; asks still in flight end with UNAVAILABLE."""
-        await self._line.close()
+        await self._session.close()
 
     @property
     def pending(self) -> int:
@@ -101,9 +104,9 @@ class LearnerClient:
         """
         try:
             async with asyncio.timeout(timeout_seconds):
-                await self._line.line()
+                await self._session.current()
         except TimeoutError as error:
-            raise self._line.failure() from error
+            raise self._session.failure() from error
 
     async def suggest_bid(
         self,
@@ -176,20 +179,20 @@ class LearnerClient:
 
     async def _ask(self, request: SuggestBidRequest, correlation_id: str) -> Any:
         """The record that carries the reply."""
-        line = await self._line.line()
+        session = await self._session.current()
         with self._pending.expect(correlation_id) as reply:
-            sent = await line.producer.send(
+            sent = await session.producer.send(
                 self._topics.requests,
                 encode_message(request),
                 key=request.agent_id.encode(),
-                headers=request_headers(correlation_id, self._topics.replies, line.reply_partition),
+                headers=request_headers(correlation_id, self._topics.replies, session.reply_partition),
             )
             sent.add_done_callback(partial(_tell_if_unsent, reply))
             return await reply
 
     def _why_late(self, seconds: float) -> str:
-        if not self._line.connected:
-            return f"not connected within {seconds} s: {self._line.failure()}"
+        if not self._session.connected:
+            return f"not connected within {seconds} s: {self._session.failure()}"
         return (
             f"no reply within {seconds} s: check that a learner-worker answers {self._topics.requests}, "
             "and that its clock agrees with this one"

@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 from learner_worker.client.connection import (
-    KAFKA_FAILURES,
     RETRY_SECONDS,
     ClientConnection,
     is_dead,
@@ -12,11 +11,12 @@ from learner_worker.client.connection import (
     stop_producer,
 )
 from learner_worker.errors import BrokerError
+from learner_worker.lifecycle import KAFKA_FAILURES
 
 _SETTINGS: dict[str, Any] = {"acks": "all", "enable_idempotence": True, "linger_ms": 0}
 
 
-class StandingProducer:
+class PersistentProducer:
     """Starts a producer when one is needed, and the next one when that is stuck, until it is closed."""
 
     def __init__(self, connection: ClientConnection) -> None:

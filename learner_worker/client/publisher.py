@@ -6,13 +6,14 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from learner_worker.client.connection import KAFKA_FAILURES, ClientConnection, log
+from learner_worker.client.connection import ClientConnection, log
 from learner_worker.client.messages import event, wire_time
-from learner_worker.client.producer import StandingProducer
+from learner_worker.client.producer import PersistentProducer
 from learner_worker.contract.encode import encode_message
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.errors import BrokerError
+from learner_worker.lifecycle import KAFKA_FAILURES
 
 _AGAIN = (
     "The event may have arrived all the same: publish it again with the same time, copies do no harm. "
@@ -57,7 +58,7 @@ class EventPublisher:
         self._connection = ClientConnection(bootstrap_servers, client_id, dict(kafka_options or {}))
         self._topics = topics.named()
         self._timeout_seconds = timeout_seconds
-        self._producer = StandingProducer(self._connection)
+        self._producer = PersistentProducer(self._connection)
         self._unacknowledged: set[asyncio.Task[None]] = set()
         self._not_acknowledged: BaseException | None = None
 

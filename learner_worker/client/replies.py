@@ -1,4 +1,4 @@
-"""The asking side's line to the learner: one producer, one reply consumer, many asks in flight."""
+"""The session of a client with Kafka: one producer, one reply consumer, many asks in flight."""
 
 import asyncio
 import random
@@ -20,9 +20,9 @@ from learner_worker.errors import BrokerError, ConfigurationError, SuggestionErr
 FETCH_MAX_WAIT_MS = 50
 READ_MS = 1000
 LAST_ASKS_SECONDS = 0.2
-"""How long a line that ends tries to send its last requests: nobody waits for their replies."""
+"""How long a session that ends tries to send its last requests: nobody waits for their replies."""
 SILENT_READS = 10
-"""After so many reads without any answer from Kafka (10 s) the line is opened anew."""
+"""After so many reads without any answer from Kafka (10 s) the session is opened anew."""
 
 _REQUESTS_SETTINGS: dict[str, Any] = {"acks": 1, "linger_ms": 0, "enable_idempotence": False}
 _REPLIES_SETTINGS: dict[str, Any] = {
@@ -56,7 +56,7 @@ class OwnPartition:
         if self._wanted == ALL_PARTITIONS:
             return None
         if self._wanted is None:
-            if self._picked not in existing:  # kept over lines: replies to what was asked come there
+            if self._picked not in existing:  # kept: replies to earlier asks go there
                 self._picked = random.choice(sorted(existing))  # noqa: S311 (to spread, not to hide)
             return self._picked
         if type(self._wanted) is not int or self._wanted not in existing:
@@ -69,7 +69,7 @@ class OwnPartition:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open line: requests can be sent, and no reply to them can be missed.
+    """An open session: requests can be sent, and no reply to them can be missed.
 
     Attributes:
         reply_partition: where all replies are sent to; None: wherever their keys belong.
@@ -81,16 +81,16 @@ class Session:
 
 
 @asynccontextmanager
-async def open_line(
+async def open_session(
     connection: ClientConnection, topics: TopicNames, own_partition: OwnPartition
 ) -> AsyncIterator[Session]:
-    """Open a line, in this order, so that the reply to the very first ask is read.
+    """Open a session, in this order, so that the reply to the very first ask is read.
 
     1. The producer starts and knows the partitions of requests and replies.
     2. The consumer takes the reply partitions by hand: there is no group, nothing to rebalance.
     3. Its position on each of them is known: the end, as of now.
 
-    Raises one of `connection.KAFKA_FAILURES`, or ConfigurationError.
+    Raises one of `lifecycle.KAFKA_FAILURES`, or ConfigurationError.
     """
     async with AsyncExitStack() as stack:
         # 1.

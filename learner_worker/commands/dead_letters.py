@@ -5,7 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import click
@@ -15,9 +15,8 @@ from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_
 from learner_worker.commands.printing import echo_gap, escaped, moment_ms, shown_time, text_or_hex
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import LearnerError
-from learner_worker.kafka.admin import connected, start_within
-from learner_worker.kafka.batching import stop_within
-from learner_worker.kafka.clients import bulk_producer
+from learner_worker.kafka.admin import connected
+from learner_worker.kafka.clients import bulk_producer, running
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.observability import configure_logging
 from learner_worker.operations.dead_letters import (
@@ -26,7 +25,7 @@ from learner_worker.operations.dead_letters import (
     DeadLetterIndex,
     DeadLetterReader,
     Filter,
-    letter_box,
+    reading_dead_letters,
 )
 from learner_worker.operations.replay import Replay, ReplayResult, mark_all
 from learner_worker.settings import Settings
@@ -61,14 +60,21 @@ _Command = Callable[..., Any]
 
 
 def _filters(command: _Command) -> _Command:
-    """The flags that choose letters, gathered into one argument `wanted`."""
+    """The flags that choose dead letters."""
     options = (
-        click.option("--reason", help="Only letters of this reason, as `invalid` or `wrong-partition`."),
-        click.option("--topic", help="Only letters whose original lay in this topic."),
         click.option(
-            "--since", "since_ms", callback=_moment, help="Dead letters since then: a time, or 90s, 2h, 7d."
+            "--reason", help="Only dead letters with this reason, as `invalid` or `wrong-partition`."
         ),
-        click.option("--until", "until_ms", callback=_moment, help="Dead letters before then."),
+        click.option("--topic", help="Only dead letters whose original lay in this topic."),
+        click.option(
+            "--since",
+            "since_ms",
+            callback=_moment,
+            help="Only dead letters since then: a time, or an age as 90s, 2h, 7d.",
+        ),
+        click.option(
+            "--until", "until_ms", callback=_moment, help="Only dead letters before then: a time, or an age."
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -82,90 +88,93 @@ def dead_letters() -> None:
 
 @dead_letters.command("list")
 @_filters
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="The newest so many.")
-@click.option("--all", "with_handled", is_flag=True, help="Also those that were replayed or dropped.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON array.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="Show the N newest."
+)
+@click.option("--all", "with_handled", is_flag=True, help="Show also those that were replayed or dropped.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @settings_flags(*CONNECTION, *TOPICS)
-def list_letters(*, limit: int, with_handled: bool, as_json: bool, **flags: Any) -> None:
+def list_dead_letters(*, limit: int, with_handled: bool, as_json: bool, **flags: Any) -> None:
     """List open dead letters, the newest last."""
     wanted = _taken_filter(flags)
-    inventory = asyncio.run(_stock(_configured(flags), wanted))
-    letters = inventory.letters if with_handled else inventory.open()
-    shown = letters[-limit:]
+    index = asyncio.run(_list_matching(_configured(flags), wanted))
+    listed = index.dead_letters if with_handled else index.open()
+    shown = listed[-limit:]
     if as_json:
-        click.echo(json.dumps([_summary(letter, inventory) for letter in shown], indent=2))
+        click.echo(json.dumps([_summary(dead_letter, index) for dead_letter in shown], indent=2))
         return
-    for letter in shown:
-        click.echo(_line(letter, inventory))
-    click.echo(_totals(inventory, hidden=len(letters) - len(shown)))
+    for dead_letter in shown:
+        click.echo(_line(dead_letter, index))
+    click.echo(_totals(index, hidden=len(listed) - len(shown)))
 
 
 @dead_letters.command("show")
-@click.argument("letter_id", callback=_one_named, metavar="PARTITION/OFFSET")
+@click.argument("name", callback=_one_named, metavar="PARTITION/OFFSET")
 @settings_flags(*CONNECTION, *TOPICS)
-def show_letter(letter_id: DeadLetterId, **flags: Any) -> None:
+def show_dead_letter(name: DeadLetterId, **flags: Any) -> None:
     """Show one dead letter with everything it carries, as JSON."""
     settings = _configured(flags)
 
     async def find() -> tuple[DeadLetter | None, DeadLetterIndex]:
-        async with _box(settings) as box:
-            inventory = await box.take_stock(Filter(letter_ids=(letter_id,)))
-            found = [letter async for letter in box.whole({letter.letter_id for letter in inventory.letters})]
-            return (found[0] if found else None), inventory
+        async with _reader(settings) as reader:
+            index = await reader.list_matching(Filter(ids=(name,)))
+            found = [whole async for whole in reader.whole({one.id for one in index.dead_letters})]
+            return (found[0] if found else None), index
 
-    letter, inventory = asyncio.run(find())
-    if letter is None:
-        raise LearnerError(_absent([letter_id]))
-    headers = [[name, text_or_hex(value)] for name, value in letter.headers]
-    whole = {"key": text_or_hex(letter.key), "value": text_or_hex(letter.value), "headers": headers}
-    click.echo(json.dumps({**_described(letter, inventory), **whole}, indent=2))
+    dead_letter, index = asyncio.run(find())
+    if dead_letter is None:
+        raise LearnerError(_absent([name]))
+    headers = [[header, text_or_hex(value)] for header, value in dead_letter.headers]
+    key, value = text_or_hex(dead_letter.key), text_or_hex(dead_letter.value)
+    whole = {"key": key, "value": value, "headers": headers}
+    click.echo(json.dumps({**_described(dead_letter, index), **whole}, indent=2))
 
 
 @dead_letters.command("replay")
-@click.argument("letter_ids", nargs=-1, callback=_named, metavar="[PARTITION/OFFSET]...")
+@click.argument("names", nargs=-1, callback=_named, metavar="[PARTITION/OFFSET]...")
 @_filters
-@click.option("--dry-run", is_flag=True, help="Say what would happen; send nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would happen; send nothing.")
 @settings_flags(*_REPLAY_SETTINGS)
-def replay_letters(letter_ids: tuple[DeadLetterId, ...], *, dry_run: bool, **flags: Any) -> int:
+def replay_dead_letters(names: tuple[DeadLetterId, ...], *, dry_run: bool, **flags: Any) -> int:
     """Send dead letters back to the learner: all open ones, those that match, or those named.
 
     Each is read anew first: what this version cannot read either stays, and the reason is shown. Events keep
     their record's time, so replaying twice is replaying once. Exit code 1: some could not be replayed.
     """
-    wanted = _taken_filter(flags, letter_ids)
+    wanted = _taken_filter(flags, names)
     return asyncio.run(_replay(_configured(flags), wanted, dry_run=dry_run))
 
 
 @dead_letters.command("drop")
-@click.argument("letter_ids", nargs=-1, callback=_named, metavar="[PARTITION/OFFSET]...")
+@click.argument("names", nargs=-1, callback=_named, metavar="[PARTITION/OFFSET]...")
 @_filters
-@click.option("--all-matching", is_flag=True, help="All open ones that match, instead of naming them.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--all-matching", is_flag=True, help="Drop all open ones that match, instead of naming them.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @settings_flags(*CONNECTION, *TOPICS)
-def drop_letters(
-    letter_ids: tuple[DeadLetterId, ...], *, all_matching: bool, yes: bool, **flags: Any
+def drop_dead_letters(
+    names: tuple[DeadLetterId, ...], *, all_matching: bool, yes: bool, **flags: Any
 ) -> None:
     """Mark dead letters as handled without sending them back; they stay readable with `list --all`."""
-    if all_matching == bool(letter_ids):
-        raise click.UsageError("name the letters as PARTITION/OFFSET, or give --all-matching")
-    wanted = _taken_filter(flags, letter_ids)
+    if all_matching == bool(names):
+        raise click.UsageError("name the dead letters as PARTITION/OFFSET, or give --all-matching")
+    wanted = _taken_filter(flags, names)
     settings = _configured(flags)
-    inventory = asyncio.run(_stock(settings, wanted))
-    _require_all(inventory, letter_ids)
-    chosen = inventory.open()
+    index = asyncio.run(_list_matching(settings, wanted))
+    _require_all(index, names)
+    chosen = index.open()
     if all_matching and chosen and not yes:
         click.confirm(f"Drop {_counted(len(chosen))}?", abort=True)
-    asyncio.run(_drop(settings, [letter.letter_id for letter in chosen]))
+    asyncio.run(_drop(settings, [dead_letter.id for dead_letter in chosen]))
     click.echo(f"dropped {_counted(len(chosen))}")
 
 
 # --- the work -------------------------------------------------------------------------------------------
 
 
-def _taken_filter(flags: dict[str, Any], letter_ids: Sequence[DeadLetterId] = ()) -> Filter:
+def _taken_filter(flags: dict[str, Any], ids: Sequence[DeadLetterId] = ()) -> Filter:
     """Takes the filter's flags away from the settings' ones."""
-    names = ("reason", "topic", "since_ms", "until_ms")
-    return Filter(**{name: flags.pop(name) for name in names}, letter_ids=frozenset(letter_ids))
+    flag_names = ("reason", "topic", "since_ms", "until_ms")
+    return Filter(**{name: flags.pop(name) for name in flag_names}, ids=frozenset(ids))
 
 
 def _configured(flags: dict[str, Any]) -> Settings:
@@ -175,40 +184,42 @@ def _configured(flags: dict[str, Any]) -> Settings:
 
 
 @asynccontextmanager
-async def _box(settings: Settings) -> AsyncIterator[DeadLetterReader]:
+async def _reader(settings: Settings) -> AsyncIterator[DeadLetterReader]:
     topic = settings.topics().named().dead_letters
     patience = settings.startup_timeout_seconds
-    async with letter_box(settings.connection(), topic, patience_seconds=patience, tell=echo_gap) as box:
-        yield box
+    async with reading_dead_letters(
+        settings.connection(), topic, patience_seconds=patience, tell=echo_gap
+    ) as reader:
+        yield reader
 
 
-async def _stock(settings: Settings, wanted: Filter) -> DeadLetterIndex:
-    async with _box(settings) as box:
-        return await box.take_stock(wanted)
+async def _list_matching(settings: Settings, wanted: Filter) -> DeadLetterIndex:
+    async with _reader(settings) as reader:
+        return await reader.list_matching(wanted)
 
 
 async def _replay(settings: Settings, wanted: Filter, *, dry_run: bool) -> int:
-    names = settings.topics().named()
+    topics = settings.topics().named()
     horizon_ms = round(settings.auction_horizon_seconds * 1000)
     replay = Replay(
-        names,
-        partitioner(await _shards(settings, names)),
+        topics,
+        partitioner(await _shards(settings, topics)),
         late_before_ms=round(time.time() * 1000) - horizon_ms,
     )
-    async with _box(settings) as box:
-        inventory = await box.take_stock(wanted)
-        _require_all(inventory, wanted.letter_ids)
-        # Letters that are named go back even if they did before: it is safe, and somebody wants it.
-        chosen = inventory.letters if wanted.letter_ids else inventory.open()
-        letters = box.whole({letter.letter_id for letter in chosen})
+    async with _reader(settings) as reader:
+        index = await reader.list_matching(wanted)
+        _require_all(index, wanted.ids)
+        # Those that are named are replayed even if they were before: it is safe, and somebody wants it.
+        chosen = index.dead_letters if wanted.ids else index.open()
+        whole = reader.whole({dead_letter.id for dead_letter in chosen})
         if dry_run:
-            return await _report((replay.judge(letter) async for letter in letters), "would be replayed")
+            return await _report((replay.judge(one) async for one in whole), "would be replayed")
         async with _producer(settings) as producer:
-            return await _report(replay.run(letters, producer), "replayed")
+            return await _report(replay.run(whole, producer), "replayed")
 
 
 async def _report(results: AsyncIterator[ReplayResult], done: str) -> int:
-    """Prints what becomes of each letter; the exit code."""
+    """Prints what becomes of each dead letter; the exit code."""
     counts: Counter[str] = Counter()
     async for result in results:
         click.echo(_result_line(result, done))
@@ -223,34 +234,28 @@ async def _report(results: AsyncIterator[ReplayResult], done: str) -> int:
     return 1 if counts["stays"] else 0
 
 
-async def _shards(settings: Settings, names: TopicNames) -> int:
+async def _shards(settings: Settings, topics: TopicNames) -> int:
     async with connected(settings.connection(), patience_seconds=settings.startup_timeout_seconds) as cluster:
-        return await cluster.check_topics(names)
+        return await cluster.check_topics(topics)
 
 
-async def _drop(settings: Settings, letter_ids: Sequence[DeadLetterId]) -> None:
+async def _drop(settings: Settings, ids: Sequence[DeadLetterId]) -> None:
     async with _producer(settings) as producer:
-        await mark_all(producer, settings.topics().named(), letter_ids, "dropped")
+        await mark_all(producer, settings.topics().named(), ids, "dropped")
 
 
-@asynccontextmanager
-async def _producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
-    producer = bulk_producer(settings.connection())
-    await start_within(producer, settings.startup_timeout_seconds)
-    try:
-        yield producer
-    finally:
-        await stop_within(producer)
+def _producer(settings: Settings) -> AbstractAsyncContextManager[AIOKafkaProducer]:
+    return running(bulk_producer(settings.connection()), settings.startup_timeout_seconds)
 
 
-def _require_all(inventory: DeadLetterIndex, letter_ids: Collection[DeadLetterId]) -> None:
-    absent = sorted(set(letter_ids) - {letter.letter_id for letter in inventory.letters})
+def _require_all(index: DeadLetterIndex, ids: Collection[DeadLetterId]) -> None:
+    absent = sorted(set(ids) - {dead_letter.id for dead_letter in index.dead_letters})
     if absent:
         raise LearnerError(_absent(absent))
 
 
-def _absent(letter_ids: Sequence[DeadLetterId]) -> str:
-    named = ", ".join(map(str, letter_ids))
+def _absent(ids: Sequence[DeadLetterId]) -> str:
+    named = ", ".join(map(str, ids))
     return f"no dead letter {named}: it never was one, does not match, or Kafka's retention has deleted it"
 
 
@@ -258,50 +263,54 @@ def _absent(letter_ids: Sequence[DeadLetterId]) -> str:
 
 
 def _result_line(result: ReplayResult, done: str) -> str:
-    name = f"{result.letter_id}  {escaped(result.origin)}"
+    name = f"{result.id}  {escaped(result.origin)}"
     if result.sent is None:
-        return f"{name}  stays a dead letter: {escaped(result.why)}"
+        return f"{name}  stays a dead dead_letter: {escaped(result.why)}"
     return f"{name}  {done} to {result.sent.topic}/{result.sent.partition}"
 
 
-def _line(letter: DeadLetter, inventory: DeadLetterIndex) -> str:
-    handled = inventory.handled.get(letter.letter_id)
-    start = "(no value)" if letter.value is None else escaped(letter.value)
-    more = f" ... ({letter.value_bytes} bytes)" if letter.value_bytes > len(letter.value or b"") else ""
+def _line(dead_letter: DeadLetter, index: DeadLetterIndex) -> str:
+    handled = index.handled.get(dead_letter.id)
+    start = "(no value)" if dead_letter.value is None else escaped(dead_letter.value)
+    more = (
+        f" ... ({dead_letter.value_bytes} bytes)"
+        if dead_letter.value_bytes > len(dead_letter.value or b"")
+        else ""
+    )
     return (
-        f"{letter.letter_id}  {shown_time(letter.timestamp_ms)}  {escaped(letter.origin)}  "
-        f"{escaped(letter.reason)}{f'  [{handled}]' if handled else ''}\n"
-        f"    {escaped(letter.message)}\n    {start}{more}"
+        f"{dead_letter.id}  {shown_time(dead_letter.timestamp_ms)}  {escaped(dead_letter.origin)}  "
+        f"{escaped(dead_letter.reason)}{f'  [{handled}]' if handled else ''}\n"
+        f"    {escaped(dead_letter.message)}\n    {start}{more}"
     )
 
 
-def _totals(inventory: DeadLetterIndex, *, hidden: int) -> str:
-    states = Counter(inventory.handled.get(letter.letter_id, _OPEN) for letter in inventory.letters)
+def _totals(index: DeadLetterIndex, *, hidden: int) -> str:
+    states = Counter(index.handled.get(dead_letter.id, _OPEN) for dead_letter in index.dead_letters)
     text = f"{states[_OPEN]} open, {states['replayed']} replayed, {states['dropped']} dropped"
     return f"{text}; {hidden} older ones are not shown (--limit)" if hidden else text
 
 
-def _described(letter: DeadLetter, inventory: DeadLetterIndex) -> dict[str, Any]:
+def _described(dead_letter: DeadLetter, index: DeadLetterIndex) -> dict[str, Any]:
     return {
-        "letter": str(letter.letter_id),
-        "state": inventory.handled.get(letter.letter_id, _OPEN),
-        "at": shown_time(letter.timestamp_ms),
-        "reason": letter.reason,
-        "message": letter.message,
+        "letter": str(dead_letter.id),
+        "state": index.handled.get(dead_letter.id, _OPEN),
+        "at": shown_time(dead_letter.timestamp_ms),
+        "reason": dead_letter.reason,
+        "message": dead_letter.message,
         "origin": {
-            "topic": letter.topic,
-            "partition": letter.partition,
-            "offset": letter.offset,
-            "at": shown_time(letter.original_ms),
+            "topic": dead_letter.topic,
+            "partition": dead_letter.partition,
+            "offset": dead_letter.offset,
+            "at": shown_time(dead_letter.original_ms),
         },
-        "value_bytes": letter.value_bytes,
-        "truncated_from_bytes": letter.truncated_bytes,
+        "value_bytes": dead_letter.value_bytes,
+        "truncated_from_bytes": dead_letter.truncated_bytes,
     }
 
 
-def _summary(letter: DeadLetter, inventory: DeadLetterIndex) -> dict[str, Any]:
-    start = None if letter.value is None else escaped(letter.value)
-    return {**_described(letter, inventory), "value_start": start}
+def _summary(dead_letter: DeadLetter, index: DeadLetterIndex) -> dict[str, Any]:
+    start = None if dead_letter.value is None else escaped(dead_letter.value)
+    return {**_described(dead_letter, index), "value_start": start}
 
 
 def _counted(count: int) -> str:

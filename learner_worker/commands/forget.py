@@ -16,9 +16,8 @@ from learner_worker.commands.printing import echo_gap, escaped, moment_ms
 from learner_worker.contract.facts import ForgetMarker
 from learner_worker.contract.fields import AgentId, AgentIdField, ShardId
 from learner_worker.contract.times import Micros, format_time, parse_time
-from learner_worker.kafka.admin import Cluster, connected, start_within
-from learner_worker.kafka.batching import stop_within
-from learner_worker.kafka.clients import bulk_producer
+from learner_worker.kafka.admin import Cluster, connected
+from learner_worker.kafka.clients import bulk_producer, running
 from learner_worker.kafka.partition_reader import reading_partitions
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.observability import configure_logging
@@ -168,15 +167,12 @@ async def _rehearse(scene: _Scene, marker: ForgetMarker) -> None:
     click.echo(
         f"would forget what agent '{escaped(marker.agent_id)}' did until {format_time(marker.forget_until)}: "
         f"{_counted(len(superseded.due_tombstones))} in shard {scene.shard} of the changelog "
-        "would be tombstoned; "
-        f"{_record(scene)}"
+        f"would be tombstoned; {_record(scene)}"
     )
 
 
 async def _write(settings: Settings, scene: _Scene, marker: ForgetMarker) -> None:
-    producer = bulk_producer(settings.connection())
-    await start_within(producer, settings.startup_timeout_seconds)
-    try:
+    async with running(bulk_producer(settings.connection()), settings.startup_timeout_seconds) as producer:
         await scene.forgetting.write_marker(producer)
         click.echo(
             f"agent '{escaped(marker.agent_id)}' is to be forgotten until "
@@ -185,8 +181,6 @@ async def _write(settings: Settings, scene: _Scene, marker: ForgetMarker) -> Non
         )
         count = await scene.forgetting.tombstone_superseded(producer)
         click.echo(f"{_counted(count)} in the changelog tombstoned")
-    finally:
-        await stop_within(producer)
 
 
 def _done(scene: _Scene) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from learner_worker.brokers import Broker, BrokerKind, running_broker
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import BrokerError
+from learner_worker.kafka.admin import connected
 from learner_worker.settings import Settings, load_settings
 
 _OURS = ("bootstrap_servers", "client_id")
@@ -70,14 +70,12 @@ class DemoCluster:
         """Delete the run's topics from a cluster that lives on; empty groups expire by themselves."""
         if not self._is_given:
             return
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap_servers, **self.kafka_options)
+        patience = self._settings.startup_timeout_seconds
         try:
-            await admin.start()
-            await admin.delete_topics(list(self.topics.named().all))
-        except KafkaError as error:
-            raise BrokerError(f"Delete the topics {self.prefix}* by hand, Kafka said: {error!r}") from error
-        finally:
-            await admin.close()
+            async with connected(self._settings.connection(), patience_seconds=patience) as cluster:
+                await cluster.delete_topics(self.topics.named())
+        except (BrokerError, KafkaError) as error:
+            raise BrokerError(f"Delete the topics {self.prefix}* by hand: {error}") from error
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from learner_worker.doctor.groups import check_group, check_requests_group
 from learner_worker.doctor.rights import check_rights
 from learner_worker.doctor.spelling import check_spelling
 from learner_worker.doctor.topics import check_configuration, check_copies, check_topics
-from learner_worker.doctor.traffic import check_clocks, check_headers, check_letters, check_partitioning
+from learner_worker.doctor.traffic import check_clocks, check_dead_letters, check_headers, check_partitioning
 from learner_worker.settings import Settings
 
 CHECK_SECONDS: Final = 20.0
@@ -57,7 +57,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("requests", check_requests_group),
     Check("partitioning", check_partitioning),
     Check("headers", check_headers),
-    Check("dead letters", check_letters),
+    Check("dead letters", check_dead_letters),
     Check("clocks", check_clocks),
     Check("state files", check_files),
 )

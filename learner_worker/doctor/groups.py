@@ -86,9 +86,9 @@ async def _lags(
     committed = await kafka.committed(group)
     lags: dict[str, int] = {}
     lost = []
-    for partition, (first, following) in (await kafka.ends(partitions)).items():
-        position = committed[partition].offset if partition in committed else first
-        lags[partition.topic] = lags.get(partition.topic, 0) + max(0, following - max(position, first))
-        if position < first:
+    for partition, (start, end) in (await kafka.ranges(partitions)).items():
+        position = committed[partition].offset if partition in committed else start
+        lags[partition.topic] = lags.get(partition.topic, 0) + max(0, end - max(position, start))
+        if position < start:
             lost.append(partition)
     return lags, lost

@@ -16,12 +16,14 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 from learner_worker.contract.topics import TopicName
 from learner_worker.doctor.wire import describe_group, describe_topics
 from learner_worker.errors import BrokerError
-from learner_worker.kafka.admin import Committed, ends_of, start_within
-from learner_worker.kafka.batching import stop_within
-from learner_worker.kafka.clients import standby_consumer
+from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.clients import range_consumer, running
 from learner_worker.kafka.connection import Connection
-from learner_worker.kafka.polling import Gap, poll, seek
+from learner_worker.kafka.offsets import OffsetRange, offset_ranges
+from learner_worker.kafka.partition_reader import read_ranges
+from learner_worker.kafka.polling import Gap, Gaps
 from learner_worker.kafka.records import Record
+from learner_worker.lifecycle import start_within
 
 NO_ERROR, UNKNOWN_TOPIC, TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 0, 3, 29, 30
 READ, WRITE = 3, 4
@@ -189,9 +191,9 @@ class Kafka:
             if found.offset >= 0
         }
 
-    async def ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
-        """The first and the next offset of each partition."""
-        return await ends_of(self._consumer, list(partitions)) if partitions else {}
+    async def ranges(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, OffsetRange]:
+        """What each partition holds now."""
+        return await offset_ranges(self._consumer, partitions) if partitions else {}
 
     async def newest(self, name: TopicName) -> Sample:
         """The newest records of each partition of an existing topic, a few hundred."""
@@ -204,18 +206,15 @@ class Kafka:
         return await self._once(("newest", name), read)
 
     async def _read(self, partitions: Sequence[TopicPartition]) -> Sample:
-        ends = await self.ends(partitions)
-        positions = {one: max(first, end - _SAMPLE) for one, (first, end) in ends.items() if first < end}
-        self._consumer.assign(list(positions))
-        seek(self._consumer, positions)
+        newest = {
+            partition: OffsetRange(max(start, end - _SAMPLE), end)
+            for partition, (start, end) in (await self.ranges(partitions)).items()
+        }
         records: list[Record] = []
         gaps: list[Gap] = []
-        deadline = time.monotonic() + _SAMPLE_SECONDS
-        while any(at < ends[one][1] for one, at in positions.items()) and time.monotonic() < deadline:
-            polled = await poll(self._consumer, positions, timeout_ms=_POLL_MS, max_records=None)
-            records += [record for batch in polled.batches.values() for record in batch]
-            gaps += [] if polled.gap is None else [polled.gap]
-            positions = {one: await self._consumer.position(one) for one in positions}
+        met = Gaps(gaps.append)
+        async for batch in read_ranges(self._consumer, newest, met, within_seconds=_SAMPLE_SECONDS):
+            records += batch
         return Sample(records, gaps)
 
     async def _once(self, key: object, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -250,11 +249,9 @@ async def kafka(connection: Connection, host: str, port: int) -> AsyncIterator[K
         conn = await connect(connection, host, port)
         stack.callback(conn.close)
         admin = AIOKafkaAdminClient(**connection.options(), request_timeout_ms=_REQUEST_MS)
+        await start_within(admin, _REQUEST_MS / 1000, stop=AIOKafkaAdminClient.close)
         stack.push_async_callback(admin.close)
-        await admin.start()
-        consumer = standby_consumer(connection)
-        stack.push_async_callback(stop_within, consumer)
-        await start_within(consumer, _REQUEST_MS / 1000)
+        consumer = await stack.enter_async_context(running(range_consumer(connection), _REQUEST_MS / 1000))
         found = Kafka(admin, conn, consumer, connection)
         stack.push_async_callback(found.close)
         yield found

@@ -12,7 +12,7 @@ from learner_worker.doctor.findings import Finding, note, ok, or_ok, warning
 from learner_worker.errors import RecordError
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import Record
-from learner_worker.operations.dead_letters import letter_of, mark_of
+from learner_worker.operations.dead_letters import parse_dead_letter, parse_mark
 
 _DAY_MS = 24 * 60 * 60 * 1000
 _AHEAD_MS = 1_000
@@ -84,19 +84,19 @@ def _cause(wrong: Sequence[tuple[Record, str]], count: int) -> str:
     return words if share else "their client partitions in a way of its own"
 
 
-async def check_letters(case: Case) -> Sequence[Finding]:
+async def check_dead_letters(case: Case) -> Sequence[Finding]:
     """Open dead letters of the last day, among the newest."""
     kafka, name = await case.kafka(), case.names.dead_letters
     if name not in await kafka.existing(case.names.all):
         return [note("there is no topic for dead letters yet")]
     records = (await kafka.newest(name)).records
-    handled = {marked[0] for record in records if (marked := mark_of(record)) is not None}
+    handled = {marked[0] for record in records if (marked := parse_mark(record)) is not None}
     since = _now_ms() - _DAY_MS
-    letters = [letter for record in records if (letter := letter_of(record)) is not None]
-    open_ones = [one for one in letters if one.letter_id not in handled and one.timestamp_ms >= since]
+    found = [dead_letter for record in records if (dead_letter := parse_dead_letter(record)) is not None]
+    open_ones = [one for one in found if one.id not in handled and one.timestamp_ms >= since]
     if not open_ones:
         return [ok("no open dead letters of the last day")]
-    causes = Counter(f"{letter.reason} in {letter.topic}" for letter in open_ones).most_common(_TOP)
+    causes = Counter(f"{one.reason} in {one.topic}" for one in open_ones).most_common(_TOP)
     listed = ", ".join(f"{count} x {cause}" for cause, count in causes)
     return [
         warning(

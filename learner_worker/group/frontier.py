@@ -16,7 +16,8 @@ from aiokafka.errors import KafkaError
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import LearnerError
-from learner_worker.kafka.admin import Administrator, Committed, OffsetRange, ends_of
+from learner_worker.kafka.admin import Administrator, Committed
+from learner_worker.kafka.offsets import OffsetRange, offset_ranges
 from learner_worker.kafka.outage import first_line
 
 _PATIENCE_SECONDS = 10.0
@@ -88,7 +89,7 @@ class Frontier:
                 self._heard, self._asked = _Heard(self._asked.at, self._now()), None
             if self._asked is None:
                 at = self._now()  # before the answer: what came after this moment may lie beyond the ends
-                self._asked = _Asked(at, await ends_of(self._consumer, self._partitions))
+                self._asked = _Asked(at, await offset_ranges(self._consumer, self._partitions))
         except (KafkaError, LearnerError, TimeoutError) as error:
             _log.debug("frontier.unknown", error=first_line(error))
 

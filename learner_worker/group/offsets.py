@@ -7,7 +7,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
-from learner_worker.kafka.admin import Administrator, Committed, OffsetRange, ends_of
+from learner_worker.kafka.admin import Administrator, Committed
+from learner_worker.kafka.offsets import OffsetRange, offset_ranges
 
 _PATIENCE_SECONDS = 30.0
 """Longer than a broker needs to fail over; the caller tries again after that."""
@@ -57,7 +58,7 @@ class BrokerOffsetsReader:
         async with self._administrator(patience_seconds=_PATIENCE_SECONDS) as cluster:
             committed = await cluster.committed(self._group_id)
         partitions = [TopicPartition(topic, shard_id) for topic in self._topics for shard_id in shard_ids]
-        ranges = await ends_of(self._consumer, partitions)
+        ranges = await offset_ranges(self._consumer, partitions)
         return {shard_id: self._offsets_of(shard_id, committed, ranges) for shard_id in shard_ids}
 
     def _offsets_of(

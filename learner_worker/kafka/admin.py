@@ -4,15 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.errors import BrokerError, ConfigurationError
+from learner_worker.kafka.clients import in_words
 from learner_worker.kafka.connection import Connection
+from learner_worker.lifecycle import KAFKA_FAILURES, start_within
 
 _REQUEST_TIMEOUT_MS = 15_000
 _RETRY_SECONDS = 0.5
@@ -28,13 +30,6 @@ class Committed:
 
     offset: int
     metadata: str
-
-
-class OffsetRange(NamedTuple):
-    """The offsets that a partition's log holds: from `start` to before `end`."""
-
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +85,17 @@ class Cluster:
                 raise BrokerError(f"Kafka did not create {topic}: {reason}")
         await self._until_visible(topics)
         return missing
+
+    async def delete_topics(self, topics: TopicNames) -> None:
+        """Deletes the topics.
+
+        Raises:
+            BrokerError: Kafka refused.
+        """
+        try:
+            await self._admin.delete_topics(list(topics.all))
+        except KafkaError as error:
+            raise BrokerError(f"Kafka did not delete {', '.join(topics.all)}: {error!r}") from error
 
     async def _until_visible(self, topics: TopicNames) -> None:
         deadline = asyncio.get_running_loop().time() + _REQUEST_TIMEOUT_MS / 1000
@@ -172,10 +178,10 @@ async def _start_admin(connection: Connection, patience_seconds: float) -> Any:
     while True:
         try:
             return await _try_admin(connection, max(1.0, deadline - loop.time()))
-        except (KafkaError, OSError, TimeoutError, ValueError) as error:
+        except (*KAFKA_FAILURES, ValueError) as error:
             if loop.time() + _RETRY_SECONDS >= deadline or isinstance(error, ValueError):
                 raise BrokerError(
-                    f"cannot reach Kafka at {connection.bootstrap_servers} ({_in_words(error)}): "
+                    f"cannot reach Kafka at {connection.bootstrap_servers} ({in_words(error)}): "
                     "start the broker, or give its address with --bootstrap-servers "
                     "or LEARNER_BOOTSTRAP_SERVERS"
                 ) from error
@@ -184,39 +190,5 @@ async def _start_admin(connection: Connection, patience_seconds: float) -> Any:
 
 async def _try_admin(connection: Connection, timeout_seconds: float) -> Any:
     admin = AIOKafkaAdminClient(**connection.options(), request_timeout_ms=_REQUEST_TIMEOUT_MS)
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            await admin.start()
-    except BaseException:
-        await admin.close()
-        raise
+    await start_within(admin, timeout_seconds, stop=AIOKafkaAdminClient.close)
     return admin
-
-
-def _in_words(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer"
-    return str(error) or type(error).__name__
-
-
-async def start_within(client: Any, seconds: float) -> None:
-    """Starts a consumer or producer, or gives up.
-
-    Raises:
-        BrokerError: it did not start in time.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            await client.start()
-    except (KafkaError, OSError, TimeoutError) as error:
-        raise BrokerError(f"cannot connect to Kafka: {_in_words(error)}") from error
-
-
-async def ends_of(
-    consumer: AIOKafkaConsumer, partitions: list[TopicPartition]
-) -> dict[TopicPartition, OffsetRange]:
-    """The offsets that each partition holds, as Kafka says now."""
-    starts, ends = await asyncio.gather(
-        consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
-    )
-    return {partition: OffsetRange(starts[partition], ends[partition]) for partition in partitions}

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
@@ -14,24 +13,9 @@ from learner_worker.kafka.records import Headers, Outgoing
 BATCH_BYTES = 64 * 1024
 _MAX_UNACKNOWLEDGED = 256
 _HAND_OVER_SECONDS = 20.0
-_STOP_SECONDS = 5.0
-_log = structlog.get_logger("learner_worker.stream")
 
 Fallback = Callable[[], Outgoing]
 """Makes a smaller record, for when Kafka refuses one for its size."""
-
-
-async def stop_within(client: Any, seconds: float = _STOP_SECONDS) -> None:
-    """Stops a consumer or producer; one that hangs, as it may while Kafka is away, is left behind.
-
-    In a task of its own: aiokafka's `stop` swallows a cancellation, so a time limit around it may never end.
-    """
-    stopping = asyncio.ensure_future(client.stop())
-    done, _ = await asyncio.wait([stopping], timeout=seconds)
-    if not done:
-        stopping.cancel()
-    elif not stopping.cancelled() and stopping.exception() is not None:
-        _log.warning("client.stop_failed", error=repr(stopping.exception()))
 
 
 class BatchWriter:

@@ -1,13 +1,18 @@
-"""The Kafka clients of a worker, each set up for its one purpose."""
+"""The Kafka clients of a worker and of the commands, each set up for its one purpose; started and stopped."""
 
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from learner_worker.contract.fields import MAX_RECORD_BYTES
 from learner_worker.contract.topics import ROOMY_RECORD_BYTES
+from learner_worker.errors import BrokerError
 from learner_worker.kafka.batching import BATCH_BYTES
 from learner_worker.kafka.connection import Connection
+from learner_worker.lifecycle import KAFKA_FAILURES, end_within, start_within
 
 _REBALANCE_MS = 60_000
 _BULK_FETCH_WAIT_MS = 100
@@ -18,6 +23,11 @@ _BULK_FETCH_BYTES = 4 * 2**20
 once and stopped the loop for 50 ms; now 10 (processor time), the rate is the same, and it takes 55 MB less.
 """
 _UNCOMMITTED_NEVER = "read_committed"
+_STOP_SECONDS = (
+    5.0  # a client that is stuck is left behind: the process must end within its orchestrator's grace
+)
+_log = structlog.get_logger("learner_worker.stream")
+ClientT = TypeVar("ClientT")
 
 
 def ingest_consumer(
@@ -46,11 +56,23 @@ def ingest_consumer(
 
 
 def standby_consumer(connection: Connection) -> AIOKafkaConsumer:
-    """Follows changelogs, assigned by hand."""
+    """Follows changelogs, assigned by hand.
+
+    A position that Kafka does not have raises instead of jumping, as with `ingest_consumer`.
+    """
+    return _consumer_without_group(connection, auto_offset_reset="none")
+
+
+def range_consumer(connection: Connection) -> AIOKafkaConsumer:
+    """Reads ranges of offsets, assigned by hand; if Kafka has deleted the start, what it still has."""
+    return _consumer_without_group(connection, auto_offset_reset="earliest")
+
+
+def _consumer_without_group(connection: Connection, *, auto_offset_reset: str) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
         **connection.options(),
         enable_auto_commit=False,
-        auto_offset_reset="none",
+        auto_offset_reset=auto_offset_reset,
         isolation_level=_UNCOMMITTED_NEVER,
         fetch_max_wait_ms=_BULK_FETCH_WAIT_MS,
         fetch_max_bytes=_BULK_FETCH_BYTES,
@@ -96,3 +118,43 @@ def reply_producer(connection: Connection) -> AIOKafkaProducer:
         max_request_size=ROOMY_RECORD_BYTES,
         metadata_max_age_ms=_REPLY_METADATA_MS,
     )
+
+
+async def start_client(client: Any, seconds: float) -> None:
+    """Starts a consumer or producer; one that does not start is stopped.
+
+    Raises:
+        BrokerError: it did not start in time.
+    """
+    try:
+        await start_within(client, seconds, stop=stop_client)
+    except KAFKA_FAILURES as error:
+        raise BrokerError(f"cannot connect to Kafka: {in_words(error)}") from error
+
+
+async def stop_client(client: Any) -> None:
+    """Stops a consumer or producer; one that hangs, as it may while Kafka is away, is left behind."""
+    ending = await end_within(client.stop(), _STOP_SECONDS)
+    if ending.failure is not None:
+        _log.warning("client.stop_failed", error=repr(ending.failure))
+
+
+@asynccontextmanager
+async def running(client: ClientT, start_seconds: float) -> AsyncIterator[ClientT]:
+    """A consumer or producer from its start to its stop.
+
+    Raises:
+        BrokerError: it did not start in time.
+    """
+    await start_client(client, start_seconds)
+    try:
+        yield client
+    finally:
+        await stop_client(client)
+
+
+def in_words(error: BaseException) -> str:
+    """Why Kafka could not be reached, as a sentence puts it."""
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return str(error) or type(error).__name__

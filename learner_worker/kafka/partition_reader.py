@@ -1,26 +1,83 @@
-"""Reading one partition from an offset up to another, apart from any group."""
+"""Reading partitions from an offset up to another, apart from any group."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from learner_worker.contract.fields import MAX_RECORD_BYTES
 from learner_worker.errors import BrokerError
-from learner_worker.kafka.admin import ends_of, start_within
-from learner_worker.kafka.batching import stop_within
+from learner_worker.kafka.clients import range_consumer, running
 from learner_worker.kafka.connection import Connection
-from learner_worker.kafka.polling import Gap, Gaps, PollResult, poll
+from learner_worker.kafka.offsets import OffsetRange, offset_ranges
+from learner_worker.kafka.polling import Gap, Gaps, PollResult, poll, seek
 from learner_worker.kafka.records import Record
 
-_START_SECONDS = 30.0
-_KAFKA_SECONDS = 30.0
-_SILENT_SECONDS = 60.0
-_POLL_MS = 200
-_POLL_RECORDS = 4_000
-_FETCH_WAIT_MS = 100
+_START_SECONDS = 30.0  # as long as the settings' own default, `startup_timeout_seconds`
+_KAFKA_SECONDS = 30.0  # aiokafka gives a request to a broker 40 s, and repeats it without a limit
+_SILENT_SECONDS = 60.0  # longer than a broker's failover takes
+_POLL_MS = 200  # how long a range that has nothing to read yet holds up the look at the clock
+_POLL_RECORDS = 4_000  # bounds the memory of a batch, with records of ordinary size to a few MB
+
+
+async def read_ranges(
+    consumer: AIOKafkaConsumer,
+    ranges: Mapping[TopicPartition, OffsetRange],
+    gaps: Gaps,
+    *,
+    within_seconds: float | None = None,
+) -> AsyncIterator[Sequence[Record]]:
+    """The records of some ranges, in batches of one partition; a partition's records come in their order.
+
+    Offsets that hold no record (any more) are passed over; so are those that cannot be read, and `gaps` has
+    them. No range may end beyond its partition's end.
+
+    Args:
+        within_seconds: after this time the rest is left out.
+
+    Raises:
+        KafkaError: as a poll does.
+        TimeoutError: Kafka gives nothing for a minute, or does not say where it is.
+    """
+    positions = {partition: start for partition, (start, end) in ranges.items() if start < end}
+    if not positions:
+        return
+    consumer.assign(list(positions))
+    seek(consumer, positions)
+    began = moved_at = _now()
+    while any(position < ranges[partition].end for partition, position in positions.items()):
+        if within_seconds is not None and _now() - began > within_seconds:
+            return
+        for batch in _within(await _poll(consumer, positions), ranges, gaps):
+            yield batch
+        reached = await _positions(consumer, positions)
+        if reached != positions:
+            positions, moved_at = reached, _now()
+        elif _now() - moved_at > _SILENT_SECONDS:
+            raise TimeoutError(f"no record for {_SILENT_SECONDS:g} s")
+
+
+async def _poll(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> PollResult:
+    return await poll(consumer, positions, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+
+
+def _within(
+    polled: PollResult, ranges: Mapping[TopicPartition, OffsetRange], gaps: Gaps
+) -> Iterator[Sequence[Record]]:
+    """What was polled and lies in the ranges: a fetch may bring more."""
+    if polled.gap is not None and polled.gap.first < ranges[polled.gap.partition].end:
+        gaps.meet(polled.gap)
+    for partition, batch in polled.batches.items():
+        if records := [record for record in batch if record.offset < ranges[partition].end]:
+            yield records
+
+
+async def _positions(
+    consumer: AIOKafkaConsumer, partitions: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, int]:
+    async with asyncio.timeout(_KAFKA_SECONDS):
+        return {partition: await consumer.position(partition) for partition in partitions}
 
 
 class PartitionReader:
@@ -34,60 +91,36 @@ class PartitionReader:
         self._consumer = consumer
         self.gaps = gaps
 
-    async def ends(self, partition: TopicPartition) -> tuple[int, int]:
-        """The partition's first and its next offset, as Kafka says now.
+    async def range_of(self, partition: TopicPartition) -> OffsetRange:
+        """What the partition holds now.
 
         Raises:
             BrokerError: Kafka does not answer.
         """
         try:
             async with asyncio.timeout(_KAFKA_SECONDS):
-                return (await ends_of(self._consumer, [partition]))[partition]
+                return (await offset_ranges(self._consumer, [partition]))[partition]
         except (KafkaError, TimeoutError) as error:
             raise BrokerError(f"Kafka does not say where {partition.topic} ends: {error!r}") from error
 
     async def records(
-        self, partition: TopicPartition, start: int, until: int
+        self, partition: TopicPartition, offsets: OffsetRange
     ) -> AsyncIterator[Sequence[Record]]:
-        """The partition's records from `start` to before `until`, in batches.
-
-        Offsets that hold no record (any more) are passed over; so are those that cannot be read, and `gaps`
-        has them. `until` must not lie beyond the end.
+        """The partition's records at these offsets, as `read_ranges` gives them.
 
         Raises:
-            BrokerError: Kafka gives nothing for a minute.
+            BrokerError: Kafka refuses, or gives nothing for a minute.
         """
-        if start >= until:
-            return
-        self._consumer.assign([partition])
-        self._consumer.seek(partition, start)
-        position, moved_at = start, _now()
-        while position < until:
-            polled, reached = await self._polled(partition, position)
-            if polled.gap is not None and polled.gap.first < until:
-                self.gaps.meet(polled.gap)
-            if records := [record for record in polled.batches.get(partition, ()) if record.offset < until]:
-                yield records
-            if reached != position:
-                position, moved_at = reached, _now()
-            elif _now() - moved_at > _SILENT_SECONDS:
-                raise BrokerError(f"Kafka gave no record of {partition.topic} for {_SILENT_SECONDS:g} s")
-
-    async def _polled(self, partition: TopicPartition, position: int) -> tuple[PollResult, int]:
-        """What a poll gives, and the position behind it."""
         try:
-            polled = await poll(
-                self._consumer, {partition: position}, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS
-            )
-            async with asyncio.timeout(_KAFKA_SECONDS):
-                return polled, await self._consumer.position(partition)
+            async for batch in read_ranges(self._consumer, {partition: offsets}, self.gaps):
+                yield batch
         except (KafkaError, TimeoutError) as error:
-            raise BrokerError(f"Kafka does not give the records of {partition.topic}: {error!r}") from error
+            raise BrokerError(f"the records of {partition.topic} cannot be read: {error!r}") from error
 
 
 @asynccontextmanager
 async def reading_partitions(
-    connection: Connection, *, tell: Callable[[Gap], None]
+    connection: Connection, *, tell: Callable[[Gap], None], start_seconds: float = _START_SECONDS
 ) -> AsyncIterator[PartitionReader]:
     """A consumer of no group.
 
@@ -97,17 +130,7 @@ async def reading_partitions(
     Raises:
         BrokerError: Kafka cannot be reached.
     """
-    consumer = AIOKafkaConsumer(
-        **connection.options(),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        fetch_max_wait_ms=_FETCH_WAIT_MS,
-        max_partition_fetch_bytes=MAX_RECORD_BYTES,
-    )
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(stop_within, consumer)
-        await start_within(consumer, _START_SECONDS)
+    async with running(range_consumer(connection), start_seconds) as consumer:
         yield PartitionReader(consumer, Gaps(tell))
 
 

@@ -9,6 +9,7 @@ from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError
 from learner_worker.kafka.admin import connected
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.partition_reader import PartitionReader, reading_partitions
 from learner_worker.kafka.records import Record
 from learner_worker.operations.progress import Progress
@@ -18,6 +19,10 @@ from learner_worker.store.shard_file import shard_identity
 from learner_worker.store.snapshot import Snapshot
 
 Say = Callable[[str], None]
+
+
+def _every(_: Record) -> bool:
+    return True
 
 
 class Changelog:
@@ -58,27 +63,38 @@ class Changelog:
                     f"{expected!r}: check --bootstrap-servers, --topic-prefix and --state-dir"
                 )
 
-    async def ends(self, shard: ShardId) -> tuple[int, int]:
-        """The first and the next offset of the shard's partition."""
-        return await self._reader.ends(TopicPartition(self.topic, shard))
+    async def range_of(self, shard: ShardId) -> OffsetRange:
+        """What the shard's partition holds now."""
+        return await self._reader.range_of(TopicPartition(self.topic, shard))
 
     def unreadable(self, shard: ShardId) -> list[str]:
         """Which records of the shard's partition could not be read so far, a sentence each."""
         return list(map(str, self._reader.gaps.of(TopicPartition(self.topic, shard))))
 
-    async def fold(self, fold: ChangelogReplay, shard: ShardId, first: int, until: int) -> None:
-        """Folds the partition on, up to an offset that is not beyond its end."""
-        progress = Progress(f"shard {shard}", self._say)
-        start = max(first, fold.position)
-        progress.begin(start)
-        async for batch in self.records(shard, start, until):
-            await fold.take(batch)
-            progress.at(fold.position, until)
-        await fold.reach(until)
+    async def replay(
+        self,
+        replay: ChangelogReplay,
+        shard: ShardId,
+        offsets: OffsetRange,
+        *,
+        wanted: Callable[[Record], bool] = _every,
+    ) -> None:
+        """Replays the partition's records at these offsets, those before the replay's position excepted.
 
-    def records(self, shard: ShardId, start: int, until: int) -> AsyncIterator[Sequence[Record]]:
+        Args:
+            wanted: whether a record is replayed at all.
+        """
+        progress = Progress(f"shard {shard}", self._say)
+        start, end = max(offsets.start, replay.position), offsets.end
+        progress.begin(start)
+        async for batch in self.records(shard, OffsetRange(start, end)):
+            await replay.take([record for record in batch if wanted(record)])
+            progress.at(batch[-1].offset + 1, end)
+        await replay.reach(end)
+
+    def records(self, shard: ShardId, offsets: OffsetRange) -> AsyncIterator[Sequence[Record]]:
         """The partition's records in batches."""
-        return self._reader.records(TopicPartition(self.topic, shard), start, until)
+        return self._reader.records(TopicPartition(self.topic, shard), offsets)
 
 
 @asynccontextmanager

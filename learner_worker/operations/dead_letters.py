@@ -1,26 +1,24 @@
-"""The dead-letter topic as an operator reads it: letters, and the marks that say which are handled.
+"""The dead-letter topic as an operator reads it: dead letters, and the marks that say which are handled.
 
-A mark is one more record of the topic, on its letter's partition and after it, so retention never takes a
-mark before its letter. Nothing is rewritten or deleted: whoever reads the topic folds the marks in.
+A mark is one more record of the topic, on its dead letter's partition and after it, so retention never
+deletes a mark before its dead letter. Nothing is rewritten or deleted: a reader applies the marks it reads.
 """
 
-import asyncio
 import struct
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka import TopicPartition
 
 from learner_worker.contract.topics import HOP_HEADER, TopicName
-from learner_worker.errors import BrokerError, ConfigurationError
-from learner_worker.kafka.admin import connected, ends_of, start_within
-from learner_worker.kafka.batching import stop_within
-from learner_worker.kafka.clients import standby_consumer
+from learner_worker.errors import ConfigurationError
+from learner_worker.kafka.admin import connected
 from learner_worker.kafka.connection import Connection
-from learner_worker.kafka.polling import Gap, Gaps, poll
+from learner_worker.kafka.offsets import OffsetRange
+from learner_worker.kafka.partition_reader import PartitionReader, reading_partitions
+from learner_worker.kafka.polling import Gap
 from learner_worker.kafka.records import (
     ORIGIN_HEADER,
     REASON_HEADER,
@@ -36,13 +34,11 @@ SHOWN_BYTES = 200
 
 _MARKS: Mapping[str, Handled] = {"learner-replayed": "replayed", "learner-dropped": "dropped"}
 _MARK_HEADERS: Mapping[Handled, str] = {handled: name for name, handled in _MARKS.items()}
-_POLL_MS = 500
-_STALLED_SECONDS = 20.0
 _INT32, _INT64 = struct.Struct(">i"), struct.Struct(">q")
 
 
 class DeadLetterId(NamedTuple):
-    """Where a letter lies in the dead-letter topic: its name for operators, as `3/17`."""
+    """Where a dead letter lies in its topic; operators name it so, as `3/17`."""
 
     partition: int
     offset: int
@@ -52,7 +48,7 @@ class DeadLetterId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The letter that `PARTITION/OFFSET` names.
+        """The dead letter that `PARTITION/OFFSET` names.
 
         Raises:
             ValueError: the text is no such name.
@@ -81,7 +77,7 @@ class DeadLetter:
         truncated_bytes: how long the original's value was, if it was cut off.
     """
 
-    letter_id: DeadLetterId
+    id: DeadLetterId
     timestamp_ms: int
     topic: str
     partition: int
@@ -102,45 +98,45 @@ class DeadLetter:
         return f"{self.topic}/{self.partition}/{self.offset}"
 
     def summary(self) -> "DeadLetter":
-        """The letter with the start of its value only."""
+        """The dead letter with only the beginning of its value."""
         return replace(self, value=self.value and self.value[:SHOWN_BYTES], headers=())
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters are meant; None and empty leave the choice open. Times are the letters' own."""
+    """Which dead letters are meant; None and empty leave the choice open. Times are those of dead letters."""
 
     reason: str | None = None
     topic: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
-    letter_ids: Collection[DeadLetterId] = ()
+    ids: Collection[DeadLetterId] = ()
 
-    def matches(self, letter: DeadLetter) -> bool:
-        """Whether this letter is meant."""
+    def matches(self, dead_letter: DeadLetter) -> bool:
+        """Whether this dead letter is meant."""
         return (
-            (not self.letter_ids or letter.letter_id in self.letter_ids)
-            and self.reason in {None, letter.reason}
-            and self.topic in {None, letter.topic}
-            and (self.since_ms is None or letter.timestamp_ms >= self.since_ms)
-            and (self.until_ms is None or letter.timestamp_ms < self.until_ms)
+            (not self.ids or dead_letter.id in self.ids)
+            and self.reason in {None, dead_letter.reason}
+            and self.topic in {None, dead_letter.topic}
+            and (self.since_ms is None or dead_letter.timestamp_ms >= self.since_ms)
+            and (self.until_ms is None or dead_letter.timestamp_ms < self.until_ms)
         )
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterIndex:
-    """What the topic holds: the summaries of the letters that match, and what was handled of all of them."""
+    """What the topic holds: summaries of the dead letters that match, and which of all are handled."""
 
-    letters: Sequence[DeadLetter]
+    dead_letters: Sequence[DeadLetter]
     handled: Mapping[DeadLetterId, Handled]
 
     def open(self) -> list[DeadLetter]:
-        """The matching letters that nobody has handled."""
-        return [letter for letter in self.letters if letter.letter_id not in self.handled]
+        """The matching dead letters that nobody has handled."""
+        return [dead_letter for dead_letter in self.dead_letters if dead_letter.id not in self.handled]
 
 
-def letter_of(record: Record) -> DeadLetter | None:
-    """The letter in a record of the dead-letter topic; None for a mark, or what others have put there."""
+def parse_dead_letter(record: Record) -> DeadLetter | None:
+    """The dead letter in a record of its topic; None for a mark, or what others have written there."""
     names = [name for name, _ in record.headers]
     if REASON_HEADER not in names:
         return None
@@ -170,10 +166,10 @@ def letter_of(record: Record) -> DeadLetter | None:
         return None
 
 
-def mark_of(record: Record) -> tuple[DeadLetterId, Handled] | None:
-    """Which letter a record of the dead-letter topic marks as handled; None if it is no mark.
+def parse_mark(record: Record) -> tuple[DeadLetterId, Handled] | None:
+    """Which dead letter a record of the topic marks as handled; None if it is no mark.
 
-    A letter keeps its original's headers, whatever they are: what has a reason is a letter, never a mark.
+    A dead letter keeps its original's headers, whatever they are: what has a reason is never a mark.
     """
     headers = dict(record.headers)
     if REASON_HEADER in headers:
@@ -187,84 +183,70 @@ def mark_of(record: Record) -> tuple[DeadLetterId, Handled] | None:
     return None
 
 
-def mark(topic: TopicName, letter_id: DeadLetterId, handled: Handled) -> Outgoing:
-    """The record that marks a letter as handled."""
-    name = str(letter_id).encode()
-    return Outgoing(topic, letter_id.partition, None, name, [(_MARK_HEADERS[handled], name)])
+def mark(topic: TopicName, dead_letter: DeadLetterId, handled: Handled) -> Outgoing:
+    """The record that marks a dead letter as handled."""
+    name = str(dead_letter).encode()
+    return Outgoing(topic, dead_letter.partition, None, name, [(_MARK_HEADERS[handled], name)])
 
 
 class DeadLetterReader:
     """Reads the dead-letter topic from its first record to its present end, around what cannot be read."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, topic: TopicName, partitions: int, gaps: Gaps) -> None:
-        self._consumer = consumer
-        self._gaps = gaps
+    def __init__(self, reader: PartitionReader, topic: TopicName, partitions: int) -> None:
+        self._reader = reader
         self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
 
-    async def take_stock(self, wanted: Filter) -> DeadLetterIndex:
-        """Everything that matches, oldest first, and every mark; the values only as far as they are shown.
+    async def list_matching(self, wanted: Filter) -> DeadLetterIndex:
+        """Everything that matches, oldest first, and every mark; of values only the beginning.
 
         Raises:
-            BrokerError: Kafka stopped answering.
+            BrokerError: Kafka refuses, or stopped answering.
         """
-        letters: list[DeadLetter] = []
+        found: list[DeadLetter] = []
         handled: dict[DeadLetterId, Handled] = {}
-        async for record in self._records(await ends_of(self._consumer, self._partitions)):
-            marked = mark_of(record)
+        async for record in self._records(
+            {one: await self._reader.range_of(one) for one in self._partitions}
+        ):
+            marked = parse_mark(record)
             if marked is not None:
                 handled[marked[0]] = marked[1]
-            elif (letter := letter_of(record)) is not None and wanted.matches(letter):
-                letters.append(letter.summary())
-        letters.sort(key=lambda letter: (letter.timestamp_ms, letter.letter_id))
-        return DeadLetterIndex(letters, handled)
+            elif (dead_letter := parse_dead_letter(record)) is not None and wanted.matches(dead_letter):
+                found.append(dead_letter.summary())
+        found.sort(key=lambda dead_letter: (dead_letter.timestamp_ms, dead_letter.id))
+        return DeadLetterIndex(found, handled)
 
-    async def whole(self, letter_ids: Collection[DeadLetterId]) -> AsyncIterator[DeadLetter]:
-        """The given letters with all they carry.
+    async def whole(self, ids: Collection[DeadLetterId]) -> AsyncIterator[DeadLetter]:
+        """The given dead letters with all they carry.
 
         Raises:
-            BrokerError: Kafka stopped answering.
+            BrokerError: Kafka refuses, or stopped answering.
         """
-        async for record in self._records(_ranges(letter_ids, self._partitions)):
-            if DeadLetterId(record.partition, record.offset) in letter_ids:
-                letter = letter_of(record)
-                if letter is not None:
-                    yield letter
+        async for record in self._records(_ranges(ids, self._partitions)):
+            if DeadLetterId(record.partition, record.offset) in ids:
+                dead_letter = parse_dead_letter(record)
+                if dead_letter is not None:
+                    yield dead_letter
 
-    async def _records(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> AsyncIterator[Record]:
-        """The records of the given ranges of offsets (first and next), a partition after the other."""
-        for partition, (first, end) in ranges.items():
-            self._consumer.assign([partition])
-            self._consumer.seek(partition, first)
-            async for record in self._until(partition, end):
-                yield record
-
-    async def _until(self, partition: TopicPartition, end: int) -> AsyncIterator[Record]:
-        loop = asyncio.get_running_loop()
-        moved_at = loop.time()
-        while (position := await self._consumer.position(partition)) < end:
-            polled = await poll(self._consumer, {partition: position}, timeout_ms=_POLL_MS, max_records=None)
-            if polled.gap is not None and polled.gap.first < end:
-                self._gaps.meet(polled.gap)
-            for record in polled.batches.get(partition, ()):
-                if record.offset < end:
+    async def _records(self, ranges: Mapping[TopicPartition, OffsetRange]) -> AsyncIterator[Record]:
+        """The records of the given ranges, one partition after the other."""
+        for partition, offsets in ranges.items():
+            async for batch in self._reader.records(partition, offsets):
+                for record in batch:
                     yield record
-            moved_at = loop.time() if polled.batches or polled.gap else moved_at
-            if loop.time() - moved_at > _STALLED_SECONDS:
-                raise BrokerError("the dead letters cannot be read to their end: Kafka stopped answering")
 
 
 def _ranges(
-    letter_ids: Iterable[DeadLetterId], partitions: Sequence[TopicPartition]
-) -> dict[TopicPartition, tuple[int, int]]:
-    """The smallest range of offsets a partition that covers the given letters."""
+    ids: Iterable[DeadLetterId], partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, OffsetRange]:
+    """The smallest range of offsets a partition that covers the given dead letters."""
     offsets: dict[TopicPartition, list[int]] = {}
-    for letter_id in letter_ids:
-        offsets.setdefault(partitions[letter_id.partition], []).append(letter_id.offset)
-    return {partition: (min(found), max(found) + 1) for partition, found in offsets.items()}
+    for one in ids:
+        offsets.setdefault(partitions[one.partition], []).append(one.offset)
+    return {partition: OffsetRange(min(found), max(found) + 1) for partition, found in offsets.items()}
 
 
 @asynccontextmanager
-async def letter_box(
+async def reading_dead_letters(
     connection: Connection, topic: TopicName, *, patience_seconds: float, tell: Callable[[Gap], None]
 ) -> AsyncIterator[DeadLetterReader]:
     """The dead letters of a running cluster.
@@ -273,7 +255,7 @@ async def letter_box(
         tell: takes what cannot be read.
 
     Raises:
-        BrokerError: Kafka cannot be reached, or does not let this user read.
+        BrokerError: Kafka cannot be reached.
         ConfigurationError: there is no such topic.
     """
     async with connected(connection, patience_seconds=patience_seconds) as cluster:
@@ -283,11 +265,5 @@ async def letter_box(
             f"there is no topic {topic}, or this user may not see it: "
             "create it with `learner-worker topics create`, or allow Describe and Read on it"
         )
-    consumer = standby_consumer(connection)
-    await start_within(consumer, patience_seconds)
-    try:
-        yield DeadLetterReader(consumer, topic, partitions, Gaps(tell))
-    except KafkaError as error:
-        raise BrokerError(f"the dead letters cannot be read: {error}") from error
-    finally:
-        await stop_within(consumer)
+    async with reading_partitions(connection, tell=tell, start_seconds=patience_seconds) as reader:
+        yield DeadLetterReader(reader, topic, partitions)

@@ -1,4 +1,4 @@
-"""forgetting: has an agent forgotten, in three steps of which each may be repeated.
+"""Forgetting an agent, in three steps, each of which may be repeated.
 
 1. The marker is written to the agent's partition of the changelog and acknowledged: from then on the agent
    is forgotten, by every replica that reads it, sooner or later.
@@ -30,6 +30,7 @@ from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain.outcomes import forgotten_cutoff, living_fact
 from learner_worker.errors import BrokerError, RecordError
 from learner_worker.kafka.admin import Cluster
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.partition_reader import PartitionReader
 from learner_worker.kafka.records import Record
 
@@ -96,8 +97,9 @@ class PublishedMetrics:
         Raises:
             BrokerError: Kafka does not answer.
         """
-        first, end = await self._reader.ends(self._partition)
-        async for batch in self._reader.records(self._partition, max(first, self._position), end):
+        start, end = await self._reader.range_of(self._partition)
+        unread = OffsetRange(max(start, self._position), end)
+        async for batch in self._reader.records(self._partition, unread):
             for record in batch:
                 if record.key == self._key:
                     self._value = record.value
@@ -140,8 +142,8 @@ class Forgetting:
             BrokerError: Kafka does not answer.
         """
         superseded = SupersededFacts(self._marker)
-        first, end = await self._reader.ends(self._changelog)
-        async for batch in self._reader.records(self._changelog, first, end):
+        offsets = await self._reader.range_of(self._changelog)
+        async for batch in self._reader.records(self._changelog, offsets):
             superseded.take(batch)
         return superseded
 

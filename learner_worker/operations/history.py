@@ -1,4 +1,4 @@
-"""One agent's outcomes from Kafka alone: no worker, no state folder, the same fold."""
+"""One agent's outcomes from Kafka alone: no worker, no state folder, the same replay."""
 
 import asyncio
 import tempfile
@@ -21,7 +21,6 @@ from learner_worker.kafka.admin import connected
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import Record, chunked
 from learner_worker.operations.changelog import Changelog, Say, open_changelog
-from learner_worker.operations.progress import Progress
 from learner_worker.settings import Settings
 from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.store.shard_file import ShardFile, shard_path
@@ -58,7 +57,7 @@ class History:
 
 @asynccontextmanager
 async def history_of(agent_id: AgentId, settings: Settings, say: Say) -> AsyncIterator[History]:
-    """Folds what the changelog says of one agent into a temporary file.
+    """Replays what the changelog says of one agent into a temporary file.
 
     Args:
         say: takes a line of progress.
@@ -75,13 +74,13 @@ async def history_of(agent_id: AgentId, settings: Settings, say: Say) -> AsyncIt
         with tempfile.TemporaryDirectory(prefix="learner-outcomes-") as folder:
             file = await ShardFile.open(shard_path(Path(folder), shard), changelog.identity(shard))
             try:
-                fold = await _fold(file, changelog, shard, agent_id, say)
+                replay = await _replay(file, changelog, shard, agent_id)
                 if cutoff is not None:
-                    await _expire(fold, file.path, cutoff)
-                agent = (await fold.learn.agents([agent_id]))[agent_id]
+                    await _expire(replay, file.path, cutoff)
+                agent = (await replay.learn.agents([agent_id]))[agent_id]
                 with snapshot_of(file.path) as snapshot:
                     keys = _newest_first(snapshot)
-                    yield History(agent, keys, changelog.topic, shard, fold.position, snapshot)
+                    yield History(agent, keys, changelog.topic, shard, replay.position, snapshot)
             finally:
                 await file.close()
 
@@ -101,22 +100,17 @@ async def _cutoff(settings: Settings, partition: TopicPartition) -> Cutoff | Non
     return None if committed is None else read_note(committed.metadata)
 
 
-async def _fold(
-    file: ShardFile, changelog: Changelog, shard: ShardId, agent_id: AgentId, say: Say
+async def _replay(
+    file: ShardFile, changelog: Changelog, shard: ShardId, agent_id: AgentId
 ) -> ChangelogReplay:
-    first, end = await changelog.ends(shard)
-    fold = await ChangelogReplay.open(file, changelog.topic, cached_agents=changelog.cached_agents)
-    progress = Progress(f"shard {shard}", say)
-    progress.begin(first)
-    async for batch in changelog.records(shard, first, end):
-        await fold.take([record for record in batch if not _is_of_another(record, agent_id)])
-        progress.at(batch[-1].offset + 1, end)
-    await fold.reach(end)
-    return fold
+    replay = await ChangelogReplay.open(file, changelog.topic, cached_agents=changelog.cached_agents)
+    offsets = await changelog.range_of(shard)
+    await changelog.replay(replay, shard, offsets, wanted=lambda record: not _is_of_another(record, agent_id))
+    return replay
 
 
 def _is_of_another(record: Record, agent_id: AgentId) -> bool:
-    """Whether a record is a fact about another agent; whatever else it is, the fold decides."""
+    """Whether a record is a fact about another agent; whatever else it is, the replay decides."""
     if record.value is None:
         return False
     try:
@@ -125,13 +119,13 @@ def _is_of_another(record: Record, agent_id: AgentId) -> bool:
         return False
 
 
-async def _expire(fold: ChangelogReplay, path: Path, cutoff: Cutoff) -> None:
+async def _expire(replay: ChangelogReplay, path: Path, cutoff: Cutoff) -> None:
     """Forgets what the workers have forgotten, also where its tombstones are still to come."""
     with snapshot_of(path) as snapshot:
         keys = _newest_first(snapshot, counted=False)
     for page in chunked(keys, _PAGE):
-        await fold.learn.expire(page, cutoff, 0)
-    await fold.write()
+        await replay.learn.expire(page, cutoff, 0)
+    await replay.write()
 
 
 def _newest_first(snapshot: Snapshot, *, counted: bool = True) -> list[OutcomeKey]:

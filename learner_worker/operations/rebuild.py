@@ -69,7 +69,7 @@ async def _require_sound_changelog(path: Path, shard: ShardId, changelog: Change
             position = snapshot.position(changelog.topic)
     except UnreadableFileError:
         return  # nobody can say what it holds: that is why it is rebuilt
-    _, end = await changelog.ends(shard)
+    _, end = await changelog.range_of(shard)
     if position > end:
         raise ConfigurationError(
             f"{changelog.topic} ends at offset {end} in shard {shard}, but {path} has read up to {position}: "
@@ -81,7 +81,7 @@ async def _rebuild(path: Path, shard: ShardId, changelog: Changelog) -> Rebuilt:
     new = path.with_suffix(".rebuilding")
     remove(new)
     try:
-        fold = await _fold(new, shard, changelog)
+        replay = await _replay(new, shard, changelog)
         with snapshot_of(new) as snapshot:
             counts = snapshot.counts()
         kept = replace(path, new)
@@ -90,20 +90,20 @@ async def _rebuild(path: Path, shard: ShardId, changelog: Changelog) -> Rebuilt:
     return Rebuilt(
         shard,
         path=str(path),
-        records=fold.records,
-        position=fold.position,
+        records=replay.records,
+        position=replay.position,
         outcomes=counts.outcomes,
         agents=counts.agents,
         kept=None if kept is None else str(kept),
     )
 
 
-async def _fold(new: Path, shard: ShardId, changelog: Changelog) -> ChangelogReplay:
-    first, end = await changelog.ends(shard)
+async def _replay(new: Path, shard: ShardId, changelog: Changelog) -> ChangelogReplay:
+    offsets = await changelog.range_of(shard)
     file = await ShardFile.open(new, changelog.identity(shard))
     try:
-        fold = await ChangelogReplay.open(file, changelog.topic, cached_agents=changelog.cached_agents)
-        await changelog.fold(fold, shard, first, end)
+        replay = await ChangelogReplay.open(file, changelog.topic, cached_agents=changelog.cached_agents)
+        await changelog.replay(replay, shard, offsets)
     finally:
         await file.close()
-    return fold
+    return replay

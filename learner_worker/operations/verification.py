@@ -12,6 +12,7 @@ from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.outcomes import join
 from learner_worker.errors import ConfigurationError, RecordError, StateError, UnreadableFileError
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Record
 from learner_worker.operations.changelog import Changelog
 from learner_worker.operations.comparison import FileComparison, ValueDifference, compare
@@ -46,13 +47,19 @@ class ShardVerdict(msgspec.Struct, frozen=True):
 
 
 class _Extent(NamedTuple):
-    first: int
+    """What the changelog holds, and how far the file has read it."""
+
+    start: int
     end: int
     position: int
 
     @property
     def until(self) -> int:
         return min(self.position, self.end)
+
+    @property
+    def compared(self) -> OffsetRange:
+        return OffsetRange(self.start, self.until)
 
 
 async def verify(
@@ -86,27 +93,27 @@ async def _verify(shard: ShardId, path: Path, changelog: Changelog) -> ShardVerd
 
 
 async def _compared(shard: ShardId, path: Path, changelog: Changelog, file: ShardFile) -> ShardVerdict:
-    """Folds, then compares.
+    """Replays, then compares.
 
     The long read goes before the read transaction: while that is open, the worker's log can only grow.
     """
     with snapshot_of(path) as snapshot:
         changelog.require_same(snapshot, shard)
         position = snapshot.position(changelog.topic)
-    extent = _Extent(*await changelog.ends(shard), position)
-    fold = await ChangelogReplay.open(file, changelog.topic, cached_agents=changelog.cached_agents)
-    await changelog.fold(fold, shard, extent.first, extent.until)
+    extent = _Extent(*await changelog.range_of(shard), position)
+    replay = await ChangelogReplay.open(file, changelog.topic, cached_agents=changelog.cached_agents)
+    await changelog.replay(replay, shard, extent.compared)
     with snapshot_of(path) as snapshot:
         position = snapshot.position(changelog.topic)
         if position < extent.position:
             raise StateError(f"{path} went back in the changelog while it was verified: try again")
-        extent = _Extent(extent.first, (await changelog.ends(shard))[1], position)
-        await changelog.fold(fold, shard, extent.first, extent.until)
+        extent = _Extent(extent.start, (await changelog.range_of(shard)).end, position)
+        await changelog.replay(replay, shard, extent.compared)
         comparison = _compare(snapshot, file.path)
-        if comparison.count and fold.records < extent.until:
-            later = await _take_later_copies(shard, snapshot, fold, changelog, extent)
+        if comparison.count and replay.records < extent.until:
+            later = await _take_later_copies(shard, snapshot, replay, changelog, extent)
             comparison = _compare(snapshot, file.path, later)
-    return _verdict(shard, extent, fold, comparison, changelog.unreadable(shard))
+    return _verdict(shard, extent, replay, comparison, changelog.unreadable(shard))
 
 
 def _compare(
@@ -117,7 +124,7 @@ def _compare(
 
 
 async def _take_later_copies(
-    shard: ShardId, snapshot: Snapshot, fold: ChangelogReplay, changelog: Changelog, extent: _Extent
+    shard: ShardId, snapshot: Snapshot, replay: ChangelogReplay, changelog: Changelog, extent: _Extent
 ) -> dict[AgentId, Micros]:
     """Adds facts that compaction left only beyond the file's position; who is forgotten there.
 
@@ -125,16 +132,16 @@ async def _take_later_copies(
     now: such a fact, and only such a one, says nothing that the file's row does not hold already. Of a row
     that is wrong the fold may so lack facts: then more of its fields, and its agent's metrics, are listed.
     """
-    _, end = await changelog.ends(shard)
+    later = OffsetRange(extent.until, (await changelog.range_of(shard)).end)
     forgotten: dict[AgentId, Micros] = {}
-    async for batch in changelog.records(shard, extent.until, end):
+    async for batch in changelog.records(shard, later):
         contents = list(_contents(batch))
-        await fold.take(_held(snapshot, contents))
+        await replay.take(_held(snapshot, contents))
         for _, found in contents:
             if isinstance(found, ForgetMarker):
                 until = max(found.forget_until, forgotten.get(found.agent_id, found.forget_until))
                 forgotten[found.agent_id] = until
-    await fold.write()
+    await replay.write()
     return forgotten
 
 
@@ -160,11 +167,11 @@ def _held(snapshot: Snapshot, contents: Sequence[tuple[Record, Fact | ForgetMark
 def _verdict(
     shard: ShardId,
     extent: _Extent,
-    fold: ChangelogReplay,
+    replay: ChangelogReplay,
     comparison: FileComparison,
     unreadable: Sequence[str],
 ) -> ShardVerdict:
-    findings, notes = list(_findings(extent)), [*_notes(extent, fold), *unreadable]
+    findings, notes = list(_findings(extent)), [*_notes(extent, replay), *unreadable]
     return ShardVerdict(
         shard,
         verified=not findings and not comparison.count,
@@ -190,17 +197,17 @@ def _findings(extent: _Extent) -> list[str]:
     return [lost]
 
 
-def _notes(extent: _Extent, fold: ChangelogReplay) -> list[str]:
+def _notes(extent: _Extent, replay: ChangelogReplay) -> list[str]:
     notes = []
-    if extent.first > extent.position:
+    if extent.start > extent.position:
         notes.append(
-            f"the changelog begins at offset {extent.first}, after all that the file has read; unless "
+            f"the changelog begins at offset {extent.start}, after all that the file has read; unless "
             "later copies of everything follow, it was deleted: check the topic's cleanup.policy"
         )
-    elif extent.first > 0:
+    elif extent.start > 0:
         notes.append(
-            f"the changelog begins at offset {extent.first}: what stood before is gone by compaction"
+            f"the changelog begins at offset {extent.start}: what stood before is gone by compaction"
         )
-    if fold.unreadable:
-        notes.append(f"{fold.unreadable} records are no facts: passed over, as the worker passes over them")
+    if replay.unreadable:
+        notes.append(f"{replay.unreadable} records are no facts: passed over, as the worker passes over them")
     return notes

@@ -16,8 +16,8 @@ from prometheus_client import Gauge
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import BrokerError
-from learner_worker.kafka.admin import ends_of, start_within
-from learner_worker.kafka.batching import stop_within
+from learner_worker.kafka.clients import start_client, stop_client
+from learner_worker.kafka.offsets import offset_ranges
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.polling import poll, seek
 from learner_worker.kafka.watchdog import Reading, look
@@ -145,11 +145,7 @@ class Standbys:
     async def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:
             consumer = self._make_consumer()
-            try:
-                await start_within(consumer, _START_SECONDS)
-            except BaseException:
-                await stop_within(consumer)
-                raise
+            await start_client(consumer, _START_SECONDS)
             self._consumer = consumer
         return self._consumer
 
@@ -200,7 +196,7 @@ class Standbys:
     async def _start_anew(self, consumer: AIOKafkaConsumer, refused: Iterable[TopicPartition]) -> None:
         """The changelog lost its beginning or its end; aiokafka may tell of a partition just let go of."""
         followed = [partition for partition in refused if ShardId(partition.partition) in self._open]
-        for partition, (first, end) in (await ends_of(consumer, followed)).items():
+        for partition, (first, end) in (await offset_ranges(consumer, followed)).items():
             standby = self._open[ShardId(partition.partition)]
             _log.warning(
                 "standby.position_not_in_log",
@@ -234,7 +230,7 @@ class Standbys:
         async with self._turn, AsyncExitStack() as closings:
             self.wanted = frozenset()
             if self._consumer is not None:
-                closings.push_async_callback(stop_within, self._consumer)
+                closings.push_async_callback(stop_client, self._consumer)
             await self._let_go(self._open.copy())
 
     def _partition(self, shard_id: ShardId) -> TopicPartition:

@@ -9,8 +9,8 @@ from learner_worker.errors import LearnerError
 from learner_worker.group.frontier import Frontier
 from learner_worker.group.membership import Membership
 from learner_worker.group.offsets import BrokerOffsetsReader
-from learner_worker.kafka.admin import start_within
-from learner_worker.kafka.batching import BatchWriter, stop_within
+from learner_worker.kafka.batching import BatchWriter
+from learner_worker.kafka.clients import running
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.watchdog import Watchdog
 from learner_worker.observability import Instruments
@@ -184,8 +184,7 @@ class Worker:
         """
         async with AsyncExitStack() as stack:
             for client in self._clients:
-                stack.push_async_callback(stop_within, client)
-                await start_within(client, START_SECONDS)
+                await stack.enter_async_context(running(client, START_SECONDS))
             await stack.enter_async_context(self.preparation.running())
             yield
 

@@ -15,7 +15,8 @@ from learner_worker.domain.retention import noted, read_note
 from learner_worker.group.assignor import StateKeepingAssignor, claim_of, standbys_of
 from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.group.placement import LAST_TERM, Claim
-from learner_worker.kafka.admin import Committed, OffsetRange
+from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.shard.resume import lost_unread, resume_positions
 from tests.fuzz import FUZZ, strategies
 from tests.simulation.broker import Counts

@@ -16,7 +16,7 @@ from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.patches import LightRecord
 from learner_worker.kafka.records import Outgoing, dead_letter
-from learner_worker.operations.dead_letters import Filter, letter_box
+from learner_worker.operations.dead_letters import Filter, reading_dead_letters
 from learner_worker.operations.replay import Replay
 from tests.acceptance.test_refusals import Ended, learner_worker
 from tests.integration.test_whole_way import metrics_equal_the_model
@@ -38,7 +38,7 @@ ROOMY = 4 * 1024 * 1024
 TIMES = ("placed_at", "closed_at", "finished_at")
 
 
-async def test_letters_replayed_once_or_twice_give_the_models_outcomes(
+async def test_dead_letters_replayed_once_or_twice_give_the_models_outcomes(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
     """Events lost to a wrong partition and to an older version come back, poison stays; twice is once."""
@@ -54,8 +54,8 @@ async def test_letters_replayed_once_or_twice_give_the_models_outcomes(
         await send(broker, [refused_before(event, names, at) for at, event in enumerate(refused)])
         await send(broker, poison(names))
         count = len([*moved, *auction, *refused]) + len(poison(names))
-        await until(lambda: letters(broker, names, count), "every letter", seconds=60)
-        assert [letter["state"] for letter in await listed(broker, prefix)] == ["open"] * count
+        await until(lambda: written(broker, names, count), "every dead letter", seconds=60)
+        assert [one["state"] for one in await listed(broker, prefix)] == ["open"] * count
 
         tried = await command(broker, prefix, "replay", "--dry-run")
         assert tried.code == 1
@@ -66,10 +66,10 @@ async def test_letters_replayed_once_or_twice_give_the_models_outcomes(
         everything = [*history, *auction]
         await metrics_equal_the_model(broker, names, everything)
         left = await listed(broker, prefix)
-        assert sorted(letter["reason"] for letter in left) == ["not-json", "not-json", "too-large"]
+        assert sorted(one["reason"] for one in left) == ["not-json", "not-json", "too-large"]
 
-        handled = [letter["letter"] for letter in await listed(broker, prefix, "--all")]
-        again = [name for name in handled if name not in {letter["letter"] for letter in left}]
+        handled = [one["letter"] for one in await listed(broker, prefix, "--all")]
+        again = [name for name in handled if name not in {one["letter"] for one in left}]
         await _replay(broker, prefix, worker, *again, count=count - 3, stay=0)
         await metrics_equal_the_model(broker, names, everything)
         assert await worker.stop() == 0
@@ -83,7 +83,7 @@ async def test_what_stays_says_why_and_is_dropped_by_a_human(
     names = await _roomy_topics(broker, prefix)
     async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state") as worker:
         await send(broker, poison(names))
-        await until(lambda: letters(broker, names, 3), "every letter")
+        await until(lambda: written(broker, names, 3), "every dead letter")
         assert await worker.stop() == 0
     replayed = await command(broker, prefix, "replay")
     assert replayed.code == 1
@@ -123,14 +123,14 @@ async def test_a_replay_that_dies_before_its_marks_is_repeated_without_harm(
     auction = timeless_auction()
     async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state") as worker:
         await send(broker, [twice_wrong(event, names, own_time=False) for event in auction])
-        await until(lambda: letters(broker, names, len(auction)), "every letter")
+        await until(lambda: written(broker, names, len(auction)), "every dead letter")
         replay = Replay(names, partitioner(PARTITIONS))
-        async with letter_box(
+        async with reading_dead_letters(
             Connection(broker.bootstrap_servers), names.dead_letters, patience_seconds=10, tell=print
-        ) as box:
-            stock = await box.take_stock(Filter())
-            found = [letter async for letter in box.whole({letter.letter_id for letter in stock.letters})]
-        await send(broker, [sent for letter in found if (sent := replay.judge(letter).sent) is not None])
+        ) as reader:
+            index = await reader.list_matching(Filter())
+            found = [whole async for whole in reader.whole({one.id for one in index.dead_letters})]
+        await send(broker, [sent for one in found if (sent := replay.judge(one).sent) is not None])
         assert len(await listed(broker, prefix)) == len(auction)
         await _replay(broker, prefix, worker, count=len(auction), stay=0)
         await metrics_equal_the_model(broker, names, auction)
@@ -138,7 +138,7 @@ async def test_a_replay_that_dies_before_its_marks_is_repeated_without_harm(
     assert outcomes_on_disk(tmp_path / "state") == model.outcomes(auction)
 
 
-async def test_wrong_usage_and_absent_letters_have_exit_codes(broker: Broker, prefix: str) -> None:
+async def test_wrong_usage_and_absent_dead_letters_have_exit_codes(broker: Broker, prefix: str) -> None:
     """A name that is none, a drop without a choice: 2. A letter that is not there: 1."""
     await create_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS)
     assert (await command(broker, prefix, "show", "seven")).code == 2
@@ -244,7 +244,7 @@ async def listed(broker: Broker, prefix: str, *flags: str) -> list[dict[str, Any
     return found
 
 
-async def letters(broker: Broker, names: TopicNames, count: int) -> bool:
+async def written(broker: Broker, names: TopicNames, count: int) -> bool:
     return len(await read_topic(broker.bootstrap_servers, names.dead_letters)) >= count
 
 

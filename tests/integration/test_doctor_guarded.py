@@ -257,7 +257,7 @@ async def test_missing_rights_are_named_one_by_one(guarded: Guarded, prefix: str
         environment={"LEARNER_SASL_PASSWORD": PASSWORD},
     )
     assert refused.code == 1
-    assert "the dead letters cannot be read" in refused.sentence
+    assert f"the records of {names.dead_letters} cannot be read" in refused.sentence
 
 
 async def refusals_become(expected: list[str], guarded: Guarded, prefix: str, tmp_path: Path) -> Report:

@@ -6,7 +6,8 @@ import pytest
 
 from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.group.offsets import BrokerOffsets
-from learner_worker.kafka.admin import Committed, OffsetRange
+from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.shard.resume import resume_positions
 
 TOPICS = Topics().named()

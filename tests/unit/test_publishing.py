@@ -8,7 +8,7 @@ from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.group.offsets import BrokerOffsets
-from learner_worker.kafka.admin import OffsetRange
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.shard.shard import _PUBLISHED_EVERY, Shard
 from learner_worker.store.shard_file import ShardFile, shard_path
 from tests.unit.test_lost_ends import IDENTITY, TOPICS, Sent, context

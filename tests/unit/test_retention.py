@@ -13,7 +13,7 @@ from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, facts_of, living, living_fact
 from learner_worker.domain.retention import Policy, Retention, noted, read_note
 from learner_worker.group.offsets import BrokerOffsets
-from learner_worker.kafka.admin import OffsetRange
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.shard.shard import Shard
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint

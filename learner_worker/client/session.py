@@ -1,12 +1,13 @@
-"""The line to the learner, kept open: whatever happens to Kafka, the next line follows by itself."""
+"""The session that a client keeps open: whenever one breaks, the next one follows by itself."""
 
 import asyncio
 from typing import Final
 
-from learner_worker.client.connection import KAFKA_FAILURES, RETRY_SECONDS, ClientConnection, log
-from learner_worker.client.replies import OwnPartition, PendingReplies, Session, open_line
+from learner_worker.client.connection import RETRY_SECONDS, ClientConnection, log
+from learner_worker.client.replies import OwnPartition, PendingReplies, Session, open_session
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError
+from learner_worker.lifecycle import KAFKA_FAILURES
 
 UNAVAILABLE: Final = "UNAVAILABLE"
 """Kafka refused the request, or the client is not open."""
@@ -14,8 +15,8 @@ UNAVAILABLE: Final = "UNAVAILABLE"
 _NOT_OPEN = "the client is not open: ask inside `async with LearnerClient(...)`"
 
 
-class StandingLine:
-    """Opens a line, reads its replies, and opens the next one when it breaks, until it is closed."""
+class PersistentSession:
+    """Opens a session, reads its replies, and opens the next one when it breaks, until it is closed."""
 
     def __init__(
         self,
@@ -35,11 +36,11 @@ class StandingLine:
 
     @property
     def connected(self) -> bool:
-        """Whether a line is open now."""
+        """Whether a session is open now."""
         return self._current is not None and self._current.done()
 
     def failure(self) -> BrokerError:
-        """Why no line is open, as a sentence that says what to do next."""
+        """Why no session is open, as a sentence that says what to do next."""
         return self._connection.failure(self._failure)
 
     async def open(self) -> None:
@@ -53,7 +54,7 @@ class StandingLine:
         self._failure = None
         self._attempted.clear()
         self._current = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._stay_open(), name="learner-client-line")
+        self._task = asyncio.create_task(self._stay_open(), name="learner-client-session")
         try:
             await self._attempted.wait()
             self._refuse_configuration_error()
@@ -65,8 +66,8 @@ class StandingLine:
         if isinstance(self._failure, ConfigurationError):
             raise self._failure
 
-    async def line(self) -> Session:
-        """The open line; waits for it, unbounded.
+    async def current(self) -> Session:
+        """The open session; waits for it, unbounded.
 
         Raises:
             SuggestionError: UNAVAILABLE, the client is not open.
@@ -76,7 +77,7 @@ class StandingLine:
         return await asyncio.shield(self._current)
 
     async def close(self) -> None:
-        """Close the line, and tell who still waits for it or for a reply."""
+        """Close the session, and tell who still waits for it or for a reply."""
         current, self._current = self._current, None
         task, self._task = self._task, None
         closed = SuggestionError(UNAVAILABLE, "the client was closed")
@@ -97,7 +98,7 @@ class StandingLine:
     async def _reopen_for_ever(self) -> None:
         while True:
             try:
-                await self._read_one_line()
+                await self._read_one_session()
             except (*KAFKA_FAILURES, BrokerError, ConfigurationError) as error:
                 self._lost(error)
             except Exception as error:  # noqa: BLE001 (a fault of aiokafka's must not end all advice)
@@ -106,18 +107,18 @@ class StandingLine:
             self._attempted.set()
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _read_one_line(self) -> None:
-        async with open_line(self._connection, self._topics, self._partition) as line:
-            self._opened(line)
+    async def _read_one_session(self) -> None:
+        async with open_session(self._connection, self._topics, self._partition) as session:
+            self._opened(session)
             try:
-                await self._pending.read(line.consumer)
-            finally:  # before the line is closed, so that no ask takes it any more
+                await self._pending.read(session.consumer)
+            finally:  # before the session is closed, so that no ask takes it any more
                 if self._current is not None:
                     self._current = asyncio.get_running_loop().create_future()
 
-    def _opened(self, line: Session) -> None:
+    def _opened(self, session: Session) -> None:
         if self._current is not None:
-            self._current.set_result(line)
+            self._current.set_result(session)
         self._failure = None
         self._attempted.set()
         log.info("client.connected: %s", self._connection.bootstrap_servers)

@@ -1,4 +1,4 @@
-"""Dead letters: whatever became one is read back whole, and what others put into the topic is no letter."""
+"""Dead letters: whatever became one is read back whole, and what others put into the topic is none."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +7,7 @@ from learner_worker.contract.topics import Topics
 from learner_worker.errors import RecordError
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import TRUNCATED_BYTES, dead_letter
-from learner_worker.operations.dead_letters import DeadLetterId, letter_of, mark, mark_of
+from learner_worker.operations.dead_letters import DeadLetterId, mark, parse_dead_letter, parse_mark
 from learner_worker.operations.replay import Replay
 from tests.fuzz import FUZZ, model, strategies
 from tests.fuzz.strategies import EVENT_SHAPES, Headers
@@ -62,18 +62,18 @@ def test_a_dead_letter_is_read_back_as_what_it_was(original: Entry, truncate: bo
     """Place, time, key, value and headers are the original's; one that was cut off says how long it was."""
     sent = dead_letter(original, TOPICS.dead_letters, RecordError("invalid", "bad"), truncate=truncate)
     lying = Entry(TOPICS.dead_letters, 1, 2, 3, sent.key, sent.value, sent.headers)
-    letter = letter_of(lying)
-    assert letter is not None
-    assert mark_of(lying) is None
-    assert (letter.topic, letter.partition, letter.offset) == original[:3]
-    assert (letter.original_ms, letter.reason, letter.message) == (original.timestamp, "invalid", "bad")
+    parsed = parse_dead_letter(lying)
+    assert parsed is not None
+    assert parse_mark(lying) is None
+    assert (parsed.topic, parsed.partition, parsed.offset) == original[:3]
+    assert (parsed.original_ms, parsed.reason, parsed.message) == (original.timestamp, "invalid", "bad")
     cut_off = original.value is not None and (truncate or len(original.value) > strategies.MEBIBYTE)
-    assert letter.truncated_bytes == (len(original.value or b"") if cut_off else None)
-    assert letter.key == original.key
+    assert parsed.truncated_bytes == (len(original.value or b"") if cut_off else None)
+    assert parsed.key == original.key
     if cut_off:
-        assert letter.value == (original.value or b"")[:TRUNCATED_BYTES]
+        assert parsed.value == (original.value or b"")[:TRUNCATED_BYTES]
     else:
-        assert letter.value == original.value or (original.key, original.value, letter.value) == (
+        assert parsed.value == original.value or (original.key, original.value, parsed.value) == (
             None,
             None,
             b"",
@@ -82,52 +82,52 @@ def test_a_dead_letter_is_read_back_as_what_it_was(original: Entry, truncate: bo
         expected = [
             one for one in original.headers if one[0] not in kept and not one[0].startswith("kafka_dlt-")
         ]
-        assert list(letter.headers) == expected
+        assert list(parsed.headers) == expected
 
 
 @FUZZ
 @given(_ORIGINALS)
-def test_a_letter_goes_back_exactly_if_its_event_can_be_read(original: Entry) -> None:
-    """A letter of a source is sent to its task's partition if it keeps the contract, and stays otherwise."""
+def test_a_dead_letter_goes_back_exactly_if_its_event_can_be_read(original: Entry) -> None:
+    """Sent to its task's partition if it keeps the contract; otherwise it stays a dead letter."""
     sent = dead_letter(original, TOPICS.dead_letters, RecordError("invalid", "bad"))
-    letter = letter_of(Entry(TOPICS.dead_letters, 1, 2, 3, sent.key, sent.value, sent.headers))
-    assert letter is not None
-    verdict = REPLAY.judge(letter)
-    assert (verdict.sent is None) == bool(verdict.why)
+    parsed = parse_dead_letter(Entry(TOPICS.dead_letters, 1, 2, 3, sent.key, sent.value, sent.headers))
+    assert parsed is not None
+    result = REPLAY.judge(parsed)
+    assert (result.sent is None) == bool(result.why)
     if original.topic == TOPICS.bid_placed:
         try:
             fields = model.message("bid-placed", original.value)
         except model.BrokenError:
-            assert verdict.sent is None
+            assert result.sent is None
         except model.UndecidedError:
             return
         else:
-            assert verdict.sent is not None
-            assert verdict.sent.partition == partitioner(4)(fields["task_id"])
+            assert result.sent is not None
+            assert result.sent.partition == partitioner(4)(fields["task_id"])
 
 
 @FUZZ
 @given(_STRANGE, strategies.KEYS, strategies.values(EVENT_SHAPES["task-finished"]))
-def test_whatever_lies_in_the_topic_is_a_letter_a_mark_or_neither(
+def test_whatever_lies_in_the_topic_is_a_dead_letter_a_mark_or_neither(
     headers: Headers, key: bytes | None, value: bytes | None
 ) -> None:
-    """Headers of others, null and doubled ones too: never both, and a letter can be judged."""
+    """Headers of others, null and doubled ones too: never both, and a dead letter can be judged."""
     lying = Entry(TOPICS.dead_letters, 1, 2, 3, key, value, headers)
-    letter, marked = letter_of(lying), mark_of(lying)
-    assert letter is None or marked is None
-    if letter is not None:
-        assert REPLAY.judge(letter).origin == letter.origin
+    parsed, marked = parse_dead_letter(lying), parse_mark(lying)
+    assert parsed is None or marked is None
+    if parsed is not None:
+        assert REPLAY.judge(parsed).origin == parsed.origin
 
 
 @FUZZ
 @given(st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1), st.sampled_from(["replayed", "dropped"]))
 def test_a_mark_is_read_back(partition: int, offset: int, handled: str) -> None:
-    """A mark names its letter and what became of it."""
+    """A mark names its dead letter and what became of it."""
     written = mark(
         TOPICS.dead_letters,
         DeadLetterId(partition, offset),
         "replayed" if handled == "replayed" else "dropped",
     )
     lying = Entry(TOPICS.dead_letters, partition, 0, 0, written.key, written.value, written.headers)
-    assert mark_of(lying) == (DeadLetterId(partition, offset), handled)
-    assert letter_of(lying) is None
+    assert parse_mark(lying) == (DeadLetterId(partition, offset), handled)
+    assert parse_dead_letter(lying) is None

@@ -1,0 +1,23 @@
+"""Offsets of partitions: a range of them, and where partitions begin and end."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+
+class OffsetRange(NamedTuple):
+    """Offsets of a partition, from `start` to before `end`."""
+
+    start: int
+    end: int
+
+
+async def offset_ranges(
+    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, OffsetRange]:
+    """What each partition holds now: from its first offset to the one that its next record gets."""
+    listed = list(partitions)
+    starts, ends = await asyncio.gather(consumer.beginning_offsets(listed), consumer.end_offsets(listed))
+    return {partition: OffsetRange(starts[partition], ends[partition]) for partition in listed}
