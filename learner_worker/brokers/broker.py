@@ -1,4 +1,4 @@
-"""What a broker of the ladder is: its kind, where it listens, how it is named to a person."""
+"""What a broker is: its kind, where it listens, how it is named to a person."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ Log = Callable[[str], None]
 
 
 class BrokerKind(StrEnum):
-    """The rungs of the ladder, in the order the demo tries them."""
+    """The kinds of brokers, in the order of preference."""
 
     GIVEN = "given"
     DOCKER = "docker"

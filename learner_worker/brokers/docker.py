@@ -1,4 +1,4 @@
-"""Second rung: Apache Kafka in a container, by testcontainers and a Docker engine."""
+"""Second preference: Apache Kafka in a container, by testcontainers and a Docker engine."""
 
 import importlib.util
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Last rung: noida-db, one binary from PyPI that speaks Kafka's protocol."""
+"""Last preference: noida-db, one binary from PyPI that speaks Kafka's protocol."""
 
 import importlib.metadata
 import importlib.util

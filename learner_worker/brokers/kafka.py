@@ -1,4 +1,4 @@
-"""Third rung: real Apache Kafka, by Maven and Java."""
+"""Third preference: real Apache Kafka, by Maven and Java."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

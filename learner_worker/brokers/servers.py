@@ -1,4 +1,4 @@
-"""First rung: the user's own servers, which are neither started nor stopped here."""
+"""First preference: the user's own servers, which are neither started nor stopped here."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

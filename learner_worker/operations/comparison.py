@@ -1,4 +1,4 @@
-"""A shard's file against the fold of its changelog: rows field by field, metrics counted anew from rows.
+"""A shard's file against its replayed changelog: rows field by field, metrics counted anew from rows.
 
 Both sides are read in the order of their keys, side by side; memory holds a row of each, and one agent.
 """
@@ -123,9 +123,9 @@ class _Agent(msgspec.Struct, frozen=True):
 
 
 def compare(
-    file: Snapshot, fold: Snapshot, *, forgotten_later: Mapping[AgentId, Micros] | None = None
+    file: Snapshot, replayed: Snapshot, *, forgotten_later: Mapping[AgentId, Micros] | None = None
 ) -> FileComparison:
-    """Compares a file with a fold up to the same position.
+    """Compares a file with one into which the changelog was replayed up to the same position.
 
     Where outcomes expire, what has expired may be in either and is left out. The file's metrics, which count
     its rows until they are swept, are then held against its own rows.
@@ -135,11 +135,11 @@ def compare(
             hold what has left the changelog because of them, and it is left out, too.
     """
     comparison, cutoff, later = FileComparison(), file.cutoff(), forgotten_later or {}
-    ours, theirs = _living(file, cutoff, later), _living(fold, cutoff, later)
+    ours, theirs = _living(file, cutoff, later), _living(replayed, cutoff, later)
     for pair in side_by_side(ours, theirs, _row_key):
         comparison.row(*pair)
     for agents in side_by_side(
-        _stored(file), _counted(fold if cutoff is None and not later else file), _agent_key
+        _stored(file), _counted(replayed if cutoff is None and not later else file), _agent_key
     ):
         comparison.agent(*agents)
     return comparison
@@ -169,9 +169,9 @@ def _tallies(rows: Iterator[SqlRow]) -> dict[str, SqlRow]:
     return {str(keyword): (wins, failures) for _, keyword, wins, failures in rows}
 
 
-def _counted(fold: Snapshot) -> Iterator[_Agent]:
+def _counted(rows_of: Snapshot) -> Iterator[_Agent]:
     """Every agent as its outcomes say: counted from the first to the last, not by differences."""
-    for agent_id, rows in itertools.groupby(fold.outcomes_by_agent(), key=lambda row: str(row[1])):
+    for agent_id, rows in itertools.groupby(rows_of.outcomes_by_agent(), key=lambda row: str(row[1])):
         metrics, wins, failures = Metrics(), Counter[str](), Counter[str]()
         for row in rows:
             part = change(None, outcome_of(row))

@@ -117,10 +117,10 @@ async def _compared(shard: ShardId, path: Path, changelog: Changelog, file: Shar
 
 
 def _compare(
-    snapshot: Snapshot, folded: Path, forgotten_later: Mapping[AgentId, Micros] | None = None
+    snapshot: Snapshot, replayed_path: Path, forgotten_later: Mapping[AgentId, Micros] | None = None
 ) -> FileComparison:
-    with snapshot_of(folded) as fold:
-        return compare(snapshot, fold, forgotten_later=forgotten_later)
+    with snapshot_of(replayed_path) as replayed:
+        return compare(snapshot, replayed, forgotten_later=forgotten_later)
 
 
 async def _take_later_copies(
@@ -130,7 +130,7 @@ async def _take_later_copies(
 
     Of facts with equal keys compaction keeps the last. The file may have read an earlier one that is gone
     now: such a fact, and only such a one, says nothing that the file's row does not hold already. Of a row
-    that is wrong the fold may so lack facts: then more of its fields, and its agent's metrics, are listed.
+    that is wrong the replay may so lack facts: then more of its fields, and its agent's metrics, are listed.
     """
     later = OffsetRange(extent.until, (await changelog.range_of(shard)).end)
     forgotten: dict[AgentId, Micros] = {}

@@ -1,4 +1,4 @@
-"""The broker ladder, against the real brokers of this machine."""
+"""The brokers and their order of preference, against the real brokers of this machine."""
 
 import asyncio
 import importlib.util
@@ -190,7 +190,7 @@ def hide_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_broker_that_cannot_run_says_why(
     kind: BrokerKind, hide: Callable[[pytest.MonkeyPatch], None], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kind that is not here is left out of the ladder, and asking for it tells what to install."""
+    """A kind that is not here is left out, and asking for it tells what to install."""
     hide(monkeypatch)
     assert kind not in available_brokers()
     assert why_not(kind) == told
@@ -199,7 +199,7 @@ def test_a_broker_that_cannot_run_says_why(
     assert str(raised.value) == told
 
 
-def test_the_ladder_takes_the_first_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_that_is_there_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     """Given servers come first; with nothing at all, the error names every way out."""
     assert first_available("127.0.0.1:9092") is BrokerKind.GIVEN
     hide_java(monkeypatch)

@@ -1,4 +1,4 @@
-"""The ladder: which brokers can be had here, which one the demo takes, and running any of them."""
+"""The order of preference: which brokers can run here, which one the demo takes, and running any of them."""
 
 import tempfile
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ NAMES = {
 
 
 def available_brokers(given: str | None = None) -> list[BrokerKind]:
-    """The kinds that can be had here, in the ladder's order. Starts nothing, asks no network."""
+    """The kinds that can run here, in the order of preference. Starts nothing, asks no network."""
     return [kind for kind in BrokerKind if not _obstacle(kind, given)]
 
 
 def first_available(given: str | None = None) -> BrokerKind:
-    """The ladder's rule: the first kind that is there. Raises `BrokerError` when none is."""
+    """The kind that is preferred of those that can run here. Raises `BrokerError` when none can."""
     found = next((kind for kind in BrokerKind if not _obstacle(kind, given)), None)
     if found is None:
         raise BrokerError("No broker can be started here. " + " ".join(why_not(kind) for kind in BrokerKind))
