@@ -12,7 +12,7 @@ from pathlib import Path
 
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, error, note, ok, or_ok, warning
-from learner_worker.store.shard_file import FORMAT
+from learner_worker.store.formats import FORMAT
 from learner_worker.store.statements import statement
 
 _LOW_BYTES, _EMPTY_BYTES = 1024**3, 64 * 1024**2

@@ -16,25 +16,11 @@ from learner_worker.contract.times import Micros
 from learner_worker.domain.metrics import Metrics, change, plus
 from learner_worker.domain.outcomes import Cutoff, agents_cutoff, living
 from learner_worker.store.snapshot import Snapshot
-from learner_worker.store.statements import SqlRow, outcome_of, outcome_row
+from learner_worker.store.statements import OUTCOME_COLUMNS, SqlRow, outcome_of, outcome_row
 
 LISTED: Final = 10
 """How many differences are kept; all are counted."""
-_FIELDS = (
-    "task_id",
-    "agent_id",
-    "closed_at",
-    "winner_agent_id",
-    "winning_bid_sats",
-    "close_digest",
-    "close_description",
-    "placed_at",
-    "bid_sats",
-    "description",
-    "finished_at",
-    "succeeded",
-)
-_PLACED_AT = _FIELDS.index("placed_at")
+_PLACED_AT = OUTCOME_COLUMNS.index("placed_at")
 _COUNTS = Metrics.__struct_fields__
 _NO_COUNTS = (0, 0, 0, 0, 0, "0")
 _NO_TALLY = (0, 0)
@@ -90,7 +76,7 @@ class FileComparison:
         if in_file is None or in_changelog is None:
             self._add(task, agent, "row", _presence(in_file), _presence(in_changelog))
             return
-        for field, found, expected in zip(_FIELDS, in_file, in_changelog, strict=True):
+        for field, found, expected in zip(OUTCOME_COLUMNS, in_file, in_changelog, strict=True):
             if found != expected:
                 self._add(task, agent, field, found, expected)
 

@@ -1,4 +1,5 @@
--- Every statement the store runs, each named and described.
+-- Every statement the store runs, each named and described. What stands in braces is written by statements.py,
+-- where the columns of an outcome are listed.
 
 -- name: load_identity
 -- Whose file this is.
@@ -36,28 +37,21 @@ DELETE FROM auctions;
 
 -- name: load_outcomes
 -- The rows of a batch of (task, agent) pairs, given as a JSON array of arrays.
-SELECT o.task_id, o.agent_id, o.closed_at, o.winner_agent_id, o.winning_bid_sats, o.close_digest,
-       o.close_description, o.placed_at, o.bid_sats, o.description, o.finished_at, o.succeeded
+SELECT {outcome columns}
 FROM json_each(?) AS pair
 JOIN outcomes AS o ON o.task_id = pair.value ->> 0 AND o.agent_id = pair.value ->> 1;
 
 -- name: load_outcomes_after
 -- A page of all rows in the order of their keys: after a (task, agent) pair, so many.
-SELECT task_id, agent_id, closed_at, winner_agent_id, winning_bid_sats, close_digest,
-       close_description, placed_at, bid_sats, description, finished_at, succeeded
+SELECT {outcome columns}
 FROM outcomes WHERE (task_id, agent_id) > (?, ?) ORDER BY task_id, agent_id LIMIT ?;
 
 -- name: save_outcome
 -- Part of a checkpoint.
-INSERT INTO outcomes (task_id, agent_id, closed_at, winner_agent_id, winning_bid_sats, close_digest,
-                      close_description, placed_at, bid_sats, description, finished_at, succeeded)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO outcomes ({outcome columns})
+VALUES ({a parameter for each outcome column})
 ON CONFLICT (task_id, agent_id) DO UPDATE SET
-    closed_at = excluded.closed_at, winner_agent_id = excluded.winner_agent_id,
-    winning_bid_sats = excluded.winning_bid_sats, close_digest = excluded.close_digest,
-    close_description = excluded.close_description, placed_at = excluded.placed_at,
-    bid_sats = excluded.bid_sats, description = excluded.description,
-    finished_at = excluded.finished_at, succeeded = excluded.succeeded;
+    {each outcome column as excluded};
 
 -- name: delete_outcome
 -- Part of a checkpoint: an outcome of which nothing is known any more.
@@ -163,14 +157,12 @@ SELECT
 
 -- name: outcomes_by_task
 -- Every row in the order of its key.
-SELECT task_id, agent_id, closed_at, winner_agent_id, winning_bid_sats, close_digest,
-       close_description, placed_at, bid_sats, description, finished_at, succeeded
+SELECT {outcome columns}
 FROM outcomes ORDER BY task_id, agent_id;
 
 -- name: outcomes_by_agent
 -- Every row that has a close, agent by agent.
-SELECT task_id, agent_id, closed_at, winner_agent_id, winning_bid_sats, close_digest,
-       close_description, placed_at, bid_sats, description, finished_at, succeeded
+SELECT {outcome columns}
 FROM outcomes WHERE closed_at IS NOT NULL ORDER BY agent_id;
 
 -- name: agents_in_order

@@ -11,7 +11,7 @@ import msgspec
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 from learner_worker.errors import StateError, UnreadableFileError
-from learner_worker.store.shard_file import FORMAT
+from learner_worker.store.formats import FORMAT
 from learner_worker.store.statements import (
     SqlRow,
     outcome_of,

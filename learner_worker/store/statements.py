@@ -20,7 +20,7 @@ from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 
 SqlRow = tuple[object, ...]
-ROWS_AT_ONCE: Final = 250
+ROWS_AT_ONCE: Final = 250  # of twelve columns: within SQLite's smallest limit of parameters, 32,766
 _VALUES = re.compile(r"VALUES (\([?, ]+\))")
 _MARK = "-- name: "
 
@@ -47,6 +47,26 @@ class Checkpoint:
     leaving: Collection[AgentId] = ()
 
 
+class _OutcomeColumns(NamedTuple):
+    task_id: TaskId
+    agent_id: AgentId
+    closed_at: int | None
+    winner_agent_id: AgentId | None
+    winning_bid_sats: int | None
+    close_digest: str | None
+    close_description: str | None
+    placed_at: int | None
+    bid_sats: int | None
+    description: str | None
+    finished_at: int | None
+    succeeded: int | None
+
+
+OUTCOME_COLUMNS: Final = _OutcomeColumns._fields
+"""The columns of an outcome's row; behind its key they follow the fields of its parts in their order."""
+_KEY_COLUMNS: Final = ("task_id", "agent_id")
+
+
 @functools.cache
 def statement(name: str) -> str:
     """The SQL of a named statement in queries.sql."""
@@ -57,8 +77,8 @@ def statement(name: str) -> str:
 def rows_at_once(name: str) -> str | None:
     """An insert of `ROWS_AT_ONCE` rows in one statement; None for anything but an insert.
 
-    After every statement a file's thread has to wait for the event loop to let go of the interpreter. Row by
-    row, with twelve files, a checkpoint cost 37 µs an event; this way 20 (measured).
+    After every statement a file's thread has to wait for the event loop to let go of the interpreter: row by
+    row most of a checkpoint would be waiting.
     """
     found = _VALUES.search(statement(name))
     if found is None:
@@ -69,8 +89,20 @@ def rows_at_once(name: str) -> str | None:
 @functools.cache
 def _statements() -> dict[str, str]:
     text = resources.files(__package__).joinpath("queries.sql").read_text("utf-8")
+    for name, sql in _written_out().items():
+        text = text.replace(f"{{{name}}}", sql)
     parts = (part.split("\n", 1) for part in text.split(_MARK)[1:])
     return {name.strip(): sql.strip() for name, sql in parts}
+
+
+def _written_out() -> dict[str, str]:
+    """What stands in braces in queries.sql."""
+    updated = (column for column in OUTCOME_COLUMNS if column not in _KEY_COLUMNS)
+    return {
+        "outcome columns": ", ".join(OUTCOME_COLUMNS),
+        "a parameter for each outcome column": ", ".join("?" for _ in OUTCOME_COLUMNS),
+        "each outcome column as excluded": ", ".join(f"{name} = excluded.{name}" for name in updated),
+    }
 
 
 _encode = msgspec.json.Encoder().encode
@@ -127,7 +159,7 @@ def auction_of(row: Sequence[object]) -> tuple[TaskId, AuctionState]:
 
 
 def outcome_row(outcome: Outcome) -> SqlRow:
-    """An outcome as the columns of its row, which follow its parts' fields in their order."""
+    """An outcome as the columns of its row."""
     close, bid, result = outcome.close, outcome.bid, outcome.result
     return (
         outcome.task_id,
@@ -138,21 +170,6 @@ def outcome_row(outcome: Outcome) -> SqlRow:
     )
 
 
-class _OutcomeColumns(NamedTuple):
-    task_id: TaskId
-    agent_id: AgentId
-    closed_at: int | None
-    winner: AgentId | None
-    winning_bid_sats: int | None
-    close_digest: str | None
-    close_description: str | None
-    placed_at: int | None
-    bid_sats: int | None
-    description: str | None
-    finished_at: int | None
-    succeeded: int | None
-
-
 def outcome_of(row: Sequence[object]) -> Outcome:
     """A row of `load_outcomes`."""
     columns = msgspec.convert(row, _OutcomeColumns)
@@ -160,7 +177,7 @@ def outcome_of(row: Sequence[object]) -> Outcome:
     if columns.closed_at is not None:
         close = Close(
             Micros(columns.closed_at),
-            columns.winner,
+            columns.winner_agent_id,
             columns.winning_bid_sats,
             columns.close_digest,
             columns.close_description,

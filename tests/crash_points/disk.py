@@ -8,7 +8,7 @@ from typing import Any
 
 import aiosqlite
 
-from learner_worker.store import shard_file
+from learner_worker.store import formats
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint, statement
 from learner_worker.worker.rebalance import Rebalance
@@ -70,15 +70,15 @@ def _no_longer_files(fuse: Fuse) -> list[Patch]:
 
 
 def _three_pages_for_a_new_file(fuse: Fuse) -> list[Patch]:
-    original = shard_file._migrate
+    original = formats.bring_up_to_date
 
-    async def migrate(connection: aiosqlite.Connection) -> None:
+    async def bring_up_to_date(connection: aiosqlite.Connection, *changes: Any) -> None:
         fuse.burn()
         if fuse.burnt:
             await connection.execute("PRAGMA max_page_count = 3")
-        await original(connection)
+        await original(connection, *changes)
 
-    return [(shard_file, "_migrate", migrate)]
+    return [(formats, "bring_up_to_date", bring_up_to_date)]
 
 
 def _reading(name: str, fuse: Fuse) -> list[Patch]:
@@ -100,7 +100,7 @@ def _writing(name: str, fuse: Fuse) -> list[Patch]:
 
 
 def _opening(fuse: Fuse) -> list[Patch]:
-    return [before(fuse, shard_file, "_open")]
+    return [before(fuse, formats, "bring_up_to_date")]
 
 
 def _handing_back(fuse: Fuse) -> list[Patch]:

@@ -35,7 +35,7 @@ from learner_worker.shard.shard import Shard, ShardSnapshot
 from learner_worker.shard.standby import StandbyState
 from learner_worker.stages import learn
 from learner_worker.stages.learn import Learn, LearnChanges, MarkerRecord
-from learner_worker.store.shard_file import ShardFile
+from learner_worker.store.database import Database
 from learner_worker.store.statements import Checkpoint, SqlRow
 from learner_worker.worker import standbys
 from learner_worker.worker.consumer import EventConsumer
@@ -57,15 +57,15 @@ ABLATIONS: dict[str, list[Patch]] = {}
 
 # --- the checkpoint --------------------------------------------------------------------------------------
 
-_in_transaction = ShardFile._in_transaction
+_transact = Database.transact
 _write = ShardSnapshot.write
 _snapshot = Shard.snapshot
 
 
-async def _positions_apart(file: ShardFile, writes: Iterable[tuple[str, Iterable[SqlRow]]]) -> None:
+async def _positions_apart(database: Database, writes: Iterable[tuple[str, Iterable[SqlRow]]]) -> None:
     found = [(name, list(rows)) for name, rows in writes]
-    await _in_transaction(file, [write for write in found if write[0] == "save_position"])
-    await _in_transaction(file, [write for write in found if write[0] != "save_position"])
+    await _transact(database, [write for write in found if write[0] == "save_position"])
+    await _transact(database, [write for write in found if write[0] != "save_position"])
 
 
 async def _nothing_awaited(writer: BatchWriter, generation: int) -> None:
@@ -106,7 +106,7 @@ def _auctions_later(state: Shard) -> ShardSnapshot:
     return ShardSnapshot(snapshot.file, checkpoint, snapshot.publishing, snapshot.commits)
 
 
-ABLATIONS["rows and positions in one transaction"] = [(ShardFile, "_in_transaction", _positions_apart)]
+ABLATIONS["rows and positions in one transaction"] = [(Database, "transact", _positions_apart)]
 ABLATIONS["waiting for acknowledgements before writing"] = [(BatchWriter, "_acknowledged", _nothing_awaited)]
 ABLATIONS["a failed send takes the shards back"] = [(Rollback, "to_last_checkpoint", _nothing_sent_back)]
 ABLATIONS["only shards opened in this epoch are read"] = [(Ownership, "readable", _every_open_shard)]

@@ -10,6 +10,7 @@ from typing import cast
 import aiosqlite
 
 from learner_worker.contract.fields import ShardId
+from learner_worker.store.database import Database
 from learner_worker.store.shard_file import ShardFile
 
 Latency = Callable[[], Awaitable[None]]
@@ -32,7 +33,7 @@ def new_database() -> sqlite3.Connection:
 
 
 class Connection:
-    """What ShardFile asks of an aiosqlite connection; a transaction shows to readers when it commits."""
+    """What Database asks of an aiosqlite connection; a transaction shows to readers when it commits."""
 
     def __init__(self, database: sqlite3.Connection, latency: Latency, alive: Callable[[], bool]) -> None:
         self._database = database
@@ -122,7 +123,7 @@ class Disk:
         self._writers[shard] = Connection(database, latency, alive)
         writer = cast("aiosqlite.Connection", self._writers[shard])
         reader = cast("aiosqlite.Connection", Connection(database, latency, alive))
-        return ShardFile(Path(f"shard-{shard}"), writer, reader)
+        return ShardFile(Database(Path(f"shard-{shard}"), writer, reader))
 
     def lose(self) -> None:
         """The disk is gone; the next one is empty."""

@@ -1,14 +1,10 @@
 """Forgotten agents: markers, what they take away in a file, and what they leave of a changelog."""
 
-import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import closing
-from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from learner_worker import store
 from learner_worker.contract.facts import (
     Bid,
     Close,
@@ -28,7 +24,7 @@ from learner_worker.errors import RecordError, UpgradeRequiredError
 from learner_worker.operations.comparison import compare
 from learner_worker.operations.forget import SupersededFacts
 from learner_worker.stages.learn import Learn, MarkerRecord
-from learner_worker.store.shard_file import FORMAT, ShardFile
+from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.snapshot import snapshot_of
 from learner_worker.store.statements import Checkpoint
 from tests.unit.test_fold import Read, opened
@@ -151,23 +147,11 @@ async def test_a_marker_takes_rows_from_disk_and_memory(file: ShardFile) -> None
     assert await file.load_outcomes([*keys, (T, B)]) == {(T, B): Outcome(T, B, CLOSE, BID)}
 
 
-async def test_a_file_of_the_second_format_gets_a_place_for_markers(tmp_path: Path) -> None:
-    """Its tables are those of a new file, and it has forgotten nobody."""
-    path = tmp_path / "shard-00003.sqlite3"
-    await (await ShardFile.open(path, {"shard": "3"})).close()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("DROP TABLE forgotten; PRAGMA user_version = 2;")
-    file = await ShardFile.open(path, {"shard": "3"})
-    assert await file.load_forgotten() == {}
+async def test_a_file_keeps_until_when_agents_are_forgotten(file: ShardFile) -> None:
+    """The later moment of an agent stands."""
     await file.write(Checkpoint({}, forgotten={A: Micros(1)}))
     await file.write(Checkpoint({}, forgotten={A: Micros(2), B: Micros(3)}))
     assert await file.load_forgotten() == {A: 2, B: 3}
-    await file.close()
-    with closing(sqlite3.connect(path)) as migrated, closing(sqlite3.connect(":memory:")) as new:
-        new.executescript(resources.files(store).joinpath("schema.sql").read_text("utf-8"))
-        tables = "SELECT name, sql FROM sqlite_schema ORDER BY name"
-        assert migrated.execute(tables).fetchall() == new.execute(tables).fetchall()
-        assert migrated.execute("PRAGMA user_version").fetchone() == (FORMAT,)
 
 
 # --- learn ------------------------------------------------------------------------------------------

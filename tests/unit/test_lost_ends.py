@@ -14,8 +14,8 @@ from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.domain.outcomes import Outcome, join
 from learner_worker.errors import StateError
 from learner_worker.group.offsets import BrokerOffsets
-from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.batching import Fallback
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Headers, Outgoing, Unreadable
 from learner_worker.observability import Instruments
 from learner_worker.shard.shard import Shard, ShardContext

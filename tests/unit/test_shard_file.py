@@ -11,12 +11,11 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from importlib import resources
 from pathlib import Path
 
+import aiosqlite
 import pytest
 
-from learner_worker import store
 from learner_worker.contract.facts import Bid, Close, Result
 from learner_worker.contract.fields import MAX_SATS, AgentId, ShardId, TaskId
 from learner_worker.contract.times import Micros
@@ -27,8 +26,10 @@ from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 from learner_worker.errors import ClosedFileError, ConfigurationError, StateError
-from learner_worker.store import shard_file
-from learner_worker.store.shard_file import FORMAT, ShardFile, shard_path
+from learner_worker.store import database, shard_file
+from learner_worker.store.database import Database
+from learner_worker.store.formats import FORMAT
+from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.state_folder import locked_state_folder
 from learner_worker.store.statements import ROWS_AT_ONCE, Checkpoint, auction_of
 
@@ -105,6 +106,12 @@ def fill(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
+def run(path: Path, sql: str) -> None:
+    """Does something to the file behind its back."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(sql)
+
+
 def cut_in_two(path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -146,7 +153,7 @@ async def test_the_log_stays_bounded_though_somebody_always_reads(
 ) -> None:
     """Rows by the ten thousand, a read always under way: the log is emptied as soon as it is too long."""
     limit, sizes, done = 2**20, [0], asyncio.Event()
-    monkeypatch.setattr(shard_file, "_MAX_LOG_BYTES", limit)
+    monkeypatch.setattr(database, "_MAX_LOG_BYTES", limit)
     file = await ShardFile.open(path, IDENTITY)
 
     keys = list(closed(500))
@@ -180,7 +187,7 @@ async def test_space_of_forgotten_rows_is_used_again(path: Path) -> None:
         old = {TaskId(f"t{number}"): None for number in range(first - 4_000, first)}
         new = {TaskId(f"t{number}"): STATE for number in range(first, first + 4_000)}
         await file.write(Checkpoint({}, {**old, **new}, {**gone, **closed(4_000, first)}))
-        await file._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        run(path, "PRAGMA wal_checkpoint(TRUNCATE)")
         sizes.append(size_of(path))
     assert max(sizes) <= 2.5 * sizes[0]
     assert max(sizes[4:]) <= 1.1 * max(sizes[:4])
@@ -225,24 +232,6 @@ async def test_forgotten_rows_and_agents_go_and_the_cutoff_stays(path: Path) -> 
     assert A in await file.load_agents([A])
     assert cutoff == await file.load_cutoff()
     await file.close()
-
-
-async def test_a_file_of_the_first_format_is_migrated_in_place(path: Path) -> None:
-    """Its rows stay, and it has a place for the cutoff; a file without one has forgotten nothing."""
-    await write(path, WHOLE)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("DROP TABLE cutoff; DROP TABLE forgotten; PRAGMA user_version = 1;")
-    assert await read(path) == WRITTEN
-    file = await ShardFile.open(path, IDENTITY)
-    assert await file.load_cutoff() is None
-    await file.write(Checkpoint({}, cutoff=Cutoff(Micros(1), Micros(0))))
-    assert Cutoff(Micros(1), Micros(0)) == await file.load_cutoff()
-    await file.close()
-    with closing(sqlite3.connect(path)) as migrated, closing(sqlite3.connect(":memory:")) as new:
-        new.executescript(resources.files(store).joinpath("schema.sql").read_text("utf-8"))
-        tables = "SELECT name, sql FROM sqlite_schema ORDER BY name"
-        assert migrated.execute(tables).fetchall() == new.execute(tables).fetchall()
-        assert migrated.execute("PRAGMA user_version").fetchone() == (FORMAT,)
 
 
 # --- round trips ----------------------------------------------------------------------------------
@@ -438,10 +427,11 @@ async def test_a_file_that_cannot_be_opened_is_a_state_error(tmp_path: Path) -> 
 
 async def test_a_failed_write_leaves_nothing(path: Path) -> None:
     """A full disk in the middle of a checkpoint: an error, the old state whole, and later writes work."""
-    file = await ShardFile.open(path, IDENTITY)
-    await file.write(WHOLE)
-    ((pages,),) = await file._writer.execute_fetchall("PRAGMA page_count")
-    await file._writer.execute(f"PRAGMA max_page_count = {pages + 1}")
+    await write(path, WHOLE)
+    writer, reader = [await aiosqlite.connect(path, isolation_level=None) for _ in range(2)]
+    file = ShardFile(Database(path, writer, reader))
+    ((pages,),) = await writer.execute_fetchall("PRAGMA page_count")
+    await writer.execute(f"PRAGMA max_page_count = {pages + 1}")
     large = {
         (TaskId(f"t{number}"), A): Outcome(TaskId(f"t{number}"), A, None, Bid(Micros(1), 1, "x" * 5_000))
         for number in range(20)
@@ -451,7 +441,7 @@ async def test_a_failed_write_leaves_nothing(path: Path) -> None:
 
     assert await contents_of(file) == WRITTEN
     assert await file.load_outcomes(list(large)) == {}
-    await file._writer.execute("PRAGMA max_page_count = 1000000")
+    await writer.execute("PRAGMA max_page_count = 1000000")
     await file.write(NEXT)
     assert (await file.load_positions())["bid-placed"] == 8
     await file.close()
@@ -461,9 +451,7 @@ async def test_a_failure_after_the_rows_leaves_nothing(path: Path) -> None:
     """Rows without their positions are not there either: it is one transaction."""
     file = await ShardFile.open(path, IDENTITY)
     await file.write(WHOLE)
-    await file._writer.execute(
-        "CREATE TEMP TRIGGER refuse BEFORE INSERT ON positions BEGIN SELECT RAISE(ABORT, 'no'); END"
-    )
+    run(path, "CREATE TRIGGER refuse BEFORE INSERT ON positions BEGIN SELECT RAISE(ABORT, 'no'); END")
     with pytest.raises(StateError, match="cannot write"):
         await file.write(NEXT)
 
@@ -520,7 +508,7 @@ async def test_loading_many_auctions_gives_way_to_others(path: Path, monkeypatch
 async def test_a_failed_read_is_a_state_error(path: Path) -> None:
     """A table that is gone is told with the file's name."""
     file = await ShardFile.open(path, IDENTITY)
-    await file._writer.execute("DROP TABLE positions")
+    run(path, "DROP TABLE positions")
 
     with pytest.raises(StateError, match=r"cannot read .*shard-00003"):
         await file.load_positions()

@@ -17,8 +17,9 @@ from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError, StateError, UnreadableFileError
 from learner_worker.operations.comparison import side_by_side
 from learner_worker.operations.overview import ShardOverview, overview
+from learner_worker.store.formats import FORMAT
 from learner_worker.store.replacement import replace
-from learner_worker.store.shard_file import FORMAT, ShardFile, shard_path
+from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.snapshot import snapshot_of
 from learner_worker.store.statements import Checkpoint
 from tests.unit.test_shard_file import IDENTITY, OUTCOME, WHOLE, A, T, write

@@ -1,0 +1,257 @@
+"""The formats of a shard's file: each becomes today's, in steps that a crash or a failure cannot halve.
+
+`formats/N.sql` is a dump of a file that the last version of format N wrote.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner_worker import store
+from learner_worker.contract.facts import Bid, Close, Result, description_digest
+from learner_worker.contract.fields import MAX_SATS, AgentId, ShardId, TaskId
+from learner_worker.contract.times import Micros
+from learner_worker.domain.agents import AgentRow
+from learner_worker.domain.auctions import AuctionState
+from learner_worker.domain.keywords import Tally
+from learner_worker.domain.metrics import Metrics
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
+from learner_worker.errors import StateError
+from learner_worker.store.formats import CHANGES, FORMAT, Conversion, FormatChange, Writes
+from learner_worker.store.shard_file import ShardFile, shard_path
+from learner_worker.store.snapshot import snapshot_of
+from learner_worker.store.statements import Checkpoint, SqlRow
+
+DUMPS = Path(__file__).parent / "formats"
+IDENTITY = {"cluster_id": "c1", "topic_prefix": "", "partitions": "12", "shard": "3"}
+A, B, C = AgentId("a"), AgentId("b"), AgentId("c")
+T1, T2, T3, T5 = TaskId("t1"), TaskId("t2"), TaskId("t3"), TaskId("t5")
+CLOSE = Close(Micros(2_000_000), A, 60)
+LABELLED = Close(Micros(2_500_000), C, None, description_digest("label images"), "label images")
+OUTCOMES = {
+    (T1, A): Outcome(
+        T1, A, CLOSE, Bid(Micros(1_000_000), 60, "parse invoices"), Result(Micros(3_000_000), succeeded=True)
+    ),
+    (T1, B): Outcome(T1, B, CLOSE, Bid(Micros(1_100_000), 70, "parse invoices")),
+    (T2, C): Outcome(T2, C, LABELLED, None, Result(Micros(3_500_000), succeeded=False)),
+    (T3, A): Outcome(T3, A, None, None, Result(Micros(3_600_000), succeeded=False)),
+}
+AGENTS = {
+    A: (
+        AgentRow(Metrics(1, 1, 1, 0, 1, 60), 3_000, 5),
+        {"parse": Tally(1, 0), "invoices": Tally(1, 0)},
+    ),
+    B: (AgentRow(Metrics(1), 2_000, 6), {}),
+    C: (AgentRow(Metrics(1, 1, 0, 1), 3_500, 8), {"label": Tally(0, 1), "images": Tally(0, 1)}),
+}
+AUCTIONS = {
+    T1: AuctionState(1_000_000, {"bid-placed": 1, "auction-closed": 0}, CLOSE, [A, B], {}),
+    T5: AuctionState(
+        1_200_000, {"bid-placed": 4}, None, [], {B: [Bid(Micros(1_200_000), MAX_SATS, "späte Übersetzung")]}
+    ),
+}
+POSITIONS = {"bid-placed": 7, "auction-closed": 2, "task-finished": 3, "learner-outcomes": 9}
+CUTOFF = Cutoff(Micros(500_000), Micros(250_000))
+
+
+def file_of(number: int, folder: Path) -> Path:
+    """A file of a format, as its dump describes it."""
+    path = shard_path(folder, ShardId(3))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript((DUMPS / f"{number}.sql").read_text("utf-8"))
+    return path
+
+
+def shape_of(path: Path) -> tuple[list[Any], int]:
+    """A file's tables and indexes, and its format."""
+    with closing(sqlite3.connect(path)) as connection:
+        shape = connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+        ((number,),) = connection.execute("PRAGMA user_version")
+    return shape, number
+
+
+# --- from every format ------------------------------------------------------------------------------------
+
+
+def test_there_is_a_file_of_every_format() -> None:
+    """A new format comes with a dump of a file that the code before it has written."""
+    assert sorted(int(path.stem) for path in DUMPS.glob("*.sql")) == list(range(1, FORMAT + 1))
+
+
+@pytest.mark.parametrize("number", range(1, FORMAT + 1))
+async def test_a_file_of_any_format_becomes_one_of_todays(number: int, tmp_path: Path) -> None:
+    """Every row is still there, and the tables are those of a new file."""
+    path = file_of(number, tmp_path)
+    file = await ShardFile.open(path, IDENTITY)
+
+    assert await file.load_positions() == POSITIONS
+    assert await file.load_auctions() == AUCTIONS
+    assert await file.load_outcomes(list(OUTCOMES)) == OUTCOMES
+    assert await file.load_agents(list(AGENTS)) == AGENTS
+    assert await file.load_unpublished() == {B, C}
+    assert await file.load_cutoff() == (CUTOFF if number >= 2 else None)
+    assert await file.load_forgotten() == ({"z": 400_000} if number >= 3 else {})
+    await file.close()
+    with closing(sqlite3.connect(":memory:")) as new:
+        new.executescript(resources.files(store).joinpath("schema.sql").read_text("utf-8"))
+        expected = new.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+    assert shape_of(path) == (expected, FORMAT)
+
+
+@pytest.mark.parametrize("number", range(1, FORMAT + 1))
+def test_a_file_of_any_format_is_read_as_it_lies(number: int, tmp_path: Path) -> None:
+    """Looking into a file changes nothing of it."""
+    path = file_of(number, tmp_path)
+    before = path.read_bytes()
+    with snapshot_of(path) as snapshot:
+        assert (snapshot.format, snapshot.identity(), snapshot.positions()) == (number, IDENTITY, POSITIONS)
+        assert snapshot.cutoff() == (CUTOFF if number >= 2 else None)
+        assert snapshot.outcomes(list(OUTCOMES)) == OUTCOMES
+    assert path.read_bytes() == before
+
+
+async def test_a_change_that_fails_leaves_the_format_before_it(tmp_path: Path) -> None:
+    """Its script is one transaction; the changes before it stay, and the next start goes on from there."""
+    path = file_of(1, tmp_path)
+    broken = {2: CHANGES[2], 3: FormatChange("CREATE TABLE half (a);\nCREATE TABLE half (a);")}
+    with pytest.raises(StateError, match="half"):
+        await ShardFile.open(path, IDENTITY, broken)
+    shape, number = shape_of(path)
+    assert (number, "half" in dict(shape), "cutoff" in dict(shape)) == (2, False, True)
+
+    await (await ShardFile.open(path, IDENTITY)).close()
+    assert shape_of(path)[1] == FORMAT
+
+
+# --- rows in pages ----------------------------------------------------------------------------------------
+
+PAGE = 500
+ROWS = 1_200
+ADD_ONE = """
+INSERT INTO wins (agent_id, count) VALUES (?, 1) ON CONFLICT (agent_id) DO UPDATE SET count = count + 1
+"""
+REFUSE = "CREATE TRIGGER refuse BEFORE INSERT ON conversions BEGIN SELECT RAISE(ABORT, 'no'); END"
+
+
+def counted(page: Sequence[SqlRow]) -> Writes:
+    """Adds to a table of counts: a page that was taken twice or never would show."""
+    yield ADD_ONE, ((row[1],) for row in page)
+
+
+TOPICS = "SELECT topic FROM positions WHERE topic > ? ORDER BY topic LIMIT ?"
+COUNTING = Conversion(
+    "SELECT task_id, agent_id FROM outcomes WHERE (task_id, agent_id) > (?, ?) "
+    "ORDER BY task_id, agent_id LIMIT ?",
+    ("", ""),
+    counted,
+)
+WINS = "CREATE TABLE wins (agent_id TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;"
+COUNTED: Mapping[int, FormatChange] = {**CHANGES, FORMAT + 1: FormatChange(WINS, COUNTING)}
+
+
+def rows(first: int, count: int) -> dict[OutcomeKey, Outcome]:
+    ids = [TaskId(f"task-{number:05}'") for number in range(first, first + count)]
+    return {(task_id, A): Outcome(task_id, A, CLOSE) for task_id in ids}
+
+
+async def grown(folder: Path) -> Path:
+    """A file of today's format with some pages of rows."""
+    path = file_of(FORMAT, folder)
+    file = await ShardFile.open(path, IDENTITY)
+    await file.write(Checkpoint({}, outcomes=rows(0, ROWS)))
+    await file.close()
+    return path
+
+
+def wins(path: Path) -> dict[str, int]:
+    with closing(sqlite3.connect(path)) as connection:
+        return dict(connection.execute("SELECT agent_id, count FROM wins"))
+
+
+async def test_rows_are_converted_in_pages_beside_the_files_use(tmp_path: Path) -> None:
+    """Between two pages checkpoints are written and rows read; each row is converted once."""
+    path = await grown(tmp_path)
+    file = await ShardFile.open(path, IDENTITY, COUNTED)
+    pages = 1
+    while await file.convert_page():
+        pages += 1
+        await file.write(Checkpoint({}, outcomes=rows(0, 10)))
+        assert await file.load_outcomes(list(OUTCOMES)) == OUTCOMES
+    assert pages == (ROWS + len(OUTCOMES)) // PAGE + 1
+    assert not await file.convert_page()
+    await file.close()
+
+    assert wins(path) == {A: ROWS + 2, B: 1, C: 1}
+    shape, number = shape_of(path)
+    assert (number, "conversions" in dict(shape)) == (FORMAT + 1, False)
+
+
+async def test_a_conversion_goes_on_where_the_last_process_ended(tmp_path: Path) -> None:
+    """It may end after any page."""
+    path = await grown(tmp_path)
+    more = True
+    while more:
+        file = await ShardFile.open(path, IDENTITY, COUNTED)
+        more = await file.convert_page()
+        await file.close()
+
+    assert wins(path) == {A: ROWS + 2, B: 1, C: 1}
+
+
+async def test_a_page_that_fails_is_converted_again(tmp_path: Path) -> None:
+    """Its rows and its progress are one transaction."""
+    path = await grown(tmp_path)
+    file = await ShardFile.open(path, IDENTITY, COUNTED)
+    assert await file.convert_page()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON conversions BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    for _ in range(2):
+        with pytest.raises(StateError, match="cannot write"):
+            await file.convert_page()
+    assert sum(wins(path).values()) == PAGE
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("DROP TRIGGER refuse")
+    while await file.convert_page():
+        pass
+    await file.close()
+
+    assert wins(path) == {A: ROWS + 2, B: 1, C: 1}
+
+
+async def test_conversions_follow_one_another_in_the_order_of_their_formats(tmp_path: Path) -> None:
+    """A file that lacks two changes takes both scripts at once, and then the rows of the first."""
+    taken: list[str] = []
+
+    def noted(name: str) -> Conversion:
+        def convert(page: Sequence[SqlRow]) -> Iterator[tuple[str, list[SqlRow]]]:
+            taken.extend(f"{name} {row[0]}" for row in page)
+            return iter(())
+
+        return Conversion(
+            "SELECT topic FROM positions WHERE topic > ? ORDER BY topic LIMIT ?", ("",), convert
+        )
+
+    changes = {
+        **CHANGES,
+        FORMAT + 1: FormatChange("CREATE TABLE first (a);", noted("first")),
+        FORMAT + 2: FormatChange("CREATE TABLE second (a);", noted("second")),
+    }
+    file = await ShardFile.open(file_of(1, tmp_path), IDENTITY, changes)
+    assert await file.convert_page()
+    assert not await file.convert_page()
+    await file.close()
+    assert taken == [f"{name} {topic}" for name in ("first", "second") for topic in sorted(POSITIONS)]
+
+
+async def test_a_new_file_has_nothing_to_convert(tmp_path: Path) -> None:
+    """Its tables are today's from the start."""
+    file = await ShardFile.open(shard_path(tmp_path, ShardId(3)), IDENTITY)
+    assert not await file.convert_page()
+    await file.close()
