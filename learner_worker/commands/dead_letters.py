@@ -265,7 +265,7 @@ def _absent(ids: Sequence[DeadLetterId]) -> str:
 def _result_line(result: ReplayResult, done: str) -> str:
     name = f"{result.id}  {escaped(result.origin)}"
     if result.sent is None:
-        return f"{name}  stays a dead dead_letter: {escaped(result.why)}"
+        return f"{name}  stays a dead letter: {escaped(result.why)}"
     return f"{name}  {done} to {result.sent.topic}/{result.sent.partition}"
 
 
