@@ -131,3 +131,10 @@ def test_prose_is_at_most_100_columns_wide(path: str) -> None:
     prose = re.sub(r"^<!-- written by .*?^<!-- end -->$", "", text, flags=re.MULTILINE | re.DOTALL)
     lines = "".join(prose.split("```")[::2]).splitlines()
     assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    """A page that docs/README.md does not list, nobody finds."""
+    index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    unlisted = {path.name for path in (ROOT / "docs").glob("*.md") if f"({path.name})" not in index}
+    assert unlisted == {"README.md"}
