@@ -1,4 +1,4 @@
-"""`lab simulate`: what strategies earn on simulated markets."""
+"""`lab simulate|replay`: what strategies earn on simulated markets, and in recorded auctions."""
 
 import os
 import sys
@@ -9,24 +9,36 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from learner_worker.commands.printing import escaped
 from learner_worker.errors import ConfigurationError
 from learner_worker.laboratory.bidders import RANDOM, Contender
 from learner_worker.laboratory.families import families
 from learner_worker.laboratory.findings import Findings, findings
 from learner_worker.laboratory.market import MAX_AUCTIONS, MarketModel, read_market
+from learner_worker.laboratory.recording import read_recording
+from learner_worker.laboratory.replay import replay
 from learner_worker.laboratory.report import report
 from learner_worker.laboratory.simulation import Plan, simulate
-from learner_worker.laboratory.tables import MEANING, tables
+from learner_worker.laboratory.tables import MEANING, replay_table, tables
 from learner_worker.laboratory.trials import POPULATIONS, Population
+from learner_worker.strategies.protocol import PaidOn
 from learner_worker.strategies.registry import find_strategy
 
 _WIDTH_WITHOUT_A_TERMINAL = 180  # all columns of the widest table
 _file = click.Path(dir_okay=False, path_type=Path)
+_strategies = click.option(
+    "--strategy",
+    "strategies",
+    multiple=True,
+    default=("classic", "expected-profit"),
+    show_default=True,
+    help="By name or as package.module:name; again for more.",
+)
 
 
 @click.group()
 def lab() -> None:
-    """Try strategies before anybody bids by them: simulate markets."""
+    """Try strategies before anybody bids by them: on simulated markets, on recorded auctions."""
 
 
 @lab.command("families")
@@ -47,14 +59,7 @@ def list_families(shown: str | None) -> None:
 @click.option(
     "--market", "files", multiple=True, type=_file, help="A market of your own, as JSON; again for more."
 )
-@click.option(
-    "--strategy",
-    "strategies",
-    multiple=True,
-    default=("classic", "expected-profit"),
-    show_default=True,
-    help="By name or as package.module:name; again for more.",
-)
+@_strategies
 @click.option(
     "--population",
     "populations",
@@ -101,7 +106,7 @@ def simulate_markets(
     Every way of bidding meets the same tasks and luck. The same seeds give the same figures, on any number
     of cores.
     """
-    sys.path.insert(0, os.getcwd())  # for package.module:name  # noqa: PTH109
+    _find_own_modules()
     plan = Plan(
         markets=tuple(_with_auctions(market, auctions) for market in _markets(names, files)),
         contenders=_contenders(strategies, costs=costs, without=without),
@@ -114,6 +119,47 @@ def simulate_markets(
         _write(json_file, msgspec.json.format(msgspec.json.encode(found), indent=1))
     if html_file is not None:
         _write(html_file, report(found).encode())
+
+
+@lab.command("replay")
+@click.argument("recording", type=_file)
+@click.option("--agent", "agents", multiple=True, metavar="AGENT", help="Only this agent; again for more.")
+@click.option("--together", is_flag=True, help="All these agents bid otherwise at once, not one at a time.")
+@_strategies
+@click.option(
+    "--paid-on",
+    type=click.Choice(("success", "win")),
+    default="success",
+    show_default=True,
+    help="When the swarm pays.",
+)
+def replay_recording(
+    *, recording: Path, agents: tuple[str, ...], together: bool, strategies: tuple[str, ...], paid_on: PaidOn
+) -> None:
+    """Play recorded auctions again, with each strategy's bids in the place of an agent's own.
+
+    RECORDING holds what `outcomes export` writes, of all agents, one after the other. The others' bids stay
+    as they were and the recorded bid stands for the base: an agent that followed advice then is adjusted
+    twice. A strategy sees only what was known before its bid was placed. At least and at most: who would have
+    won, or whether the task would have been done, is not in the record.
+    """
+    _find_own_modules()
+    auctions = read_recording(recording)
+    known = {bid.agent_id for auction in auctions for bid in auction.bids}
+    unknown = sorted({*agents} - known)
+    if unknown:
+        raise ConfigurationError(f"{recording} has no outcomes of {escaped(unknown[0])}")
+    chosen = list(dict.fromkeys(agents)) or sorted(known)
+    groups = [chosen] if together else [[agent] for agent in chosen]
+    found = [find_strategy(name) for name in dict.fromkeys(strategies)]
+    rows = [row for one in found for group in groups for row in replay(auctions, one, group, paid_on)]
+    shown = [msgspec.structs.replace(row, agent_id=escaped(row.agent_id)) for row in rows]
+    _console().print(replay_table(shown))
+
+
+def _find_own_modules() -> None:
+    """The folder one stands in is looked into for `package.module:name`."""
+    sys.path.insert(0, str(Path.cwd()))
 
 
 def _markets(names: tuple[str, ...], files: tuple[Path, ...]) -> list[MarketModel]:
@@ -163,12 +209,15 @@ def _found(plan: Plan, processes: int) -> Findings:
 
 
 def _print(found: Findings) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDTH_WITHOUT_A_TERMINAL)
+    console = _console()
     for table in tables(found):
         console.print(table)
     console.print(f"{found.seeds} seeds from {found.first_seed}. {MEANING}", style="dim", markup=False)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH_WITHOUT_A_TERMINAL)
 
 
 def _write(path: Path, content: bytes) -> None:

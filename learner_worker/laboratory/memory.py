@@ -3,7 +3,7 @@
 from learner_worker.domain.keywords import Tally, keywords_of, tally_of
 from learner_worker.domain.metrics import Metrics
 from learner_worker.strategies.protocol import SettledBid, Strategy
-from learner_worker.strategies.sums import GrowingSums, update
+from learner_worker.strategies.sums import GrowingSums, correct, update
 
 _NO_TALLY = Tally()
 
@@ -41,11 +41,20 @@ class AgentMemory:
         if settled.won:
             self._count_win(settled)
 
+    def learn_result(self, without: SettledBid, settled: SettledBid) -> None:
+        """Counts the result of a won auction that was counted without it."""
+        correct(self._strategy, self.sums, without, settled)
+        if settled.won:
+            self._count_result(settled)
+
     def _count_win(self, settled: SettledBid) -> None:
         self._won += 1
         if settled.bid_sats is not None:
             self._priced += 1
             self._sats += settled.bid_sats
+        self._count_result(settled)
+
+    def _count_result(self, settled: SettledBid) -> None:
         if settled.succeeded is None:
             return
         self._completed += settled.succeeded

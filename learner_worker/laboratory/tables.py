@@ -1,6 +1,6 @@
 """The findings on a terminal: gains with intervals, the cold start and regret, what buyers see."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from rich import box
@@ -9,6 +9,7 @@ from rich.text import Text
 
 from learner_worker.laboratory.findings import MARKETS, Findings, Overall, Row
 from learner_worker.laboratory.intervals import Interval
+from learner_worker.laboratory.replay import Replayed
 from learner_worker.laboratory.trials import ORACLE, Population
 
 WHO_ASKS: Final[dict[Population, str]] = {
@@ -126,3 +127,22 @@ def times(value: Interval) -> str:
     if value.count == 1:
         return f"x{value.mean:.2f}"
     return f"x{value.mean:.2f} ±{value.high - value.mean:.2f}"
+
+
+def replay_table(replayed: Sequence[Replayed]) -> Table:
+    """What replaying makes of each agent, a row a strategy."""
+    recorded, replayed_as = ("won", "earned"), ("would have won", "would have earned", "at least", "at most")
+    table = _table("Recorded auctions, played again", "", "auctions", "decided", *recorded, *replayed_as)
+    for one in replayed:
+        table.add_row(
+            f"{one.agent_id}, {one.strategy}",
+            f"{one.auctions:,}",
+            f"{100 * one.decided / one.auctions:.0f} %" if one.auctions else "-",
+            f"{one.recorded_won:,}",
+            f"{one.recorded_sats:,}",
+            f"{one.won:,}",
+            f"{one.earned.sats:,.0f}",
+            f"{one.earned.at_least:,}",
+            f"{one.earned.at_most:,}",
+        )
+    return table

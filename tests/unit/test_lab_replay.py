@@ -1,0 +1,210 @@
+"""Replaying recorded auctions: exact where the record decides, bounded elsewhere, without a look ahead."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from learner_worker.cli import cli
+from learner_worker.contract.times import Micros, format_time
+from learner_worker.errors import ConfigurationError
+from learner_worker.laboratory.families import families
+from learner_worker.laboratory.luck import DrawnAuction, draw_auctions
+from learner_worker.laboratory.recording import RecordedAuction, read_recording
+from learner_worker.laboratory.replay import replay, replayed_bids, winner_at
+from learner_worker.strategies.expected_profit import EXPECTED_PROFIT
+from learner_worker.strategies.registry import BUILT_IN
+from tests.unit.lab_strategies import Recorder
+
+MARKET = families()["demo"].model_copy(update={"auctions": 120})
+DRAWN = draw_auctions(MARKET, 4)
+STEP_US = 60_000_000
+LINE = {"type": "outcome", "agent_id": "a", "task_id": "t", "closed_at": "2026-01-01T00:00:00Z"}
+START_US = 1_800_000_000_000_000
+
+
+def winner_of(auction: DrawnAuction, bids_sats: dict[int, int]) -> int:
+    """As the market decides, with some agents' bids replaced."""
+    return min(
+        (bids_sats.get(one.agent, one.base_bid_sats), one.arrivals[0], one.agent)
+        for one in auction.contestants
+    )[2]
+
+
+def lines_of(drawn: Sequence[DrawnAuction]) -> list[dict[str, object]]:
+    """The run with everybody bidding the base, as `outcomes export` writes it."""
+    lines: list[dict[str, object]] = []
+    for auction in drawn:
+        champion = winner_of(auction, {})
+        at = START_US + auction.number * STEP_US
+        for one in auction.contestants:
+            won = one.agent == champion
+            lines.append(
+                {
+                    "type": "outcome",
+                    "agent_id": MARKET.agents[one.agent].name,
+                    "task_id": f"task-{auction.number}",
+                    "closed_at": format_time(Micros(at + 10)),
+                    "won": won,
+                    "winner_agent_id": MARKET.agents[champion].name,
+                    "bid_sats": one.base_bid_sats,
+                    "placed_at": format_time(Micros(at + one.agent)),
+                    "result": ("completed" if one.luck < one.chance else "failed") if won else None,
+                    "finished_at": format_time(Micros(at + 20)) if won else None,
+                    "description": auction.description,
+                }
+            )
+    return lines
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of exports, in no order, with the other lines that exports have."""
+    path = tmp_path_factory.mktemp("recording") / "outcomes.jsonl"
+    lines = [*lines_of(DRAWN), {"type": "metrics", "agent_id": "echo", "total_bids": 3}]
+    random.Random(1).shuffle(lines)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def auctions(recording: Path) -> list[RecordedAuction]:
+    return read_recording(recording)
+
+
+def test_the_winner_at_every_bid_is_the_markets(auctions: list[RecordedAuction]) -> None:
+    """The same auction run again with the same luck: equal wherever the record decides, mostly it does."""
+    decided = undecided = 0
+    for recorded, drawn in zip(auctions, DRAWN, strict=True):
+        for one in drawn.contestants:
+            name = MARKET.agents[one.agent].name
+            for bid in range(1, 2 * one.base_bid_sats, 3):
+                winner = winner_at(recorded, {name: bid})
+                if winner is None:
+                    undecided += 1
+                    continue
+                decided += 1
+                assert winner == MARKET.agents[winner_of(drawn, {one.agent: bid})].name
+    assert decided > 10 * undecided
+
+
+def test_the_truth_is_within_the_bounds(auctions: list[RecordedAuction]) -> None:
+    """What each agent would have earned with the same luck, by both strategies, alone and together."""
+    names = [agent.name for agent in MARKET.agents]
+    for strategy in BUILT_IN.values():
+        for group in [*([name] for name in names), names]:
+            bids: dict[str, dict[int, int]] = {}
+            for place, name in enumerate(names):
+                for one in replayed_bids(auctions, strategy, name, "success") if name in group else ():
+                    bids.setdefault(one.auction.task_id, {})[place] = one.bid_sats
+            for row in replay(auctions, strategy, group, "success"):
+                true = _truly_earned(names.index(row.agent_id), bids)
+                assert row.earned.at_least <= true <= row.earned.at_most, (strategy.name, row)
+                assert row.earned.at_least <= row.earned.sats <= row.earned.at_most
+
+
+def _truly_earned(agent: int, bids: dict[str, dict[int, int]]) -> int:
+    earned = 0
+    for drawn in DRAWN:
+        replaced = bids.get(f"task-{drawn.number}", {})
+        if winner_of(drawn, replaced) == agent:
+            (one,) = [each for each in drawn.contestants if each.agent == agent]
+            earned += replaced.get(agent, one.base_bid_sats) if one.luck < one.chance else 0
+    return earned
+
+
+def test_bidding_as_then_earns_what_was_earned(auctions: list[RecordedAuction]) -> None:
+    """A strategy that leaves every bid alone: exactly the record, but for auctions whose lowest bids tie."""
+    untied = [one for one in auctions if winner_at(one, {}) is not None]
+    for row in replay(untied, Recorder("as then", 1.0), ["echo", "forge"], "success"):
+        assert row.earned.at_least == row.earned.at_most == row.recorded_sats
+        assert row.decided == row.auctions
+        assert row.won == row.recorded_won
+
+
+def test_no_strategy_sees_the_future(auctions: list[RecordedAuction]) -> None:
+    """A bid stays the same whatever happens from its moment on: other winners, other results, none."""
+    name = "echo"
+    bids = list(replayed_bids(auctions, EXPECTED_PROFIT, name, "success"))
+    for place in range(5, len(bids), 7):
+        at = bids[place].recorded.placed_at
+        assert at is not None
+        changed = [_changed_from(auction, at) for auction in auctions]
+        again = list(replayed_bids(changed, EXPECTED_PROFIT, name, "success"))
+        assert [one.bid_sats for one in again[: place + 1]] == [one.bid_sats for one in bids[: place + 1]]
+        assert [one.bid_sats for one in again] != [one.bid_sats for one in bids] or place > len(bids) - 8
+
+
+def _changed_from(auction: RecordedAuction, at: int) -> RecordedAuction:
+    bids = tuple(
+        bid._replace(succeeded=not bid.succeeded)
+        if bid.succeeded is not None and (bid.finished_at or 0) >= at
+        else bid
+        for bid in auction.bids
+    )
+    if auction.closed_at < at:
+        return auction._replace(bids=bids)
+    loser = max(auction.bids, key=lambda bid: bid.bid_sats or 0).agent_id
+    return auction._replace(winner=loser, bids=tuple(bid._replace(succeeded=None) for bid in bids))
+
+
+def test_what_is_told_was_over_before_each_bid(auctions: list[RecordedAuction]) -> None:
+    """Closes earlier than the bid, and all of them."""
+    recorder = Recorder("recorder", 1.0)
+    for bid in replayed_bids(auctions, recorder, "mace", "success"):
+        at = bid.recorded.placed_at
+        assert at is not None
+        known = {told.closed_at_us for told in recorder.told}
+        own = {one.closed_at for one in auctions if any(each.agent_id == "mace" for each in one.bids)}
+        assert known == {closed_at for closed_at in own if closed_at < at}
+
+
+def test_a_bid_dated_after_its_close_does_not_know_it(auctions: list[RecordedAuction]) -> None:
+    """Clocks differ: an auction's end is never known before the bid for it."""
+    first = auctions[0]
+    late = first.bids[0]._replace(placed_at=first.closed_at + 500_000)
+    recorder = Recorder("recorder", 1.0)
+    for _ in replayed_bids([first._replace(bids=(late,))], recorder, late.agent_id, "success"):
+        assert recorder.told == []
+    assert len(recorder.told) > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "{path} has no outcomes: write it with `learner-worker outcomes export`"),
+        ('{"type": "metrics"}\n', "{path} has no outcomes"),
+        ("no json\n", "{path}, line 1 is no line of an export: "),
+        ('{"type": "outcome"}\n', "{path}, line 1 names no agent, task or time of the close"),
+        (
+            '{"type": "metrics"}\n' + json.dumps({**LINE, "closed_at": "today"}),
+            "{path}, line 2 is no line of an export: ",
+        ),
+        (json.dumps({**LINE, "bid_sats": -1}), "{path}, line 1 is no line of an export: "),
+    ],
+)
+def test_a_file_that_is_no_recording_is_a_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    """With the line."""
+    path = tmp_path / "x.jsonl"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as raised:
+        read_recording(path)
+    assert str(raised.value).startswith(sentence.format(path=path))
+
+
+def test_the_command_prints_a_row_an_agent_and_strategy(recording: Path) -> None:
+    """And refuses an agent that is not in the file."""
+    asked = ["lab", "replay", str(recording), "--together"]
+    done = CliRunner().invoke(cli, [*asked, "--agent", "echo", "--agent", "quill"], catch_exceptions=False)
+    rows = [line.split()[:2] for line in done.output.splitlines() if line.startswith((" echo", " quill"))]
+    assert rows == [
+        ["echo,", "classic"],
+        ["quill,", "classic"],
+        ["echo,", "expected-profit"],
+        ["quill,", "expected-profit"],
+    ]
+    with pytest.raises(ConfigurationError, match="has no outcomes of nobody"):
+        CliRunner().invoke(cli, [*asked, "--agent", "nobody"], catch_exceptions=False)
