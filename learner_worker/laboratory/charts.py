@@ -17,9 +17,7 @@ _LANE: Final = 9  # between two contenders of one market
 _GAP: Final = 10  # between two markets
 _TICKS: Final = 8  # about so many on an axis
 _CURVE_HEIGHT: Final = 260
-_CLIPPED: Final = (
-    0.03  # the share of the widest intervals that may leave the picture, so that the rest can be read
-)
+_CLIPPED: Final = 0.03  # the share of ends of wide intervals that may leave the picture
 
 
 class Scale:
@@ -73,11 +71,11 @@ def _rows(findings: Findings, market: str, population: Population) -> list[Row]:
 
 
 def _span(gains: Sequence[Interval]) -> tuple[float, float]:
-    """From the lowest to the highest figure, but for the few widest intervals; 0 is always in."""
-    ends = sorted([0.0, *(gain.low for gain in gains), *(gain.high for gain in gains)])
+    """From the lowest to the highest mean and most of the intervals' ends; 0 is always in."""
+    ends = sorted(end for gain in gains for end in (gain.low, gain.high))
     left_out = int(len(ends) * _CLIPPED)
-    low, high = ends[left_out], ends[-1 - left_out]
-    return (min(low, 0.0), max(high, 0.0)) if low < high else (low - 1, high + 1)
+    seen = [0.0, ends[left_out], ends[-1 - left_out], *(gain.mean for gain in gains)]
+    return (min(seen), max(seen)) if min(seen) < max(seen) else (-1.0, 1.0)
 
 
 def _grid(scale: Scale, height: float) -> Iterator[str]:

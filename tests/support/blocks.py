@@ -40,6 +40,7 @@ _DOCKER = Check("needs Docker; tests/unit/test_deploy.py checks what it reads")
 _KUBERNETES = Check("needs a cluster; tests/unit/test_deploy.py checks what it reads")
 _INTEROP = Check("`make interop` runs the same in a complete program, with the client that it needs")
 _NAMED = Check("names dead letters of the reader's own; tests/integration/test_dead_letters.py runs both")
+_LAB = Check("takes minutes; tests/unit/test_lab_report.py and test_lab_replay.py run the commands")
 WAYS: Mapping[str, Mapping[str, Way]] = {
     "README.md": {
         "git clone": Check("downloads and installs; tests/acceptance/test_demo.py runs the demo"),
@@ -75,6 +76,10 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "learner-worker state rebuild": Run(stopped=True),
     },
     "docs/deploying.md": {"docker": _DOCKER, "cp -r deploy/kubernetes/example": _KUBERNETES},
+    "docs/strategies.md": {
+        "learner-worker lab": _LAB,
+        "for agent in echo mace": _LAB,
+    },
     "docs/interop.md": {
         "async def main": Run(),
         "kafka-topics.sh": Check("is Apache Kafka's own script"),
