@@ -32,6 +32,11 @@ class BatchWriter:
         self.generation = 0
         """How often everything was sent back: a snapshot of an earlier generation must not be written."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether every batch is handed over and acknowledged."""
+        return not (self._open or self._full or self._unacknowledged)
+
     def append(
         self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Headers = ()
     ) -> None:
@@ -59,7 +64,7 @@ class BatchWriter:
         async with self._handing_over:
             await self._hand_over(generation)
         if len(self._unacknowledged) > _MAX_UNACKNOWLEDGED:
-            await self._acknowledged(generation)
+            await self.until_acknowledged(generation)
 
     async def flush(self, generation: int | None = None) -> None:
         """Sends what is collected and waits until Kafka has acknowledged everything sent so far.
@@ -73,7 +78,7 @@ class BatchWriter:
         generation = self.generation if generation is None else generation
         self._require(generation)
         await self.send()
-        await self._acknowledged(generation)
+        await self.until_acknowledged(generation)
 
     def reset(self) -> None:
         """Forgets what is collected, sent and failed: the shards go back to their last checkpoint."""
@@ -104,7 +109,12 @@ class BatchWriter:
             self._fail(generation, error)
             raise
 
-    async def _acknowledged(self, generation: int) -> None:
+    async def until_acknowledged(self, generation: int) -> None:
+        """Waits until Kafka has acknowledged everything handed over so far.
+
+        Raises:
+            SendError: something was not acknowledged, or everything was sent back meanwhile.
+        """
         waiting = list(self._unacknowledged)
         if waiting:
             await asyncio.wait(waiting)

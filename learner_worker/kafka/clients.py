@@ -30,7 +30,7 @@ _log = structlog.get_logger("learner_worker.stream")
 ClientT = TypeVar("ClientT")
 
 
-def ingest_consumer(
+def event_consumer(
     connection: Connection, *, group_id: str, instance_id: str | None, session_seconds: float, assignor: Any
 ) -> AIOKafkaConsumer:
     """Reads the owned shards: a member of the group.

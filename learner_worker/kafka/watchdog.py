@@ -17,7 +17,7 @@ _ALL_SECONDS = 60.0
 _ONE_SECONDS = 300.0
 _JOIN_SECONDS = 120.0
 _CHECKPOINT_SECONDS = 120.0
-_SILENCE_SECONDS = 60.0
+SILENCE_SECONDS = 60.0
 _END_SECONDS = 5.0
 
 
@@ -111,7 +111,7 @@ class Watchdog:
 
     def _suspicions(self, seen: Observation) -> Iterator[tuple[str, float]]:
         for what in sorted(seen.failing):
-            yield f"{what} fails again and again", _SILENCE_SECONDS
+            yield f"{what} fails again and again", SILENCE_SECONDS
         if not seen.settled and not self._opening_goes_on:
             yield "the group gives this replica no shards, or they do not open", _JOIN_SECONDS
         if seen.checkpoints == self._before.checkpoints:

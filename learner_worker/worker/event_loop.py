@@ -1,8 +1,8 @@
-"""The process around a replica: a fast event loop, and a garbage collector that keeps out of its way.
+"""The process around a replica: a fast event loop, and a garbage collector that stays out of its way.
 
-Reference counts free nearly all that a worker lets go of; the collector is for cycles: closed connections,
-errors with their tracebacks. By default it walks every object that lives, again and again: with many agents
-cached that stops the loop for a tenth of a second and more, and took a sixth of the time of reading events.
+Reference counts free nearly everything that a worker releases. The collector is needed for cycles only:
+closed connections, errors with their tracebacks. By default it walks all living objects again and again; with
+many agents cached each walk would stop the loop for far longer than an answer may take.
 """
 
 import asyncio
@@ -14,15 +14,13 @@ from typing import Any
 import uvloop
 
 _YOUNG = 2_000
-"""Objects made and kept between two looks at the youngest: some tenths of a millisecond."""
+"""New objects between two collections of the youngest generation: each takes a fraction of a millisecond."""
 _NEVER = 1_000_000_000
-"""What outlives its youth is looked at once an hour: ten generations of youth together took 20 to 50 ms."""
-_TIDY_SECONDS = 3_600.0
+"""The older generations are never collected by count: that walks too many objects in one go."""
+_COLLECT_SECONDS = 3_600.0
+"""Cycles are rare: what an hour leaves behind is small."""
 _SWITCH_SECONDS = 0.0005
-"""How long a file's thread waits for a busy event loop when a statement is done: several times a read.
-
-With Python's own 5 ms joining facts was a third slower (measured: 30 µs a fact instead of 21).
-"""
+"""How long a file's thread waits for the GIL when the event loop is busy. A read takes it several times."""
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -30,28 +28,28 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     gc.set_threshold(_YOUNG, _NEVER, _NEVER)
     sys.setswitchinterval(_SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_tidied(main))
+        runner.run(_with_collections(main))
 
 
-def settle() -> None:
-    """Takes what lives now out of all later collections: what a restore has read stays for long.
+def freeze() -> None:
+    """Takes all living objects out of later collections: what a restore has read stays for long.
 
-    Not collected before: with a million objects that stops the loop for 0.4 s just when agents are waiting,
-    and a restore of 400,000 facts had left eleven objects in cycles (measured, with all other garbage).
+    Without a collection before: it would stop the loop just when agents are waiting, and a restore leaves
+    next to nothing in cycles.
     """
     gc.freeze()
 
 
-async def _tidied(main: Coroutine[Any, Any, None]) -> None:
-    tidying = asyncio.create_task(_tidy(), name="tidy")
+async def _with_collections(main: Coroutine[Any, Any, None]) -> None:
+    collecting = asyncio.create_task(_collect_hourly(), name="collect-garbage")
     try:
         await main
     finally:
-        tidying.cancel()
+        collecting.cancel()
 
 
-async def _tidy() -> None:
+async def _collect_hourly() -> None:
     while True:
-        await asyncio.sleep(_TIDY_SECONDS)
+        await asyncio.sleep(_COLLECT_SECONDS)
         gc.collect()
-        settle()
+        freeze()

@@ -163,7 +163,7 @@ class ProgressReport:
         for shard_id, records in left.items():
             _log.info("shard.restoring", shard=shard_id, records_left=records, **self.rates[shard_id])
         if before and not left:
-            event_loop.settle()
+            event_loop.freeze()
         self._left_before = left
 
 

@@ -124,7 +124,7 @@ class KafkaClients:
     def event_consumer(self, claim: ClaimMaker, on_standbys: StandbyListener) -> AIOKafkaConsumer:
         """Reads the owned shards: a member of the group that makes claims, and is told what to follow."""
         settings = self._settings
-        return clients.ingest_consumer(
+        return clients.event_consumer(
             self._connection,
             group_id=settings.group_id,
             instance_id=settings.group_instance_id,

@@ -1,4 +1,4 @@
-"""A replica's life: signals, its state folder, its HTTP, and the worker inside, built anew if it is stuck."""
+"""A replica: signals, the state folder's lock, HTTP, and the worker inside, built anew if it is stuck."""
 
 import asyncio
 import signal
@@ -23,10 +23,15 @@ from learner_worker.worker.worker import UNFINISHED, Worker
 _STOP_SECONDS = 25.0
 """From the signal to the last checkpoint; a supervisor should wait longer before it kills."""
 _CLOSE_SECONDS = 15.0
-_REBUILD_SECONDS = 5.0
+"""How long files and Kafka clients may take to close after that: three clients' time limits."""
+REBUILD_SECONDS = 5.0
+"""The first pause before a worker is built anew; it doubles, so that a cause outside is not made worse."""
 _LONGEST_REBUILD_SECONDS = 300.0
+"""The pause stops growing here: a cluster that is well again is used again within minutes."""
 _REBUILD_PATIENCE_SECONDS = 5.0
+"""Kafka is away if it does not answer in this time; it is asked again after the pause."""
 _REBUILDS_UNTIL_UNHEALTHY = 3
+"""After so many without progress in between a new process may do better: the liveness probe fails."""
 _log = structlog.get_logger("learner_worker.replica")
 
 
@@ -42,9 +47,9 @@ async def run_replica(settings: Settings) -> None:
     asyncio.get_running_loop().set_exception_handler(_log_stray_error)
     replica = Replica(settings)
     living = asyncio.create_task(replica.live(stopping), name="replica")
-    told = asyncio.create_task(stopping.wait(), name="signals")
-    await asyncio.wait({living, told}, return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
+    signalled = asyncio.create_task(stopping.wait(), name="signals")
+    await asyncio.wait({living, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    signalled.cancel()
     if not living.done() and replica.working:
         await asyncio.wait({living}, timeout=_STOP_SECONDS)
     if living.done():
@@ -58,7 +63,7 @@ async def run_replica(settings: Settings) -> None:
 
 
 class Replica:
-    """What outlives a worker: the folder's lock, HTTP, the metrics, and what was said of Kafka's absence."""
+    """What outlives a worker: the state folder's lock, HTTP, the metrics and the state of an outage."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -105,7 +110,7 @@ class Replica:
         self._rebuilds += 1
         self._instruments.rebuilds.inc()
         while not await is_set_within(
-            stopping, min(_REBUILD_SECONDS * 2**self._rebuilds, _LONGEST_REBUILD_SECONDS)
+            stopping, min(REBUILD_SECONDS * 2**self._rebuilds, _LONGEST_REBUILD_SECONDS)
         ):
             try:
                 return await self._make_worker(_REBUILD_PATIENCE_SECONDS)
@@ -127,7 +132,7 @@ class Replica:
                     partitions=self._partitions,
                     state_dir=str(self._settings.state_dir),
                 )
-                await _run_unwrapped(worker, stopping)
+                await run_unwrapped(worker, stopping)
         except StuckError as error:
             if worker.health.all_has_moved:  # it did work for a time: what it could do the next one can, too
                 self._rebuilds = 0
@@ -171,8 +176,8 @@ class Replica:
             yield
 
 
-async def _run_unwrapped(worker: Worker, stopping: asyncio.Event) -> None:
-    """Lets the first failure of the loops out as itself, not as a group."""
+async def run_unwrapped(worker: Worker, stopping: asyncio.Event) -> None:
+    """Runs a worker; raises the first failure of its loops as itself, not as a group."""
     try:
         await worker.run(stopping)
     except BaseExceptionGroup as group:  # with `except*`, before Python 3.11.4, this would be a group again

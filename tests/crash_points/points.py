@@ -114,7 +114,7 @@ def _carries_facts(handler: Any, _: object) -> bool:
 
 
 def _has_work(found: BatchWriter, *_: object) -> bool:
-    return bool(found._open or found._full or found._unacknowledged)
+    return not found.is_idle
 
 
 def _has_metrics(_: object, __: object, topic: TopicName) -> bool:

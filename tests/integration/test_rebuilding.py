@@ -40,7 +40,7 @@ async def test_a_silent_client_is_replaced_and_the_work_goes_on(
     names = await create_topics(broker.bootstrap_servers, prefix)
     events = swarm_history(41, 80)
     the_first_is_silent(monkeypatch)
-    monkeypatch.setattr(replica, "_REBUILD_SECONDS", 0.1)
+    monkeypatch.setattr(replica, "REBUILD_SECONDS", 0.1)
     settings = settings_for(broker, prefix, tmp_path)
     with capture_logs() as log:
         running = asyncio.create_task(replica.run_replica(settings))
@@ -71,7 +71,7 @@ async def test_a_stop_does_not_wait_until_the_clients_are_built_anew(
     """Between two workers nothing is at work: it is healthy, not ready, and ends at once and well."""
     await create_topics(broker.bootstrap_servers, prefix)
     the_first_is_silent(monkeypatch)
-    monkeypatch.setattr(replica, "_REBUILD_SECONDS", 60)
+    monkeypatch.setattr(replica, "REBUILD_SECONDS", 60)
     with capture_logs() as log:
         running = asyncio.create_task(replica.run_replica(settings_for(broker, prefix, tmp_path)))
 
@@ -106,7 +106,7 @@ def the_first_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(EventConsumer, "reading", looked_at)
     monkeypatch.setattr(health, "WATCH_SECONDS", 0.2)
-    monkeypatch.setattr(watchdog, "_SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(watchdog, "SILENCE_SECONDS", 1.0)
 
 
 def settings_for(broker: Broker, prefix: str, tmp_path: Path) -> Settings:

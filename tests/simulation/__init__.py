@@ -1,8 +1,8 @@
 """A seeded, replayable simulation of the real worker's code: many crashes a second, every one judged.
 
-What is real: Ingest, BatchWriter, Frontier, Standbys, StateKeepingAssignor and `place`, Shard, StandbyState,
-ShardFile with its schema and statements. What is simulated: aiokafka's clients, the broker's log and group,
-the disk under SQLite, the event loop and the clock. A process is one event loop; it may stop for ever, or for
+What is real: the worker's parts and loops, StateKeepingAssignor and `place`, Shard, StandbyState, ShardFile
+with its schema and statements, wired by `Worker` itself. What is simulated: aiokafka's clients, the broker's
+log and group, the disk under SQLite, the event loop and the clock. A process is one event loop; it may stop for ever, or for
 a while, between any two of its callbacks.
 
 Where each invariant is judged:

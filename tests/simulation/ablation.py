@@ -107,7 +107,9 @@ def _auctions_later(state: Shard) -> ShardSnapshot:
 
 
 ABLATIONS["rows and positions in one transaction"] = [(Database, "transact", _positions_apart)]
-ABLATIONS["waiting for acknowledgements before writing"] = [(BatchWriter, "_acknowledged", _nothing_awaited)]
+ABLATIONS["waiting for acknowledgements before writing"] = [
+    (BatchWriter, "until_acknowledged", _nothing_awaited)
+]
 ABLATIONS["a failed send takes the shards back"] = [(Rollback, "to_last_checkpoint", _nothing_sent_back)]
 ABLATIONS["only shards opened in this epoch are read"] = [(Ownership, "readable", _every_open_shard)]
 ABLATIONS["positions captured with the rows, not after"] = [(Shard, "snapshot", _positions_later)]

@@ -22,7 +22,7 @@ async def test_a_failure_in_groups_comes_out_as_itself() -> None:
     known = ConfigurationError("known")
     group = ExceptionGroup("outer", [ExceptionGroup("inner", [known])])
     with pytest.raises(ConfigurationError) as raised:
-        await replica._run_unwrapped(_failing(group), asyncio.Event())
+        await replica.run_unwrapped(_failing(group), asyncio.Event())
     assert raised.value is known
 
 
@@ -30,5 +30,5 @@ async def test_what_is_not_known_is_not_hidden_behind_what_is() -> None:
     """The whole group comes out, for its traceback."""
     group = ExceptionGroup("both", [ConfigurationError("known"), ZeroDivisionError()])
     with pytest.raises(ExceptionGroup) as raised:
-        await replica._run_unwrapped(_failing(group), asyncio.Event())
+        await replica.run_unwrapped(_failing(group), asyncio.Event())
     assert raised.value is group

@@ -87,7 +87,7 @@ async def test_a_replica_that_is_alone_with_its_name_joins_again(tmp_path: Path)
     assert replica.cluster.asked_for_members == 1
 
 
-async def test_a_replica_not_yet_in_the_group_has_no_twin(tmp_path: Path) -> None:
+async def test_a_replica_not_yet_in_the_group_has_no_duplicate(tmp_path: Path) -> None:
     """Before its first assignment the group may still show its own last run: it waits, it does not end."""
     replica = Replica(tmp_path)
     replica.consumer.refuses = True

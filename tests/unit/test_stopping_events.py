@@ -7,7 +7,7 @@ import pytest
 
 from learner_worker.errors import DuplicateInstanceError, StateError
 from tests.support.wiring import partitions_of
-from tests.unit.test_twins import Replica
+from tests.unit.test_duplicate_instances import Replica
 
 
 async def test_a_stop_does_not_wait_for_the_end_of_a_rebalance(tmp_path: Path) -> None:
