@@ -2,8 +2,8 @@
 
 What is real: the worker's parts and loops, StateKeepingAssignor and `place`, Shard, StandbyState, ShardFile
 with its schema and statements, wired by `Worker` itself. What is simulated: aiokafka's clients, the broker's
-log and group, the disk under SQLite, the event loop and the clock. A process is one event loop; it may stop for ever, or for
-a while, between any two of its callbacks.
+log and group, the disk under SQLite, the event loop and the clock. A process is one event loop; it may stop
+for ever, or for a while, between any two of its callbacks.
 
 Where each invariant is judged:
 
