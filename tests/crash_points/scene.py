@@ -155,7 +155,7 @@ class Scene:
         )
 
     async def _end_at(self, name: str, point: Point, passings: int) -> None:
-        program = ("-m", "tests.crashing.worker", name, str(passings), "--")
+        program = ("-m", "tests.crash_points.worker", name, str(passings), "--")
         async with self._worker(program=program, settings=point.settings) as worker:
             if point.stopping:
                 await until(functools.partial(self._has_read, worker, 50), "50 events are read")

@@ -1,4 +1,4 @@
-"""A worker with a point laid into it: `python -m tests.crashing.worker POINT NTH -- run ...`."""
+"""A worker with a point laid into it: `python -m tests.crash_points.worker POINT NTH -- run ...`."""
 
 import sys
 from contextlib import ExitStack
