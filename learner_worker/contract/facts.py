@@ -93,7 +93,7 @@ def description_digest(description: str) -> str:
 
 def encode_fact(fact: Fact) -> tuple[bytes, bytes]:
     """The record's key and value: JSON, both."""
-    return _encoder.encode(_version_of(fact)), _encoder.encode(fact)
+    return _encoder.encode(version_of(fact)), _encoder.encode(fact)
 
 
 def encode_marker(marker: ForgetMarker) -> tuple[bytes, bytes]:
@@ -101,7 +101,8 @@ def encode_marker(marker: ForgetMarker) -> tuple[bytes, bytes]:
     return _encoder.encode(("forget", marker.agent_id, marker.forget_until)), _encoder.encode(marker)
 
 
-def _version_of(fact: Fact) -> tuple[object, ...]:
+def version_of(fact: Fact) -> tuple[object, ...]:
+    """What a fact's key consists of: the task, the agent and the version of each part it carries."""
     close, bid, result = fact.close, fact.bid, fact.result
     closed: tuple[object, ...] | None = None
     if close is not None:

@@ -70,21 +70,22 @@ class Auction:
         """Takes a close in: a newer one is sent to everybody, an older one's winner gets the standing one."""
         if supersedes(close, self.standing):
             self.standing = close
-            return list(self._settle(close, tolerance_micros))
+            return list(self.notify_all(close, tolerance_micros))
         if close.winner is None or close.winner in self.notified:
             return []
         self.notified.add(close.winner)
         return [self._fact(close.winner, None)]
 
-    def _settle(self, close: Close, tolerance_micros: int) -> Iterator[Fact]:
+    def notify_all(self, close: Close, tolerance_micros: int) -> Iterator[Fact]:
+        """A new standing close, for every agent with a counted bid and every agent that any close named."""
         if close.winner is not None:
             self.notified.add(close.winner)
-        admitted = self._admit(close, tolerance_micros)
+        admitted = self.admit_pending(close, tolerance_micros)
         self.notified.update(admitted)
         for agent_id in sorted(self.notified):
             yield self._fact(agent_id, admitted.get(agent_id))
 
-    def _admit(self, close: Close, tolerance_micros: int) -> dict[AgentId, Bid]:
+    def admit_pending(self, close: Close, tolerance_micros: int) -> dict[AgentId, Bid]:
         """The bids that count under a close, one an agent; the later ones stay pending."""
         admitted: dict[AgentId, Bid] = {}
         pending_bids: dict[AgentId, list[Bid]] = {}

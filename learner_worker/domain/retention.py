@@ -144,20 +144,20 @@ class Retention:
 
     # --- facts -------------------------------------------------------------------------------------------
 
-    def living(self, facts: Sequence[Fact]) -> Sequence[Fact]:
+    def filter_outgoing(self, facts: Sequence[Fact]) -> Sequence[Fact]:
         """The facts on their way out, without what has expired."""
         if self.cutoff is None and not self._forgotten:
             return facts
         left = (self._living(fact, self._cutoff_of(fact)) for fact in facts)
         return [fact for fact in left if fact is not None]
 
-    def read(self, fact: Fact) -> Fact | None:
+    def filter_read(self, fact: Fact) -> Fact | None:
         """A fact of the changelog, without what has expired; it is remembered for its tombstone."""
         if self.cutoff is None and not self._forgotten:
             return fact
-        return self._read(fact, self._cutoff_of(fact))
+        return self._filter_read(fact, self._cutoff_of(fact))
 
-    def _read(self, fact: Fact, cutoff: Cutoff | None) -> Fact | None:
+    def _filter_read(self, fact: Fact, cutoff: Cutoff | None) -> Fact | None:
         left = self._living(fact, cutoff)
         if left is not fact:
             self._due_tombstones[encode_fact(fact)[0]] = left
@@ -169,22 +169,22 @@ class Retention:
     def _living(self, fact: Fact, cutoff: Cutoff | None) -> Fact | None:
         return fact if cutoff is None else living_fact(fact, cutoff)
 
-    def tombstone_read(self, key: bytes | None) -> None:
-        """A tombstone was read: nothing more to do about that key."""
+    def on_tombstone_read(self, key: bytes | None) -> None:
+        """A tombstone was read: its key needs no other."""
         if key is not None:
             self._due_tombstones.pop(key, None)
 
-    def swept(self, row: Outcome, cutoff: Cutoff) -> None:
+    def on_row_swept(self, row: Outcome, cutoff: Cutoff) -> None:
         """A row loses parts: the facts that may have brought them are to be tombstoned."""
         for fact in facts_behind(row):
-            self._read(fact, cutoff)
+            self._filter_read(fact, cutoff)
 
-    def outdated(self, marker: ForgetMarker) -> None:
+    def on_marker_superseded(self, marker: ForgetMarker) -> None:
         """A later marker of the agent was read: this one is to be tombstoned."""
         self._due_tombstones[encode_marker(marker)[0]] = None
 
-    def leaves(self, agent_id: AgentId) -> bool:
-        """Whether an agent without outcomes is one of whom nothing is to be left."""
+    def erases(self, agent_id: AgentId) -> bool:
+        """Whether nothing may remain of this agent once it has no outcomes."""
         return self.cutoff is not None or agent_id in self._forgotten
 
     def due(self, *, restored: bool) -> list[tuple[bytes, Fact | None]]:
@@ -223,12 +223,12 @@ class Retention:
         return keys
 
 
-def noted(cutoff: Cutoff | None) -> str:
+def cutoff_note(cutoff: Cutoff | None) -> str:
     """A cutoff as it travels with the commit of the changelog's position."""
     return "" if cutoff is None else f"{_MARK}{cutoff.closes},{cutoff.others}"
 
 
-def read_note(metadata: str) -> Cutoff | None:
+def read_cutoff_note(metadata: str) -> Cutoff | None:
     """The cutoff in a commit's metadata, if there is one."""
     found = _NOTE.search(metadata)
     return None if found is None else Cutoff(Micros(int(found[1])), Micros(int(found[2])))

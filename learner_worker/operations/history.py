@@ -15,7 +15,7 @@ from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import Agent
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
-from learner_worker.domain.retention import read_note
+from learner_worker.domain.retention import read_cutoff_note
 from learner_worker.errors import BrokerError, RecordError
 from learner_worker.kafka.admin import connected
 from learner_worker.kafka.partitioner import partitioner
@@ -77,7 +77,7 @@ async def history_of(agent_id: AgentId, settings: Settings, say: Say) -> AsyncIt
                 replay = await _replay(file, changelog, shard, agent_id)
                 if cutoff is not None:
                     await _expire(replay, file.path, cutoff)
-                agent = (await replay.learn.agents([agent_id]))[agent_id]
+                agent = (await replay.learn.agents.load([agent_id]))[agent_id]
                 with snapshot_of(file.path) as snapshot:
                     keys = _newest_first(snapshot)
                     yield History(agent, keys, changelog.topic, shard, replay.position, snapshot)
@@ -97,7 +97,7 @@ async def _cutoff(settings: Settings, partition: TopicPartition) -> Cutoff | Non
                 f"Kafka does not say what the group {settings.group_id} has committed ({error!r}): check "
                 "--group-id and that this user may describe the group"
             ) from error
-    return None if committed is None else read_note(committed.metadata)
+    return None if committed is None else read_cutoff_note(committed.metadata)
 
 
 async def _replay(

@@ -125,6 +125,6 @@ async def _read_agents(shard: AnsweringShard, agent_ids: Collection[AgentId]) ->
         ClosedFileError: the shard was closed meanwhile.
         StateError: its file cannot be read.
     """
-    learn = shard.learn
-    cached = {agent_id: agent for agent_id in agent_ids if (agent := learn.cached(agent_id)) is not None}
-    return cached if len(cached) == len(agent_ids) else await learn.agents(agent_ids)
+    agents = shard.agents
+    cached = {agent_id: agent for agent_id in agent_ids if (agent := agents.get(agent_id)) is not None}
+    return cached if len(cached) == len(agent_ids) else await agents.load(agent_ids)

@@ -11,11 +11,11 @@ from learner_worker.requests.settings import WhileRestoring
 class AgentReader(Protocol):
     """Where a shard's agents are read."""
 
-    def cached(self, agent_id: AgentId) -> Agent | None:
+    def get(self, agent_id: AgentId) -> Agent | None:
         """An agent that is in memory."""
         ...
 
-    async def agents(self, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
+    async def load(self, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
         """Agents, from the file where they are not in memory.
 
         Raises:
@@ -34,7 +34,7 @@ class AnsweringShard(Protocol):
         ...
 
     @property
-    def learn(self) -> AgentReader:
+    def agents(self) -> AgentReader:
         """Its agents."""
         ...
 

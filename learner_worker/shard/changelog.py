@@ -1,8 +1,8 @@
-"""The fold of a shard's changelog: facts into rows, for an owner, a standby and a file made anew."""
+"""A changelog partition applied to rows: for an owner, for a standby and for a file made anew."""
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Protocol
 
 from learner_worker.contract.facts import Fact, ForgetMarker, decode_outcome_record
@@ -18,7 +18,7 @@ from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint
 
 _DECODED = 2_000
-"""Facts decoded at once: two milliseconds."""
+"""Facts decoded at once, and joined before a sweep may have its turn: decoding takes two milliseconds."""
 _LOADED = 500
 """Facts whose rows are read from the file at once: a read costs two changes of thread."""
 _WRITTEN = 20_000
@@ -26,25 +26,24 @@ _WRITTEN = 20_000
 BEYOND_ANY_END = 2**62
 """The position of a file whose rows the changelog may lack: whoever owns the shard publishes them again."""
 _Content = Fact | ForgetMarker | None
-Unreadable = Callable[[Record, RecordError], None]
 
 
 class RetentionFilter(Protocol):
-    """What decides which facts still count."""
+    """Decides which parts of the facts that are read still count, and is told of what is superseded."""
 
-    def read(self, fact: Fact) -> Fact | None:
+    def filter_read(self, fact: Fact) -> Fact | None:
         """What of a fact still counts."""
         ...
 
-    def tombstone_read(self, key: bytes | None) -> None:
+    def on_tombstone_read(self, key: bytes | None) -> None:
         """A tombstone was read."""
         ...
 
-    def swept(self, row: Outcome, cutoff: Cutoff) -> None:
-        """A row is about to lose what lies before a cutoff."""
+    def on_row_swept(self, row: Outcome, cutoff: Cutoff) -> None:
+        """A row loses what lies before a cutoff."""
         ...
 
-    def outdated(self, marker: ForgetMarker) -> None:
+    def on_marker_superseded(self, marker: ForgetMarker) -> None:
         """A marker was read that says less than a later one."""
         ...
 
@@ -59,18 +58,18 @@ class MarkerFilter:
     def __init__(self, forgotten: Mapping[AgentId, Micros]) -> None:
         self._forgotten = forgotten
 
-    def read(self, fact: Fact) -> Fact | None:
+    def filter_read(self, fact: Fact) -> Fact | None:
         """The fact without what is forgotten of its agent."""
         cutoff = agents_cutoff(fact.agent_id, None, self._forgotten)
         return fact if cutoff is None else living_fact(fact, cutoff)
 
-    def tombstone_read(self, key: bytes | None) -> None:
+    def on_tombstone_read(self, key: bytes | None) -> None:
         """A tombstone says nothing that rows would not say."""
 
-    def swept(self, row: Outcome, cutoff: Cutoff) -> None:
+    def on_row_swept(self, row: Outcome, cutoff: Cutoff) -> None:
         """The owner tombstones its facts."""
 
-    def outdated(self, marker: ForgetMarker) -> None:
+    def on_marker_superseded(self, marker: ForgetMarker) -> None:
         """The owner tombstones it."""
 
 
@@ -79,8 +78,12 @@ class ChangelogApplier:
 
     Args:
         positions: where the position of the changelog is kept; a snapshot copies it with learn's changes.
-        sieve: what has expired does not pass it.
+        retention: filters out what has expired.
+        on_unreadable: told of a record that is no fact; it is stepped over.
         pacing: gives way between two chunks.
+
+    Attributes:
+        unreadable: how many records were no facts.
     """
 
     def __init__(
@@ -88,44 +91,59 @@ class ChangelogApplier:
         learn: Learn,
         positions: MutableMapping[TopicName, int],
         topic: TopicName,
-        sieve: RetentionFilter,
+        retention: RetentionFilter,
         *,
+        on_unreadable: Callable[[Record, RecordError], None],
         pacing: Pacing,
     ) -> None:
         self._learn = learn
         self._positions = positions
         self._topic = topic
-        self._sieve = sieve
+        self._retention = retention
+        self._on_unreadable = on_unreadable
         self._pacing = pacing
+        self._applying = asyncio.Lock()
+        self.unreadable = 0
 
-    async def take(self, records: Sequence[Record], unreadable: Unreadable) -> int:
-        """Joins records in; how many of them changed something.
+    async def take(self, records: Sequence[Record]) -> int:
+        """Joins records in.
 
-        Args:
-            unreadable: told of a record that is no fact; it is stepped over. Not kept: a shard and its intake
-                that held each other would stay in memory, with all of their agents, once they are closed.
+        Returns:
+            How many of them changed something.
 
         Raises:
             StateError: the rows cannot be read.
         """
         changed = 0
         for batch in chunked(records, _DECODED):
-            decoded = list(_decoded(batch, unreadable))
-            for forgets, run in _runs(decoded):
-                if forgets:
-                    await self._take_markers(run)
-                else:
-                    changed += await self._take_facts(run)
-            self._positions[self._topic] = batch[-1].offset + 1
+            async with self._applying:
+                changed += await self._apply(batch)
+        return changed
+
+    async def expire(self, keys: Collection[OutcomeKey], cutoff: Cutoff, now_ms: int) -> list[Outcome]:
+        """Takes the expired parts out of some rows, not while loaded facts are still to be applied.
+
+        Returns:
+            The rows that lost something, as they were.
+        """
+        async with self._applying:
+            return await self._learn.expire(keys, cutoff, now_ms)
+
+    async def _apply(self, batch: Sequence[Record]) -> int:
+        changed = 0
+        decoded = list(self._decoded(batch))
+        for are_markers, run in _runs(decoded):
+            if are_markers:
+                await self._take_markers(run)
+            else:
+                changed += await self._take_facts(run)
+        self._positions[self._topic] = batch[-1].offset + 1
         return changed
 
     async def _take_facts(self, run: Iterable[tuple[Record, _Content]]) -> int:
-        """Joins facts in; while some are joined, the rows of the next ones are read from the file.
-
-        Waiting for each read in turn took half of the time.
-        """
+        """Joins facts in; while some are joined, the rows of the next ones are read from the file."""
         changed = 0
-        batches = list(chunked(list(self._sieved(run)), _LOADED))
+        batches = list(chunked(list(self._filtered(run)), _LOADED))
         rows: dict[OutcomeKey, Outcome] = {}
         self._learn.pin(itertools.chain.from_iterable(batches))
         loading = self._load_soon(batches[0]) if batches else None
@@ -156,27 +174,27 @@ class ChangelogApplier:
             if isinstance(content, ForgetMarker)
         ]
         # To the position no await: a snapshot sees both.
-        outdated = await self._learn.forget(markers, self._sieve.swept)
+        superseded = await self._learn.forget(markers, self._retention.on_row_swept)
         self._positions[self._topic] = markers[-1].offset + 1
-        for marker in outdated:
-            self._sieve.outdated(marker)
+        for marker in superseded:
+            self._retention.on_marker_superseded(marker)
 
-    def _sieved(self, run: Iterable[tuple[Record, _Content]]) -> Iterator[FactRecord]:
+    def _decoded(self, batch: Sequence[Record]) -> Iterator[tuple[Record, _Content]]:
+        """What the records say; a tombstone nothing."""
+        for record in batch:
+            try:
+                yield record, None if record.value is None else decode_outcome_record(record.value)
+            except RecordError as error:
+                self.unreadable += 1
+                self._on_unreadable(record, error)
+
+    def _filtered(self, run: Iterable[tuple[Record, _Content]]) -> Iterator[FactRecord]:
         """Facts, without what does not count."""
         for record, content in run:
             if not isinstance(content, Fact):
-                self._sieve.tombstone_read(record.key)
-            elif (fact := self._sieve.read(content)) is not None:
+                self._retention.on_tombstone_read(record.key)
+            elif (fact := self._retention.filter_read(content)) is not None:
                 yield FactRecord.of(record.offset, record.timestamp, fact)
-
-
-def _decoded(batch: Sequence[Record], unreadable: Unreadable) -> Iterator[tuple[Record, _Content]]:
-    """What the records say; a tombstone nothing."""
-    for record in batch:
-        try:
-            yield record, None if record.value is None else decode_outcome_record(record.value)
-        except RecordError as error:
-            unreadable(record, error)
 
 
 def _runs(
@@ -198,16 +216,19 @@ def _is_marker(item: tuple[Record, _Content]) -> bool:
     return isinstance(item[1], ForgetMarker)
 
 
+def _pass_over(record: Record, error: RecordError) -> None:
+    """A record that is no fact says nothing."""
+
+
 class ChangelogReplay:
-    """A changelog partition folded into a shard's file, in order, without a shard's other work.
+    """A changelog partition applied to a shard's file, in order, without a shard's other work.
 
     The file then holds what a restore would have left in it: outcomes, agents, keywords and the changelog's
-    position; of the other topics it knows nothing. After an error the fold is worthless: the file is whole,
-    up to its own position; open another from there.
+    position; of the other topics it knows nothing. After an error the replay is of no use any more: the file
+    is whole up to its own position, and another replay may go on from there.
 
     Attributes:
         records: how many records it took.
-        unreadable: how many of them are no facts; they are passed over, as a shard passes over them.
     """
 
     def __init__(
@@ -221,10 +242,15 @@ class ChangelogReplay:
     ) -> None:
         self.learn = Learn(file, cached_agents=cached_agents, forgotten=forgotten)
         self.records = 0
-        self.unreadable = 0
         self._positions = {topic: position}
-        sieve = MarkerFilter(forgotten)
-        self._intake = ChangelogApplier(self.learn, self._positions, topic, sieve, pacing=Pacing())
+        self._applier = ChangelogApplier(
+            self.learn,
+            self._positions,
+            topic,
+            MarkerFilter(forgotten),
+            on_unreadable=_pass_over,
+            pacing=Pacing(),
+        )
         self._file = file
         self._topic = topic
         self._unwritten = 0
@@ -246,6 +272,11 @@ class ChangelogReplay:
         """The next offset; the file's own follows with `write`."""
         return self._positions[self._topic]
 
+    @property
+    def unreadable(self) -> int:
+        """How many of the records are no facts; they are passed over, as a shard passes over them."""
+        return self._applier.unreadable
+
     async def take(self, records: Sequence[Record]) -> None:
         """Joins records in; those before the position are known. Now and then it writes.
 
@@ -255,7 +286,7 @@ class ChangelogReplay:
         """
         fresh = [record for record in records if record.offset >= self.position]
         for batch in chunked(fresh, _DECODED):
-            await self._intake.take(batch, self._pass_over)
+            await self._applier.take(batch)
             self.records += len(batch)
             self._unwritten += len(batch)
             if self._unwritten >= _WRITTEN:
@@ -294,6 +325,3 @@ class ChangelogReplay:
         )
         self.learn.on_checkpoint_written()
         self.learn.unpublished.clear()  # the file keeps them for the day a replica owns the shard
-
-    def _pass_over(self, _: Record, __: RecordError) -> None:
-        self.unreadable += 1

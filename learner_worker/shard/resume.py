@@ -1,18 +1,83 @@
-"""Where a shard reads on from: rule 8 (docs/protocol.md) as a function of its file and Kafka's offsets."""
+"""Where a shard reads on from: rule 8 (docs/protocol.md), as a function of its file and Kafka's offsets."""
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import structlog
 
+from learner_worker.contract.fields import AgentId, ShardId, TaskId
+from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.domain.auctions import AuctionState
+from learner_worker.domain.outcomes import Cutoff
+from learner_worker.domain.retention import Retention, cutoff_note, read_cutoff_note
 from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.kafka.admin import Committed
+from learner_worker.shard.context import ShardContext
+from learner_worker.store.shard_file import ShardFile
 
-REWIND = "rewind="
+_REWIND = "rewind="
 """Before the rewind offset, in the metadata of a source's commit."""
 _OFFSET = re.compile(r"[0-9]{1,19}")
 _log = structlog.get_logger("learner_worker.shard")
+
+
+class ResumedState(NamedTuple):
+    """What a shard begins with.
+
+    Attributes:
+        positions: where to read on, by topic.
+        rewound: whether somebody else came further, so that the file's auctions were dropped.
+        restore_until: where the changelog ends.
+        changelog_lost_end: whether the rows reach further than the changelog: it has to get them again.
+        auctions: what settle remembered.
+        unpublished: the agents whose metrics record is due.
+        forgotten: until when agents are forgotten.
+        retention: the cutoff in the file or the commit; it shares `forgotten`.
+    """
+
+    positions: dict[TopicName, int]
+    rewound: bool
+    restore_until: int
+    changelog_lost_end: bool
+    auctions: Mapping[TaskId, AuctionState]
+    unpublished: set[AgentId]
+    forgotten: dict[AgentId, Micros]
+    retention: Retention
+
+
+async def resume(
+    shard_id: ShardId, context: ShardContext, file: ShardFile, offsets: BrokerOffsets
+) -> ResumedState:
+    """Resumes where the file and Kafka's group say.
+
+    Raises:
+        StateError: the file cannot be read or written.
+    """
+    topics, changelog = context.topics, context.topics.outcomes
+    filed = await file.load_positions()
+    positions, rewound = resume_positions(filed, offsets, topics)
+    if rewound:
+        sources = (*context.sources, topics.task_finished)
+        await file.rewind({topic: positions[topic] for topic in sources})
+    for topic, count in lost_unread(filed, offsets, topics).items():
+        _log.error("shard.records_lost", shard=shard_id, topic=topic, records=count)
+        context.instruments.records_lost.labels(topic).inc(count)
+    forgotten = await file.load_forgotten()
+    committed = offsets.committed.get(changelog)
+    noted = None if committed is None else read_cutoff_note(committed.metadata)
+    end = offsets.ranges[changelog].end
+    return ResumedState(
+        positions,
+        rewound,
+        restore_until=end,
+        changelog_lost_end=filed.get(changelog, 0) > end,
+        auctions={} if rewound else await file.load_auctions(),
+        unpublished=await file.load_unpublished(),
+        forgotten=forgotten,
+        retention=Retention(context.settings.retention, await file.load_cutoff(), noted, forgotten),
+    )
 
 
 def resume_positions(
@@ -35,7 +100,7 @@ def resume_positions(
         log = offsets.ranges[topic]
         wanted = filed.get(topic, log.start)
         if topic in sources and not ahead:
-            wanted = _rewound(offsets.committed.get(topic), log.start)
+            wanted = rewound_position(offsets.committed.get(topic), log.start)
         if wanted > log.end:
             _log.warning("shard.position_beyond_end", topic=topic, position=wanted, end=log.end)
             wanted = log.start
@@ -56,9 +121,15 @@ def lost_unread(filed: Mapping[str, int], offsets: BrokerOffsets, topics: TopicN
     return lost
 
 
-def _rewound(committed: Committed | None, start: int) -> int:
+def rewound_position(committed: Committed | None, start: int) -> int:
+    """Where a source is read again from: the commit's rewind offset, or the topic's first offset."""
     if committed is None:
         return start
-    text = committed.metadata.removeprefix(REWIND)
+    text = committed.metadata.removeprefix(_REWIND)
     # A commit by somebody else's hand says nothing of what was remembered: all there is is read again.
     return min(int(text), committed.offset) if _OFFSET.fullmatch(text) else start
+
+
+def commit_of(offset: int, rewind_offset: int, cutoff: Cutoff | None = None) -> Committed:
+    """A position as it is committed to Kafka, with what a replica without a file has to know."""
+    return Committed(offset, f"{_REWIND}{rewind_offset}{cutoff_note(cutoff)}")

@@ -1,4 +1,4 @@
-"""A warm standby: a shard that another replica owns, its changelog folded into a file here."""
+"""A warm standby: a shard that another replica owns, its changelog applied to a file here."""
 
 from typing import Self
 
@@ -8,6 +8,7 @@ from learner_worker.shard.changelog import BEYOND_ANY_END, ChangelogReplay
 from learner_worker.store.shard_file import ShardFile
 
 _CACHED_AGENTS = 10_000
+"""Agents that a standby keeps in memory: it answers nobody, and reads them only to join facts."""
 
 
 class StandbyState:
@@ -17,13 +18,13 @@ class StandbyState:
     lost disk, but finds the changelog nearly read.
     """
 
-    def __init__(self, file: ShardFile, fold: ChangelogReplay) -> None:
+    def __init__(self, file: ShardFile, replay: ChangelogReplay) -> None:
         self._file = file
-        self._fold = fold
-        self._ahead = fold.position == BEYOND_ANY_END
-        self._torn = False
+        self._replay = replay
+        self._ahead = replay.position == BEYOND_ANY_END
+        self.torn = False
         if self._ahead:
-            fold.skip_to(0)
+            replay.skip_to(0)
 
     @classmethod
     async def open(cls, file: ShardFile, topic: TopicName) -> Self:
@@ -33,31 +34,31 @@ class StandbyState:
     @property
     def position(self) -> int:
         """The next changelog offset to read."""
-        return self._fold.position
+        return self._replay.position
 
     def skip_to(self, position: int) -> None:
         """Moves over offsets that hold no record."""
-        self._fold.skip_to(position)
+        self._replay.skip_to(position)
 
     def start_anew(self, first: int, end: int) -> None:
         """The changelog lost its beginning, or its end: then these rows may be all there is of it."""
         self._ahead |= self.position > end
-        self._fold.skip_to(first)
+        self._replay.skip_to(first)
 
     async def process(self, records: list[Record]) -> None:
         """Takes changelog records in."""
-        await self._fold.take(records)
+        await self._replay.take(records)
 
     async def checkpoint(self) -> None:
         """Writes changed rows and the position in one transaction.
 
-        What a failed or cancelled one has taken is lost, so nothing is written after it.
+        What a failed or cancelled one has taken out of memory is lost, so nothing is written after it.
         """
-        if self._torn:
+        if self.torn:
             return
-        self._torn = True
-        await self._fold.write(BEYOND_ANY_END if self._ahead else None)
-        self._torn = False
+        self.torn = True
+        await self._replay.write(BEYOND_ANY_END if self._ahead else None)
+        self.torn = False
 
     async def close(self) -> None:
         """Writes what is left and closes the file, which stays on disk."""

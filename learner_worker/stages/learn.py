@@ -4,7 +4,6 @@ learner-outcomes -> the shard's file, the metrics cache, learner-agent-metrics
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -17,21 +16,18 @@ from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.domain.keywords import Tally, tally_of
 from learner_worker.domain.metrics import Change, change, plus
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, forgotten_cutoff, join, living
+from learner_worker.stages.agent_cache import AgentCache, AgentRows
 
 _NO_TALLY = Tally()
 _CHUNK = 100
-"""Rows of a forgotten agent that are looked at between two yields to the event loop."""
+"""Rows of a forgotten agent looked at between two yields to the event loop: a millisecond."""
 
 
-class Rows(Protocol):
+class Rows(AgentRows, Protocol):
     """Where learn reads what it does not have in memory."""
 
     async def load_outcomes(self, keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
         """The rows of the given (task, agent) pairs."""
-        ...
-
-    async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
-        """The metrics and keywords of the given agents."""
         ...
 
     def keys_of_agents(self, ids: Sequence[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
@@ -84,27 +80,31 @@ class Learn:
         rows: the shard's file.
         cached_agents: how many agents stay in memory; changed ones always do.
         forgotten: until when agents are forgotten, as the file says; markers are added to it.
+
+    Attributes:
+        agents: those in memory.
+        forgotten: until when agents are forgotten.
+        unpublished: the agents whose metrics record is due.
+        writing: the last snapshot, until it is in the file.
     """
 
     def __init__(
         self, rows: Rows, *, cached_agents: int, forgotten: dict[AgentId, Micros] | None = None
     ) -> None:
-        self._rows = rows
-        self._cached_agents = cached_agents
-        self._agents: OrderedDict[AgentId, Agent] = OrderedDict()
-        self._loading = asyncio.Lock()
+        self.rows = rows
+        self.agents = AgentCache(rows, cached_agents)
+        self._at_hand = self.agents.at_hand
         self._outcomes: dict[OutcomeKey, Outcome] = {}
         self._agent_rows: dict[AgentId, AgentRow] = {}
         self._tallies: dict[tuple[AgentId, str], Tally] = {}
         self.forgotten: dict[AgentId, Micros] = {} if forgotten is None else forgotten
         self._newly_forgotten: dict[AgentId, Micros] = {}
-        self._writing = _NO_CHANGES
-        self._pinned: set[AgentId] = set()
+        self.writing = _NO_CHANGES
         self.unpublished: set[AgentId] = set()
 
     def pin(self, records: Iterable[FactRecord]) -> None:
         """Keeps the agents of some facts in the cache, once loaded, until others are pinned."""
-        self._pinned = {record.fact.agent_id for record in records}
+        self.agents.pin({record.fact.agent_id for record in records})
 
     async def load(self, records: Iterable[FactRecord]) -> dict[OutcomeKey, Outcome]:
         """Fetches what `apply` needs of the file: the outcomes' rows (returned) and the agents (cached).
@@ -116,13 +116,13 @@ class Learn:
 
     async def _load(self, keys: Collection[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
         held = await self._outcomes_of(keys)
-        await self.agents({agent_id for _, agent_id in keys})
+        await self.agents.load({agent_id for _, agent_id in keys})
         return held
 
     async def _outcomes_of(self, keys: Collection[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
         held: dict[OutcomeKey, Outcome] = {}
         missing: list[OutcomeKey] = []
-        changed, writing = self._outcomes, self._writing.outcomes
+        changed, writing = self._outcomes, self.writing.outcomes
         for key in keys:
             row = changed.get(key) or writing.get(key)
             if row is None:
@@ -130,7 +130,7 @@ class Learn:
             else:
                 held[key] = row
         if missing:
-            held.update(await self._rows.load_outcomes(missing))
+            held.update(await self.rows.load_outcomes(missing))
         return held
 
     def apply(self, records: Iterable[FactRecord], rows: dict[OutcomeKey, Outcome]) -> int:
@@ -149,7 +149,7 @@ class Learn:
 
         Not while facts that were loaded are still to be applied: they would count on the rows as they were.
         """
-        self._pinned = {agent_id for _, agent_id in keys}
+        self.agents.pin({agent_id for _, agent_id in keys})
         rows = await self._load(keys)  # from here on no await: a snapshot sees all or nothing
         return [row for row in rows.values() if self._expire(row, cutoff, now_ms)]
 
@@ -160,12 +160,12 @@ class Learn:
         self._outcomes[row.task_id, row.agent_id] = left
         difference = change(row, left)
         if difference:
-            agent = self._agents[row.agent_id]
+            agent = self._at_hand[row.agent_id]
             self._change(agent, difference, now_ms, agent.row.outcome_offset)
         return True
 
     async def forget(
-        self, records: Sequence[MarkerRecord], swept: Callable[[Outcome, Cutoff], None]
+        self, records: Sequence[MarkerRecord], on_row_swept: Callable[[Outcome, Cutoff], None]
     ) -> list[ForgetMarker]:
         """Takes what markers forget out of all rows of their agents.
 
@@ -174,65 +174,50 @@ class Learn:
         says that the marker was read.
 
         Args:
-            swept: told of every row that loses something, as it was, before any does.
+            on_row_swept: told of every row that loses something, as it was, before any does.
 
         Returns:
             The markers, of these and of those known before, that say less than a later one.
         """
-        later, outdated = self._later(records)
+        later, superseded = later_markers(records, self.forgotten)
         last = {record.marker.agent_id: record for record in records}
-        self._pinned = set(last)
-        await self.agents(last)
-        losses = [loss async for loss in self._losses(later, swept)]
+        self.agents.pin(set(last))
+        await self.agents.load(last)
+        losses = [loss async for loss in self._losses(later, on_row_swept)]
         # From here on no await: a snapshot sees all or nothing.
         for row, difference in losses:
             self._outcomes[row.task_id, row.agent_id] = row
             if difference:
                 record = last[row.agent_id]
-                self._change(self._agents[row.agent_id], difference, record.timestamp_ms, record.offset)
+                self._change(self._at_hand[row.agent_id], difference, record.timestamp_ms, record.offset)
         self.forgotten.update(later)
         self._newly_forgotten.update(later)
         for agent_id, record in last.items():
-            self._note_marker(self._agents[agent_id], record.offset)
-        return outdated
-
-    def _later(self, records: Iterable[MarkerRecord]) -> tuple[dict[AgentId, Micros], list[ForgetMarker]]:
-        """Until when agents are to be forgotten, where that is later than what is known; what is not."""
-        later: dict[AgentId, Micros] = {}
-        outdated: list[ForgetMarker] = []
-        for _, _, marker in records:
-            agent_id, until = marker.agent_id, marker.forget_until
-            known = later.get(agent_id, self.forgotten.get(agent_id))
-            if known is None or until > known:
-                later[agent_id] = until
-            if known is not None and until != known:
-                outdated.append(ForgetMarker(agent_id, min(until, known)))
-        return later, outdated
+            self._note_marker(self._at_hand[agent_id], record.offset)
+        return superseded
 
     async def _losses(
-        self, until: Mapping[AgentId, Micros], swept: Callable[[Outcome, Cutoff], None]
+        self, until: Mapping[AgentId, Micros], on_row_swept: Callable[[Outcome, Cutoff], None]
     ) -> AsyncIterator[tuple[Outcome, Change]]:
         """What is left of each row that loses something, and what that makes of the metrics."""
-        async for key_page in self._keys_of(until):
+        async for key_page in self.keys_of_agents(until):
             for start in range(0, len(key_page), _CHUNK):
                 rows = await self._outcomes_of(key_page[start : start + _CHUNK])
                 for row in rows.values():
                     cutoff = forgotten_cutoff(until[row.agent_id])
                     left = living(row, cutoff)
                     if left is not row:
-                        swept(row, cutoff)
+                        on_row_swept(row, cutoff)
                         yield left, change(row, left)
                 await asyncio.sleep(0)
 
-    async def _keys_of(self, ids: Collection[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
+    async def keys_of_agents(self, ids: Collection[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
         """The keys of all rows of some agents, those in memory first; no other row comes meanwhile."""
         if not ids:
             return
-        in_memory = {
-            key for rows in (self._outcomes, self._writing.outcomes) for key in rows if key[1] in ids
-        }
+        in_memory = {key for rows in (self._outcomes, self.writing.outcomes) for key in rows if key[1] in ids}
         yield list(in_memory)
-        async for page in self._rows.keys_of_agents(list(ids)):
+        async for page in self.rows.keys_of_agents(list(ids)):
             yield [key for key in page if key not in in_memory]
 
     def _note_marker(self, agent: Agent, offset: int) -> None:
@@ -241,35 +226,16 @@ class Learn:
         self._agent_rows[agent.agent_id] = agent.row
         self.unpublished.add(agent.agent_id)
 
-    async def agents(self, ids: Iterable[AgentId]) -> dict[AgentId, Agent]:
-        """The given agents, from the cache or the file; an unknown agent is a new one."""
-        async with self._loading:
-            # Those at hand are held on to: while the others are read, a checkpoint may trim the cache.
-            wanted = {agent_id: self._agents.get(agent_id) for agent_id in ids}
-            missing = [agent_id for agent_id, agent in wanted.items() if agent is None]
-            found = await self._rows.load_agents(missing) if missing else {}
-            for agent_id in missing:
-                row, tallies = found.get(agent_id, (AgentRow(), {}))
-                self._agents[agent_id] = Agent(agent_id, row, tallies)
-            return {agent_id: agent or self._agents[agent_id] for agent_id, agent in wanted.items()}
-
-    def cached(self, agent_id: AgentId) -> Agent | None:
-        """The agent, if it is in the cache."""
-        agent = self._agents.get(agent_id)
-        if agent is not None:
-            self._agents.move_to_end(agent_id)
-        return agent
-
     def snapshot(self) -> LearnChanges:
         """Freezes what changed since the last snapshot; it stays readable until `on_checkpoint_written`."""
-        self._writing = LearnChanges(self._outcomes, self._agent_rows, self._tallies, self._newly_forgotten)
+        self.writing = LearnChanges(self._outcomes, self._agent_rows, self._tallies, self._newly_forgotten)
         self._outcomes, self._agent_rows, self._tallies, self._newly_forgotten = {}, {}, {}, {}
-        return self._writing
+        return self.writing
 
     def on_checkpoint_written(self) -> None:
         """The frozen changes are in the file: memory may let go of them."""
-        self._writing = _NO_CHANGES
-        self._trim()
+        self.writing = _NO_CHANGES
+        self.agents.trim(self._agent_rows)
 
     def _join(self, record: FactRecord, rows: dict[OutcomeKey, Outcome]) -> bool:
         fact, key = record.fact, record.key
@@ -281,7 +247,7 @@ class Learn:
         rows[key] = self._outcomes[key] = after
         difference = change(before, after)
         if difference:
-            self._change(self._agents[key[1]], difference, record.timestamp_ms, record.offset)
+            self._change(self._at_hand[key[1]], difference, record.timestamp_ms, record.offset)
         return True
 
     def _change(self, agent: Agent, difference: Change, timestamp_ms: int, offset: int) -> None:
@@ -303,13 +269,23 @@ class Learn:
             else:
                 tallies.pop(keyword, None)
 
-    def _trim(self) -> None:
-        """Lets go of the agents asked for least recently, never of one about to change or be written."""
-        needed = self._pinned.union(self._agent_rows)
-        excess = len(self._agents) - self._cached_agents
-        for agent_id in list(self._agents) if excess > 0 else ():
-            if excess <= 0:
-                return
-            if agent_id not in needed:
-                del self._agents[agent_id]
-                excess -= 1
+
+def later_markers(
+    records: Iterable[MarkerRecord], known: Mapping[AgentId, Micros]
+) -> tuple[dict[AgentId, Micros], list[ForgetMarker]]:
+    """What some markers add to what is known of forgotten agents.
+
+    Returns:
+        Until when agents are to be forgotten, where that is later than what is known; and the markers, of
+        these and of those known, that say less than a later one.
+    """
+    later: dict[AgentId, Micros] = {}
+    superseded: list[ForgetMarker] = []
+    for _, _, marker in records:
+        agent_id, until = marker.agent_id, marker.forget_until
+        before = later.get(agent_id, known.get(agent_id))
+        if before is None or until > before:
+            later[agent_id] = until
+        if before is not None and until != before:
+            superseded.append(ForgetMarker(agent_id, min(until, before)))
+    return later, superseded

@@ -8,7 +8,8 @@ from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.watchdog import Watchdog
 from learner_worker.observability import Instruments
 from learner_worker.settings import Settings
-from learner_worker.shard.shard import Shard, ShardContext
+from learner_worker.shard.context import ShardContext, ShardSettings
+from learner_worker.shard.shard import Shard
 from learner_worker.worker.platform import Platform, StateFiles
 from learner_worker.worker.standbys import Standbys
 
@@ -22,7 +23,6 @@ def shard_context(
     instruments: Instruments,
     writer: BatchWriter,
     frontier: Frontier,
-    watchdog: Watchdog,
 ) -> ShardContext:
     """What all shards of a worker share."""
     return ShardContext(
@@ -31,12 +31,13 @@ def shard_context(
         sink=writer,
         instruments=instruments,
         owner=platform.process,
-        tolerance_micros=round(settings.clock_skew_tolerance_seconds * _MICROS),
-        horizon_micros=round(settings.auction_horizon_seconds * _MICROS),
-        cached_agents=settings.cached_agents,
+        settings=ShardSettings(
+            tolerance_micros=round(settings.clock_skew_tolerance_seconds * _MICROS),
+            horizon_micros=round(settings.auction_horizon_seconds * _MICROS),
+            cached_agents=settings.cached_agents,
+            retention=platform.retention,
+        ),
         others_passed=frontier.passed,
-        retention=platform.retention,
-        opening_goes_on=watchdog.opening_goes_on,
     )
 
 
@@ -68,7 +69,7 @@ class ShardOpener:
         await self._standbys.release(shard_id)
         file = await self._files.open(shard_id)
         try:
-            shard = await Shard.open(shard_id, self._context, file, offsets)
+            shard = await Shard.open(shard_id, self._context, file, offsets, self._watchdog.opening_goes_on)
         except BaseException:
             await file.close()
             raise

@@ -86,9 +86,7 @@ class Worker:
         )
         watchdog = Watchdog(settings.checkpoint_interval_seconds)
         writer = BatchWriter(producer)
-        context = shard_context(
-            settings, platform, instruments=instruments, writer=writer, frontier=frontier, watchdog=watchdog
-        )
+        context = shard_context(settings, platform, instruments=instruments, writer=writer, frontier=frontier)
         rollback = Rollback(consumer=consumer, writer=writer, ownership=ownership)
         self.checkpointer = checkpointer = Checkpointer(
             ownership=ownership,

@@ -131,7 +131,7 @@ def _is_restoring(state: Shard, _: object) -> bool:
 
 def _restoring_work(found: Checkpointer, *_: object) -> bool:
     shards = found.ownership.shards.values()
-    return any(not state.restored and state.learn._writing.outcomes for state in shards)
+    return any(not state.restored and state.learn.writing.outcomes for state in shards)
 
 
 def slow_restore() -> Patch:
@@ -140,18 +140,18 @@ def slow_restore() -> Patch:
 
 def _lingering_restore() -> Patch:
     """Longer than from one checkpoint to the next: a quick one is over before any of them."""
-    original = Shard._learn
+    original = Shard.apply_changelog
 
-    async def learn(state: Shard, records: Sequence[Record]) -> None:
+    async def apply(state: Shard, records: Sequence[Record]) -> None:
         await original(state, records)
         if not state.restored:
             await asyncio.sleep(_LINGERED_SECONDS)
 
-    return Shard, "_learn", learn
+    return Shard, "apply_changelog", apply
 
 
 def _amid_restore(fuse: Fuse) -> list[Patch]:
-    return [slow_restore(), after(fuse, Shard, "_learn", _is_restoring)]
+    return [slow_restore(), after(fuse, Shard, "apply_changelog", _is_restoring)]
 
 
 def _after_restoring_checkpoint(fuse: Fuse) -> list[Patch]:

@@ -11,7 +11,7 @@ from learner_worker.contract.fields import ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import Topics
 from learner_worker.domain.outcomes import Cutoff
-from learner_worker.domain.retention import noted, read_note
+from learner_worker.domain.retention import cutoff_note, read_cutoff_note
 from learner_worker.group.assignor import StateKeepingAssignor, claim_of, standbys_of
 from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.group.placement import LAST_TERM, Claim
@@ -136,6 +136,6 @@ def test_a_shard_resumes_within_its_topics_whatever_was_committed(
 @given(st.none() | st.builds(Cutoff, *(st.integers(-(10**17), 10**17).map(Micros),) * 2), _METADATA)
 def test_a_cutoff_comes_back_from_a_commit_and_nothing_else_does(cutoff: Cutoff | None, text: str) -> None:
     """What was noted is read; from other metadata comes no cutoff, or one that a file can keep."""
-    assert read_note(f"rewind=7{noted(cutoff)}") == cutoff
-    found = read_note(text)
+    assert read_cutoff_note(f"rewind=7{cutoff_note(cutoff)}") == cutoff
+    found = read_cutoff_note(text)
     assert found is None or all(-(2**63) <= micros < 2**63 for micros in found)

@@ -31,8 +31,8 @@ async def folded(contents: Sequence[Content], cuts: set[int]) -> tuple[MemoryRow
     sieve = MarkerFilter(learn.forgotten)
     for offset, content in enumerate(contents):
         if isinstance(content, ForgetMarker):
-            await learn.forget([MarkerRecord(offset, 0, content)], sieve.swept)
-        elif (fact := sieve.read(content)) is not None:
+            await learn.forget([MarkerRecord(offset, 0, content)], sieve.on_row_swept)
+        elif (fact := sieve.filter_read(content)) is not None:
             record = FactRecord.of(offset, 0, fact)
             learn.pin([record])
             learn.apply([record], await learn.load([record]))
@@ -84,5 +84,5 @@ def test_any_order_and_any_copies_end_in_the_same_rows_and_metrics(
                     words[word] = Tally(
                         old.wins + part.wins.get(word, 0), old.failures + part.failures.get(word, 0)
                     )
-        agent = asyncio.run(learn.agents([agent_id]))[agent_id]
+        agent = asyncio.run(learn.agents.load([agent_id]))[agent_id]
         assert (agent.metrics, agent.tallies) == (metrics, words)

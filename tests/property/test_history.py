@@ -349,7 +349,7 @@ class World:
         found: dict[str, Agent] = {}
         for agent_id in agents_of(events):
             shard = self.shards[self.log.partition_of(agent_id)]
-            found[agent_id] = (await shard.learn.agents([agent_id]))[agent_id]
+            found[agent_id] = (await shard.learn.agents.load([agent_id]))[agent_id]
         return found
 
 

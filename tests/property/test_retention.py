@@ -118,7 +118,7 @@ class ShardId:
 
     async def _join(self, facts: Sequence[Fact]) -> None:
         self.log |= dict(map(encode_fact, facts))
-        left = [fact for fact in map(self.retention.read, facts) if fact is not None]
+        left = [fact for fact in map(self.retention.filter_read, facts) if fact is not None]
         records = [FactRecord.of(offset, 0, fact) for offset, fact in enumerate(left)]
         self.learn.pin(records)
         self.learn.apply(records, await self.learn.load(records))
@@ -128,7 +128,7 @@ class ShardId:
         await checkpoint(self.learn, self.rows)
         if self.retention.cutoff is not None:
             for row in await self.learn.expire(list(self.rows.outcomes), self.retention.cutoff, 0):
-                self.retention.swept(row, self.retention.cutoff)
+                self.retention.on_row_swept(row, self.retention.cutoff)
         while due := self.retention.due(restored=True):
             for key, left in due:
                 if left is None:

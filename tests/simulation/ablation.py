@@ -29,14 +29,18 @@ from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.group.placement import Claim, Placement, place
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.batching import BatchWriter
-from learner_worker.shard import changelog, resume, shard
+from learner_worker.shard import changelog, publishing, resume, shard, watermark
 from learner_worker.shard.changelog import MarkerFilter
+from learner_worker.shard.context import ShardContext
+from learner_worker.shard.publishing import MetricsPublisher
+from learner_worker.shard.resume import ResumedState
 from learner_worker.shard.shard import Shard, ShardSnapshot
 from learner_worker.shard.standby import StandbyState
 from learner_worker.stages import learn
 from learner_worker.stages.learn import Learn, LearnChanges, MarkerRecord
 from learner_worker.store.database import Database
-from learner_worker.store.statements import Checkpoint, SqlRow
+from learner_worker.store.shard_file import ShardFile
+from learner_worker.store.statements import SqlRow
 from learner_worker.worker import standbys
 from learner_worker.worker.consumer import EventConsumer
 from learner_worker.worker.ownership import Ownership
@@ -48,7 +52,6 @@ from tests.simulation.directed import SCENARIOS
 from tests.simulation.driver import run_seed
 from tests.simulation.environment import simulated
 from tests.simulation.loop import SteppedLoop
-from tests.simulation.worker import TOPICS
 
 Patch = tuple[object, str, object]
 ABLATIONS: dict[str, list[Patch]] = {}
@@ -58,7 +61,6 @@ ABLATIONS: dict[str, list[Patch]] = {}
 # --- the checkpoint --------------------------------------------------------------------------------------
 
 _transact = Database.transact
-_write = ShardSnapshot.write
 _snapshot = Shard.snapshot
 
 
@@ -89,21 +91,23 @@ def _every_open_shard(ownership: Ownership) -> list[tuple[ShardId, Shard]]:
 def _positions_later(state: Shard) -> ShardSnapshot:
     snapshot = _snapshot(state)
 
-    def checkpoint() -> Checkpoint:
-        frozen = snapshot.checkpoint()
-        return dataclasses.replace(frozen, positions={**frozen.positions, **state.positions})
+    class Later(ShardSnapshot):
+        async def write(self) -> None:
+            positions = {**self.checkpoint.positions, **state.positions}
+            await self.file.write(dataclasses.replace(self.checkpoint, positions=positions))
 
-    return ShardSnapshot(snapshot.file, checkpoint, snapshot.publishing, snapshot.commits)
+    return Later(snapshot.file, snapshot.checkpoint, snapshot.publishing, snapshot.commits)
 
 
 def _auctions_later(state: Shard) -> ShardSnapshot:
     snapshot = _snapshot(state)
 
-    def checkpoint() -> Checkpoint:
-        frozen = snapshot.checkpoint()
-        return dataclasses.replace(frozen, auctions={**frozen.auctions, **state._settle.snapshot()})
+    class Later(ShardSnapshot):
+        async def write(self) -> None:
+            auctions = {**self.checkpoint.auctions, **state.events.settle.snapshot()}
+            await self.file.write(dataclasses.replace(self.checkpoint, auctions=auctions))
 
-    return ShardSnapshot(snapshot.file, checkpoint, snapshot.publishing, snapshot.commits)
+    return Later(snapshot.file, snapshot.checkpoint, snapshot.publishing, snapshot.commits)
 
 
 ABLATIONS["rows and positions in one transaction"] = [(Database, "transact", _positions_apart)]
@@ -128,7 +132,7 @@ def _task_and_agent(fact: Fact) -> tuple[object, ...]:
 
 
 ABLATIONS["facts merged part by part"] = [(learn, "join", _last_writer_wins)]
-ABLATIONS["versions in the fact's key"] = [(facts, "_version_of", _task_and_agent)]
+ABLATIONS["versions in the fact's key"] = [(facts, "version_of", _task_and_agent)]
 
 
 # --- resuming and forgetting -----------------------------------------------------------------------------
@@ -163,10 +167,10 @@ def _wall_clock(sources: Iterable[Micros | None]) -> Micros | None:
     return Micros(round(loop.time() * 1_000_000))
 
 
-ABLATIONS["the rewind"] = [(resume, "_rewound", _no_rewind)]
-ABLATIONS["file auctions never with others' positions"] = [(shard, "resume_positions", _mixed)]
-ABLATIONS["the watermark, not the newest record"] = [(shard, "watermark_of", _newest)]
-ABLATIONS["the watermark, not the wall clock"] = [(shard, "watermark_of", _wall_clock)]
+ABLATIONS["the rewind"] = [(resume, "rewound_position", _no_rewind)]
+ABLATIONS["file auctions never with others' positions"] = [(resume, "resume_positions", _mixed)]
+ABLATIONS["the watermark, not the newest record"] = [(watermark, "watermark_of", _newest)]
+ABLATIONS["the watermark, not the wall clock"] = [(watermark, "watermark_of", _wall_clock)]
 
 
 _passed = Frontier.passed
@@ -204,10 +208,16 @@ def _text_and_all(outcome: Outcome) -> list[Fact]:
     return [Fact(*msgspec.structs.astuple(outcome))]
 
 
-_publish_rows = Shard._publish_rows
+_republish_changelog = publishing.republish_changelog
 
 
-async def _nothing_published_again(state: Shard) -> None:
+async def _nothing_published_again(
+    shard_id: ShardId,
+    context: ShardContext,
+    file: ShardFile,
+    resumed: ResumedState,
+    on_progress: Callable[[], None],
+) -> None:
     await asyncio.sleep(0)
 
 
@@ -215,19 +225,23 @@ ABLATIONS["a position that Kafka refuses reloads the shards"] = [
     (EventConsumer, "on_offset_out_of_range", _same_position_again)
 ]
 ABLATIONS["memory is written before that reload"] = [(EventConsumer, "on_offset_out_of_range", _memory_lost)]
-ABLATIONS["rows are published again after a lost end"] = [(Shard, "_publish_rows", _nothing_published_again)]
-ABLATIONS["rows published again have their facts' content"] = [(shard, "facts_of", _text_and_all)]
-ABLATIONS["records lost unread are said"] = [(shard, "lost_unread", _unnoticed)]
+ABLATIONS["rows are published again after a lost end"] = [
+    (shard, "republish_changelog", _nothing_published_again)
+]
+ABLATIONS["rows published again have their facts' content"] = [(publishing, "facts_of", _text_and_all)]
+ABLATIONS["records lost unread are said"] = [(resume, "lost_unread", _unnoticed)]
 
 
 # --- metrics ---------------------------------------------------------------------------------------------
 
 
-def _metrics_position_as_read(state: Shard) -> int:
-    return state.positions[TOPICS.metrics]
+def _metrics_position_as_read(publisher: MetricsPublisher) -> int:
+    return publisher.position_read
 
 
-ABLATIONS["the metrics position waits for what is due"] = [(Shard, "_compared", _metrics_position_as_read)]
+ABLATIONS["the metrics position waits for what is due"] = [
+    (MetricsPublisher, "position_to_note", _metrics_position_as_read)
+]
 
 
 # --- standbys and placement ------------------------------------------------------------------------------
@@ -258,7 +272,7 @@ async def _released_for_good(standbys: Standbys, shard_id: ShardId) -> None:
 
 
 async def _after_a_torn_one(standby: StandbyState) -> None:
-    standby._torn = False
+    standby.torn = False
     await _standby_checkpoint(standby)
 
 
@@ -292,8 +306,8 @@ ABLATIONS["terms in claims"] = [(assignor, "place", _without_terms)]
 # --- auctions --------------------------------------------------------------------------------------------
 
 _close = Auction.close
-_settle = Auction._settle
-_admit = Auction._admit
+_notify_all = Auction.notify_all
+_admit_pending = Auction.admit_pending
 
 
 def _superseded_untold(auction: Auction, close: Close, tolerance_micros: int) -> list[Fact]:
@@ -304,37 +318,38 @@ def _superseded_untold(auction: Auction, close: Close, tolerance_micros: int) ->
 
 def _superseded_winners_unremembered(auction: Auction, close: Close, tolerance_micros: int) -> Iterator[Fact]:
     remembered = set(auction.notified)
-    yield from _settle(auction, close, tolerance_micros)
+    yield from _notify_all(auction, close, tolerance_micros)
     if close.winner is not None and close.winner not in remembered:
         auction.notified.discard(close.winner)
 
 
 def _no_losses_without_a_bid(auction: Auction, close: Close, tolerance_micros: int) -> Iterator[Fact]:
-    for fact in _settle(auction, close, tolerance_micros):
+    for fact in _notify_all(auction, close, tolerance_micros):
         if fact.bid is not None or close.winner == fact.agent_id:
             yield fact
 
 
 def _late_bids_dropped(auction: Auction, close: Close, tolerance_micros: int) -> dict[AgentId, Bid]:
-    admitted = _admit(auction, close, tolerance_micros)
+    admitted = _admit_pending(auction, close, tolerance_micros)
     auction.pending_bids = {}
     return admitted
 
 
 ABLATIONS["a superseded close's winner is told the standing one"] = [(Auction, "close", _superseded_untold)]
 ABLATIONS["winners of superseded closes are remembered"] = [
-    (Auction, "_settle", _superseded_winners_unremembered)
+    (Auction, "notify_all", _superseded_winners_unremembered)
 ]
-ABLATIONS["an explicit fact: no outcome"] = [(Auction, "_settle", _no_losses_without_a_bid)]
-ABLATIONS["bids above the cutoff wait"] = [(Auction, "_admit", _late_bids_dropped)]
+ABLATIONS["an explicit fact: no outcome"] = [(Auction, "notify_all", _no_losses_without_a_bid)]
+ABLATIONS["bids above the cutoff wait"] = [(Auction, "admit_pending", _late_bids_dropped)]
 
 
 # --- retention -------------------------------------------------------------------------------------------
 
-_read = Retention.read
+_filter_read = Retention.filter_read
 _due = Retention.due
 _advance = Retention.advance
 _retention_snapshot = Retention.snapshot
+_retention_written = Retention.on_checkpoint_written
 
 
 def _note_nothing(cutoff: Cutoff | None) -> str:
@@ -342,7 +357,7 @@ def _note_nothing(cutoff: Cutoff | None) -> str:
 
 
 def _unfiltered(retention: Retention, fact: Fact) -> Fact | None:
-    _read(retention, fact)
+    _filter_read(retention, fact)
     return fact
 
 
@@ -360,7 +375,8 @@ def _nothing_left_of(retention: Retention, *, restored: bool) -> list[tuple[byte
 
 def _swept_before_written(retention: Retention, newest: Micros) -> None:
     _advance(retention, newest)
-    retention._written = retention.cutoff
+    _retention_snapshot(retention)
+    _retention_written(retention)
 
 
 def _cutoff_unwritten(retention: Retention) -> Cutoff | None:
@@ -368,10 +384,10 @@ def _cutoff_unwritten(retention: Retention) -> Cutoff | None:
     return None
 
 
-ABLATIONS["an empty disk finds the cutoff with the commit"] = [(shard, "noted", _note_nothing)]
-ABLATIONS["expired parts are not joined"] = [(Retention, "read", _unfiltered)]
-ABLATIONS["expired facts are not sent"] = [(Retention, "living", _all_sent)]
-ABLATIONS["expired facts that are read are tombstoned"] = [(Retention, "read", _untold)]
+ABLATIONS["an empty disk finds the cutoff with the commit"] = [(resume, "cutoff_note", _note_nothing)]
+ABLATIONS["expired parts are not joined"] = [(Retention, "filter_read", _unfiltered)]
+ABLATIONS["expired facts are not sent"] = [(Retention, "filter_outgoing", _all_sent)]
+ABLATIONS["expired facts that are read are tombstoned"] = [(Retention, "filter_read", _untold)]
 ABLATIONS["what lives of an expired fact is sent first"] = [(Retention, "due", _nothing_left_of)]
 ABLATIONS["rows are swept once the cutoff is written"] = [(Retention, "advance", _swept_before_written)]
 ABLATIONS["the cutoff in the file"] = [(Retention, "snapshot", _cutoff_unwritten)]
@@ -380,8 +396,8 @@ ABLATIONS["the cutoff in the file"] = [(Retention, "snapshot", _cutoff_unwritten
 # --- forgotten agents ------------------------------------------------------------------------------------
 
 _learn_snapshot = Learn.snapshot
-_keys_of = Learn._keys_of
-_later = Learn._later
+_keys_of_agents = Learn.keys_of_agents
+_later_markers = learn.later_markers
 
 
 def _markers_unwritten(learning: Learn) -> LearnChanges:
@@ -395,14 +411,14 @@ def _only_applied(
 
 
 def _only_refused(learning: Learn, ids: Collection[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
-    return _keys_of(learning, ())
+    return _keys_of_agents(learning, ())
 
 
 def _last_marker_stands(
-    learning: Learn, records: Iterable[MarkerRecord]
+    records: Sequence[MarkerRecord], known: Mapping[AgentId, Micros]
 ) -> tuple[dict[AgentId, Micros], list[ForgetMarker]]:
-    _, outdated = _later(learning, records)
-    return {record.marker.agent_id: record.marker.forget_until for record in records}, outdated
+    _, superseded = _later_markers(records, known)
+    return {record.marker.agent_id: record.marker.forget_until for record in records}, superseded
 
 
 def _agent_alone(marker: ForgetMarker) -> tuple[bytes, bytes]:
@@ -410,20 +426,24 @@ def _agent_alone(marker: ForgetMarker) -> tuple[bytes, bytes]:
 
 
 def _rows_of_the_file(learning: Learn, ids: Collection[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
-    return learning._rows.keys_of_agents(list(ids))
+    return learning.rows.keys_of_agents(list(ids))
 
 
-def _standby_remembers(sieve: MarkerFilter, fact: Fact) -> Fact | None:
+def _standby_remembers(markers: MarkerFilter, fact: Fact) -> Fact | None:
     return fact
 
 
-async def _rows_alone_published_again(state: Shard) -> None:
-    forgotten, state.learn.forgotten = state.learn.forgotten, {}
-    await _publish_rows(state)
-    state.learn.forgotten = forgotten
+async def _rows_alone_published_again(
+    shard_id: ShardId,
+    context: ShardContext,
+    file: ShardFile,
+    resumed: ResumedState,
+    on_progress: Callable[[], None],
+) -> None:
+    await _republish_changelog(shard_id, context, file, resumed._replace(forgotten={}), on_progress)
 
 
-def _nobody_leaves(retention: Retention, agent_id: AgentId) -> bool:
+def _nobody_erased(retention: Retention, agent_id: AgentId) -> bool:
     return retention.cutoff is not None
 
 
@@ -436,20 +456,22 @@ ABLATIONS["the marker is kept in memory, not only applied"] = [
     (changelog, "agents_cutoff", _only_applied),
     (retention, "agents_cutoff", _only_applied),
 ]
-ABLATIONS["the marker is applied, not only kept"] = [(Learn, "_keys_of", _only_refused)]
-ABLATIONS["the marker is applied to rows in memory, too"] = [(Learn, "_keys_of", _rows_of_the_file)]
-ABLATIONS["the latest marker stands"] = [(Learn, "_later", _last_marker_stands)]
+ABLATIONS["the marker is applied, not only kept"] = [(Learn, "keys_of_agents", _only_refused)]
+ABLATIONS["the marker is applied to rows in memory, too"] = [(Learn, "keys_of_agents", _rows_of_the_file)]
+ABLATIONS["the latest marker stands"] = [(learn, "later_markers", _last_marker_stands)]
 ABLATIONS["a marker's key names its moment"] = [
     (world, "encode_marker", _agent_alone),
     (retention, "encode_marker", _agent_alone),
-    (shard, "encode_marker", _agent_alone),
+    (publishing, "encode_marker", _agent_alone),
 ]
-ABLATIONS["a standby refuses what is forgotten"] = [(MarkerFilter, "read", _standby_remembers)]
+ABLATIONS["a standby refuses what is forgotten"] = [(MarkerFilter, "filter_read", _standby_remembers)]
 ABLATIONS["markers are published again after a lost end"] = [
-    (Shard, "_publish_rows", _rows_alone_published_again)
+    (shard, "republish_changelog", _rows_alone_published_again)
 ]
-ABLATIONS["a forgotten agent's record becomes a tombstone"] = [(Retention, "leaves", _nobody_leaves)]
-ABLATIONS["the facts behind forgotten rows are tombstoned"] = [(Retention, "swept", _nothing_tombstoned)]
+ABLATIONS["a forgotten agent's record becomes a tombstone"] = [(Retention, "erases", _nobody_erased)]
+ABLATIONS["the facts behind forgotten rows are tombstoned"] = [
+    (Retention, "on_row_swept", _nothing_tombstoned)
+]
 
 
 # --- who notices -----------------------------------------------------------------------------------------

@@ -568,7 +568,7 @@ def auctions_are_forgotten_nevertheless() -> World:
     _pass(there, 0)
     for process in there.processes.values():
         for state in process.shards.values():
-            require(state._settle.remembered == 0, "an auction is remembered after its horizon")
+            require(state.events.settle.remembered == 0, "an auction is remembered after its horizon")
     there.settle()
     return there
 

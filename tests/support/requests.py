@@ -93,13 +93,13 @@ class OpenShard:
         self._error = error
 
     @property
-    def learn(self) -> "OpenShard":
+    def agents(self) -> "OpenShard":
         return self
 
-    def cached(self, _agent_id: AgentId) -> None:
+    def get(self, _agent_id: AgentId) -> None:
         """No agent is in memory."""
 
-    async def agents(self, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
+    async def load(self, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
         if self._error is not None:
             raise self._error
         return {agent_id: Agent(agent_id, AgentRow(), {}) for agent_id in ids}

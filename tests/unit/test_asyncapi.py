@@ -29,7 +29,7 @@ from learner_worker.interface.page import page
 from learner_worker.interface.schemas import schemas
 from learner_worker.kafka.records import dead_letter, moved
 from learner_worker.requests.queue import restoring
-from learner_worker.shard.shard import OWNER_HEADER
+from learner_worker.shard.publishing import OWNER_HEADER
 from learner_worker.stages.advise import Advise
 from learner_worker.strategies.classic import CLASSIC
 

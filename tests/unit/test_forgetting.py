@@ -196,13 +196,13 @@ def test_retention_filters_and_tombstones_by_agent() -> None:
     """Without a retention: facts of a forgotten agent do not go out nor in, outdated markers leave."""
     retention = Retention(Policy(None, 1, 0, lambda: Micros(0)), None, None, {A: Micros(9)})
     other = Fact(T, B, CLOSE, BID)
-    assert retention.living([SETTLED, FINISHED, other]) == [FINISHED, other]
-    assert retention.read(SETTLED) is None
-    assert retention.read(FINISHED) is FINISHED
-    retention.outdated(forget(A, 4))
+    assert retention.filter_outgoing([SETTLED, FINISHED, other]) == [FINISHED, other]
+    assert retention.filter_read(SETTLED) is None
+    assert retention.filter_read(FINISHED) is FINISHED
+    retention.on_marker_superseded(forget(A, 4))
     due = [(encode_fact(SETTLED)[0], None), (encode_marker(forget(A, 4))[0], None)]
     assert retention.due(restored=True) == due
-    assert (retention.leaves(A), retention.leaves(B)) == (True, False)
+    assert (retention.erases(A), retention.erases(B)) == (True, False)
     assert retention.idle
 
 

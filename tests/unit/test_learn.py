@@ -88,11 +88,11 @@ async def checkpoint(learn: Learn, rows: MemoryRows) -> None:
 
 
 def in_cache(learn: Learn, *ids: AgentId) -> list[AgentId]:
-    return [agent_id for agent_id in ids if learn.cached(agent_id) is not None]
+    return [agent_id for agent_id in ids if learn.agents.get(agent_id) is not None]
 
 
 async def agent_of(learn: Learn, agent_id: AgentId) -> Agent:
-    return (await learn.agents([agent_id]))[agent_id]
+    return (await learn.agents.load([agent_id]))[agent_id]
 
 
 # --- joining --------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ async def test_changed_agents_are_unpublished() -> None:
     """Agents whose metrics changed are noted until somebody takes the set; others are not."""
     learn = Learn(MemoryRows(), cached_agents=10)
     await take(learn, [won(A), lost(B), done(C, succeeded=True), Fact(T1, D, closed(9, A))])
-    await learn.agents([D])
+    await learn.agents.load([D])
 
     assert {A, B} == learn.unpublished
     learn.unpublished = set()
@@ -249,8 +249,8 @@ async def test_the_cache_lets_go_of_the_agents_asked_for_least_recently() -> Non
     """Over its size, an unchanged agent goes, the one nobody asked for first."""
     rows = MemoryRows()
     learn = Learn(rows, cached_agents=2)
-    await learn.agents([A, B, C])
-    learn.cached(A)
+    await learn.agents.load([A, B, C])
+    learn.agents.get(A)
     await checkpoint(learn, rows)
 
     assert in_cache(learn, A, B, C) == [A, C]
@@ -260,7 +260,7 @@ async def test_the_cache_lets_go_of_the_agents_asked_for_least_recently() -> Non
 async def test_the_cache_is_as_large_as_asked(size: int, kept: list[AgentId]) -> None:
     """No more agents stay than the setting says, and none goes before that."""
     learn = Learn(MemoryRows(), cached_agents=size)
-    await learn.agents([A, B, C])
+    await learn.agents.load([A, B, C])
     learn.on_checkpoint_written()
 
     assert kept == in_cache(learn, A, B, C)
@@ -287,7 +287,7 @@ async def test_unpublished_agents_may_leave_the_cache_but_are_not_forgotten() ->
     rows = MemoryRows()
     learn = Learn(rows, cached_agents=1)
     await take(learn, [won(A)])
-    await learn.agents([B, C])
+    await learn.agents.load([B, C])
     await take(learn, [done(D, succeeded=True)], 1)
     rows.write(learn.snapshot())
     learn.on_checkpoint_written()
@@ -327,9 +327,9 @@ async def test_a_cached_agent_is_not_read_again() -> None:
     """Only missing agents are asked of the file, new ones once."""
     rows = MemoryRows()
     learn = Learn(rows, cached_agents=10)
-    await learn.agents([A])
-    await learn.agents([A, B])
-    await asyncio.gather(learn.agents([C]), learn.agents([C]))
+    await learn.agents.load([A])
+    await learn.agents.load([A, B])
+    await asyncio.gather(learn.agents.load([C]), learn.agents.load([C]))
 
     assert rows.asked_agents == [A, B, C]
 
@@ -396,7 +396,7 @@ async def test_agents_at_hand_stay_at_hand_while_others_are_read() -> None:
     """The cache is full and trimmed in the middle of the question: everybody asked for is told."""
     rows = TrimmingRows()
     learn = Learn(rows, cached_agents=1)
-    await learn.agents([A, B])
+    await learn.agents.load([A, B])
     rows.learn = learn
-    found = await learn.agents([A, B, C])
+    found = await learn.agents.load([A, B, C])
     assert [agent.agent_id for agent in found.values()] == [A, B, C]

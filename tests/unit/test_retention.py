@@ -7,18 +7,15 @@ from pathlib import Path
 import pytest
 
 from learner_worker.contract.facts import Bid, Close, Fact, Result, decode_fact, encode_fact
-from learner_worker.contract.fields import AgentId, ShardId, TaskId
+from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, facts_of, living, living_fact
-from learner_worker.domain.retention import Policy, Retention, noted, read_note
-from learner_worker.group.offsets import BrokerOffsets
-from learner_worker.kafka.offsets import OffsetRange
+from learner_worker.domain.retention import Policy, Retention, cutoff_note, read_cutoff_note
 from learner_worker.shard.shard import Shard
-from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
 from tests.simulation.log import Entry
-from tests.unit.test_lost_ends import IDENTITY, TOPICS, Sent, context
+from tests.support.shards import NEW, SHARD, TOPICS, RecordingSink, checkpoint, opened_file, shard_context
 
 T, A = TaskId("t"), AgentId("a")
 CLOSE, BID, RESULT = Close(Micros(10), A), Bid(Micros(8), 70, "parse"), Result(Micros(12), succeeded=True)
@@ -53,7 +50,7 @@ def test_the_cutoff_never_moves_back() -> None:
     switched_off = Retention(policy(None), at(400), None)
     switched_off.advance(Micros(900))
     assert at(400) == switched_off.cutoff
-    assert switched_off.living([Fact(T, A, CLOSE)]) == []
+    assert switched_off.filter_outgoing([Fact(T, A, CLOSE)]) == []
 
 
 def test_parts_expire_by_their_own_times() -> None:
@@ -70,7 +67,7 @@ def test_what_lives_of_a_fact_goes_before_its_tombstone() -> None:
     """First the bid as a fact of its own; with the next call, when Kafka has it, the tombstone."""
     retention = Retention(policy(), at(11), None)
     key = encode_fact(Fact(T, A, CLOSE, BID))[0]
-    assert Fact(T, A, None, BID) == retention.read(Fact(T, A, CLOSE, BID))
+    assert Fact(T, A, None, BID) == retention.filter_read(Fact(T, A, CLOSE, BID))
     assert [(key, Fact(T, A, None, BID))] == retention.due(restored=True)
     assert [(key, None)] == retention.due(restored=True)
     assert retention.due(restored=True) == []
@@ -79,9 +76,9 @@ def test_what_lives_of_a_fact_goes_before_its_tombstone() -> None:
 def test_a_tombstone_that_is_read_saves_another() -> None:
     """And a shard that is not restored sends none: its tombstones may come later in the log."""
     retention = Retention(policy(), at(40), None)
-    assert retention.read(Fact(T, A, CLOSE)) is None
+    assert retention.filter_read(Fact(T, A, CLOSE)) is None
     assert retention.due(restored=False) == []
-    retention.tombstone_read(encode_fact(Fact(T, A, CLOSE))[0])
+    retention.on_tombstone_read(encode_fact(Fact(T, A, CLOSE))[0])
     assert retention.due(restored=True) == []
 
 
@@ -96,24 +93,23 @@ def test_a_winners_close_without_its_text_has_a_key_of_its_own() -> None:
 
 def test_a_cutoff_travels_in_a_commits_metadata() -> None:
     """What is noted is read; anything else says nothing."""
-    assert at(400) == read_note(f"rewind=7{noted(at(400))}")
-    assert noted(None) == ""
+    assert at(400) == read_cutoff_note(f"rewind=7{cutoff_note(at(400))}")
+    assert cutoff_note(None) == ""
     for cutoff in ("", ";cutoff=", ";cutoff=1", ";cutoff=x,y", f";cutoff={2**63},1"):
-        assert read_note(f"rewind=7{cutoff}") is None
+        assert read_cutoff_note(f"rewind=7{cutoff}") is None
 
 
 async def test_no_sweep_while_loaded_facts_are_still_to_be_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A result meets the row it was loaded for, or what a sweep left of it: the metrics stay the rows'."""
-    file = await ShardFile.open(shard_path(tmp_path, ShardId(0)), IDENTITY)
-    sink = Sent()
-    offsets = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, OffsetRange(0, 0)))
-    shard = await Shard.open(ShardId(0), context(sink), file, offsets)
+    file = await opened_file(tmp_path)
+    sink = RecordingSink()
+    shard = await Shard.open(SHARD, shard_context(sink), file, NEW)
     await shard.process(TOPICS.outcomes, [_entry(0, Fact(T, A, CLOSE, BID))])
-    await _checkpoint(shard)
+    await checkpoint(shard)
     shard.retention.cutoff = at(11)
-    await _checkpoint(shard)  # the cutoff is written; the next checkpoint sweeps
+    await checkpoint(shard)  # the cutoff is written; the next checkpoint sweeps
     loaded, may_go_on = asyncio.Event(), asyncio.Event()
     load = file.load_outcomes
 
@@ -127,27 +123,20 @@ async def test_no_sweep_while_loaded_facts_are_still_to_be_joined(
     monkeypatch.setattr(file, "load_outcomes", load_slowly)
     learning = asyncio.create_task(shard.process(TOPICS.outcomes, [_entry(1, Fact(T, A, result=RESULT))]))
     await loaded.wait()
-    sweeping = asyncio.create_task(_checkpoint(shard))
+    sweeping = asyncio.create_task(checkpoint(shard))
     await load([(T, A)])  # time for the sweep to look the row up, and to change it if it could
     await file.expired_after(None, at(11), scanned=10, limit=10)
     await load([(T, A)])
     may_go_on.set()
     await asyncio.gather(learning, sweeping)
-    await _checkpoint(shard)
-    await _checkpoint(shard)
+    await checkpoint(shard)
+    await checkpoint(shard)
 
     assert {(T, A): Outcome(T, A, None, BID, RESULT)} == await load([(T, A)])
-    agents = await shard.learn.agents([A])
+    agents = await shard.agents.load([A])
     assert agents[A].metrics == Metrics()
     assert agents[A].tallies == {}
     await shard.close()
-
-
-async def _checkpoint(shard: Shard) -> None:
-    snapshot = shard.snapshot()
-    await snapshot.publish()
-    await snapshot.write()
-    shard.on_checkpoint_written()
 
 
 def _entry(offset: int, fact: Fact) -> Entry:
@@ -158,7 +147,7 @@ def _entry(offset: int, fact: Fact) -> Entry:
 
 async def test_a_page_of_rows_is_swept_and_counted(tmp_path: Path) -> None:
     """Rows go from the file, their facts by tombstones, and the counter says how many outcomes it were."""
-    file = await ShardFile.open(shard_path(tmp_path, ShardId(0)), IDENTITY)
+    file = await opened_file(tmp_path)
     rows = {
         (TaskId(f"t{number}"), A): Outcome(
             TaskId(f"t{number}"), A, Close(Micros(number)), Bid(Micros(number), 1, "")
@@ -166,12 +155,11 @@ async def test_a_page_of_rows_is_swept_and_counted(tmp_path: Path) -> None:
         for number in range(700)
     }
     await file.write(Checkpoint(dict.fromkeys(TOPICS.subscribed, 0), outcomes=rows, cutoff=at(605)))
-    sink = Sent()
-    shared = context(sink)
-    offsets = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, OffsetRange(0, 0)))
-    shard = await Shard.open(ShardId(0), shared, file, offsets)
+    sink = RecordingSink()
+    shared = shard_context(sink)
+    shard = await Shard.open(SHARD, shared, file, NEW)
     for _ in range(4):
-        await _checkpoint(shard)
+        await checkpoint(shard)
     left = [row async for page in file.all_outcomes() for row in page]
     assert sorted(row.bid.placed_at for row in left if row.bid is not None) == list(range(600, 700))
     assert shared.instruments.registry.get_sample_value("learner_outcomes_expired_total") == 605

@@ -17,12 +17,6 @@ ARGUMENTS: Final = 8
 
 OVER_A_LIMIT: Final = {
     ("observability.py", "Instruments", "attributes"),
-    ("shard/shard.py", "", "lines"),
-    ("shard/shard.py", "Shard", "attributes"),
-    ("shard/shard.py", "Shard", "lines"),
-    ("shard/shard.py", "Shard", "methods"),
-    ("shard/shard.py", "ShardContext", "arguments"),
-    ("stages/learn.py", "Learn", "methods"),
 }
 """What is still over a limit (file, class, what). An entry goes once it is within; none is added."""
 

@@ -85,7 +85,7 @@ class _Asked:
     async def of(cls, stage: Stage, outcomes: int, answers: int) -> "_Asked":
         file = await _file(stage, outcomes)
         learn = Learn(file, cached_agents=100)
-        await learn.agents([_AGENT])
+        await learn.agents.load([_AGENT])
         return cls(stage, file, learn, outcomes, answers)
 
     async def micros(self) -> float:
@@ -130,7 +130,7 @@ def _micros_of_answer(learn: Learn, answers: int) -> float:
 def _answer(asked: bytes, learn: Learn, advise: Advise) -> bytes:
     address = reply_address(_HEADERS, _REPLIES)
     request = decode_request(asked)
-    agent = learn.cached(request.agent_id)
+    agent = learn.agents.get(request.agent_id)
     assert agent is not None
     value = encode_reply(advise.answer(request, agent))
     reply_headers(address, error=None)

@@ -1,0 +1,79 @@
+"""What all shards of a worker share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from learner_worker.contract.times import Micros
+from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.domain.retention import Policy
+from learner_worker.kafka.batching import Fallback
+from learner_worker.kafka.records import Headers, Outgoing
+from learner_worker.observability import Instruments
+from learner_worker.shard.pacing import Pacing
+
+_FOR_EVER = Policy(None, 1, 0, lambda: Micros(0))
+
+
+class RecordSink(Protocol):
+    """Where a shard's records go; they are acknowledged before the next checkpoint is written."""
+
+    def append(
+        self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Headers = ()
+    ) -> None:
+        """Adds a record to its partition's batch; a tombstone has no value."""
+        ...
+
+    def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
+        """Adds one record of any shape; the fallback replaces it if Kafka finds it too large."""
+        ...
+
+    async def send(self) -> None:
+        """Sends what was added."""
+        ...
+
+    async def flush(self) -> None:
+        """Sends what was added and waits until Kafka has acknowledged all of it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSettings:
+    """The settings of every shard.
+
+    Attributes:
+        tolerance_micros: how late after its close a bid may be placed and still count.
+        horizon_micros: how far apart the events of one auction may arrive.
+        cached_agents: how many agents a shard keeps in memory.
+        retention: how long outcomes count.
+    """
+
+    tolerance_micros: int
+    horizon_micros: int
+    cached_agents: int
+    retention: Policy = _FOR_EVER
+
+
+@dataclass(frozen=True, slots=True)
+class ShardContext:
+    """What all shards of a worker share.
+
+    Attributes:
+        partition_of: the partition of an id.
+        owner: names this run of this process in the metrics records that it writes.
+        others_passed: the record time up to which the whole group had read, as known at a given time.
+    """
+
+    topics: TopicNames
+    partition_of: Callable[[str], int]
+    sink: RecordSink
+    instruments: Instruments
+    owner: str
+    settings: ShardSettings
+    others_passed: Callable[[Micros], Micros | None]
+    pacing: Pacing = field(default_factory=Pacing)
+
+    @property
+    def sources(self) -> tuple[TopicName, TopicName, TopicName]:
+        """The topics whose events settle remembers."""
+        return self.topics.bid_placed, self.topics.auction_closed, self.topics.rerouted

@@ -1,0 +1,233 @@
+"""The intake of settle: events are decoded, checked for their partition and settled; their facts are sent."""
+
+import asyncio
+import operator
+from collections import Counter
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import NamedTuple
+
+import structlog
+
+from learner_worker.contract.decode import Closed, DecodedEvent, Finished, Placed, decode_event
+from learner_worker.contract.facts import Fact, encode_fact
+from learner_worker.contract.fields import ShardId, TaskId
+from learner_worker.contract.times import record_micros
+from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName
+from learner_worker.domain.auctions import AuctionState
+from learner_worker.domain.retention import Retention
+from learner_worker.errors import RecordError
+from learner_worker.kafka.records import EVENT_KINDS, Record, Unreadable, chunked, dead_letter, hop_of, moved
+from learner_worker.shard.context import ShardContext
+from learner_worker.shard.pacing import CHUNK
+from learner_worker.shard.watermark import WatermarkTracker
+from learner_worker.stages.settle import Place, Settle
+
+_REMEMBERED = 1_000
+"""Auctions handed to settle between two yields to the event loop: a few milliseconds."""
+_timestamp = operator.attrgetter("timestamp")
+_log = structlog.get_logger("learner_worker.shard")
+
+
+class FactSender:
+    """Sends facts to their agents' partitions of the changelog, without what has expired."""
+
+    def __init__(self, context: ShardContext, retention: Retention) -> None:
+        self._append = context.sink.append
+        self._partition_of = context.partition_of
+        self._topic = context.topics.outcomes
+        self._counter = context.instruments.facts
+        self._retention = retention
+        self._sent = 0
+
+    def send(self, facts: Sequence[Fact]) -> None:
+        """Adds facts to the record sink."""
+        append, partition_of, topic = self._append, self._partition_of, self._topic
+        left = self._retention.filter_outgoing(facts)
+        for fact in left:
+            key, value = encode_fact(fact)
+            append(topic, partition_of(fact.agent_id), key, value)
+        self._sent += len(left)
+
+    def count_sent(self) -> None:
+        """Tells operators of the facts sent since the last call: once a chunk, not once a fact."""
+        self._counter.inc(self._sent)
+        self._sent = 0
+
+
+class EventsSnapshot(NamedTuple):
+    """What settle has for a checkpoint.
+
+    Attributes:
+        auctions: the tasks that changed; None: forgotten.
+        rewind_offsets: where a lost disk has to read on, by source.
+    """
+
+    auctions: Mapping[TaskId, AuctionState | None]
+    rewind_offsets: Mapping[TopicName, int]
+
+
+class EventIntake:
+    """Feeds settle with a shard's events and moves their positions with it.
+
+    Args:
+        positions: the shard's positions; a snapshot copies them with settle's changes.
+        facts: where facts go.
+        watermark: which tasks may expire.
+        retention: its cutoff follows the events' record times.
+
+    Attributes:
+        settle: what is remembered of the shard's auctions.
+    """
+
+    def __init__(
+        self,
+        shard_id: ShardId,
+        context: ShardContext,
+        *,
+        positions: MutableMapping[TopicName, int],
+        facts: FactSender,
+        watermark: WatermarkTracker,
+        retention: Retention,
+    ) -> None:
+        self._shard_id = shard_id
+        self._context = context
+        self._partition_of = context.partition_of
+        self._positions = positions
+        self._facts = facts
+        self.watermark = watermark
+        self._retention = retention
+        settings = context.settings
+        self.settle = Settle(
+            tolerance_micros=settings.tolerance_micros, horizon_micros=settings.horizon_micros
+        )
+
+    async def restore(self, auctions: Mapping[TaskId, AuctionState]) -> None:
+        """Hands settle what an earlier run remembered, in chunks."""
+        for chunk in chunked(list(auctions.items()), _REMEMBERED):
+            self.settle.restore(dict(chunk))
+            await asyncio.sleep(0)
+        self.settle.restored()
+
+    async def take(self, topic: TopicName, records: Sequence[Record]) -> None:
+        """Settles events, in chunks; each chunk moves the position with it."""
+        self._retention.advance(record_micros(max(map(_timestamp, records))))
+        kind = self._context.topics.event_kind(topic)
+        for chunk in chunked(records, CHUNK):
+            results: Counter[str] = Counter()
+            for record in chunk:
+                results[self._settle_record(record, kind)] += 1
+            self._positions[topic] = chunk[-1].offset + 1
+            for result, count in results.items():
+                self._context.instruments.events.labels(topic, result).inc(count)
+            self._facts.count_sent()
+            self._expire_tasks()  # as fast as tasks come
+            await self._context.pacing.after_chunk(len(chunk))
+        self.watermark.note_read(topic, records)
+
+    def step_over(self, topic: TopicName, first: int, following: int) -> None:
+        """Makes one dead letter of records that the Kafka client cannot decode, and moves the position."""
+        error = RecordError(
+            "unreadable",
+            f"a header's name is not UTF-8: offsets {first} to {following - 1} of a batch are stepped over; "
+            "publish again what stands behind the first",
+        )
+        send_dead_letter(self._context, Unreadable(topic, self._shard_id, first), error)
+        self._positions[topic] = max(self._positions[topic], following)
+
+    def snapshot(self) -> EventsSnapshot:
+        """Freezes what changed since the last snapshot."""
+        self._expire_tasks()
+        self._facts.count_sent()
+        settle, positions = self.settle, self._positions
+        rewind_offsets = {
+            topic: settle.rewind_offset(topic, positions[topic]) for topic in self._context.sources
+        }
+        self._count_auctions()
+        return EventsSnapshot(settle.snapshot(), rewind_offsets)
+
+    def close(self) -> None:
+        """The shard is closed: takes its gauges away."""
+        for state in ("open", "closed"):
+            self._context.instruments.auctions.remove(self._shard_id, state)
+
+    def _settle_record(self, record: Record, kind: EventKind | None) -> str:
+        """Settles an event, or passes it on; the result, as operators count it."""
+        try:
+            hop = hop_of(record) if record.headers else None
+            event_kind = kind or _moved_kind(hop)
+            event = decode_event(event_kind, record.value)
+            partition = self._partition_of(event.task_id)
+            if partition == self._shard_id:
+                if facts := self._facts_of(event, record):  # most bids have none: they wait for a close
+                    self._facts.send(facts)
+                return "settled"
+            _require_first_move(hop, partition)
+        except RecordError as error:
+            send_dead_letter(self._context, record, error)
+            return "dead-letter"
+        self._reroute(record, partition, event_kind)
+        return "rerouted"
+
+    def _facts_of(self, event: DecodedEvent, record: Record) -> list[Fact]:
+        place = Place(record.topic, record.offset, record_micros(record.timestamp))
+        match event:
+            case Placed():
+                return self.settle.bid(event, place)
+            case Closed():
+                return self.settle.close(event, place)
+            case Finished():
+                return self.settle.result(event, place)
+
+    def _reroute(self, record: Record, partition: int, kind: EventKind) -> None:
+        topics = self._context.topics
+        self._context.sink.single(
+            moved(record, topics.rerouted, partition, kind),
+            lambda: dead_letter(
+                record, topics.dead_letters, RecordError("too-large", "too large to be moved")
+            ),
+        )
+
+    def _expire_tasks(self) -> None:
+        watermark = self.watermark.watermark()
+        if watermark is None:
+            return
+        expired = self.settle.expire_tasks(watermark)
+        if not expired.tasks:
+            return
+        count = self._context.instruments.auctions_forgotten
+        count.labels("yes").inc(expired.tasks - expired.never_closed)
+        count.labels("no").inc(expired.never_closed)
+
+    def _count_auctions(self) -> None:
+        gauge, settle = self._context.instruments.auctions, self.settle
+        gauge.labels(self._shard_id, "open").set(settle.open)
+        gauge.labels(self._shard_id, "closed").set(settle.remembered - settle.open)
+
+
+def send_dead_letter(context: ShardContext, record: Record, error: RecordError) -> None:
+    """Sends a record that breaks the contract to the dead letters, cut off if it is too large for Kafka."""
+    topic = context.topics.dead_letters
+    context.instruments.dead_letters.labels(error.reason).inc()
+    context.sink.single(
+        dead_letter(record, topic, error), lambda: dead_letter(record, topic, error, truncate=True)
+    )
+    _log.warning(
+        "record.dead_letter",
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        reason=error.reason,
+        error=str(error),
+    )
+
+
+def _require_first_move(hop: bytes | None, partition: int) -> None:
+    if hop is not None:
+        raise RecordError("wrong-partition", f"moved once, and still not on partition {partition}")
+
+
+def _moved_kind(hop: bytes | None) -> EventKind:
+    kind = None if hop is None else EVENT_KINDS.get(hop)
+    if kind is None:
+        raise RecordError("invalid", f"a moved event names its kind in the header {HOP_HEADER}")
+    return kind

@@ -1,0 +1,205 @@
+"""What a shard publishes: metrics records, and its rows again after the changelog lost its end."""
+
+import itertools
+from collections.abc import Callable, Collection, MutableMapping, Sequence
+from typing import NamedTuple
+
+import structlog
+
+from learner_worker.contract.decode import MetricsContent, decode_metrics, readable_id
+from learner_worker.contract.encode import encode_metrics
+from learner_worker.contract.facts import ForgetMarker, encode_marker
+from learner_worker.contract.fields import AgentId, ShardId
+from learner_worker.contract.topics import TopicName
+from learner_worker.domain.agents import Agent
+from learner_worker.domain.outcomes import facts_of
+from learner_worker.domain.retention import Retention
+from learner_worker.kafka.records import Record, chunked
+from learner_worker.shard.changelog import BEYOND_ANY_END
+from learner_worker.shard.context import ShardContext
+from learner_worker.shard.events import FactSender
+from learner_worker.shard.pacing import CHUNK
+from learner_worker.shard.resume import ResumedState
+from learner_worker.shard.watermark import WatermarkTracker
+from learner_worker.stages.learn import Learn
+from learner_worker.store.shard_file import ShardFile
+from learner_worker.store.statements import Checkpoint
+
+OWNER_HEADER = "learner-owner"
+PUBLISHED_EVERY = 5
+"""Checkpoints between two metrics records of an agent during a backlog: it changes again within a second."""
+_MOST_PUBLISHED = 5_000
+"""Metrics records of one checkpoint, at most: how long its second step may take."""
+_CHUNK = 50
+"""Metrics records encoded between two yields to the event loop: a millisecond."""
+_openings = itertools.count()
+_log = structlog.get_logger("learner_worker.shard")
+
+
+class MetricsSnapshot(NamedTuple):
+    """Which metrics records a checkpoint publishes, and what the file is to note of them.
+
+    Attributes:
+        due: the agents whose record is to be written.
+        published: the agents whose record is then what it should be.
+        leaving: those of them whose row goes if they have no outcomes.
+        position: the next offset of the metrics topic, for the file.
+    """
+
+    due: Collection[AgentId]
+    published: Collection[AgentId]
+    leaving: Collection[AgentId]
+    position: int
+
+
+class MetricsPublisher:
+    """Keeps the metrics topic equal to what the shard knows of its agents.
+
+    Records are compared by what they say, not by the offset that they cover. What is due stays in `learn`,
+    and in the file, until it is written; nothing is written before the topic was read to its end.
+
+    Args:
+        positions: the shard's positions; comparing moves that of the metrics topic.
+        watermark: tells whether there is a backlog.
+    """
+
+    def __init__(
+        self,
+        shard_id: ShardId,
+        context: ShardContext,
+        *,
+        positions: MutableMapping[TopicName, int],
+        learn: Learn,
+        retention: Retention,
+        watermark: WatermarkTracker,
+    ) -> None:
+        self._shard_id = shard_id
+        self._context = context
+        self._positions = positions
+        self._learn = learn
+        self._retention = retention
+        self._watermark = watermark
+        # Names this opening, not this process: what an earlier opening sent may arrive late.
+        self._owner = f"{context.owner}-{next(_openings)}".encode()
+        self._confirmed: set[AgentId] = set()
+        self._snapshots = int(shard_id)  # not all shards publish with the same checkpoint
+        self._read_to_end = False
+        self._position = positions[context.topics.metrics]
+
+    def note_end(self) -> None:
+        """The metrics topic was read to its end by a restored shard: from now on records may be written."""
+        self._read_to_end = True
+
+    async def compare(self, records: Sequence[Record]) -> None:
+        """Reads the topic back: a record that says anything else than this shard is due to be written."""
+        for chunk in chunked(records, CHUNK):
+            found = dict(said for record in chunk if (said := self._said(record)) is not None)
+            agents = await self._learn.agents.load(found)
+            due = self._learn.unpublished
+            for agent_id, content in found.items():
+                if content != self._content_of(agents[agent_id]):
+                    due.add(agent_id)
+                elif not self._read_to_end:  # later on a record of ours may have gone over this one
+                    due.discard(agent_id)
+                    self._confirmed.add(agent_id)
+            self._positions[self._context.topics.metrics] = chunk[-1].offset + 1
+
+    def snapshot(self) -> MetricsSnapshot:
+        """Decides what the next checkpoint publishes."""
+        due = self._take_due()
+        confirmed, self._confirmed = self._confirmed, set()
+        published = confirmed - self._learn.unpublished | due
+        leaving = {agent_id for agent_id in published if self._retention.erases(agent_id)}
+        return MetricsSnapshot(due, published, leaving, self.position_to_note())
+
+    def position_to_note(self) -> int:
+        """The position of the metrics topic for the file.
+
+        Others' records that say something else are due to be written over; until they are, a crash has to
+        find them again.
+        """
+        if not self._learn.unpublished:
+            self._position = self.position_read
+        return self._position
+
+    @property
+    def position_read(self) -> int:
+        """The next offset of the metrics topic to read."""
+        return self._positions[self._context.topics.metrics]
+
+    async def publish(self, agent_ids: Collection[AgentId]) -> None:
+        """Writes the current metrics records of agents."""
+        context, headers = self._context, [(OWNER_HEADER, self._owner)]
+        for chunk in chunked(sorted(agent_ids), _CHUNK):
+            for agent in (await self._learn.agents.load(chunk)).values():
+                context.sink.append(
+                    context.topics.metrics,
+                    self._shard_id,
+                    agent.agent_id.encode(),
+                    self._record_of(agent),
+                    headers,
+                )
+            await context.sink.send()
+            await context.pacing.give_way()  # neither loading nor sending need have waited
+
+    def _take_due(self) -> set[AgentId]:
+        """Some of the agents whose metrics record is due; none before the topic was read to its end.
+
+        During a backlog agents change every second, so that not every checkpoint publishes them.
+        """
+        self._snapshots += 1
+        if not self._read_to_end or (self._watermark.is_behind and self._snapshots % PUBLISHED_EVERY):
+            return set()
+        taken = set(itertools.islice(self._learn.unpublished, _MOST_PUBLISHED))
+        self._learn.unpublished -= taken
+        return taken
+
+    def _said(self, record: Record) -> tuple[AgentId, MetricsContent | None] | None:
+        """What a metrics record says of an agent, a tombstone None; no pair for our own records and junk."""
+        if (OWNER_HEADER, self._owner) in record.headers:
+            return None
+        if record.value is None:
+            agent_id = readable_id(record.key)
+            return None if agent_id is None else (agent_id, None)
+        content = decode_metrics(record.value)
+        return None if content is None else (content.agent_id, content)
+
+    def _record_of(self, agent: Agent) -> bytes | None:
+        """An agent's metrics record; a tombstone once all of its outcomes have expired or are forgotten."""
+        if agent.known or not self._retention.erases(agent.agent_id):
+            return encode_metrics(agent.record())
+        return None
+
+    def _content_of(self, agent: Agent) -> MetricsContent | None:
+        record = self._record_of(agent)
+        return None if record is None else decode_metrics(record)
+
+
+async def republish_changelog(
+    shard_id: ShardId,
+    context: ShardContext,
+    file: ShardFile,
+    resumed: ResumedState,
+    on_progress: Callable[[], None],
+) -> None:
+    """Writes every marker and row into the changelog again: Kafka lost its end, or all of it.
+
+    Args:
+        on_progress: called after every page: it may take long.
+
+    Raises:
+        SendError: Kafka did not take it; the file still says that this is to be done.
+    """
+    topic, sink = context.topics.outcomes, context.sink
+    facts = FactSender(context, resumed.retention)
+    await file.write(Checkpoint({topic: BEYOND_ANY_END}))
+    for agent_id, until in resumed.forgotten.items():
+        sink.append(topic, shard_id, *encode_marker(ForgetMarker(agent_id, until)))
+    async for outcomes in file.all_outcomes():
+        facts.send([fact for outcome in outcomes for fact in facts_of(outcome)])
+        await sink.send()
+        on_progress()
+    await sink.flush()
+    facts.count_sent()
+    await file.write(Checkpoint({topic: resumed.positions[topic]}))
+    _log.warning("shard.rows_published_again", shard=shard_id)
