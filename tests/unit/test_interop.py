@@ -3,14 +3,19 @@
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.programs.interop.__main__ import PAGE
 from tests.programs.interop.clients import NESTJS, PYTHON
 from tests.programs.interop.judging import Row, judge
 from tests.programs.interop.questions import ASKS, expected_replies
 from tests.programs.interop.samples import FOLDER
+from tests.programs.interop.tables import BEGIN, END, write
+
+ROOT = Path(__file__).parents[2]
 
 ERROR = "the future fails: INVALID_REQUEST: base_bid_sats: no whole number"
 COUNTED = {"OK": len(ASKS), "INVALID_REQUEST": 1, "REFUSED": 1, "REROUTED": 2}
@@ -131,3 +136,19 @@ def test_counters_that_disagree_are_no(code: str) -> None:
 def test_a_reply_too_few_or_too_many_is_no(written: int) -> None:
     """The reply topics hold one record less, or one more, than replies were due."""
     assert not _judged(_lines(), written=written).is_ok
+
+
+def test_the_table_replaces_what_stands_between_the_pages_marks(tmp_path: Path) -> None:
+    """In docs/interop.md as it is: the rest of the page stays, and writing twice is writing once."""
+    page = tmp_path / "interop.md"
+    page.write_text((ROOT / PAGE).read_text(encoding="utf-8"), encoding="utf-8")
+    before = page.read_text(encoding="utf-8").split(BEGIN)[0]
+
+    write([_judged(_lines())], page)
+    once = page.read_text(encoding="utf-8")
+    write([_judged(_lines())], page)
+
+    assert once == page.read_text(encoding="utf-8")
+    assert once.startswith(before + BEGIN)
+    assert [line for line in once.splitlines() if line.startswith("| a client | 1.0 |")] != []
+    assert once.endswith(f"{END}\n")
