@@ -63,7 +63,7 @@ class Agent:
 
 @functools.lru_cache(maxsize=4_096)
 def _text_of(timestamp_ms: int) -> str:
-    """A record's time as text: an agent is asked about more often than it changes. It took 4 µs an answer."""
+    """A record's time as text, cached: an agent is asked about more often than it changes."""
     return format_time(record_micros(timestamp_ms))
 
 

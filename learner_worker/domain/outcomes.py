@@ -24,8 +24,8 @@ OutcomeKey = tuple[TaskId, AgentId]
 class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What is known of one agent in one task; it counts once `counts` says so.
 
-    One is made a fact: a struct is made in a quarter of a named tuple's time (measured: 0.05 µs instead of
-    0.21), and the garbage collector never visits it. The same holds for every other struct in this package.
+    A struct, as everything here that is made once for each fact: it is faster to make than a named tuple, and
+    the garbage collector never visits it.
     """
 
     task_id: TaskId
@@ -122,10 +122,10 @@ def living_fact(fact: Fact, cutoff: Cutoff) -> Fact | None:
 def facts_of(outcome: Outcome) -> list[Fact]:
     """The facts that say all that is known: a close with its bid, and a result."""
     task_id, agent_id, close, bid = outcome.task_id, outcome.agent_id, outcome.close, outcome.bid
-    told = without_text(close) if close is not None and bid is not None else close
-    settled = [] if close is None and bid is None else [Fact(task_id, agent_id, told, bid)]
+    sent = without_text(close) if close is not None and bid is not None else close
+    facts = [] if close is None and bid is None else [Fact(task_id, agent_id, sent, bid)]
     result = outcome.result
-    return settled if result is None else [*settled, Fact(task_id, agent_id, result=result)]
+    return facts if result is None else [*facts, Fact(task_id, agent_id, result=result)]
 
 
 def facts_behind(row: Outcome) -> Iterator[Fact]:

@@ -1,18 +1,19 @@
-"""retention: what a shard forgets of its outcomes, consistently in its file, the changelog and the metrics.
+"""Retention: how outcomes expire, consistently in a shard's file, in the changelog and in the metrics.
 
-The rule. A part of an outcome (a close, a bid, a result) whose own time lies before the shard's cutoff is as
-if it had never been published; a row goes when none of its parts is left. The cutoff is a retention before
-now; for bids and results one auction horizon earlier still, so that none goes before the close it belongs to.
+The rule: a part of an outcome (a close, a bid, a result) whose own time lies before the shard's cutoff counts
+as if it had never been published. A row is deleted when none of its parts is left. The cutoff is one
+retention before now; for bids and results one auction horizon earlier, so that none expires before the close
+it belongs to.
 
-Why order cannot matter. Of each part the greatest stands, and the greatest is the latest. So the state under
-a cutoff is a function of the facts alone: joining first and taking away then, taking away first and joining
-then, one step of the cutoff or many, copies, redelivery and re-reading all end in the same living parts. What
-that costs at the edge: a bid placed more than a horizon before its close, or a result that much older than
-its close, expires before that close does; everywhere alike.
+Why order cannot matter: of each part the greatest stands, and the greatest is the latest. So the state under
+a cutoff is a function of the facts alone. Joining before or after taking away, one step of the cutoff or
+many, copies, redelivery and re-reading all leave the same parts. The price: a bid placed more than a horizon
+before its close, or a result that much older than its close, expires before that close does, on every
+replica alike.
 
 A forgotten agent has a cutoff of its own, by its marker in the changelog, with or without a retention. learn
-takes its rows' parts away in the moment the marker is read (`Learn.forget`); here it is what filters facts on
-their way out and in, and which tombstones are due.
+takes away the parts of its rows when the marker is read (`Learn.forget`); this module filters its facts when
+they are sent and read, and says which tombstones are due.
 
 1. now: the lesser of this worker's clock and the newest record time the shard has read from its sources.
    Neither a worker's nor a publisher's wrong clock alone forgets anything; a silent swarm forgets nothing.
@@ -25,13 +26,13 @@ their way out and in, and which tombstones are due.
    parts; their tombstones are acknowledged before the checkpoint that deletes the row is written. A fact that
    is read with an expired part is tombstoned too, unless its tombstone is read after it. What still lives of
    a fact is sent as a fact of its own, and acknowledged, before the tombstone is sent.
-6. Only a restored shard sends tombstones, because many are found later in the log. That is no matter of
-   safety: a tombstone says only that a time lies before a cutoff, which stays true, whoever sends it and
-   however late. A stalled owner's tombstones repeat the owner's, or run ahead of them by a step at most; what
-   else it sends again is read by the owner, and tombstoned again.
+6. Only a restored shard sends tombstones, because many are found later in the log. Safety does not depend on
+   it: a tombstone says only that a time lies before a cutoff, which stays true, whoever sends it and however
+   late. A stalled owner's tombstones repeat the owner's or are at most one step ahead of them; whatever else
+   it sends again is read by the owner and tombstoned again.
 
-Not found again: the keys of facts that a correction superseded while they lived. They stay in the changelog,
-and expired they say nothing, until a shard is restored from the beginning: then 5 finds them.
+What is not found again: the keys of facts that a correction superseded before they expired. They stay in the
+changelog, where they no longer count, until a shard is restored from the beginning: then step 5 finds them.
 """
 
 import itertools
@@ -54,28 +55,26 @@ from learner_worker.domain.outcomes import (
 )
 
 SCANNED: Final = 5_000
-"""Rows looked at in one read: about two milliseconds, in the file's own thread."""
+"""Rows looked at in one read: so many keep the file's own thread for about two milliseconds."""
 EXPIRED: Final = 500
-"""Expired rows found in one read."""
+"""Expired rows found in one read: as many as are read and changed between two reads of a page."""
 HELD: Final = 100_000
-"""Tombstones that a restoring shard keeps back, in case they were sent before."""
+"""Tombstones that a restoring shard keeps back, because many are found later in the log: memory for them."""
 _MARK = ";cutoff="
 _NOTE = re.compile(_MARK + r"(-?[0-9]{1,18}),(-?[0-9]{1,18})$", re.ASCII)
-"""Numbers that the file can hold: anybody who may commit for the group may have written something else."""
-
-
+"""Only numbers that the file can hold: whoever may commit for the group may have written anything else."""
 STEPS: Final = 100
-"""How many steps the cutoff takes in one retention: each costs a look at every row."""
+"""Steps of the cutoff in one retention: each costs a look at every row, and is how late a row may go."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is forgotten, and when.
+    """What expires, and when.
 
     Attributes:
-        retention_micros: how long a close counts; None: nothing more is forgotten.
-        step_micros: the cutoff moves in steps of so much.
-        grace_micros: how much longer a bid or a result lives.
+        retention_micros: how long a close counts; None: nothing more expires.
+        step_micros: the length of the cutoff's steps.
+        grace_micros: how much longer than a close a bid or a result counts.
         now: this worker's clock.
     """
 
@@ -187,10 +186,11 @@ class Retention:
         """Whether nothing may remain of this agent once it has no outcomes."""
         return self.cutoff is not None or agent_id in self._forgotten
 
-    def due(self, *, restored: bool) -> list[tuple[bytes, Fact | None]]:
-        """Keys to tombstone, or, in place of one, what is left of its fact and has to be sent before.
+    def take_due_tombstones(self, *, restored: bool) -> list[tuple[bytes, Fact | None]]:
+        """Keys to tombstone; with what is left of a key's fact, if that has to be sent first.
 
-        Whoever takes them sends them, and the next call comes after they were acknowledged.
+        The caller sends them, and calls again after they are acknowledged: then a key whose fact left
+        something is due itself.
         """
         count = len(self._due_tombstones) if restored else max(0, len(self._due_tombstones) - HELD)
         due = list(itertools.islice(self._due_tombstones.items(), count))

@@ -153,9 +153,8 @@ class ChangelogApplier:
                     _add(rows, await loading)
                 loading = self._load_soon(batches[number]) if number < len(batches) else None
                 for chunk in chunked(batch, CHUNK):
-                    changed += self._learn.apply(
-                        chunk, rows
-                    )  # to the position no await: a snapshot sees both
+                    # To the position no await: a snapshot sees both.
+                    changed += self._learn.apply(chunk, rows)
                     self._positions[self._topic] = chunk[-1].offset + 1
                     await self._pacing.after_chunk(len(chunk))
         finally:

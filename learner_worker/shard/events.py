@@ -1,4 +1,4 @@
-"""The intake of settle: events are decoded, checked for their partition and settled; their facts are sent."""
+"""The intake of settle: decodes events, checks their partition, has them settled and sends their facts."""
 
 import asyncio
 import operator
@@ -106,7 +106,7 @@ class EventIntake:
         for chunk in chunked(list(auctions.items()), _REMEMBERED):
             self.settle.restore(dict(chunk))
             await asyncio.sleep(0)
-        self.settle.restored()
+        self.settle.finish_restore()
 
     async def take(self, topic: TopicName, records: Sequence[Record]) -> None:
         """Settles events, in chunks; each chunk moves the position with it."""

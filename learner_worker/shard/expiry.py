@@ -72,7 +72,7 @@ class OutcomeExpiry:
 
     async def _send_tombstones(self, *, restored: bool) -> None:
         append, topic = self._context.sink.append, self._context.topics.outcomes
-        for due in chunked(self._retention.due(restored=restored), CHUNK):
+        for due in chunked(self._retention.take_due_tombstones(restored=restored), CHUNK):
             for key, left in due:
                 if left is None:
                     append(topic, self._shard_id, key, None)

@@ -156,10 +156,10 @@ class Shard:
         """How many changelog records are still to be read before answers are current."""
         return self._restore.records_left
 
-    def wanted(self, *, all_restored: bool) -> Collection[TopicName]:
-        """The changelog alone during a restore, also of another shard of this replica; then everything.
+    def topics_to_read(self, *, all_restored: bool) -> Collection[TopicName]:
+        """The changelog alone while this or another shard of the replica is restored; then everything.
 
-        Agents wait for a restore, nobody waits for events: whoever is restored first gives way.
+        Agents wait for a restore, nobody waits for events: a restored shard leaves the time to the others.
         """
         topics = self._context.topics
         return topics.subscribed if self.restored and all_restored else (topics.outcomes,)
@@ -194,7 +194,7 @@ class Shard:
         """Makes one dead letter of records that the Kafka client cannot decode, and moves the position."""
         self.events.step_over(topic, first, following)
 
-    def reached(self, topic: TopicName, confirmed: Micros | None) -> None:
+    def note_end(self, topic: TopicName, confirmed: Micros | None) -> None:
         """Notes when Kafka last confirmed that a topic is read to its end; None: it is not."""
         self.events.watermark.note_end(topic, confirmed)
         if topic == self._context.topics.metrics and confirmed is not None and self.restored:

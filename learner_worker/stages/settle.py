@@ -18,7 +18,7 @@ from learner_worker.contract.times import Micros
 from learner_worker.domain.auctions import Auction, AuctionState
 
 _EXPIRED_AT_ONCE = 1_000
-"""Tasks expired in one step, a few milliseconds; the rest goes with the next step."""
+"""Tasks that expire in one step: a few milliseconds. The rest expires with the next step."""
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -40,7 +40,7 @@ class _Task:
 
 
 class ExpiredTasks(NamedTuple):
-    """How many tasks were expired, and how many of them had never closed."""
+    """How many tasks have expired, and how many of them had never closed."""
 
     tasks: int
     never_closed: int
@@ -71,7 +71,7 @@ class Settle:
         return len(self._tasks)
 
     def restore(self, states: Mapping[TaskId, AuctionState]) -> None:
-        """Takes over some of what an earlier run remembered; `restored` ends it."""
+        """Takes over some of what an earlier run remembered; `finish_restore` ends it."""
         for task_id, state in states.items():
             auction = Auction(task_id, state.standing, set(state.notified), state.pending_bids)
             task = _Task(auction, Micros(state.first_micros), state.first_offsets, self._snapshots)
@@ -81,7 +81,7 @@ class Settle:
             for topic, offset in task.first_offsets.items():
                 self._by_offset.setdefault(topic, deque()).append((offset, task_id))
 
-    def restored(self) -> None:
+    def finish_restore(self) -> None:
         """Everything was taken over: brings it into order, once, however many steps it came in."""
         heapq.heapify(self._by_age)
         self._by_offset = {topic: deque(sorted(queue)) for topic, queue in self._by_offset.items()}

@@ -179,7 +179,7 @@ class EventConsumer:
         self._ownership.note_restored()
         all_restored = all(shard.restored for shard in self._ownership.shards.values())
         for shard_id, shard in self._ownership.readable():
-            for topic in shard.wanted(all_restored=all_restored):
+            for topic in shard.topics_to_read(all_restored=all_restored):
                 self._start_reading(TopicPartition(topic, shard_id), shard)
 
     def _start_reading(self, partition: TopicPartition, shard: Shard) -> None:

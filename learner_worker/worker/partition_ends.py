@@ -54,7 +54,7 @@ class PartitionEnds:
         shard = self._ownership.shards[ShardId(partition.partition)]
         topic = TopicName(partition.topic)
         shard.positions[topic] = max(position, shard.positions[topic])
-        shard.reached(topic, self._confirmed_end(partition, position))
+        shard.note_end(topic, self._confirmed_end(partition, position))
 
     def _confirmed_end(self, partition: TopicPartition, position: int) -> Micros | None:
         """The time up to which a partition is known to be read to its end; None: it is not at its end.

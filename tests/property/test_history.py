@@ -213,7 +213,7 @@ class SmallShard:
         self.file = await ShardFile.open(self.path, {"shard": str(self.number)})
         self._settle = Settle(tolerance_micros=TOLERANCE, horizon_micros=HORIZON)
         self._settle.restore(await self.file.load_auctions())
-        self._settle.restored()
+        self._settle.finish_restore()
         self.learn = Learn(self.file, cached_agents=self._cached_agents)
         filed = await self.file.load_positions()
         self.positions = {topic: filed.get(topic, 0) for topic in (*map(TopicName, SOURCES), OUTCOMES)}

@@ -129,7 +129,7 @@ class ShardId:
         if self.retention.cutoff is not None:
             for row in await self.learn.expire(list(self.rows.outcomes), self.retention.cutoff, 0):
                 self.retention.on_row_swept(row, self.retention.cutoff)
-        while due := self.retention.due(restored=True):
+        while due := self.retention.take_due_tombstones(restored=True):
             for key, left in due:
                 if left is None:
                     self.log.pop(key, None)

@@ -346,7 +346,7 @@ ABLATIONS["bids above the cutoff wait"] = [(Auction, "admit_pending", _late_bids
 # --- retention -------------------------------------------------------------------------------------------
 
 _filter_read = Retention.filter_read
-_due = Retention.due
+_take_due_tombstones = Retention.take_due_tombstones
 _advance = Retention.advance
 _retention_snapshot = Retention.snapshot
 _retention_written = Retention.on_checkpoint_written
@@ -370,7 +370,7 @@ def _untold(retention: Retention, fact: Fact) -> Fact | None:
 
 
 def _nothing_left_of(retention: Retention, *, restored: bool) -> list[tuple[bytes, Fact | None]]:
-    return [(key, None) for key, _ in _due(retention, restored=restored)]
+    return [(key, None) for key, _ in _take_due_tombstones(retention, restored=restored)]
 
 
 def _swept_before_written(retention: Retention, newest: Micros) -> None:
@@ -388,7 +388,9 @@ ABLATIONS["an empty disk finds the cutoff with the commit"] = [(resume, "cutoff_
 ABLATIONS["expired parts are not joined"] = [(Retention, "filter_read", _unfiltered)]
 ABLATIONS["expired facts are not sent"] = [(Retention, "filter_outgoing", _all_sent)]
 ABLATIONS["expired facts that are read are tombstoned"] = [(Retention, "filter_read", _untold)]
-ABLATIONS["what lives of an expired fact is sent first"] = [(Retention, "due", _nothing_left_of)]
+ABLATIONS["what lives of an expired fact is sent first"] = [
+    (Retention, "take_due_tombstones", _nothing_left_of)
+]
 ABLATIONS["rows are swept once the cutoff is written"] = [(Retention, "advance", _swept_before_written)]
 ABLATIONS["the cutoff in the file"] = [(Retention, "snapshot", _cutoff_unwritten)]
 

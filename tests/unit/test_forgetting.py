@@ -27,7 +27,7 @@ from learner_worker.stages.learn import Learn, MarkerRecord
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.snapshot import snapshot_of
 from learner_worker.store.statements import Checkpoint
-from tests.unit.test_fold import Read, opened
+from tests.unit.test_changelog_replay import Read, opened
 from tests.unit.test_learn import MemoryRows, agent_of, take
 
 T, A, B = TaskId("t"), AgentId("a"), AgentId("b")
@@ -201,7 +201,7 @@ def test_retention_filters_and_tombstones_by_agent() -> None:
     assert retention.filter_read(FINISHED) is FINISHED
     retention.on_marker_superseded(forget(A, 4))
     due = [(encode_fact(SETTLED)[0], None), (encode_marker(forget(A, 4))[0], None)]
-    assert retention.due(restored=True) == due
+    assert retention.take_due_tombstones(restored=True) == due
     assert (retention.erases(A), retention.erases(B)) == (True, False)
     assert retention.idle
 

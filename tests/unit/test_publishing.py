@@ -29,15 +29,15 @@ async def test_with_a_backlog_an_agent_is_not_written_with_every_checkpoint(
     file = await opened_file(tmp_path)
     shard = await Shard.open(SHARD, shard_context(sink), file, NEW)
     for topic in TOPICS.subscribed:
-        shard.reached(topic, NOW)
+        shard.note_end(topic, NOW)
     for _ in range(3):
         await change_and_checkpoint(shard)
     assert sink.sends[TOPICS.metrics] == 3
-    shard.reached(backlog, None)
+    shard.note_end(backlog, None)
     for _ in range(2 * PUBLISHED_EVERY):
         await change_and_checkpoint(shard)
     assert sink.sends[TOPICS.metrics] == 5
-    shard.reached(backlog, NOW)
+    shard.note_end(backlog, NOW)
     await change_and_checkpoint(shard)
     assert sink.sends[TOPICS.metrics] == 6
     await shard.close()

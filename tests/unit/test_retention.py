@@ -68,18 +68,18 @@ def test_what_lives_of_a_fact_goes_before_its_tombstone() -> None:
     retention = Retention(policy(), at(11), None)
     key = encode_fact(Fact(T, A, CLOSE, BID))[0]
     assert Fact(T, A, None, BID) == retention.filter_read(Fact(T, A, CLOSE, BID))
-    assert [(key, Fact(T, A, None, BID))] == retention.due(restored=True)
-    assert [(key, None)] == retention.due(restored=True)
-    assert retention.due(restored=True) == []
+    assert [(key, Fact(T, A, None, BID))] == retention.take_due_tombstones(restored=True)
+    assert [(key, None)] == retention.take_due_tombstones(restored=True)
+    assert retention.take_due_tombstones(restored=True) == []
 
 
 def test_a_tombstone_that_is_read_saves_another() -> None:
     """And a shard that is not restored sends none: its tombstones may come later in the log."""
     retention = Retention(policy(), at(40), None)
     assert retention.filter_read(Fact(T, A, CLOSE)) is None
-    assert retention.due(restored=False) == []
+    assert retention.take_due_tombstones(restored=False) == []
     retention.on_tombstone_read(encode_fact(Fact(T, A, CLOSE))[0])
-    assert retention.due(restored=True) == []
+    assert retention.take_due_tombstones(restored=True) == []
 
 
 def test_a_winners_close_without_its_text_has_a_key_of_its_own() -> None:

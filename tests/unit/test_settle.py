@@ -214,7 +214,7 @@ def test_rewind_offsets_survive_a_restore() -> None:
     rows = states_of(settle)
     restored = new_settle()
     restored.restore({task_id: rows[task_id] for task_id in (T3, T1, T2)})
-    restored.restored()
+    restored.finish_restore()
 
     assert (restored.remembered, restored.rewind_offset(BIDS, 3)) == (3, 0)
     assert ExpiredTasks(2, 2) == restored.expire_tasks(Micros(152))
@@ -289,7 +289,7 @@ def test_a_restored_settle_goes_on_where_the_other_stopped() -> None:
     settle.bid(bid(T1, A, at=11), place(1, 61))
     restored = new_settle()
     restored.restore(states_of(settle))
-    restored.restored()
+    restored.finish_restore()
 
     assert restored.snapshot() == {}
     assert [

@@ -1,4 +1,4 @@
-"""A changelog partition folded into a shard's file, batch by batch."""
+"""A changelog partition replayed into a shard's file, batch by batch."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -56,11 +56,11 @@ async def opened(file: ShardFile) -> ChangelogReplay:
 
 async def test_rows_metrics_and_position_are_written_together(file: ShardFile) -> None:
     """Nothing is in the file before `write`; then the row, its agent, the keywords and the position are."""
-    fold = await opened(file)
-    await fold.take(records(*FACTS))
+    replay = await opened(file)
+    await replay.take(records(*FACTS))
     assert await file.load_positions() == {}
     assert await file.load_outcomes([(T, A)]) == {}
-    await fold.write()
+    await replay.write()
     assert await file.load_positions() == {TOPIC: 2}
     assert await file.load_outcomes([(T, A)]) == {(T, A): Outcome(T, A, CLOSE, BID, RESULT)}
     metrics = Metrics(total_bids=1, auctions_won=1, tasks_completed=1, priced_wins=1, priced_sats=60)
@@ -69,8 +69,8 @@ async def test_rows_metrics_and_position_are_written_together(file: ShardFile) -
     assert await file.load_unpublished() == {A}
 
 
-async def test_a_fold_goes_on_where_the_file_ends(file: ShardFile) -> None:
-    """A second fold takes the position of the first; records before it are known and change nothing."""
+async def test_a_replay_goes_on_where_the_file_ends(file: ShardFile) -> None:
+    """A second replay takes the position of the first; records before it are known and change nothing."""
     first = await opened(file)
     await first.take(records(FACTS[0]))
     await first.write()
@@ -84,55 +84,55 @@ async def test_a_fold_goes_on_where_the_file_ends(file: ShardFile) -> None:
 
 async def test_junk_and_tombstones_are_passed_over(file: ShardFile) -> None:
     """What is no fact moves the position and nothing else; junk is counted."""
-    fold = await opened(file)
-    await fold.take([Read(0, None), Read(1, b"junk"), Read(4, encode_fact(FACTS[0])[1]), Read(7, b"{}")])
-    await fold.write()
-    assert (fold.position, fold.records, fold.unreadable) == (8, 4, 2)
+    replay = await opened(file)
+    await replay.take([Read(0, None), Read(1, b"junk"), Read(4, encode_fact(FACTS[0])[1]), Read(7, b"{}")])
+    await replay.write()
+    assert (replay.position, replay.records, replay.unreadable) == (8, 4, 2)
     assert await file.load_positions() == {TOPIC: 8}
     assert await file.load_outcomes([(T, A)]) == {(T, A): Outcome(T, A, CLOSE, BID)}
 
 
 async def test_an_end_without_records_counts_as_reached(file: ShardFile) -> None:
     """Offsets that hold no record any more are behind the position; it never goes back."""
-    fold = await opened(file)
-    await fold.take(records(*FACTS))
-    await fold.reach(9)
+    replay = await opened(file)
+    await replay.take(records(*FACTS))
+    await replay.reach(9)
     assert await file.load_positions() == {TOPIC: 9}
-    await fold.reach(3)
-    assert (fold.position, await file.load_positions()) == (9, {TOPIC: 9})
+    await replay.reach(3)
+    assert (replay.position, await file.load_positions()) == (9, {TOPIC: 9})
 
 
 async def test_other_topics_positions_and_auctions_stay(file: ShardFile) -> None:
-    """A file that was a worker's keeps what the fold knows nothing of."""
+    """A file that was a worker's keeps what the replay knows nothing of."""
     bids = TopicName("bid-placed")
     await file.write(Checkpoint({bids: 5, TOPIC: 1}))
-    fold = await opened(file)
-    await fold.take(records(*FACTS))
-    await fold.write()
+    replay = await opened(file)
+    await replay.take(records(*FACTS))
+    await replay.write()
     assert await file.load_positions() == {bids: 5, TOPIC: 2}
     assert await file.load_outcomes([(T, A)]) == {(T, A): Outcome(T, A, None, None, RESULT)}
 
 
-async def test_a_fact_of_a_newer_learner_ends_the_fold(file: ShardFile) -> None:
+async def test_a_fact_of_a_newer_learner_ends_the_replay(file: ShardFile) -> None:
     """It may mean anything: nothing of its batch is written, and the error says to upgrade."""
-    fold = await opened(file)
+    replay = await opened(file)
     newer = Read(1, b'{"v": 2, "task_id": "t", "agent_id": "a"}')
     with pytest.raises(UpgradeRequiredError, match="upgrade"):
-        await fold.take([*records(FACTS[0]), newer])
+        await replay.take([*records(FACTS[0]), newer])
     assert await file.load_positions() == {}
     assert await file.load_outcomes([(T, A)]) == {}
 
 
 async def test_what_earlier_facts_made_of_a_row_is_not_forgotten(file: ShardFile) -> None:
     """A row that was read ahead, while a fact of it was still to be joined, says less than that fact."""
-    fold = await opened(file)
+    replay = await opened(file)
     others = [Fact(TaskId(f"other-{number}"), A, CLOSE, BID) for number in range(1_200)]
-    await fold.take(records(Fact(T, A, CLOSE)))
-    await fold.write()
+    await replay.take(records(Fact(T, A, CLOSE)))
+    await replay.write()
     bid, result = Fact(T, A, CLOSE, BID), Fact(T, A, result=RESULT)
     ahead = [*others[:450], bid, *others[450:600], result, *others[600:]]
-    await fold.take(records(*ahead, first=1))
-    await fold.write()
+    await replay.take(records(*ahead, first=1))
+    await replay.write()
 
     assert await file.load_outcomes([(T, A)]) == {(T, A): Outcome(T, A, CLOSE, BID, RESULT)}
     ((row, _),) = (await file.load_agents([A])).values()
