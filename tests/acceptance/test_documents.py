@@ -22,6 +22,7 @@ def reader(tmp_path: Path, broker_kinds: frozenset[BrokerKind]) -> Iterator[Read
         made.clean_up()
 
 
+@pytest.mark.timeout(900)  # some thirty commands, each a Python of its own, on a machine that may be busy
 @pytest.mark.parametrize("reading", READINGS, ids=" ".join)
 def test_pages_do_what_they_say(reading: tuple[str, ...], reader: Reader) -> None:
     """Whoever types the blocks from top to bottom sees what the pages show."""
