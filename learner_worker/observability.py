@@ -1,4 +1,4 @@
-"""What an operator sees: structured logs and Prometheus metrics."""
+"""Structured logs and Prometheus metrics."""
 
 import logging
 import sys
@@ -14,9 +14,9 @@ _ANSWER_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 def configure_logging(log_format: LogFormat = "auto", level: LogLevel = "info") -> None:
-    """Logs go to stderr: JSON lines in production, readable on a terminal; aiokafka's own only at `debug`.
+    """Sends logs to stderr: JSON lines, or readable text on a terminal; aiokafka's own only at `debug`.
 
-    The worker says itself, once, when Kafka is away; aiokafka would repeat it for every connection.
+    The worker logs an outage of Kafka once; aiokafka would log it for every connection.
     """
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     renderer = (
@@ -40,91 +40,93 @@ def configure_logging(log_format: LogFormat = "auto", level: LogLevel = "info") 
 
 
 class Instruments:
-    """The worker's Prometheus metrics, on a registry of their own."""
+    """The worker's Prometheus metrics, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.events = Counter(
             "learner_events",
-            "Events read, by topic and what became of them.",
+            "Events read, by topic and result.",
             ["topic", "result"],
             registry=self.registry,
         )
         self.facts = Counter("learner_facts", "Facts sent to learner-outcomes.", registry=self.registry)
-        self.outcomes = Counter("learner_outcomes", "Facts that changed an outcome.", registry=self.registry)
+        self.outcomes = Counter(
+            "learner_outcomes", "Facts that changed an outcome row.", registry=self.registry
+        )
         self.outcomes_expired = Counter(
             "learner_outcomes_expired",
-            "Outcomes that retention took out of the agents' metrics.",
+            "Outcomes removed from the metrics by retention.",
             registry=self.registry,
         )
         self.dead_letters = Counter(
-            "learner_dead_letters", "Dead letters, by reason.", ["reason"], registry=self.registry
+            "learner_dead_letters", "Dead letters written, by reason.", ["reason"], registry=self.registry
         )
         self.records_lost = Counter(
             "learner_records_lost",
-            "Records that Kafka deleted before they were read, by topic: retention was too short.",
+            "Records deleted by Kafka before they were read, by topic.",
             ["topic"],
             registry=self.registry,
         )
         self.auctions_forgotten = Counter(
             "learner_auctions_forgotten",
-            "Auctions forgotten after the horizon, by whether they had closed.",
+            "Auctions forgotten after the auction horizon, by whether they had closed.",
             ["closed"],
             registry=self.registry,
         )
         self.auctions = Gauge(
             "learner_auctions",
-            "Auctions that settle remembers, open and closed.",
+            "Auctions remembered, by shard and state.",
             ["shard", "state"],
             registry=self.registry,
         )
         self.checkpoints = Counter(
-            "learner_checkpoints", "Checkpoints, by result.", ["result"], registry=self.registry
+            "learner_checkpoints", "Checkpoints made, by result.", ["result"], registry=self.registry
         )
         self.checkpoint_seconds = Histogram(
-            "learner_checkpoint_seconds", "How long a checkpoint took.", registry=self.registry
+            "learner_checkpoint_seconds", "Duration of a checkpoint.", registry=self.registry
         )
         self.requests = Counter(
             "learner_requests",
-            "Requests, by what became of them: OK, an error code, EXPIRED, REROUTED or REFUSED.",
+            "Requests handled, by code: OK, an error code, EXPIRED, REROUTED or REFUSED.",
             ["code"],
             registry=self.registry,
         )
         self.answer_seconds = Histogram(
             "learner_answer_seconds",
-            "From a request's record time to its reply handed to Kafka.",
+            "Time from a request's record timestamp to its reply being handed to the producer.",
             buckets=_ANSWER_BUCKETS,
             registry=self.registry,
         )
         self.shards = Gauge(
-            "learner_shards", "Shards of this replica, by state.", ["state"], registry=self.registry
+            "learner_shards", "Shards owned by this replica, by state.", ["state"], registry=self.registry
         )
         self.restore_records = Gauge(
             "learner_restore_records_left",
-            "Changelog records a restoring shard still has to read.",
+            "Changelog records that a restoring shard has yet to read.",
             ["shard"],
             registry=self.registry,
         )
         self.standby_records = Gauge(
             "learner_standby_records_left",
-            "Changelog records that a followed shard is behind its owner.",
+            "Changelog records that a standby has yet to read.",
             ["shard"],
             registry=self.registry,
         )
         self.rebuilds = Counter(
             "learner_rebuilds",
-            "How often the Kafka clients were built anew because they stood still.",
+            "Times the Kafka clients were rebuilt because they made no progress.",
             registry=self.registry,
         )
         self.loop_stall_seconds = Histogram(
             "learner_loop_stall_seconds",
-            "How late the event loop came back to one that looks every few milliseconds.",
+            "Delay of a periodic timer on the event loop.",
             buckets=_STALL_BUCKETS,
             registry=self.registry,
         )
         self.lag = Gauge(
             "learner_lag_records",
-            "Records of a topic not yet processed, over this replica's shards.",
+            "Records not yet processed by this replica's shards, by topic.",
             ["topic"],
             registry=self.registry,
         )

@@ -1,7 +1,7 @@
-"""Every setting of the worker: read here and nowhere else.
+"""Every setting of the worker; no other module reads flags, environment variables or files.
 
-From, in falling order of weight: a flag, the environment (`LEARNER_...`), a `.env` file and
-`learner-worker.toml` in the working folder, the default.
+In order of precedence: a flag, an environment variable (`LEARNER_...`), a `.env` file, then
+`learner-worker.toml`, both in the working directory, and the default.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def _reachable(value: str) -> str:
     for address in value.split(","):
         host, _, port = address.strip().rpartition(":")
         if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) <= _LAST_PORT:
-            raise ValueError(f"{address!r} is no host:port")
+            raise ValueError(f"{address!r} is not host:port")
     return value
 
 
@@ -57,80 +57,110 @@ class Settings(BaseSettings):
     )
 
     bootstrap_servers: Annotated[str, AfterValidator(_reachable)] = Field(
-        "localhost:9092", description="Kafka's address: host:port, or several of them, comma-separated."
+        "localhost:9092", description="Kafka bootstrap servers: host:port, or a comma-separated list."
     )
-    client_id: str = Field("learner-worker", description="How Kafka's logs name this process.")
+    client_id: str = Field("learner-worker", description="Client id that Kafka logs for this process.")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="How to talk to Kafka."
+        "PLAINTEXT", description="Protocol used to connect to Kafka."
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="How to log in, with a SASL protocol."
+        "PLAIN", description="SASL mechanism, for a SASL protocol."
     )
-    sasl_username: str | None = Field(None, description="User name for SASL.")
-    sasl_password: SecretStr | None = Field(None, description="Password for SASL; never logged.")
-    ssl_cafile: Path | None = Field(None, description="Certificates to trust (PEM).")
-    ssl_certfile: Path | None = Field(None, description="This client's certificate (PEM).")
-    ssl_keyfile: Path | None = Field(None, description="This client's key (PEM).")
-    startup_timeout_seconds: float = Field(10, gt=0, description="How long to try to reach Kafka at start.")
+    sasl_username: str | None = Field(None, description="SASL user name.")
+    sasl_password: SecretStr | None = Field(None, description="SASL password; never logged.")
+    ssl_cafile: Path | None = Field(None, description="PEM file with the CA certificates to trust.")
+    ssl_certfile: Path | None = Field(None, description="PEM file with the client certificate.")
+    ssl_keyfile: Path | None = Field(None, description="PEM file with the client's private key.")
+    startup_timeout_seconds: float = Field(
+        10, gt=0, description="How long to keep trying to reach Kafka at startup, in seconds."
+    )
 
     group_id: str = Field(
-        "learner-worker", min_length=1, description="Replicas of one group share the shards."
+        "learner-worker", min_length=1, description="Kafka consumer group; its replicas share the shards."
     )
     group_instance_id: str | None = Field(
-        None, min_length=1, description="A name that survives restarts: a restart then moves no shard."
+        None,
+        min_length=1,
+        description="Static member id (group.instance.id), one for each replica: a restart moves no shard.",
     )
     session_timeout_seconds: float = Field(
-        10, ge=1, description="A replica silent for so long loses its shards."
+        10,
+        ge=1,
+        description="Session timeout: a replica silent for this many seconds loses its shards.",
     )
     standby_replicas: int = Field(
         0,
         ge=0,
         le=10,
-        description="Replicas that follow a shard besides its owner; one takes over in seconds.",
+        description="Standbys for each shard: replicas with a warm copy, which take over within seconds.",
     )
     state_dir: Path = Field(
-        Path("learner-state"), description="This replica's own folder for its shards' files."
+        Path("learner-state"),
+        description="Folder for this replica's shard files; never shared with another replica.",
     )
 
     topic_prefix: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{0,100}$")] = Field(
-        "", description="Put before every topic's name."
+        "", description="Prefix of every topic name."
     )
-    topic_bid_placed: TopicSetting = Field("bid-placed", description="Name of this topic, as the next ones.")
-    topic_auction_closed: TopicSetting = Field("auction-closed", description="See --topic-bid-placed.")
-    topic_task_finished: TopicSetting = Field("task-finished", description="See --topic-bid-placed.")
-    topic_requests: TopicSetting = Field("suggest-bid-requests", description="See --topic-bid-placed.")
-    topic_replies: TopicSetting = Field("suggest-bid-replies", description="See --topic-bid-placed.")
-    topic_outcomes: TopicSetting = Field("learner-outcomes", description="See --topic-bid-placed.")
-    topic_metrics: TopicSetting = Field("learner-agent-metrics", description="See --topic-bid-placed.")
-    topic_rerouted: TopicSetting = Field("learner-rerouted", description="See --topic-bid-placed.")
-    topic_dead_letters: TopicSetting = Field("learner-dead-letters", description="See --topic-bid-placed.")
+    topic_bid_placed: TopicSetting = Field("bid-placed", description="Name of the bid-placed topic.")
+    topic_auction_closed: TopicSetting = Field(
+        "auction-closed", description="Name of the auction-closed topic."
+    )
+    topic_task_finished: TopicSetting = Field("task-finished", description="Name of the task-finished topic.")
+    topic_requests: TopicSetting = Field("suggest-bid-requests", description="Name of the request topic.")
+    topic_replies: TopicSetting = Field("suggest-bid-replies", description="Name of the default reply topic.")
+    topic_outcomes: TopicSetting = Field("learner-outcomes", description="Name of the changelog topic.")
+    topic_metrics: TopicSetting = Field("learner-agent-metrics", description="Name of the metrics topic.")
+    topic_rerouted: TopicSetting = Field(
+        "learner-rerouted", description="Name of the topic for rerouted events."
+    )
+    topic_dead_letters: TopicSetting = Field(
+        "learner-dead-letters", description="Name of the dead-letter topic."
+    )
     reply_topics: Names = Field(
         None,
-        description="Topics that replies may go to, comma-separated; a trailing * stands for any ending.",
+        description="Allow-list of reply topics, comma-separated; a trailing * matches any suffix.",
     )
 
-    strategy: Literal["classic"] = Field("classic", description="How metrics become advice.")
+    strategy: Literal["classic"] = Field(
+        "classic", description="Default strategy: how metrics become advice."
+    )
     auction_horizon_seconds: float = Field(
-        3600, gt=0, description="How far apart the events of one auction may arrive."
+        3600, gt=0, description="How far apart in time the events of one auction may arrive, in seconds."
     )
     outcome_retention_seconds: Retention = Field(
-        None, description="How long outcomes count after their auction's close; none = for ever."
+        None, description="How long an outcome counts after its auction closed, in seconds; none = forever."
     )
     clock_skew_tolerance_seconds: float = Field(
-        1, ge=0, description="A bid placed so long after its auction's close still counts."
+        1,
+        ge=0,
+        description="How long after its auction closed a bid may be placed and still count, in seconds.",
     )
-    request_ttl_seconds: float = Field(10, gt=0, description="After it nobody waits for an answer.")
+    request_ttl_seconds: float = Field(
+        10, gt=0, description="How long a request may be answered after it was written, in seconds."
+    )
     while_restoring: Literal["wait", "refuse", "stale"] = Field(
         "wait",
-        description="A request's lot during a restore: a wait until its deadline, a refusal, a stale answer.",
+        description="What to do with requests for a shard that is restoring: wait until the deadline, "
+        "refuse, or answer from stale data.",
     )
-    checkpoint_interval_seconds: float = Field(1, gt=0, description="How often work becomes durable.")
-    cached_agents: int = Field(100_000, ge=1, description="Agents whose metrics stay in memory.")
+    checkpoint_interval_seconds: float = Field(
+        1, gt=0, description="Seconds between checkpoints, which make the work done so far durable."
+    )
+    cached_agents: int = Field(
+        100_000, ge=1, description="Maximum number of agents kept in memory for each shard."
+    )
 
-    http_host: str = Field("127.0.0.1", description="Where health and metrics are served.")
-    http_port: Port = Field(0, description="Its port; 0 = any free one (logged), none = off.")
-    log_format: LogFormat = Field("auto", description="json, console, or auto: console on a terminal.")
-    log_level: LogLevel = Field("info", description="debug also shows the Kafka client's own logs.")
+    http_host: str = Field("127.0.0.1", description="Address that health and metrics are served on.")
+    http_port: Port = Field(
+        0, description="Port of health and metrics; 0 = any free port (logged), none = off."
+    )
+    log_format: LogFormat = Field(
+        "auto", description="Log format; auto = console on a terminal, json otherwise."
+    )
+    log_level: LogLevel = Field(
+        "info", description="Lowest level that is logged; debug includes the Kafka client's own logs."
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -141,7 +171,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Adds the TOML file as the last source."""
+        """The sources, by precedence; the TOML file comes last."""
         toml = TomlConfigSettingsSource(settings_cls)
         return init_settings, env_settings, dotenv_settings, file_secret_settings, toml
 
@@ -190,7 +220,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(flags: Mapping[str, Any]) -> Settings:
-    """The settings, flags first.
+    """The settings, with these flags taking precedence.
 
     Raises:
         ConfigurationError: a value is not allowed; the message names its flag and its variable.

@@ -63,17 +63,17 @@ def _filters(command: _Command) -> _Command:
     """The flags that choose dead letters."""
     options = (
         click.option(
-            "--reason", help="Only dead letters with this reason, as `invalid` or `wrong-partition`."
+            "--reason", help="Only dead letters with this reason, for example `invalid` or `wrong-partition`."
         ),
-        click.option("--topic", help="Only dead letters whose original lay in this topic."),
+        click.option("--topic", help="Only dead letters whose original record was in this topic."),
         click.option(
             "--since",
             "since_ms",
             callback=_moment,
-            help="Only dead letters since then: a time, or an age as 90s, 2h, 7d.",
+            help="Only dead letters since this time, or this age: 90s, 2h, 7d.",
         ),
         click.option(
-            "--until", "until_ms", callback=_moment, help="Only dead letters before then: a time, or an age."
+            "--until", "until_ms", callback=_moment, help="Only dead letters before this time, or this age."
         ),
     )
     for option in reversed(options):
@@ -89,9 +89,16 @@ def dead_letters() -> None:
 @dead_letters.command("list")
 @_filters
 @click.option(
-    "--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="Show the N newest."
+    "--limit",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Show at most N, the newest.",
 )
-@click.option("--all", "with_handled", is_flag=True, help="Show also those that were replayed or dropped.")
+@click.option(
+    "--all", "with_handled", is_flag=True, help="Include dead letters that were replayed or dropped."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 @settings_flags(*CONNECTION, *TOPICS)
 def list_dead_letters(*, limit: int, with_handled: bool, as_json: bool, **flags: Any) -> None:
@@ -148,7 +155,7 @@ def replay_dead_letters(names: tuple[DeadLetterId, ...], *, dry_run: bool, **fla
 @dead_letters.command("drop")
 @click.argument("names", nargs=-1, callback=_named, metavar="[PARTITION/OFFSET]...")
 @_filters
-@click.option("--all-matching", is_flag=True, help="Drop all open ones that match, instead of naming them.")
+@click.option("--all-matching", is_flag=True, help="Drop all open dead letters that match.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @settings_flags(*CONNECTION, *TOPICS)
 def drop_dead_letters(

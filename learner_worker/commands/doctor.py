@@ -18,11 +18,11 @@ _SETTINGS = (*CONNECTION, "group_id", "state_dir", "auction_horizon_seconds", *T
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="The findings as a JSON array.")
-@click.option("--quiet", is_flag=True, help="Warnings and errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON array.")
+@click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
 @settings_flags(*_SETTINGS)
 def doctor(*, as_json: bool, quiet: bool, **flags: Any) -> int:
-    """Look for what is wrong between this machine and Kafka, and say how to mend it.
+    """Check the set-up from this machine to Kafka, and say how to fix what is wrong.
 
     Takes the same settings as `run`; reads only. Exit code 0: all well, or notes; 1: warnings; 2: errors.
     """

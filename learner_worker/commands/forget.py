@@ -68,23 +68,23 @@ class _Scene:
 @click.option(
     "--until",
     callback=_moment,
-    help="Forget what happened up to then: a time, or 90s, 2h, 7d ago. [default: now]",
+    help="Forget everything up to this time, or this age: 90s, 2h, 7d. [default: now]",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be forgotten; write nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Print what would be forgotten; write nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option(
     "--wait",
     "wait_seconds",
     type=click.IntRange(0, 86_400),
     default=_WAIT_SECONDS,
     show_default=True,
-    help="How many seconds to wait until a worker has forgotten; 0: do not wait.",
+    help="How long to wait for a worker to forget the agent, in seconds; 0 = do not wait.",
 )
 @settings_flags(*CONNECTION, *TOPICS, "group_id", "clock_skew_tolerance_seconds")
 def forget(
     agent: AgentId, until: Micros | None, *, dry_run: bool, yes: bool, wait_seconds: float, **flags: Any
 ) -> int:
-    """Delete all that the learner keeps about AGENT: outcomes, metrics, keywords, everywhere and for good.
+    """Delete everything the learner keeps about AGENT, in every replica, permanently.
 
     Every bid, close and result of the agent whose own time is not later than --until counts for nothing any
     more, also if it arrives or is read again later; what happens afterwards counts anew, from zero. A marker

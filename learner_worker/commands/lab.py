@@ -32,7 +32,7 @@ _strategies = click.option(
     multiple=True,
     default=("classic", "expected-profit"),
     show_default=True,
-    help="By name or as package.module:name; again for more.",
+    help="Strategy, by name or as package.module:name; repeatable.",
 )
 
 
@@ -43,7 +43,7 @@ def lab() -> None:
 
 @lab.command("families")
 @click.option(
-    "--show", "shown", metavar="FAMILY", help="Print this family as JSON, to change it for --market."
+    "--show", "shown", metavar="FAMILY", help="Print this family as JSON, as a template for --market."
 )
 def list_families(shown: str | None) -> None:
     """List the market families that `lab simulate` knows."""
@@ -55,9 +55,9 @@ def list_families(shown: str | None) -> None:
 
 
 @lab.command("simulate")
-@click.option("--family", "names", multiple=True, metavar="FAMILY", help="Only this family; again for more.")
+@click.option("--family", "names", multiple=True, metavar="FAMILY", help="Only this family; repeatable.")
 @click.option(
-    "--market", "files", multiple=True, type=_file, help="A market of your own, as JSON; again for more."
+    "--market", "files", multiple=True, type=_file, help="Your own market, as a JSON file; repeatable."
 )
 @_strategies
 @click.option(
@@ -65,27 +65,40 @@ def list_families(shown: str | None) -> None:
     "populations",
     multiple=True,
     type=click.Choice(POPULATIONS),
-    help="Who asks; again for more. [default: all of them]",
+    help="Which agents ask; repeatable. [default: all populations]",
 )
-@click.option("--costs/--no-costs", default=True, show_default=True, help="Also with the costs told.")
+@click.option(
+    "--costs/--no-costs",
+    default=True,
+    show_default=True,
+    help="Also run with the agents' costs known to the strategy.",
+)
 @click.option(
     "--without",
     multiple=True,
     type=click.Choice(("words", "prices")),
-    help="Also without the tasks' words, or without the strategy's sums.",
+    help="Also run without the tasks' words, or without the strategy's sums.",
 )
 @click.option(
-    "--seeds", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Runs of each market."
+    "--seeds",
+    type=click.IntRange(1, 100_000),
+    default=10,
+    show_default=True,
+    help="Number of runs of each market.",
 )
 @click.option(
-    "--first-seed", type=click.IntRange(0), default=1, show_default=True, help="The first run's seed."
+    "--first-seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of the first run."
 )
 @click.option(
-    "--auctions", type=click.IntRange(10, MAX_AUCTIONS), help="Auctions a run, instead of the market's own."
+    "--auctions",
+    type=click.IntRange(10, MAX_AUCTIONS),
+    help="Auctions in each run, instead of the market's own number.",
 )
-@click.option("--processes", type=click.IntRange(1, 1_000), help="Runs at once. [default: one a core]")
-@click.option("--json", "json_file", type=_file, help="Also write all figures to FILE.")
-@click.option("--html", "html_file", type=_file, help="Also write a report with pictures to FILE.")
+@click.option(
+    "--processes", type=click.IntRange(1, 1_000), help="Worker processes. [default: one for each core]"
+)
+@click.option("--json", "json_file", type=_file, help="Also write all figures to FILE, as JSON.")
+@click.option("--html", "html_file", type=_file, help="Also write a report with charts to FILE.")
 def simulate_markets(
     *,
     names: tuple[str, ...],
@@ -123,8 +136,10 @@ def simulate_markets(
 
 @lab.command("replay")
 @click.argument("recording", type=_file)
-@click.option("--agent", "agents", multiple=True, metavar="AGENT", help="Only this agent; again for more.")
-@click.option("--together", is_flag=True, help="All these agents bid otherwise at once, not one at a time.")
+@click.option("--agent", "agents", multiple=True, metavar="AGENT", help="Only this agent; repeatable.")
+@click.option(
+    "--together", is_flag=True, help="Replace the bids of all these agents at once, not one agent at a time."
+)
 @_strategies
 @click.option(
     "--paid-on",

@@ -49,12 +49,12 @@ def _shared(command: _Command) -> _Command:
     """The agent, the task to advise on, and how to reach Kafka."""
     decorators: tuple[Callable[[_Command], _Command], ...] = (
         click.argument("agent_id", metavar="AGENT", callback=_agent_named),
-        click.option("--description", help="A task's text: also show what the agent would be told."),
+        click.option("--description", help="Text of a task: also show the advice for it."),
         click.option(
             "--base",
             "base_bid_sats",
             type=click.IntRange(0, MAX_SATS),
-            help="With --description: the bid without advice, in sats.",
+            help="With --description: the base bid, in sats.",
         ),
         settings_flags(*CONNECTION, *TOPICS, "group_id", "strategy"),
     )
@@ -65,7 +65,7 @@ def _shared(command: _Command) -> _Command:
 
 @click.group()
 def outcomes() -> None:
-    """Show the outcomes that an agent's advice is made from, out of Kafka.
+    """Show the outcomes behind an agent's advice, read from Kafka.
 
     No worker and no state folder is needed: the agent's partition of `learner-outcomes` is read to its end,
     as a worker reads it. Nothing is written there. An AGENT that begins with - goes last, after --.
@@ -73,11 +73,18 @@ def outcomes() -> None:
 
 
 @outcomes.command("list")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The newest so many.")
-@click.option("--all", "every", is_flag=True, help="All of them.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Show at most N, newest first.",
+)
+@click.option("--all", "every", is_flag=True, help="Show all outcomes.")
 @_shared
 def list_outcomes(agent_id: AgentId, *, limit: int, every: bool, **flags: Any) -> None:
-    """List AGENT's outcomes, newest first, then the metrics, keywords and advice that follow."""
+    """List AGENT's outcomes, newest first, then its metrics, keywords and advice."""
     request = _request(agent_id, flags)
     settings = _configured(flags)
 
@@ -91,14 +98,19 @@ def list_outcomes(agent_id: AgentId, *, limit: int, every: bool, **flags: Any) -
 
 @outcomes.command("export")
 @click.option(
-    "--format", "shape", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True, help="How."
+    "--format",
+    "shape",
+    type=click.Choice(["jsonl", "csv"]),
+    default="jsonl",
+    show_default=True,
+    help="Output format.",
 )
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Into this file. [default: stdout]"
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE. [default: stdout]"
 )
 @_shared
 def export_outcomes(agent_id: AgentId, *, shape: str, output: Path | None, **flags: Any) -> None:
-    """Write all of AGENT's outcomes, descriptions whole.
+    """Export all of AGENT's outcomes with their full descriptions.
 
     jsonl: an object a line, `type` first: outcomes, newest first, then metrics, keywords and the suggestion.
     csv: the outcomes alone; a text that a spreadsheet would run as a formula has an apostrophe in front.

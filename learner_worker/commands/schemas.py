@@ -29,7 +29,7 @@ def schemas() -> None:
 
 _folder = click.argument("folder", type=click.Path(path_type=Path), default=Path("schemas"))
 _page = click.option(
-    "--page", type=click.Path(path_type=Path), help="The same as a page of Markdown, in this file."
+    "--page", type=click.Path(path_type=Path), help="Also write the interface as Markdown to FILE."
 )
 
 

@@ -32,14 +32,14 @@ def _shard_flag(text: str) -> Callable[[_Command], _Command]:
 
 @click.group()
 def state() -> None:
-    """Look into a replica's state folder, or mend it."""
+    """Inspect, verify or rebuild a replica's state folder."""
 
 
 @state.command("show")
 @_as_json
 @settings_flags("state_dir")
 def show_state(*, as_json: bool, **flags: Any) -> None:
-    """Show what the files hold.
+    """Show the contents of the shard files.
 
     Without Kafka, and also while a worker runs: nothing is locked, made or changed.
     """
@@ -52,7 +52,7 @@ def show_state(*, as_json: bool, **flags: Any) -> None:
 @_as_json
 @settings_flags("state_dir", *CONNECTION, *TOPICS)
 def verify_state(*, shards: Sequence[int], as_json: bool, **flags: Any) -> None:
-    """Compare the files with Kafka.
+    """Compare the shard files with Kafka.
 
     Exit code 1 if one is not what the changelog says. A worker may run meanwhile. Needs room for one more
     file of the shard's size where TMPDIR is.
@@ -67,10 +67,10 @@ def verify_state(*, shards: Sequence[int], as_json: bool, **flags: Any) -> None:
 
 @state.command("rebuild")
 @_shard_flag("This shard; several times for several.")
-@click.option("--all", "every", is_flag=True, help="Every shard that has a file.")
+@click.option("--all", "every", is_flag=True, help="Every shard that has a file here.")
 @settings_flags("state_dir", *CONNECTION, *TOPICS)
 def rebuild_state(*, shards: Sequence[int], every: bool, **flags: Any) -> None:
-    """Make a shard's file anew from Kafka.
+    """Rebuild shard files from Kafka.
 
     The worker is stopped meanwhile. The old file is kept as .replaced, in place of an earlier one.
     """

@@ -18,11 +18,18 @@ from learner_worker.observability import configure_logging
 
 @click.command()
 @click.argument("agent")
-@click.option("--description", required=True, help="The task's text.")
-@click.option("--base", "base_bid_sats", type=int, required=True, help="The bid without advice, in sats.")
-@click.option("--keywords", is_flag=True, help="Also show the agent's learned keywords.")
-@click.option("--timeout", "timeout_seconds", type=float, default=5.0, show_default=True, help="In seconds.")
-@click.option("--json", "as_json", is_flag=True, help="Print the reply as it came.")
+@click.option("--description", required=True, help="Description of the task.")
+@click.option("--base", "base_bid_sats", type=int, required=True, help="Base bid, in sats.")
+@click.option("--keywords", is_flag=True, help="Also print the agent's learned keywords.")
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    type=float,
+    default=5.0,
+    show_default=True,
+    help="How long to wait for the reply, in seconds.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the reply as JSON.")
 @settings_flags(*CONNECTION, *TOPICS)
 def suggest(
     *,
@@ -34,7 +41,7 @@ def suggest(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Ask the learner what AGENT should bid, as an agent would, over Kafka.
+    """Ask the learner over Kafka what AGENT should bid.
 
     An AGENT that begins with - goes last, after --.
     """

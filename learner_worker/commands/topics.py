@@ -24,15 +24,15 @@ def topics() -> None:
     type=click.IntRange(1, 10_000),
     default=_DEFAULT_PARTITIONS,
     show_default=True,
-    help="Shards: how many replicas can share the work. Fixed for life.",
+    help="Number of shards: at most this many replicas share the work. Cannot be changed later.",
 )
 @click.option(
     "--replication-factor",
     type=click.IntRange(1, 100),
-    help="Copies of each record. [default: 3, or the number of brokers if less]",
+    help="Replication factor. [default: 3, or the number of brokers if less]",
 )
 def create_topics(partitions: int, replication_factor: int | None, **flags: Any) -> None:
-    """Create the topics that do not exist yet; those that do are left alone."""
+    """Create the topics that do not exist; existing topics are not changed."""
     settings = given(flags)
     names = settings.topics().named()
 
