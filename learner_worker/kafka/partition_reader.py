@@ -66,7 +66,7 @@ def _within(
     polled: PollResult, ranges: Mapping[TopicPartition, OffsetRange], gaps: Gaps
 ) -> Iterator[Sequence[Record]]:
     """What was polled and lies in the ranges: a fetch may bring more."""
-    if polled.gap is not None and polled.gap.first < ranges[polled.gap.partition].end:
+    if polled.gap is not None and polled.gap.offsets.start < ranges[polled.gap.partition].end:
         gaps.meet(polled.gap)
     for partition, batch in polled.batches.items():
         if records := [record for record in batch if record.offset < ranges[partition].end]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Record
 
 _FOUND_MS = 20
@@ -20,16 +21,15 @@ _PROBE_MS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Offsets of a partition that cannot be read: from `first` to before `following`."""
+    """Offsets of a partition that cannot be read."""
 
     partition: TopicPartition
-    first: int
-    following: int
+    offsets: OffsetRange
 
     def __str__(self) -> str:
         """What an operator is told."""
-        last = self.following - 1
-        offsets = f"offset {last}" if self.first == last else f"offsets {self.first} to {last}"
+        start, last = self.offsets.start, self.offsets.end - 1
+        offsets = f"offset {last}" if start == last else f"offsets {start} to {last}"
         topic, partition = self.partition
         return f"{topic}/{partition}, {offsets}: stepped over, a header's name is not UTF-8"
 
@@ -47,7 +47,7 @@ class Gaps:
 
     def meet(self, gap: Gap) -> None:
         """Takes a gap; one that was read from its middle before is the same."""
-        if self._met.setdefault((gap.partition, gap.following), gap) is gap:
+        if self._met.setdefault((gap.partition, gap.offsets.end), gap) is gap:
             self._tell(gap)
 
     def of(self, partition: TopicPartition) -> list[Gap]:
@@ -147,11 +147,11 @@ async def _records_before(consumer: AIOKafkaConsumer, partition: TopicPartition)
 
 async def _gap(consumer: AIOKafkaConsumer, partition: TopicPartition) -> Gap | None:
     """The gap at the consumer's position; None if Kafka fell silent: the next poll meets it again."""
-    first = await consumer.position(partition)
+    start = await consumer.position(partition)
     try:
-        return Gap(partition, first, await _end_of_gap(consumer, partition, first))
+        return Gap(partition, OffsetRange(start, await _end_of_gap(consumer, partition, start)))
     except TimeoutError:
-        consumer.seek(partition, first)
+        consumer.seek(partition, start)
         return None
 
 

@@ -161,8 +161,11 @@ class RequestConsumer:
     def _step_over(self, gap: Gap) -> None:
         """Nobody can be answered: the broken header may be the one that says where to."""
         _log.error(
-            "requests.unreadable", partition=gap.partition.partition, first=gap.first, next=gap.following
+            "requests.unreadable",
+            partition=gap.partition.partition,
+            first=gap.offsets.start,
+            next=gap.offsets.end,
         )
         offsets = self._partitions.owned.get(ShardId(gap.partition.partition))
         if offsets is not None:
-            offsets.skip_to(gap.following)
+            offsets.skip_to(gap.offsets.end)

@@ -16,6 +16,7 @@ from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName
 from learner_worker.domain.auctions import AuctionState
 from learner_worker.domain.retention import Retention
 from learner_worker.errors import RecordError
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import EVENT_KINDS, Record, Unreadable, chunked, dead_letter, hop_of, moved
 from learner_worker.shard.context import ShardContext
 from learner_worker.shard.pacing import CHUNK
@@ -124,15 +125,15 @@ class EventIntake:
             await self._context.pacing.after_chunk(len(chunk))
         self.watermark.note_read(topic, records)
 
-    def step_over(self, topic: TopicName, first: int, following: int) -> None:
+    def step_over(self, topic: TopicName, offsets: OffsetRange) -> None:
         """Makes one dead letter of records that the Kafka client cannot decode, and moves the position."""
         error = RecordError(
             "unreadable",
-            f"a header's name is not UTF-8: offsets {first} to {following - 1} of a batch are stepped over; "
-            "publish again what stands behind the first",
+            f"a header's name is not UTF-8: offsets {offsets.start} to {offsets.end - 1} of a batch are "
+            "stepped over; publish again what stands behind the first",
         )
-        send_dead_letter(self._context, Unreadable(topic, self._shard_id, first), error)
-        self._positions[topic] = max(self._positions[topic], following)
+        send_dead_letter(self._context, Unreadable(topic, self._shard_id, offsets.start), error)
+        self._positions[topic] = max(self._positions[topic], offsets.end)
 
     def snapshot(self) -> EventsSnapshot:
         """Freezes what changed since the last snapshot."""

@@ -12,6 +12,7 @@ from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Record
 from learner_worker.shard.changelog import ChangelogApplier
 from learner_worker.shard.context import ShardContext
@@ -190,9 +191,9 @@ class Shard:
         self._context.instruments.outcomes.inc(await self._applier.take(records))
         self._restore.report()
 
-    def step_over(self, topic: TopicName, first: int, following: int) -> None:
+    def step_over(self, topic: TopicName, offsets: OffsetRange) -> None:
         """Makes one dead letter of records that the Kafka client cannot decode, and moves the position."""
-        self.events.step_over(topic, first, following)
+        self.events.step_over(topic, offsets)
 
     def note_end(self, topic: TopicName, confirmed: Micros | None) -> None:
         """Notes when Kafka last confirmed that a topic is read to its end; None: it is not."""

@@ -172,7 +172,7 @@ class EventConsumer:
     def _step_over(self, gap: Gap) -> None:
         shard = self._ownership.shards.get(ShardId(gap.partition.partition))
         if shard is not None and gap.partition in self._ownership.reading:
-            shard.step_over(TopicName(gap.partition.topic), gap.first, gap.following)
+            shard.step_over(TopicName(gap.partition.topic), gap.offsets)
 
     def _seek_wanted(self) -> None:
         """Starts reading what the shards want: newly opened ones the changelog, restored ones everything."""

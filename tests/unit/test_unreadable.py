@@ -8,6 +8,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CorruptRecordException
 
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.polling import Gap, poll
 
 GOOD, BAD = TopicPartition("topic", 0), TopicPartition("topic", 1)
@@ -92,7 +93,7 @@ async def test_a_record_that_cannot_be_decoded_is_the_only_one_missing() -> None
     polled = await poll(cast("Any", log), {GOOD: 0, BAD: 0}, timeout_ms=0, max_records=10)
     batches: dict[TopicPartition, Any] = {**polled.batches}
     assert batches == {GOOD: [0, 1, 2], BAD: [0]}
-    assert polled.gap == Gap(BAD, 1, 2)
+    assert polled.gap == Gap(BAD, OffsetRange(1, 2))
     assert log.positions == {GOOD: 3, BAD: 2}
 
 
@@ -100,7 +101,7 @@ async def test_with_nothing_before_it_there_is_no_batch() -> None:
     """The first record of a partition: a gap, and no batch that whoever reads batches would find empty."""
     log = Log(UNDECODABLE, broken=[0])
     polled = await poll(cast("Any", log), {BAD: 0}, timeout_ms=0, max_records=10)
-    assert (polled.batches, polled.gap) == ({}, Gap(BAD, 0, 1))
+    assert (polled.batches, polled.gap) == ({}, Gap(BAD, OffsetRange(0, 1)))
     assert log.positions[BAD] == 1
 
 
@@ -110,7 +111,7 @@ async def test_a_distant_broker_is_waited_for() -> None:
     polled = await poll(cast("Any", log), {GOOD: 0, BAD: 0}, timeout_ms=0, max_records=10)
     batches: dict[TopicPartition, Any] = {**polled.batches}
     assert batches == {GOOD: [0, 1, 2], BAD: [0]}
-    assert polled.gap == Gap(BAD, 1, 2)
+    assert polled.gap == Gap(BAD, OffsetRange(1, 2))
     assert log.positions == {GOOD: 3, BAD: 2}
 
 
@@ -125,4 +126,4 @@ async def test_nothing_readable_is_stepped_over_when_kafka_falls_silent(silent: 
         batches: dict[TopicPartition, Any] = {**polled.batches}
         seen += batches.get(BAD, [])
         gaps += [] if polled.gap is None else [polled.gap]
-    assert (seen, gaps) == ([0, 1, 2, 8, 9, 10, 11], [Gap(BAD, 3, 8)])
+    assert (seen, gaps) == ([0, 1, 2, 8, 9, 10, 11], [Gap(BAD, OffsetRange(3, 8))])
