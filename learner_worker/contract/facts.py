@@ -21,9 +21,9 @@ from learner_worker.errors import RecordError, UpgradeRequiredError
 
 FACT_VERSION: Final = 1
 MARKER_VERSION: Final = 2
-"""Of a newer format than facts: a worker that does not know markers stops, instead of remembering on."""
+"""A newer format than that of facts: a worker that does not know markers must stop, not go on."""
 
-# What SQLite can hold: a number beyond it would stop the shard instead of becoming a dead letter.
+# SQLite holds 64-bit integers: a larger one would stop the shard instead of becoming a dead letter.
 _Time = Annotated[Micros, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Sats = Annotated[int, msgspec.Meta(ge=0, le=MAX_SATS)]
 
@@ -39,7 +39,7 @@ class Close(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Bid(msgspec.Struct, frozen=True, gc=False):
-    """A bid that counts, or may come to count."""
+    """A bid that counts, or may count once its auction closes."""
 
     placed_at: _Time
     bid_sats: _Sats
@@ -86,7 +86,7 @@ _version_decoder = msgspec.json.Decoder(_Versioned)
 def description_digest(description: str) -> str:
     """A short name for a text: equal digests mean equal texts.
 
-    The bids of one auction come close together, and often with one text: a tenth of the time (1.3 µs) then.
+    Cached, because the bids of one auction come close together and often have the same text.
     """
     return hashlib.sha256(description.encode()).hexdigest()
 
@@ -120,7 +120,7 @@ def version_of(fact: Fact) -> tuple[object, ...]:
 
 
 def _lacks_text(agent_id: AgentId, close: Close) -> bool:
-    """Whether a winner's close came with a bid, whose text was to stand, and the bid has expired."""
+    """Whether a winner's close left its text to a bid that has expired since."""
     return close.winner == agent_id and close.description_digest is not None and close.description is None
 
 

@@ -1,6 +1,6 @@
-"""Header dialects: how a request names its reply's address, and which headers the reply carries.
+"""Header conventions: how each client framework names the reply's address, and what the reply carries.
 
-| dialect | correlation id | reply topic | reply partition |
+| convention | correlation id | reply topic | reply partition |
 |---|---|---|---|
 | plain | `correlation_id` | `reply_to` | `reply_partition` |
 | Spring, NestJS | `kafka_correlationId` | `kafka_replyTopic` | `kafka_replyPartition` |
@@ -17,14 +17,14 @@ from learner_worker.contract.topics import TopicName
 from learner_worker.errors import RefusedReplyError
 
 Headers = Sequence[tuple[str, bytes]]
-Dialect = Literal["plain", "spring", "smallrye"]
-"""NestJS shares Spring's names."""
-SPEAKERS: Final[Mapping[Dialect, str]] = {
+HeaderConvention = Literal["plain", "spring", "smallrye"]
+"""The frameworks' names for the headers of a request and its reply; NestJS shares Spring's."""
+CONVENTIONS: Final[Mapping[HeaderConvention, str]] = {
     "plain": "any client, all headers text",
     "spring": "Spring Kafka and NestJS",
     "smallrye": "SmallRye Reactive Messaging",
 }
-"""Who speaks a dialect."""
+"""Which clients use a convention."""
 
 CORRELATION_ID: Final = "correlation_id"
 REPLY_TO: Final = "reply_to"
@@ -48,20 +48,20 @@ _PLAIN: _Names = (CORRELATION_ID, REPLY_TO, REPLY_PARTITION)
 _SPRING: _Names = ("kafka_correlationId", "kafka_replyTopic", "kafka_replyPartition")
 _SMALLRYE: _Names = ("REPLY_CORRELATION_ID", "REPLY_TOPIC", "REPLY_PARTITION")
 # The first family that is present decides; plain is the last resort.
-_FAMILIES: tuple[tuple[Dialect, _Names], ...] = (
+_FAMILIES: tuple[tuple[HeaderConvention, _Names], ...] = (
     ("spring", _SPRING),
     ("smallrye", _SMALLRYE),
     ("plain", _PLAIN),
 )
-_CORRELATION_NAMES: dict[Dialect, str] = {dialect: names[0] for dialect, names in _FAMILIES}
-REQUEST_HEADERS: Final[Mapping[Dialect, tuple[str, str, str]]] = dict(_FAMILIES)
-"""A request's headers: correlation id, reply topic, reply partition; the first dialect present counts."""
+_CORRELATION_NAMES: dict[HeaderConvention, str] = {convention: names[0] for convention, names in _FAMILIES}
+REQUEST_HEADERS: Final[Mapping[HeaderConvention, tuple[str, str, str]]] = dict(_FAMILIES)
+"""A request's headers: correlation id, reply topic, reply partition. The first convention present counts."""
 
 
 class ReplyAddress(msgspec.Struct, frozen=True, gc=False):
-    """Where a reply goes, and the bytes that tell the asker which request it answers."""
+    """Where a reply goes, and the bytes by which the client finds the request that it answers."""
 
-    dialect: Dialect
+    convention: HeaderConvention
     correlation_id: bytes | None
     topic: TopicName
     partition: int | None
@@ -80,13 +80,13 @@ def reply_address(headers: Headers, default_topic: TopicName) -> ReplyAddress:
             that is no number; the reason is `correlation-id`, `reply-topic` or `reply-partition`.
     """
     present = dict(headers)
-    for dialect, (correlation_name, topic_name, partition_name) in _FAMILIES:
+    for convention, (correlation_name, topic_name, partition_name) in _FAMILIES:
         correlation_id = present.get(correlation_name)
         topic = present.get(topic_name)
         partition = present.get(partition_name)
         if correlation_id is not None or topic is not None or partition is not None:
             return ReplyAddress(
-                dialect,
+                convention,
                 _short(correlation_id),
                 default_topic if topic is None else _topic(topic),
                 None if partition is None else _partition(partition),
@@ -130,11 +130,11 @@ def _partition(value: bytes) -> int:
 
 
 def reply_headers(address: ReplyAddress, *, error: ReplyError | None) -> list[tuple[str, bytes]]:
-    """The headers of a reply in the request's dialect; the correlation id's bytes are echoed as they came."""
+    """The headers of a reply, by the request's convention; the correlation id's bytes are echoed verbatim."""
     headers: list[tuple[str, bytes]] = []
     if address.correlation_id is not None:
-        headers.append((_CORRELATION_NAMES[address.dialect], address.correlation_id))
-    if address.dialect == "spring":
+        headers.append((_CORRELATION_NAMES[address.convention], address.correlation_id))
+    if address.convention == "spring":
         headers.append(_NEST_DISPOSED)
         if error is not None:
             headers.append((_NEST_ERROR, _text(f"{error.code}: {error.message}")))
@@ -150,7 +150,7 @@ def _text(value: str) -> bytes:
 def request_headers(
     correlation_id: str, reply_topic: str, reply_partition: int | None
 ) -> list[tuple[str, bytes]]:
-    """The headers of a request in the plain dialect; without a partition the replies' keys decide."""
+    """The headers of a request by the plain convention; without a partition the replies' keys decide."""
     headers = [(CORRELATION_ID, correlation_id.encode()), (REPLY_TO, reply_topic.encode())]
     if reply_partition is not None:
         headers.append((REPLY_PARTITION, str(reply_partition).encode()))

@@ -1,4 +1,4 @@
-"""What a new version of the interface would break for those who talk to an older one, and which version may.
+"""What a new version of the interface breaks for users of an older one, and which version may do so.
 
 A breaking change needs a new major version; while the major is 0, a new minor one.
 """
@@ -50,7 +50,7 @@ class Version(NamedTuple):
 
 
 def breaking_changes(released: Part, current: Part) -> list[str]:
-    """What in the current document breaks those who know the released one, a sentence each.
+    """What in the current document breaks users of the released one: a sentence for each change.
 
     What only the learner itself reads and writes is left out.
 
@@ -89,7 +89,7 @@ def _of_topic(was: Part, now: Part) -> Iterator[str]:
 
 
 def _of_carried(was: Part, now: Part, old_messages: Part, new_messages: Part) -> Iterator[str]:
-    """Messages that are gone; new ones among what others read, unless they asked for them in a new way."""
+    """Messages that are gone, and new ones that others would read without having asked for them."""
     others = _named(_others(was))
     for name in was["messages"]:
         if name not in now["messages"] and not _internal(old_messages[name]):
@@ -156,7 +156,7 @@ def _comparison(message: Part, released: Part, current: Part) -> Comparison:
 
 
 def _of_message(name: str, was: Part, now: Part, comparison: Comparison) -> Iterator[str]:
-    """The value, by the name of its schema, which several messages may share; then what is around it."""
+    """The value, by the name of its schema, which several messages may share; then its headers and key."""
     payload = _last(was["payload"]) if was["payload"] else name
     for difference in comparison.differences(was["payload"], now["payload"]):
         yield _sentence(payload, difference)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
-from learner_worker.contract.headers import REQUEST_HEADERS, SPEAKERS, Dialect
+from learner_worker.contract.headers import CONVENTIONS, REQUEST_HEADERS, HeaderConvention
 from learner_worker.contract.topics import EventKind, Topics
 from learner_worker.interface import headers
 from learner_worker.interface.headers import Header
@@ -78,44 +78,45 @@ def _moved_event(kind: EventKind) -> ChannelMessage:
         writer="the learner",
         reader="the learner",
         summary=f"The event {kind}, found on a wrong partition: its own headers, key and record time.",
-        headers=headers.moved(kind),
+        headers=headers.of_moved_event(kind),
         key=_THE_ORIGINAL,
     )
 
 
-def _request(dialect: Dialect) -> ChannelMessage:
+def _request(convention: HeaderConvention) -> ChannelMessage:
     return ChannelMessage(
-        name=f"suggest-bid-request.{dialect}",
+        name=f"suggest-bid-request.{convention}",
         payload="suggest-bid-request",
         writer="bidding agents",
         reader="the learner",
-        summary=f"A request in the {dialect} dialect: {SPEAKERS[dialect]}.",
-        headers=headers.asking(dialect),
+        summary=f"A request with {convention} headers: {CONVENTIONS[convention]}.",
+        headers=headers.of_request(convention),
         key=_NEVER_READ,
-        correlation_id=REQUEST_HEADERS[dialect][0],
-        reply_partition=REQUEST_HEADERS[dialect][2],
+        correlation_id=REQUEST_HEADERS[convention][0],
+        reply_partition=REQUEST_HEADERS[convention][2],
     )
 
 
-def _answer(dialect: Dialect, *, error: bool) -> ChannelMessage:
+def _answer(convention: HeaderConvention, *, error: bool) -> ChannelMessage:
     payload = "suggest-bid-error" if error else "suggest-bid-reply"
     return ChannelMessage(
-        name=f"{payload}.{dialect}",
+        name=f"{payload}.{convention}",
         payload=payload,
         writer="the learner",
         reader="bidding agents",
-        summary=f"The {'error reply' if error else 'reply'} to a request in the {dialect} dialect.",
-        headers=headers.answering(dialect, error=error),
+        summary=f"The {'error reply' if error else 'reply'} to a request with {convention} headers.",
+        headers=headers.of_reply(convention, error=error),
         key={"description": "The request's, as it came; null stays null."},
-        correlation_id=REQUEST_HEADERS[dialect][0],
+        correlation_id=REQUEST_HEADERS[convention][0],
     )
 
 
 _EVENTS: Final = {kind: _event(kind) for kind in _EVENT_KINDS}
 _MOVED_EVENTS: Final = tuple(_moved_event(kind) for kind in _EVENT_KINDS)
-_REQUESTS: Final = {dialect: _request(dialect) for dialect in SPEAKERS}
+_REQUESTS: Final = {convention: _request(convention) for convention in CONVENTIONS}
 _ANSWERS: Final = {
-    dialect: (_answer(dialect, error=False), _answer(dialect, error=True)) for dialect in SPEAKERS
+    convention: (_answer(convention, error=False), _answer(convention, error=True))
+    for convention in CONVENTIONS
 }
 _ALL_ANSWERS: Final = tuple(answer for answers in _ANSWERS.values() for answer in answers)
 _MOVED_REQUEST: Final = ChannelMessage(
@@ -124,7 +125,7 @@ _MOVED_REQUEST: Final = ChannelMessage(
     writer="the learner",
     reader="the learner",
     summary="A request found on a wrong partition, with its own headers and key.",
-    headers=headers.moved_request(Topics().requests),
+    headers=headers.of_moved_request(Topics().requests),
     key=_THE_ORIGINAL,
 )
 _FACT: Final = ChannelMessage(
@@ -186,7 +187,7 @@ CHANNELS: Final[tuple[Channel, ...]] = (
     ),
     Channel(
         topic="requests",
-        summary="Agents' requests for advice, in any dialect.",
+        summary="Agents' requests for advice, with the headers of any convention.",
         partitioned_by="agent_id",
         messages=(*_REQUESTS.values(), _MOVED_REQUEST),
     ),
@@ -241,25 +242,25 @@ def _writes(channel: str, summary: str, *messages: ChannelMessage) -> Operation:
     )
 
 
-def _answers(dialect: Dialect) -> tuple[Operation, Operation]:
+def _answers(convention: HeaderConvention) -> tuple[Operation, Operation]:
     """A request that names its reply's topic, and one that does not."""
-    request, replies = _REQUESTS[dialect], _ANSWERS[dialect]
+    request, replies = _REQUESTS[convention], _ANSWERS[convention]
     return (
         Operation(
-            name=f"answer_{dialect}",
+            name=f"answer_{convention}",
             action="receive",
             channel="requests",
-            summary=f"Answers a {dialect} request where its header says.",
+            summary=f"Answers a {convention} request where its header says.",
             messages=(request,),
             reply=ReplyChannel(
-                channel=REPLY_ADDRESS, messages=replies, address_header=REQUEST_HEADERS[dialect][1]
+                channel=REPLY_ADDRESS, messages=replies, address_header=REQUEST_HEADERS[convention][1]
             ),
         ),
         Operation(
-            name=f"answer_{dialect}_by_default",
+            name=f"answer_{convention}_by_default",
             action="receive",
             channel="requests",
-            summary=f"Answers a {dialect} request that names no reply topic.",
+            summary=f"Answers a {convention} request that names no reply topic.",
             messages=(request,),
             reply=ReplyChannel(channel="replies", messages=replies),
         ),
@@ -270,7 +271,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     _reads("bid_placed", "Holds bids until their auction closes.", _EVENTS["bid-placed"]),
     _reads("auction_closed", "Settles the auction: one outcome a bidder.", _EVENTS["auction-closed"]),
     _reads("task_finished", "Notes how the winner did.", _EVENTS["task-finished"]),
-    *(operation for dialect in SPEAKERS for operation in _answers(dialect)),
+    *(operation for convention in CONVENTIONS for operation in _answers(convention)),
     _writes("requests", "Moves a request to its right partition, once.", _MOVED_REQUEST),
     _reads("requests", "Takes a moved request as if it had lain there.", _MOVED_REQUEST),
     _writes("outcomes", "Writes what is settled, and who is to be forgotten.", _FACT, _MARKER),

@@ -1,4 +1,4 @@
-"""Whether a schema may take another's place without breaking those who write, or read, what it describes.
+"""Whether a schema may replace another without breaking those who write, or read, what it describes.
 
 What others write may be widened, never narrowed; what others read may be narrowed, never widened. Both are
 one question: does the *outer* schema take every value that the *inner* one takes? For messages that others
@@ -16,7 +16,7 @@ from learner_worker.errors import LearnerError
 
 Schema = Mapping[str, Any]
 Side = Literal["writers", "readers"]
-"""Who is outside: others write the message, or others read it."""
+"""Whether others write the message, or read it."""
 
 _WORDS_ONLY: Final = {"title", "description", "$comment", "examples"}
 _LOWER_BOUNDS: Final = ("minLength", "minimum")
@@ -83,7 +83,7 @@ class Comparison:
         self._readers = readers
 
     def differences(self, old: Schema, new: Schema, path: str = "") -> list[Difference]:
-        """What in the new schema breaks those who hold on to the old one; nothing if it is compatible.
+        """What in the new schema breaks users of the old one; nothing if it is compatible.
 
         Raises:
             LearnerError: a schema uses a word that is not known here.

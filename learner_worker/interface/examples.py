@@ -1,4 +1,4 @@
-"""One example of every message that others write or read: an agent that wins much and always delivers."""
+"""One example of every message that others write or read: of an agent that often wins and always delivers."""
 
 import json
 from collections.abc import Mapping
@@ -99,5 +99,5 @@ EXAMPLES: Final[
 
 
 def example_of(schema: str) -> Any:
-    """The example's JSON as the codec writes it; None where there is no example."""
+    """The example as JSON; None if the schema has none."""
     return json.loads(encode_message(EXAMPLES[schema])) if schema in EXAMPLES else None

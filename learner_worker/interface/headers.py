@@ -9,7 +9,7 @@ from learner_worker.contract.headers import (
     ERROR_HEADER,
     MAX_CORRELATION_ID_BYTES,
     REQUEST_HEADERS,
-    Dialect,
+    HeaderConvention,
     ReplyAddress,
     reply_headers,
 )
@@ -61,9 +61,9 @@ def schema_of(headers: Sequence[Header]) -> dict[str, Any]:
     return {"type": "object", "properties": properties} | ({"required": required} if required else {})
 
 
-def asking(dialect: Dialect) -> tuple[Header, ...]:
-    """The headers of a request in a dialect."""
-    correlation_id, reply_topic, reply_partition = REQUEST_HEADERS[dialect]
+def of_request(convention: HeaderConvention) -> tuple[Header, ...]:
+    """The headers of a request by a convention."""
+    correlation_id, reply_topic, reply_partition = REQUEST_HEADERS[convention]
     return (
         Header(
             correlation_id,
@@ -80,36 +80,36 @@ def asking(dialect: Dialect) -> tuple[Header, ...]:
     )
 
 
-def answering(dialect: Dialect, *, error: bool) -> tuple[Header, ...]:
-    """The headers of a reply in a dialect, as `reply_headers` writes them."""
+def of_reply(convention: HeaderConvention, *, error: bool) -> tuple[Header, ...]:
+    """The headers of a reply by a convention, as `reply_headers` writes them."""
     failure = ReplyError(code=INTERNAL, message="") if error else None
     topic = TopicName(Topics().replies)
-    every = reply_headers(ReplyAddress(dialect, b"id", topic, None), error=failure)
-    always = dict(reply_headers(ReplyAddress(dialect, None, topic, None), error=failure))
-    return tuple(_answered(name, required=name in always) for name, _ in every)
+    every = reply_headers(ReplyAddress(convention, b"id", topic, None), error=failure)
+    always = dict(reply_headers(ReplyAddress(convention, None, topic, None), error=failure))
+    return tuple(_of_reply(name, required=name in always) for name, _ in every)
 
 
-def _answered(name: str, *, required: bool) -> Header:
+def _of_reply(name: str, *, required: bool) -> Header:
     if name in {names[0] for names in REQUEST_HEADERS.values()}:
         return Header(name, "The request's, byte for byte, if it has one.", _BYTES, required)
-    description, schema = _ANSWERED[name]
+    description, schema = _REPLY_HEADERS[name]
     return Header(name, description, schema, required)
 
 
-_ANSWERED: Final[Mapping[str, tuple[str, Schema]]] = {
+_REPLY_HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     ERROR_HEADER: (f"The error's code: one of {', '.join(ERROR_CODES)}; newer learners may add.", _TEXT),
     "kafka_nest-is-disposed": ("One zero byte: NestJS takes the reply as the last.", _BYTES),
     "kafka_nest-err": ("The error's code and message, for NestJS.", _TEXT),
 }
 
 
-def moved(kind: EventKind) -> tuple[Header, ...]:
+def of_moved_event(kind: EventKind) -> tuple[Header, ...]:
     """What the learner adds to an event that it moves to its right partition."""
     hop = Header(HOP_HEADER, "Moved once; which event it is.", {**_TEXT, "const": kind}, required=True)
     return hop, _ORIGIN
 
 
-def moved_request(topic: str) -> tuple[Header, ...]:
+def of_moved_request(topic: str) -> tuple[Header, ...]:
     """What the learner adds to a request that it moves to its right partition."""
     hop = Header(HOP_HEADER, "Moved once.", {**_TEXT, "const": topic}, required=True)
     deadline = Header(_DEADLINE.name, "The deadline it had where it lay first.", _TIME, required=True)

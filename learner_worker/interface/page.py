@@ -77,7 +77,7 @@ def _asking(document: Part) -> Iterator[str]:
             )
     yield _table(("request", "correlation id", "reply topic", "reply partition", "replies"), rows)
     default = document["channels"]["replies"]["address"]
-    yield f"A request without a reply topic is answered in {_code(default)}, in its own dialect."
+    yield f"A request without a reply topic is answered in {_code(default)}, by its own convention."
 
 
 def _messages(document: Part) -> Iterator[str]:

@@ -241,7 +241,7 @@ def readable_ids(value: bytes | None) -> tuple[str | None, str | None]:
 
 # --- headers ---------------------------------------------------------------------------------------------
 
-_DIALECTS = {
+_CONVENTIONS = {
     "spring": ("kafka_correlationId", "kafka_replyTopic", "kafka_replyPartition"),
     "smallrye": ("REPLY_CORRELATION_ID", "REPLY_TOPIC", "REPLY_PARTITION"),
     "plain": ("correlation_id", "reply_to", "reply_partition"),
@@ -252,7 +252,7 @@ _DIALECTS = {
 class Address:
     """Where a reply goes by its request's headers, and what it echoes."""
 
-    dialect: str
+    convention: str
     correlation_id: bytes | None
     topic: str
     partition: int | None
@@ -269,7 +269,7 @@ def last_header(headers: Sequence[tuple[str, bytes | None]], wanted: str) -> byt
 
 def address(headers: Sequence[tuple[str, bytes | None]], default_topic: str) -> Address | set[str]:
     """The address, or the reasons why there is none."""
-    for dialect, names in _DIALECTS.items():
+    for convention, names in _CONVENTIONS.items():
         correlation_id, topic, partition = (last_header(headers, name) for name in names)
         if correlation_id is None and topic is None and partition is None:
             continue
@@ -283,7 +283,7 @@ def address(headers: Sequence[tuple[str, bytes | None]], default_topic: str) -> 
             why.add("reply-partition")
         if why:
             return why
-        return Address(dialect, correlation_id, default_topic if topic is None else topic.decode(), number)
+        return Address(convention, correlation_id, default_topic if topic is None else topic.decode(), number)
     return Address("plain", None, default_topic, None)
 
 
@@ -309,12 +309,12 @@ def reply_headers(found: Address, error: tuple[str, str] | None) -> Mapping[str,
     """A reply's headers, exactly; `error` is its code and message."""
     expected: dict[str, bytes] = {}
     if found.correlation_id is not None:
-        expected[_DIALECTS[found.dialect][0]] = found.correlation_id
-    if found.dialect == "spring":
+        expected[_CONVENTIONS[found.convention][0]] = found.correlation_id
+    if found.convention == "spring":
         expected["kafka_nest-is-disposed"] = b"\0"
     if error is not None:
         expected["learner-error"] = error[0].encode()
-    if error is not None and found.dialect == "spring":
+    if error is not None and found.convention == "spring":
         expected["kafka_nest-err"] = f"{error[0]}: {error[1]}".encode()
     return expected
 

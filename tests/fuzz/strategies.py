@@ -436,7 +436,7 @@ _OTHER_NAMES = (
 
 
 def headers(topics: Sequence[str]) -> st.SearchStrategy[Headers]:
-    """Headers of every dialect, mixed, doubled, null and off the list; `topics` may be named for replies."""
+    """Headers of every convention, mixed, doubled, null, off the list; `topics` may be named for replies."""
     named = st.one_of(
         st.sampled_from([topic.encode() for topic in topics]),
         st.sampled_from(
@@ -453,25 +453,25 @@ def headers(topics: Sequence[str]) -> st.SearchStrategy[Headers]:
             st.sampled_from([*CORRELATION_NAMES, *TOPIC_NAMES, *PARTITION_NAMES, "deadline"]), st.just(NULL)
         ),
     )
-    whole = dialects(topics)
+    whole = conventions(topics)
     mixed = in_any_order(st.builds(list.__add__, whole, st.lists(one, max_size=2)))
     return st.one_of(st.just([]), whole, mixed, st.lists(one, max_size=5))
 
 
-def dialects(topics: Sequence[str]) -> st.SearchStrategy[Headers]:
-    """What a client of one of the dialects sends, and one that sends nothing."""
-    return st.one_of(st.just([]), *(_whole(dialect, topics) for dialect in range(3)))
+def conventions(topics: Sequence[str]) -> st.SearchStrategy[Headers]:
+    """What a client of one of the conventions sends, and one that sends nothing."""
+    return st.one_of(st.just([]), *(_whole(convention, topics) for convention in range(3)))
 
 
-def _whole(dialect: int, topics: Sequence[str]) -> st.SearchStrategy[Headers]:
-    """What a client of a dialect sends."""
+def _whole(convention: int, topics: Sequence[str]) -> st.SearchStrategy[Headers]:
+    """What a client of a convention sends."""
     partition = st.sampled_from([b"0", b"\x00\x00\x00\x00", b"1", b"\x00\x00\x00\x01"])
     return st.tuples(
         st.binary(min_size=1, max_size=16), st.sampled_from([topic.encode() for topic in topics]), partition
     ).map(
         lambda drawn: list(
             zip(
-                (CORRELATION_NAMES[dialect], TOPIC_NAMES[dialect], PARTITION_NAMES[dialect]),
+                (CORRELATION_NAMES[convention], TOPIC_NAMES[convention], PARTITION_NAMES[convention]),
                 drawn,
                 strict=True,
             )

@@ -28,7 +28,9 @@ _NAMED = [*REPLY_PARTITIONS, "suggest-bid-requests-replies", "suggest-bid-replie
 _HOPS = st.lists(st.tuples(st.just("learner-hop"), strategies.HOPS), max_size=2)
 _HEADERS = st.builds(
     list[tuple[str, bytes]].__add__,
-    strategies.mostly(strategies.dialects(list(REPLY_PARTITIONS)), strategies.headers(_NAMED), of_sixteen=9),
+    strategies.mostly(
+        strategies.conventions(list(REPLY_PARTITIONS)), strategies.headers(_NAMED), of_sixteen=9
+    ),
     strategies.mostly(st.just([]), _HOPS, of_sixteen=13),
 )
 

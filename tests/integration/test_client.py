@@ -1,4 +1,4 @@
-"""The client library on real brokers, against a scripted learner that answers in the plain dialect."""
+"""The client library on real brokers, against a scripted learner that answers with plain headers."""
 
 import asyncio
 import json

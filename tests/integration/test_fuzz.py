@@ -54,7 +54,7 @@ def requests_of(names: TopicNames) -> list[Fuzzed]:
         strategies.good_values(REQUEST_SHAPE, timeless=True), strategies.values(REQUEST_SHAPE), of_sixteen=8
     )
     headers = strategies.mostly(
-        strategies.dialects([names.replies]), strategies.headers([names.replies, *names.all]), of_sixteen=9
+        strategies.conventions([names.replies]), strategies.headers([names.replies, *names.all]), of_sixteen=9
     )
     return drawn(st.tuples(st.integers(0, PARTITIONS - 1), strategies.KEYS, values, headers), RECORDS)
 

@@ -114,7 +114,7 @@ async def test_requests_of_every_kind_get_the_reply_they_are_due(
         await _bad_requests_get_invalid_request_naming_the_field(learner)
         await _a_request_on_a_wrong_partition_is_moved_once_and_answered(learner)
         await _a_moved_request_that_is_still_wrong_gets_internal(learner)
-        await _every_dialect_gets_its_own_headers(learner)
+        await _every_convention_gets_its_own_headers(learner)
         await _an_expired_request_is_dropped_and_counted(learner)
         await _an_unlisted_reply_topic_is_refused_and_never_written(learner, broker)
 
@@ -156,7 +156,7 @@ async def _a_moved_request_that_is_still_wrong_gets_internal(learner: Asking) ->
     assert json.loads(reply.value)["error"]["code"] == "INTERNAL"
 
 
-async def _every_dialect_gets_its_own_headers(learner: Asking) -> None:
+async def _every_convention_gets_its_own_headers(learner: Asking) -> None:
     topic = learner.names.replies.encode()
     spring = [
         ("kafka_correlationId", b"\x00\x01"),

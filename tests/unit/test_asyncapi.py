@@ -16,7 +16,13 @@ from learner_worker.contract.decode import decode_event, decode_request, event_o
 from learner_worker.contract.encode import encode_metrics, encode_reply
 from learner_worker.contract.events import AuctionClosed, BidPlaced, TaskFinished
 from learner_worker.contract.fields import AgentId
-from learner_worker.contract.headers import DEADLINE_HEADER, Dialect, Headers, reply_address, reply_headers
+from learner_worker.contract.headers import (
+    DEADLINE_HEADER,
+    HeaderConvention,
+    Headers,
+    reply_address,
+    reply_headers,
+)
 from learner_worker.contract.suggestions import ERROR_CODES, ReplyError, SuggestBidRequest
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, Topics
 from learner_worker.domain.agents import Agent, AgentRow
@@ -146,7 +152,7 @@ def test_payload_is_the_messages_json_schema(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "request_headers"),
+    ("convention", "request_headers"),
     [
         ("plain", [("correlation_id", b"c"), ("reply_to", b"elsewhere"), ("reply_partition", b"3")]),
         (
@@ -167,24 +173,24 @@ def test_payload_is_the_messages_json_schema(name: str) -> None:
         ),
     ],
 )
-def test_a_dialects_headers_are_those_that_are_read_and_written(
-    dialect: Dialect, request_headers: Headers
+def test_a_conventions_headers_are_those_that_are_read_and_written(
+    convention: HeaderConvention, request_headers: Headers
 ) -> None:
     """A request as the document says is understood, and its replies carry just the headers it says."""
-    request = MESSAGES[f"suggest-bid-request.{dialect}"]
+    request = MESSAGES[f"suggest-bid-request.{convention}"]
     address = reply_address(request_headers, NAMES.replies)
     unnamed = reply_address([(name, b"1") for name, _ in request_headers[1:]], NAMES.replies)
     error = ReplyError(code="INTERNAL", message="a fault")
 
-    assert (address.dialect, address.topic, address.partition) == (dialect, "elsewhere", 3)
+    assert (address.convention, address.topic, address.partition) == (convention, "elsewhere", 3)
     assert sorted(request["headers"]["properties"]) == sorted([*names(request_headers), "deadline"])
     assert request["correlationId"] == {"location": f"$message.header#/{request_headers[0][0]}"}
-    assert OPERATIONS[f"answer_{dialect}"]["reply"]["address"] == {
+    assert OPERATIONS[f"answer_{convention}"]["reply"]["address"] == {
         "location": f"$message.header#/{request_headers[1][0]}"
     }
     assert request["x-reply-partition"] == f"$message.header#/{request_headers[2][0]}"
     for kind, failure in (("reply", None), ("error", error)):
-        every, required = names_and_required(f"suggest-bid-{kind}.{dialect}")
+        every, required = names_and_required(f"suggest-bid-{kind}.{convention}")
         assert every == names(reply_headers(address, error=failure))
         assert required == names(reply_headers(unnamed, error=failure))
 

@@ -270,7 +270,7 @@ BREAKING: dict[str, tuple[Edit, str]] = {
             "vain; keep it"
         ),
     ),
-    "request: a dialect goes": (
+    "request: a convention goes": (
         lambda document: document["operations"].pop("answer_smallrye"),
         "operation answer_smallrye replies no more: those who ask wait in vain; keep it",
     ),

@@ -318,7 +318,7 @@ def ablations(options: Options) -> list[Row]:
 
 
 def fuzz(options: Options) -> list[Row]:
-    """Hypothesis on every decoder, dialect and the whole way of requests and events, with other examples."""
+    """Hypothesis on decoders, header conventions and the whole way of requests and events: other examples."""
     listed = _pytest("--collect-only", "-q", "tests/fuzz", examples=options.fuzz_examples)
     targets = [line for line in listed.stdout.splitlines() if "::" in line]
     failures = [] if targets else [f"nothing to run: {listed.stdout[-_SHOWN_CHARACTERS:]}"]

@@ -1,4 +1,4 @@
-"""Header dialects against a naive model of the contract's table."""
+"""Header conventions against a naive model of the contract's table."""
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ ERRORS = st.none() | st.builds(
 @FUZZ
 @given(HEADERS)
 def test_a_reply_goes_where_the_table_says_or_the_request_is_refused(headers: Headers) -> None:
-    """Dialect, correlation id, topic and partition are the model's; a refusal has one of its reasons."""
+    """Convention, correlation id, topic and partition are the model's; a refusal has one of its reasons."""
     expected = model.address(headers, TOPICS.replies)
     if isinstance(expected, set):
         with pytest.raises(RefusedReplyError) as refused:
@@ -31,12 +31,12 @@ def test_a_reply_goes_where_the_table_says_or_the_request_is_refused(headers: He
         assert refused.value.reason in expected
     else:
         found = reply_address(headers, TOPICS.replies)
-        assert model.Address(found.dialect, found.correlation_id, found.topic, found.partition) == expected
+        assert model.Address(found.convention, found.correlation_id, found.topic, found.partition) == expected
 
 
 @FUZZ
 @given(HEADERS, ERRORS)
-def test_a_reply_carries_its_dialects_headers_and_no_other(
+def test_a_reply_carries_its_conventions_headers_and_no_other(
     headers: Headers, error: ReplyError | None
 ) -> None:
     """Exactly the table's headers: each once, an error's code on every error, never where to reply to."""
@@ -48,7 +48,7 @@ def test_a_reply_carries_its_dialects_headers_and_no_other(
     assert len(dict(found)) == len(found)
     assert dict(found) == model.reply_headers(expected, told)
     assert not set(dict(found)) & {*strategies.TOPIC_NAMES, *strategies.PARTITION_NAMES}
-    if expected.dialect == "plain":
+    if expected.convention == "plain":
         b"".join(value for name, value in found if name != "correlation_id").decode()
 
 

@@ -1,11 +1,11 @@
-"""The header dialects: where a reply goes, and which headers it carries."""
+"""The header conventions: where a reply goes, and which headers it carries."""
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from learner_worker.contract.headers import (
-    Dialect,
+    HeaderConvention,
     ReplyAddress,
     header,
     reply_address,
@@ -28,20 +28,20 @@ NAMES = [name for family in FAMILIES.values() for name in family]
 OVERLOADED = ReplyError(code="OVERLOADED", message="try later", retry_after_ms=50)
 
 
-@pytest.mark.parametrize("dialect", ["plain", "spring", "smallrye"])
-def test_each_dialect_names_its_address(dialect: Dialect) -> None:
-    """A dialect's three headers become the reply's address."""
-    correlation_id, topic, partition = FAMILIES[dialect]
+@pytest.mark.parametrize("convention", ["plain", "spring", "smallrye"])
+def test_each_convention_names_its_address(convention: HeaderConvention) -> None:
+    """A convention's three headers become the reply's address."""
+    correlation_id, topic, partition = FAMILIES[convention]
     headers = [(topic, OWN.encode()), (correlation_id, b"\x00\xff"), (partition, b"7")]
 
-    assert ReplyAddress(dialect, b"\x00\xff", OWN, 7) == reply_address(headers, DEFAULT)
+    assert ReplyAddress(convention, b"\x00\xff", OWN, 7) == reply_address(headers, DEFAULT)
 
 
-@pytest.mark.parametrize("dialect", ["plain", "spring", "smallrye"])
+@pytest.mark.parametrize("convention", ["plain", "spring", "smallrye"])
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_one_header_of_a_family_decides(dialect: Dialect, which: int) -> None:
-    """Any one header of a family is enough to choose its dialect."""
-    assert dialect == reply_address([(FAMILIES[dialect][which], b"1")], DEFAULT).dialect
+def test_one_header_of_a_family_decides(convention: HeaderConvention, which: int) -> None:
+    """Any one header of a family is enough to choose its convention."""
+    assert convention == reply_address([(FAMILIES[convention][which], b"1")], DEFAULT).convention
 
 
 def test_no_headers_is_plain() -> None:
@@ -77,7 +77,7 @@ def test_the_last_of_duplicated_headers_wins() -> None:
 
 
 def test_a_null_header_is_absent() -> None:
-    """A header without a value counts as not there, for its value and for the choice of dialect."""
+    """A header without a value counts as not there, for its value and for the choice of convention."""
     headers: list[tuple[str, bytes]] = [("kafka_correlationId", None), ("correlation_id", b"p")]  # type: ignore[list-item]
 
     assert header(headers, "kafka_correlationId") is None
@@ -143,14 +143,14 @@ def test_a_correlation_id_over_one_kib_is_refused() -> None:
     assert refusal.value.reason == "correlation-id"
 
 
-def test_reply_headers_of_each_dialect() -> None:
+def test_reply_headers_of_each_convention() -> None:
     """A reply echoes the correlation id under the request's name; kafka_* ones complete a NestJS call."""
     assert _reply("plain") == [("correlation_id", b"\xff")]
     assert _reply("spring") == [("kafka_correlationId", b"\xff"), DISPOSED]
     assert _reply("smallrye") == [("REPLY_CORRELATION_ID", b"\xff")]
 
 
-def test_error_reply_headers_of_each_dialect() -> None:
+def test_error_reply_headers_of_each_convention() -> None:
     """Every error reply names its code; a kafka_* one also carries NestJS's error text."""
     code = ("learner-error", b"OVERLOADED")
 
@@ -164,8 +164,8 @@ def test_error_reply_headers_of_each_dialect() -> None:
     assert [("REPLY_CORRELATION_ID", b"\xff"), code] == _reply("smallrye", OVERLOADED)
 
 
-def _reply(dialect: Dialect, error: ReplyError | None = None) -> list[tuple[str, bytes]]:
-    return reply_headers(ReplyAddress(dialect, b"\xff", OWN, 3), error=error)
+def _reply(convention: HeaderConvention, error: ReplyError | None = None) -> list[tuple[str, bytes]]:
+    return reply_headers(ReplyAddress(convention, b"\xff", OWN, 3), error=error)
 
 
 def test_without_a_correlation_id_none_is_made_up() -> None:
@@ -209,6 +209,6 @@ def test_any_headers_give_an_address_or_a_refusal(
     assert address.partition is None or 0 <= address.partition < 2**31
     assert not {"REPLY_TOPIC", "REPLY_PARTITION"} & {name for name, _ in reply}
     assert (error is not None) == any(name == "learner-error" for name, _ in reply)
-    assert (address.dialect == "spring") == (DISPOSED in reply)
+    assert (address.convention == "spring") == (DISPOSED in reply)
     if address.correlation_id is not None:
         assert address.correlation_id == reply[0][1]
