@@ -15,6 +15,7 @@ from learner_worker.commands.dead_letters import dead_letters
 from learner_worker.commands.demo import demo
 from learner_worker.commands.doctor import doctor
 from learner_worker.commands.forget import forget
+from learner_worker.commands.importing import import_swarm
 from learner_worker.commands.lab import lab
 from learner_worker.commands.outcomes import outcomes
 from learner_worker.commands.run import run
@@ -35,6 +36,7 @@ COMMANDS: Final[tuple[click.Command, ...]] = (
     outcomes,
     state,
     forget,
+    import_swarm,
     lab,
     schemas,
 )

@@ -1,26 +1,21 @@
 """One agent's outcomes from Kafka alone: no worker, no state folder, the same replay."""
 
-import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
-
 from learner_worker.contract.facts import decode_fact
 from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import Agent
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
-from learner_worker.domain.retention import read_cutoff_note
-from learner_worker.errors import BrokerError, RecordError
-from learner_worker.kafka.admin import connected
+from learner_worker.errors import RecordError
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import Record, chunked
 from learner_worker.operations.changelog import Changelog, Say, open_changelog
+from learner_worker.operations.cutoffs import committed_cutoffs
 from learner_worker.settings import Settings
 from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.store.shard_file import ShardFile, shard_path
@@ -28,7 +23,6 @@ from learner_worker.store.snapshot import Snapshot, snapshot_of
 from learner_worker.store.statements import outcome_of
 
 _PAGE = 500
-_KAFKA_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +64,7 @@ async def history_of(agent_id: AgentId, settings: Settings, say: Say) -> AsyncIt
     """
     async with open_changelog(settings, say) as changelog:
         shard = ShardId(partitioner(changelog.partitions)(agent_id))
-        cutoff = await _cutoff(settings, TopicPartition(changelog.topic, shard))
+        cutoff = (await committed_cutoffs(settings, changelog.topic)).get(shard)
         with tempfile.TemporaryDirectory(prefix="learner-outcomes-") as folder:
             file = await ShardFile.open(shard_path(Path(folder), shard), changelog.identity(shard))
             try:
@@ -83,21 +77,6 @@ async def history_of(agent_id: AgentId, settings: Settings, say: Say) -> AsyncIt
                     yield History(agent, keys, changelog.topic, shard, replay.position, snapshot)
             finally:
                 await file.close()
-
-
-async def _cutoff(settings: Settings, partition: TopicPartition) -> Cutoff | None:
-    """Before which times the group's workers have forgotten outcomes; None: they never forgot any."""
-    patience = settings.startup_timeout_seconds
-    async with connected(settings.connection(), patience_seconds=patience) as cluster:
-        try:
-            async with asyncio.timeout(_KAFKA_SECONDS):
-                committed = (await cluster.committed(settings.group_id)).get(partition)
-        except (KafkaError, TimeoutError) as error:
-            raise BrokerError(
-                f"Kafka does not say what the group {settings.group_id} has committed ({error!r}): check "
-                "--group-id and that this user may describe the group"
-            ) from error
-    return None if committed is None else read_cutoff_note(committed.metadata)
 
 
 async def _replay(

@@ -75,6 +75,7 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "learner-worker state verify": Run(),
         "learner-worker state rebuild": Run(stopped=True),
     },
+    "docs/importing.md": {"with sqlite3.connect": Run(), "learner-worker import": Run()},
     "docs/deploying.md": {"docker": _DOCKER, "cp -r deploy/kubernetes/example": _KUBERNETES},
     "docs/strategies.md": {
         "learner-worker lab": _LAB,
@@ -88,7 +89,10 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
     },
 }
 """How each block is shown to be right, by its page and how its first line begins."""
-READINGS = (("README.md", "docs/interop.md", "docs/operating.md"), ("docs/tutorial.md",))
+READINGS = (
+    ("README.md", "docs/interop.md", "docs/operating.md", "docs/importing.md"),
+    ("docs/tutorial.md",),
+)
 """Pages that one reader follows, the next one in the scene that the one before has left."""
 
 
