@@ -30,6 +30,7 @@ from tests.support.workers import (
     WorkerProcess,
     create_topics,
     outcomes_on_disk,
+    positions_in,
     read_topic,
     running_worker,
     topic_of,
@@ -311,13 +312,6 @@ def _outcomes_of(events: tuple[model.Event, ...]) -> dict[tuple[str, str], model
 
 def _shard_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.sqlite3"))
-
-
-def positions_in(path: Path, topic: TopicName) -> int:
-    """A topic's position in a file that may be in use."""
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        found = database.execute("SELECT next_offset FROM positions WHERE topic = ?", (topic,)).fetchone()
-        return 0 if found is None else int(found[0])
 
 
 def compared(

@@ -256,6 +256,13 @@ async def latest_metrics(bootstrap_servers: str, names: TopicNames) -> dict[str,
     return {agent_id: json.loads(value) for agent_id, value in last.items() if value is not None}
 
 
+def positions_in(path: Path, topic: TopicName) -> int:
+    """A topic's position in a file that may be in use."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        found = database.execute("SELECT next_offset FROM positions WHERE topic = ?", (topic,)).fetchone()
+        return 0 if found is None else int(found[0])
+
+
 def outcomes_on_disk(*state_dirs: Path) -> dict[tuple[str, str], Outcome]:
     """Every outcome that counts in the shard files of some replicas, as the model describes outcomes."""
     found: dict[tuple[str, str], Outcome] = {}

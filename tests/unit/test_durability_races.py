@@ -19,6 +19,7 @@ from learner_worker.shard.shard import ShardSnapshot
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint
 from learner_worker.worker import rebalance
+from tests.support.conditions import becomes_true
 from tests.support.wiring import (
     TOPICS,
     PlayedClients,
@@ -41,11 +42,28 @@ RESULT = Unreadable(
 """An event whose fact goes out at once."""
 
 
+class Acknowledgement(asyncio.Future[None]):
+    """Of a batch; it knows whether a flush waits for it, besides the writer that keeps account of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._observers = 0
+
+    @property
+    def is_awaited(self) -> bool:
+        return self._observers > 1
+
+    def add_done_callback(self, *arguments: Any, **named: Any) -> None:
+        self._observers += 1
+        super().add_done_callback(*arguments, **named)
+
+
 class FakeProducer:
     """Hands out aiokafka's own batches, and futures; `stuck` makes it refuse a batch after a while."""
 
     def __init__(self) -> None:
-        self.sent: list[asyncio.Future[None]] = []
+        self.sent: list[Acknowledgement] = []
+        self.asked = asyncio.Event()
         self.stuck = False
 
     def create_batch(self) -> Any:
@@ -53,10 +71,11 @@ class FakeProducer:
 
     async def send_batch(self, _: Any, topic: str, *, partition: int) -> asyncio.Future[None]:
         assert (topic, partition >= 0) == (TOPICS.outcomes, True)
+        self.asked.set()
         if self.stuck:
             await asyncio.sleep(0.05)
             raise KafkaTimeoutError
-        self.sent.append(asyncio.get_running_loop().create_future())
+        self.sent.append(Acknowledgement())
         return self.sent[-1]
 
     def take(self) -> None:
@@ -123,7 +142,7 @@ async def test_a_checkpoint_that_waits_while_the_read_loop_sends_back_writes_not
     race = Race(tmp_path)
     async with race.begun():
         checkpoint = asyncio.create_task(race.worker.checkpointer.checkpoint())
-        await asyncio.sleep(0.1)
+        await becomes_true(lambda: race.producer.sent[0].is_awaited)
         race.producer.stuck = True
         race.writer.append(TOPICS.outcomes, 1, b"key", b"fact")
         with pytest.raises(SendError):
@@ -163,7 +182,7 @@ async def test_no_checkpoint_writes_between_a_failed_send_and_the_discard(tmp_pa
     async with race.begun():
         async with race.worker.ownership.processing:
             checkpoint = asyncio.create_task(race.worker.checkpointer.checkpoint())
-            await asyncio.sleep(0.02)
+            await becomes_true(lambda: race.producer.sent[0].is_awaited)
             race.producer.lose()
             assert await checkpoint is False
             assert await race.worker.checkpointer.checkpoint() is False
@@ -235,7 +254,7 @@ async def test_a_flush_waits_for_what_another_task_is_handing_over() -> None:
     producer.stuck = True
     writer.append(TOPICS.outcomes, 0, b"key", b"fact")
     sending = asyncio.create_task(writer.send())
-    await asyncio.sleep(0)
+    await producer.asked.wait()
     with pytest.raises(SendError):
         await writer.flush()
     with pytest.raises(SendError):
@@ -249,7 +268,7 @@ async def test_a_cancelled_hand_over_is_a_failure() -> None:
     producer.stuck = True
     writer.append(TOPICS.outcomes, 0, b"key", b"fact")
     sending = asyncio.create_task(writer.send())
-    await asyncio.sleep(0.01)
+    await producer.asked.wait()
     sending.cancel()
     await asyncio.wait([sending])
     producer.stuck = False

@@ -17,12 +17,12 @@ from learner_worker.requests.settings import RequestSettings
 from learner_worker.shard.pacing import Pacing
 from learner_worker.stages.advise import Advise
 from learner_worker.strategies.classic import CLASSIC
+from tests.support.conditions import becomes_true
 from tests.support.requests import REQUEST, SHARD, TOPICS, ManualClock, OpenShard, ReplyProducer
 
 SHARDS = frozenset({SHARD})
 STALL_SECONDS = 10
 PARTITION = TopicPartition(TOPICS.requests, SHARD)
-Condition = Callable[[], bool]
 
 
 class RequestLog:
@@ -127,25 +127,16 @@ async def reading(replica: Replica, then: Callable[[], Awaitable[None]]) -> None
         await loop
 
 
-async def until(condition: Condition) -> None:
-    """Waits for a condition, and fails after some seconds without it."""
-    for _ in range(5_000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise TimeoutError
-
-
 async def test_the_loop_is_idle_without_a_shard_takes_one_over_and_runs() -> None:
     """Each state by its name, in the order of a take-over."""
     replica = Replica()
     states = [replica.state]
     replica.own(1)
     states.append(replica.state)
-    await reading(replica, lambda: until(lambda: replica.state is ConsumerState.RUNNING))
+    await reading(replica, lambda: becomes_true(lambda: replica.state is ConsumerState.RUNNING))
     replica.path.own({}, frozenset[ShardId](), 2)
     states.append(replica.state)
-    await reading(replica, lambda: until(lambda: replica.state is ConsumerState.IDLE))
+    await reading(replica, lambda: becomes_true(lambda: replica.state is ConsumerState.IDLE))
     assert states == [ConsumerState.IDLE, ConsumerState.TAKING_OVER, ConsumerState.TAKING_OVER]
 
 
@@ -155,15 +146,15 @@ async def test_after_a_stall_nothing_is_answered_before_the_group_confirms_the_r
     replica.own(1)
 
     async def play() -> None:
-        await until(lambda: replica.state is ConsumerState.RUNNING)
+        await becomes_true(lambda: replica.state is ConsumerState.RUNNING)
         replica.counts = False
         replica.log.ask()
         replica.log.stall(STALL_SECONDS + 1)
-        await until(lambda: replica.state is ConsumerState.IN_DOUBT)
+        await becomes_true(lambda: replica.state is ConsumerState.IN_DOUBT)
         await asyncio.sleep(0)
         assert replica.producer.values == []
         replica.counts = True
-        await until(lambda: len(replica.producer.values) == 1)
+        await becomes_true(lambda: len(replica.producer.values) == 1)
         assert replica.state is ConsumerState.RUNNING
 
     await reading(replica, play)
@@ -176,16 +167,16 @@ async def test_a_new_assignment_ends_the_doubt_and_begins_anew() -> None:
     replica.own(1)
 
     async def play() -> None:
-        await until(lambda: replica.state is ConsumerState.RUNNING)
+        await becomes_true(lambda: replica.state is ConsumerState.RUNNING)
         replica.counts = False
         replica.log.ask()
         replica.log.stall(STALL_SECONDS + 1)
-        await until(lambda: replica.state is ConsumerState.IN_DOUBT)
+        await becomes_true(lambda: replica.state is ConsumerState.IN_DOUBT)
         replica.log.commits[PARTITION] = 1
         replica.own(2)
-        await until(lambda: replica.state is ConsumerState.RUNNING)
+        await becomes_true(lambda: replica.state is ConsumerState.RUNNING)
         replica.log.ask()
-        await until(lambda: len(replica.producer.values) == 1)
+        await becomes_true(lambda: len(replica.producer.values) == 1)
 
     await reading(replica, play)
     await replica.path.finish(1)

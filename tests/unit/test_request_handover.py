@@ -16,6 +16,7 @@ from learner_worker.requests.clock import Clock
 from learner_worker.requests.commits import OffsetCommits
 from learner_worker.requests.handover import PartitionHandover, start_offsets
 from learner_worker.requests.in_flight import InFlightOffsets
+from tests.support.conditions import becomes_true, ended
 from tests.support.requests import ManualClock
 
 PARTITION = TopicPartition(Topics().named().requests, 0)
@@ -77,6 +78,8 @@ class QuietLog(GrowingLog):
         self.may_commit = asyncio.Event()
         self.may_commit.set()
         self.commits_begun = 0
+        self.most_at_once = 0
+        self._at_once = 0
         self.failure: KafkaError | None = None
 
     def assign(self, partitions: Collection[TopicPartition]) -> None:
@@ -88,7 +91,10 @@ class QuietLog(GrowingLog):
 
     async def commit(self, offsets: Mapping[TopicPartition, Any]) -> None:
         self.commits_begun += 1
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
         await self.may_commit.wait()
+        self._at_once -= 1
         if self.failure is not None:
             raise self.failure
         self.commits.update({partition: found.offset for partition, found in offsets.items()})
@@ -192,13 +198,14 @@ async def test_reading_does_not_wait_for_a_commit() -> None:
     reading.log.may_commit.clear()
     reading.answer(offsets, 1)
     reading.answer(offsets, 1)
-    await asyncio.sleep(0)
-    assert (reading.log.commits_begun, reading.log.commits) == (1, {})
+    await becomes_true(lambda: reading.log.commits_begun == 1)
+    assert reading.log.commits == {}
     reading.log.may_commit.set()
-    await asyncio.sleep(0.01)
+    await ended("commit-requests")
     reading.answer(offsets, 1)
-    await asyncio.sleep(0.01)
+    await ended("commit-requests")
     assert (reading.log.commits_begun, reading.log.commits[PARTITION]) == (2, offsets.position)
+    assert reading.log.most_at_once == 1
 
 
 async def test_what_a_shard_leaves_is_committed_after_the_commit_under_way() -> None:
@@ -207,15 +214,14 @@ async def test_what_a_shard_leaves_is_committed_after_the_commit_under_way() -> 
     offsets = await reading.own(1)
     reading.log.may_commit.clear()
     reading.answer(offsets, 1)
-    await asyncio.sleep(0)
+    await becomes_true(lambda: reading.log.commits_begun == 1)
     reading.answer(offsets, 2)
     reading.partitions.own(NONE, NONE, 2)
     taking_over = asyncio.create_task(reading.partitions.take_over())
-    await asyncio.sleep(0.01)
-    assert reading.log.commits_begun == 1
-    reading.log.may_commit.set()
+    asyncio.get_running_loop().call_later(0.01, reading.log.may_commit.set)
     await taking_over
     assert (reading.log.commits_begun, reading.log.commits[PARTITION]) == (2, offsets.position)
+    assert reading.log.most_at_once == 1
 
 
 async def test_a_commit_that_failed_is_told_and_made_again() -> None:
@@ -224,11 +230,11 @@ async def test_a_commit_that_failed_is_told_and_made_again() -> None:
     offsets = await reading.own(1)
     reading.log.failure = KafkaError("away")
     reading.answer(offsets, 1)
-    await asyncio.sleep(0.01)
+    await ended("commit-requests")
     with pytest.raises(KafkaError, match="away"):
         reading.answer(offsets, 1)
     reading.answer(offsets, 1)
-    await asyncio.sleep(0.01)
+    await ended("commit-requests")
     reading.log.failure = None
     await reading.commits.finish(reading.partitions.all_offsets)
     assert reading.log.commits == {PARTITION: offsets.position}

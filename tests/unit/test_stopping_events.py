@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from learner_worker.errors import DuplicateInstanceError, StateError
+from tests.support.conditions import becomes_true
 from tests.support.wiring import partitions_of
 from tests.unit.test_duplicate_instances import Replica
 
@@ -25,7 +26,6 @@ async def test_a_loop_whose_poll_waits_for_kafka_hangs_nowhere(tmp_path: Path) -
     replica, stopping = Replica(tmp_path), asyncio.Event()
     reading = replica.read(stopping)
     await replica.consumer.polled.wait()
-    await asyncio.sleep(0.2)
     assert replica.worker.events.away_from_poll_seconds == 0
     stopping.set()
     await reading
@@ -38,8 +38,7 @@ async def test_a_loop_that_hangs_beside_its_poll_is_seen(tmp_path: Path) -> None
     async with replica.worker.ownership.processing:  # as a checkpoint in a rebalance holds it
         reading = replica.read(stopping)
         await replica.consumer.polled.wait()
-        await asyncio.sleep(0.2)
-        assert replica.worker.events.away_from_poll_seconds > 0.1
+        await becomes_true(lambda: replica.worker.events.away_from_poll_seconds > 0.1)
         stopping.set()
     await reading
 
