@@ -11,8 +11,9 @@ from typing import Any
 import click
 from aiokafka import AIOKafkaProducer
 
-from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
-from learner_worker.commands.printing import echo_gap, escaped, moment_ms, shown_time, text_or_hex
+from learner_worker.commands.options import CONNECTION, TOPICS, given, moment_flag, settings_flags
+from learner_worker.commands.printing import echo_gap, escaped, shown_time, text_or_hex
+from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import LearnerError
 from learner_worker.kafka.admin import connected
@@ -32,15 +33,6 @@ from learner_worker.settings import Settings
 
 _OPEN = "open"
 _REPLAY_SETTINGS = (*CONNECTION, *TOPICS, "auction_horizon_seconds")
-
-
-def _moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
-    try:
-        return None if text is None else moment_ms(text)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{text!r} is neither a time as 2026-01-31T12:00:00Z nor an age as 90s, 2h, 7d"
-        ) from error
 
 
 def _named(
@@ -68,12 +60,11 @@ def _filters(command: _Command) -> _Command:
         click.option("--topic", help="Only dead letters whose original record was in this topic."),
         click.option(
             "--since",
-            "since_ms",
-            callback=_moment,
+            callback=moment_flag,
             help="Only dead letters since this time, or this age: 90s, 2h, 7d.",
         ),
         click.option(
-            "--until", "until_ms", callback=_moment, help="Only dead letters before this time, or this age."
+            "--until", callback=moment_flag, help="Only dead letters before this time, or this age."
         ),
     )
     for option in reversed(options):
@@ -180,8 +171,17 @@ def drop_dead_letters(
 
 def _taken_filter(flags: dict[str, Any], ids: Sequence[DeadLetterId] = ()) -> Filter:
     """Takes the filter's flags away from the settings' ones."""
-    flag_names = ("reason", "topic", "since_ms", "until_ms")
-    return Filter(**{name: flags.pop(name) for name in flag_names}, ids=frozenset(ids))
+    return Filter(
+        reason=flags.pop("reason"),
+        topic=flags.pop("topic"),
+        since_ms=_milliseconds(flags.pop("since")),
+        until_ms=_milliseconds(flags.pop("until")),
+        ids=frozenset(ids),
+    )
+
+
+def _milliseconds(moment: Micros | None) -> int | None:
+    return None if moment is None else moment // 1000
 
 
 def _configured(flags: dict[str, Any]) -> Settings:

@@ -11,11 +11,11 @@ from typing import Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
-from learner_worker.commands.printing import echo_gap, escaped, moment_ms
+from learner_worker.commands.options import CONNECTION, TOPICS, given, moment_flag, settings_flags
+from learner_worker.commands.printing import echo_gap, escaped
 from learner_worker.contract.facts import ForgetMarker
 from learner_worker.contract.fields import AgentId, AgentIdField, ShardId
-from learner_worker.contract.times import Micros, format_time, parse_time
+from learner_worker.contract.times import Micros, format_time
 from learner_worker.kafka.admin import Cluster, connected
 from learner_worker.kafka.clients import bulk_producer, running
 from learner_worker.kafka.partition_reader import reading_partitions
@@ -39,21 +39,6 @@ def _agent(_context: click.Context, _parameter: click.Parameter, text: str) -> A
         ) from error
 
 
-def _moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Micros | None:
-    if text is None:
-        return None
-    try:
-        return parse_time(text)
-    except ValueError:
-        pass
-    try:
-        return Micros(moment_ms(text) * 1000)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{text!r} is neither a time as 2026-01-31T12:00:00Z nor an age as 90s, 2h, 7d"
-        ) from error
-
-
 @dataclass(frozen=True, slots=True)
 class _Scene:
     """What the command works with, once Kafka has answered and its topics are right."""
@@ -67,7 +52,7 @@ class _Scene:
 @click.argument("agent", callback=_agent)
 @click.option(
     "--until",
-    callback=_moment,
+    callback=moment_flag,
     help="Forget everything up to this time, or this age: 90s, 2h, 7d. [default: now]",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be forgotten; write nothing.")

@@ -6,6 +6,8 @@ from typing import Any
 import click
 from pydantic_core import PydanticUndefined
 
+from learner_worker.commands.printing import moment
+from learner_worker.contract.times import Micros
 from learner_worker.settings import Settings, load_settings
 
 CONNECTION = (
@@ -42,6 +44,16 @@ def settings_flags(*names: str) -> Callable[[_Command], _Command]:
         return command
 
     return decorate
+
+
+def moment_flag(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Micros | None:
+    """The callback of a flag that takes a time, or how long ago."""
+    try:
+        return None if text is None else moment(text)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r} is neither a time as 2026-01-31T12:00:00Z nor an age as 90s, 2h, 7d"
+        ) from error
 
 
 def given(flags: dict[str, Any]) -> Settings:

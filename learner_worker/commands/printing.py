@@ -10,12 +10,12 @@ from rich.table import Table
 
 from learner_worker.contract.encode import KeywordTally
 from learner_worker.contract.suggestions import LearnedKeyword, SuggestBidReply
-from learner_worker.contract.times import parse_time
+from learner_worker.contract.times import Micros, parse_time
 from learner_worker.kafka.polling import Gap
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _SHOWN_KEYWORD = 40
-_UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_UNIT_MICROS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
 def escaped(text: str | bytes) -> str:
@@ -51,19 +51,19 @@ def shown_time(timestamp_ms: int) -> str:
         return str(timestamp_ms)
 
 
-def moment_ms(text: str) -> int:
-    """The milliseconds since 1970 that a text names: RFC 3339, or how long ago, as `90s`, `2h`, `7d`.
+def moment(text: str) -> Micros:
+    """The time that a text names: RFC 3339, or how long ago, as `90s`, `2h`, `7d`.
 
     Raises:
         ValueError: it names none, or one before 1970.
     """
     ago = _AGO.fullmatch(text)
     if ago is not None:
-        moment = round(time.time() * 1000) - int(ago[1]) * _UNIT_MS[ago[2]]
-        if moment < 0:
+        found = time.time_ns() // 1000 - int(ago[1]) * _UNIT_MICROS[ago[2]]
+        if found < 0:
             raise ValueError(f"{text} ago is before 1970")
-        return moment
-    return parse_time(text) // 1000
+        return Micros(found)
+    return parse_time(text)
 
 
 def advice_lines(reply: SuggestBidReply) -> list[str]:

@@ -7,9 +7,9 @@ from aiokafka import TopicPartition
 from learner_worker.contract.topics import TopicName
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, error, note, ok, warning
-from learner_worker.doctor.kafka import NO_ERROR, Kafka, code_in_words
+from learner_worker.doctor.kafka import Kafka, code_in_words
+from learner_worker.kafka.admin import NO_ERROR, REBALANCING
 
-_REBALANCING = {"PreparingRebalance", "CompletingRebalance"}
 _MUCH = 10_000
 _RUN = "`learner-worker run`"
 Lags = Mapping[str, int]
@@ -46,7 +46,7 @@ def _members(
 ) -> list[Finding]:
     waiting = ", ".join(f"{topic} {lag}" for topic, lag in lags.items() if lag) or "nothing"
     text = f"group {name}: {state}, {len(members)} members; to be read: {waiting}"
-    if state in _REBALANCING:
+    if state in REBALANCING:
         return [note(text, "wait a minute and look again; if it stays, a member comes and goes: see its log")]
     if not members and any(lags.values()):
         return [error(f"nobody reads: {text}", f"start workers with {_RUN} and this --group-id")]

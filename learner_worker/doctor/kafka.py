@@ -16,7 +16,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 from learner_worker.contract.topics import TopicName
 from learner_worker.doctor.wire import describe_group, describe_topics
 from learner_worker.errors import BrokerError
-from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.admin import NO_ERROR, Committed
 from learner_worker.kafka.clients import range_consumer, running
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.offsets import OffsetRange, offset_ranges
@@ -25,7 +25,7 @@ from learner_worker.kafka.polling import Gap, Gaps
 from learner_worker.kafka.records import Record
 from learner_worker.lifecycle import start_within
 
-NO_ERROR, UNKNOWN_TOPIC, TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 0, 3, 29, 30
+UNKNOWN_TOPIC, TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 3, 29, 30
 READ, WRITE = 3, 4
 """Kafka's numbers of what one may do with a topic or group."""
 _REQUEST_MS = 8_000

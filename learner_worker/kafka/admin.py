@@ -19,9 +19,9 @@ from learner_worker.lifecycle import KAFKA_FAILURES, start_within
 _REQUEST_TIMEOUT_MS = 15_000
 _RETRY_SECONDS = 0.5
 _MAX_REPLICATION = 3
-_NO_ERROR = 0
+NO_ERROR = 0
 _TOPIC_EXISTS = 36
-_REBALANCING = {"PreparingRebalance", "CompletingRebalance"}
+REBALANCING = {"PreparingRebalance", "CompletingRebalance"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Cluster:
         return {
             names[topic["topic"]]: len(topic["partitions"])
             for topic in described
-            if topic["error_code"] == _NO_ERROR and topic["topic"] in names
+            if topic["error_code"] == NO_ERROR and topic["topic"] in names
         }
 
     async def create_topics(
@@ -80,7 +80,7 @@ class Cluster:
             ]
         )
         for topic, code, *message in response.topic_errors:
-            if code not in {_NO_ERROR, _TOPIC_EXISTS}:
+            if code not in {NO_ERROR, _TOPIC_EXISTS}:
                 reason = (message and message[0]) or for_code(code).__name__
                 raise BrokerError(f"Kafka did not create {topic}: {reason}")
         await self._until_visible(topics)
@@ -140,7 +140,7 @@ class Cluster:
         """A group's members; None while it rebalances."""
         (described,) = await self._admin.describe_consumer_groups([group_id])
         ((code, _, state, _, _, members, *_),) = described.groups
-        if code != _NO_ERROR or state in _REBALANCING:
+        if code != NO_ERROR or state in REBALANCING:
             return None
         return [GroupMember(member_id, host, metadata) for member_id, _, host, metadata, _ in members]
 

@@ -21,9 +21,7 @@ _CONVERTED: Final = 500  # rows of a page: a few milliseconds in the file's thre
 _MAX_LOG_BYTES: Final = 16 * 2**20
 """A longer write-ahead log is emptied: SQLite itself starts it anew only in a moment without readers."""
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_PRIMARY: Final = (
-    0xFF  # of an error's code; the other bits say which one of its kind, as SQLITE_CORRUPT_INDEX
-)
+_PRIMARY: Final = 0xFF  # of an error code; the other bits say more, as those of SQLITE_CORRUPT_INDEX
 _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
     # Kafka holds every fact: a power cut may cost the last checkpoints, and then the shard reads them again.
@@ -146,8 +144,7 @@ class Database:
 
     def _failure(self, what: str, error: sqlite3.Error) -> StateError:
         """The error for operators; a damaged file is moved away, so that a restart mends it."""
-        code: int = getattr(error, "sqlite_errorcode", 0)
-        if code & _PRIMARY in _DAMAGED and self.path.exists():
+        if primary_code(error) in _DAMAGED and self.path.exists():
             _set_aside(self.path, "damaged", str(error))
             return StateError(
                 f"{self.path} is damaged ({error}) and was set aside: restart, and it is rebuilt from Kafka"
@@ -156,6 +153,11 @@ class Database:
             f"cannot {what} {self.path}: {error}; "
             "free disk space, or mend the disk or this user's rights to it, then restart"
         )
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """What kind of error it is, as sqlite3.SQLITE_CORRUPT; 0 for one that SQLite did not raise."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & _PRIMARY
 
 
 async def _open_or_set_aside(path: Path, changes: Mapping[int, FormatChange]) -> aiosqlite.Connection:

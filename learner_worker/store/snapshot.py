@@ -11,6 +11,7 @@ import msgspec
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 from learner_worker.errors import StateError, UnreadableFileError
+from learner_worker.store.database import primary_code
 from learner_worker.store.formats import FORMAT
 from learner_worker.store.statements import (
     SqlRow,
@@ -22,7 +23,6 @@ from learner_worker.store.statements import (
 T = TypeVar("T")
 _WAIT_SECONDS = 10.0
 _FORMAT_WITH_CUTOFF = 2
-_PRIMARY = 0xFF
 _UNREACHABLE = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_BUSY,
@@ -129,7 +129,7 @@ def snapshot_of(path: Path) -> Iterator[Snapshot]:
             yield Snapshot(path, connection, _format(path, connection))
     except sqlite3.Error as error:
         _require_rest(path, before, at_rest=at_rest)
-        if getattr(error, "sqlite_errorcode", 0) & _PRIMARY in _UNREACHABLE:
+        if primary_code(error) in _UNREACHABLE:
             raise StateError(f"cannot read {path}: {error}") from error
         raise _damaged(path, error) from error
     _require_rest(path, before, at_rest=at_rest)

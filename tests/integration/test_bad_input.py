@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from learner_worker.brokers import Broker
-from learner_worker.contract.topics import TopicName, TopicNames, Topics
+from learner_worker.contract.topics import TopicName, TopicNames
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support import model
 from tests.support.swarm import swarm_history
-from tests.support.workers import create_topics, outcomes_on_disk, publish, read_topic, running_worker, until
+from tests.support.workers import (
+    outcomes_on_disk,
+    publish,
+    read_topic,
+    roomy_topics,
+    running_worker,
+    until,
+)
 
 PARTITIONS = 4
 ROOMY = 4 * 1024 * 1024
@@ -83,7 +89,7 @@ async def test_every_bad_record_becomes_one_dead_letter_and_the_rest_counts(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
     """Bad records between good ones: one dead letter each with its reason; the outcomes equal the model's."""
-    names = await _roomy_topics(broker, prefix)
+    names = await roomy_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS, record_bytes=ROOMY)
     bad: dict[TopicName, dict[str, tuple[bytes | None, str]]] = {
         names.bid_placed: BAD_BIDS,
         names.auction_closed: BAD_CLOSES,
@@ -105,19 +111,6 @@ async def test_every_bad_record_becomes_one_dead_letter_and_the_rest_counts(
     for letter in letters:
         _is_whole(letter, placed[_origin(letter)])
     assert outcomes_on_disk(tmp_path / "state") == model.outcomes(events)
-
-
-async def _roomy_topics(broker: Broker, prefix: str) -> TopicNames:
-    """The topics, with a bid topic that takes 2 MB, as an operator may have configured it."""
-    names = Topics(prefix=prefix).named()
-    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
-    await admin.start()
-    try:
-        roomy = NewTopic(names.bid_placed, PARTITIONS, 1, topic_configs={"max.message.bytes": str(ROOMY)})
-        await admin.create_topics([roomy])
-    finally:
-        await admin.close()
-    return await create_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS)
 
 
 async def _publish_raw(broker: Broker, bad: dict[Any, Any]) -> dict[tuple[str, int, int], bytes | None]:

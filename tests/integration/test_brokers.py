@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 from learner_worker.brokers import (
     Broker,
@@ -27,6 +27,7 @@ from learner_worker.brokers.waiting import accepts, free_ports, live_nodes
 from learner_worker.errors import BrokerError
 from tests.conftest import BrokerPool
 from tests.support.processes import running
+from tests.support.workers import administrator
 
 QUICK_FAILOVER = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
 FAILOVER_SECONDS = 60
@@ -34,12 +35,8 @@ NO_JAVA = "there is no Java 17 or newer; install a JDK and put it on PATH or in 
 
 
 async def create_topic(servers: str, topic: str, *, replicas: int = 1) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
-    await admin.start()
-    try:
+    async with administrator(servers) as admin:
         await admin.create_topics([NewTopic(topic, 1, replicas)])
-    finally:
-        await admin.close()
 
 
 async def send(servers: str, topic: str, values: list[bytes]) -> None:
@@ -55,13 +52,9 @@ async def receive(servers: str, topic: str, count: int) -> list[bytes | None]:
 
 
 async def partition(servers: str, topic: str) -> Any:
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
-    await admin.start()
-    try:
+    async with administrator(servers) as admin:
         [described] = await admin.describe_topics([topic])
         return described["partitions"][0]
-    finally:
-        await admin.close()
 
 
 async def round_trip(servers: str, topic: str) -> list[bytes | None]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.partitioner import DefaultPartitioner
 
 from learner_worker import EventPublisher, LearnerClient, SuggestionError
@@ -25,7 +25,7 @@ from learner_worker.contract.headers import reply_address, reply_headers
 from learner_worker.contract.suggestions import ReplyError
 from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.errors import BrokerError, ConfigurationError, InvalidEventError
-from tests.support.workers import until
+from tests.support.workers import administrator, until
 
 PARTITIONS = 4
 REPLY_PARTITIONS = 3
@@ -125,9 +125,7 @@ async def _answer(consumer: Any, producer: Any, default: TopicName, learner: Lea
 
 async def create_topics(servers: str, topics: Topics) -> None:
     names = topics.named()
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
-    await admin.start()
-    try:
+    async with administrator(servers) as admin:
         sources = (names.bid_placed, names.auction_closed, names.task_finished, names.requests)
         await admin.create_topics(
             [
@@ -135,8 +133,6 @@ async def create_topics(servers: str, topics: Topics) -> None:
                 NewTopic(names.replies, REPLY_PARTITIONS, 1),
             ]
         )
-    finally:
-        await admin.close()
 
 
 @pytest.fixture

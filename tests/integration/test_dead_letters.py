@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from learner_worker.brokers import Broker
-from learner_worker.contract.topics import HOP_HEADER, TopicName, TopicNames, Topics
+from learner_worker.contract.topics import HOP_HEADER, TopicName, TopicNames
 from learner_worker.errors import RecordError
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.partitioner import partitioner
@@ -28,6 +27,7 @@ from tests.support.workers import (
     outcomes_on_disk,
     publish,
     read_topic,
+    roomy_topics,
     running_worker,
     topic_of,
     until,
@@ -42,7 +42,7 @@ async def test_dead_letters_replayed_once_or_twice_give_the_models_outcomes(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
     """Events lost to a wrong partition and to an older version come back, poison stays; twice is once."""
-    names = await _roomy_topics(broker, prefix)
+    names = await roomy_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS, record_bytes=ROOMY)
     history, auction = swarm_history(8, 30), timeless_auction()
     moved, refused = history[::4], history[1::4]
     state_dir = tmp_path / "state"
@@ -80,7 +80,7 @@ async def test_what_stays_says_why_and_is_dropped_by_a_human(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
     """Poison: replay names each reason, show has all of it, drop closes it; list --all still has it."""
-    names = await _roomy_topics(broker, prefix)
+    names = await roomy_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS, record_bytes=ROOMY)
     async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state") as worker:
         await send(broker, poison(names))
         await until(lambda: written(broker, names, 3), "every dead letter")
@@ -211,19 +211,6 @@ async def send(broker: Broker, records: Sequence[Outgoing]) -> None:
                 headers=list(record.headers),
                 timestamp_ms=record.timestamp_ms,
             )
-
-
-async def _roomy_topics(broker: Broker, prefix: str) -> TopicNames:
-    """The topics, with a bid topic that takes 2 MB, as an operator may have configured it."""
-    names = Topics(prefix=prefix).named()
-    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
-    await admin.start()
-    try:
-        roomy = NewTopic(names.bid_placed, PARTITIONS, 1, topic_configs={"max.message.bytes": str(ROOMY)})
-        await admin.create_topics([roomy])
-    finally:
-        await admin.close()
-    return await create_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS)
 
 
 # --- what is read of it -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.structs import OffsetAndMetadata
 
 from learner_worker.brokers import Broker
@@ -28,7 +28,7 @@ from learner_worker.settings import load_settings
 from tests.acceptance.test_refusals import learner_worker
 from tests.integration.test_dead_letters import send
 from tests.support.swarm import swarm_history
-from tests.support.workers import create_topics, publish, running_worker
+from tests.support.workers import administrator, create_topics, publish, running_worker
 
 PARTITIONS = 4
 
@@ -188,24 +188,16 @@ async def test_missing_topics_are_named_and_none_is_made(broker: Broker, prefix:
     report = await examined(tmp_path, broker.bootstrap_servers, prefix)
     what = only(report, "topics", Level.ERROR)
     assert all(name in what for name in Topics(prefix=prefix).named().all)
-    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
-    await admin.start()
-    try:
+    async with administrator(broker.bootstrap_servers) as admin:
         assert [name for name in await admin.list_topics() if name.startswith(prefix)] == []
         groups = [name for name, *_ in await admin.list_consumer_groups()]
         assert [name for name in groups if name.startswith(prefix)] == []
-    finally:
-        await admin.close()
     assert not (tmp_path / "state").exists()
 
 
 async def make_topics(broker: Broker, *topics: NewTopic) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
-    await admin.start()
-    try:
+    async with administrator(broker.bootstrap_servers) as admin:
         await admin.create_topics(list(topics))
-    finally:
-        await admin.close()
 
 
 async def test_unequal_partition_counts_are_listed(broker: Broker, prefix: str, tmp_path: Path) -> None:

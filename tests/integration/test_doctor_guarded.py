@@ -3,15 +3,14 @@
 import asyncio
 import secrets
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.protocol.admin import CreateAclsRequest
 
 from learner_worker.brokers import BrokerKind, KafkaCluster, maven
@@ -22,7 +21,7 @@ from learner_worker.doctor.kafka import connect
 from learner_worker.kafka.connection import Connection
 from tests.acceptance.test_refusals import learner_worker
 from tests.integration.test_doctor import examined, only, told
-from tests.support.workers import create_topics, until
+from tests.support.workers import administrator, create_topics, until
 
 PASSWORD = secrets.token_hex(8)
 GUESSED = secrets.token_hex(8)
@@ -271,16 +270,6 @@ async def refusals_become(expected: list[str], guarded: Guarded, prefix: str, tm
 
 
 # --- several brokers ------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def administrator(address: str) -> AsyncIterator[Any]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=address)
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.close()
 
 
 async def copied_topics(address: str, names: TopicNames) -> None:

@@ -14,9 +14,8 @@ from learner_worker.brokers import Broker
 from learner_worker.contract.topics import TopicName, TopicNames
 from tests.fuzz import model, strategies
 from tests.fuzz.strategies import EVENT_SHAPES, REQUEST_SHAPE, Headers
-from tests.integration.test_bad_input import _roomy_topics
 from tests.integration.test_requests import GOOD
-from tests.support.workers import WorkerProcess, read_topic, running_worker, until
+from tests.support.workers import WorkerProcess, read_topic, roomy_topics, running_worker, until
 
 PARTITIONS = 4
 RECORDS = 300
@@ -77,7 +76,7 @@ async def test_every_fuzzed_request_and_event_is_accounted_for(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
     """Replies, dead letters and counters add up to what was sent; then a good request is answered."""
-    names = await _roomy_topics(broker, prefix)
+    names = await roomy_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS, record_bytes=_ROOMY)
     requests, events = requests_of(names), events_of(names)
     async with running_worker(
         broker.bootstrap_servers, prefix, tmp_path / "state", settings={"--request-ttl-seconds": "600"}

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin import NewPartitions, NewTopic
 
 from learner_worker import BlockingLearnerClient, LearnerClient
 from learner_worker.brokers import Broker
 from learner_worker.client.replies import ALL_PARTITIONS, PendingReplies
 from learner_worker.contract.topics import Topics
-from tests.support.workers import create_topics, read_topic, running_worker, until
+from tests.support.workers import administrator, create_topics, read_topic, running_worker, until
 
 ASKS = 60
 PARTITIONS = 4
@@ -180,12 +180,8 @@ async def test_a_topic_of_its_own(broker: Broker, topics: Topics, prefix: str) -
     """An agent with a reply topic of its own gets its replies there; the shared topic has none of them."""
     servers = broker.bootstrap_servers
     own = Topics(prefix=prefix, replies="suggest-bid-replies.echo")
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
-    await admin.start()
-    try:
+    async with administrator(servers) as admin:
         await admin.create_topics([NewTopic(own.named().replies, 1, 1)])
-    finally:
-        await admin.close()
     async with LearnerClient(servers, topics=own, timeout_seconds=30) as client:
         async with LearnerClient(servers, topics=own, timeout_seconds=1) as impatient:
             await until(lambda: _all_are_advised(impatient), "the worker has noticed the new topic")
@@ -199,12 +195,8 @@ async def test_a_partition_that_the_reply_topic_is_given_later_is_written_to(
 ) -> None:
     """The reply topic grows under a running worker: a client on the new partition is answered soon."""
     servers = broker.bootstrap_servers
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
-    await admin.start()
-    try:
+    async with administrator(servers) as admin:
         await admin.create_partitions({topics.named().replies: NewPartitions(PARTITIONS + 1)})
-    finally:
-        await admin.close()
 
     async with LearnerClient(servers, topics=topics, timeout_seconds=2, reply_partition=PARTITIONS) as client:
 

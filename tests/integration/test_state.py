@@ -4,14 +4,14 @@ import asyncio
 import json
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin import NewTopic, RecordsToDelete
 
 from learner_worker.brokers import Broker
 from learner_worker.contract.topics import TopicNames
@@ -19,7 +19,15 @@ from tests.acceptance.test_refusals import Ended, learner_worker
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support import model
 from tests.support.swarm import swarm_history
-from tests.support.workers import create_topics, outcomes_on_disk, publish, read_topic, running_worker, until
+from tests.support.workers import (
+    administrator,
+    create_topics,
+    outcomes_on_disk,
+    publish,
+    read_topic,
+    running_worker,
+    until,
+)
 
 AUCTIONS = 60
 SHARDS = 4
@@ -63,7 +71,7 @@ async def replica(broker: Broker, prefix: str, tmp_path: Path) -> Replica:
 
 async def _taught(broker: Broker, prefix: str, tmp_path: Path, changelog: dict[str, str]) -> Replica:
     """A replica on a changelog of the given configuration."""
-    async with _admin(broker) as admin:
+    async with administrator(broker.bootstrap_servers) as admin:
         topic = NewTopic(f"{prefix}learner-outcomes", SHARDS, 1, topic_configs=changelog)
         await admin.create_topics([topic])
     names = await create_topics(broker.bootstrap_servers, prefix, partitions=SHARDS)
@@ -379,23 +387,13 @@ async def _send_again(replica: Replica, records: list[Any]) -> None:
 async def _drop_first_half(replica: Replica, records: list[Any]) -> None:
     """Removes the first half of every partition of the changelog."""
     counts = [sum(record.partition == shard for record in records) for shard in range(SHARDS)]
-    async with _admin(replica.broker) as admin:
+    async with administrator(replica.broker.bootstrap_servers) as admin:
         await admin.delete_records(
             {
                 TopicPartition(replica.names.outcomes, shard): RecordsToDelete(count // 2)
                 for shard, count in enumerate(counts)
             }
         )
-
-
-@asynccontextmanager
-async def _admin(broker: Broker) -> AsyncIterator[Any]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
-    await admin.start()
-    try:
-        yield admin
-    finally:
-        await admin.close()
 
 
 async def test_verify_and_rebuild_refuse_a_file_of_another_cluster(replica: Replica) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from learner_worker.contract.topics import TopicName, TopicNames, Topics
 from learner_worker.kafka.admin import connected
@@ -45,6 +46,17 @@ async def until(condition: Callable[[], Awaitable[T | None]], what: str, *, seco
     return value
 
 
+@contextlib.asynccontextmanager
+async def administrator(bootstrap_servers: str) -> AsyncIterator[Any]:
+    """An admin client of aiokafka, started."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
 async def create_topics(
     bootstrap_servers: str, prefix: str, *, partitions: int = 4, replication_factor: int | None = 1
 ) -> TopicNames:
@@ -53,6 +65,17 @@ async def create_topics(
     async with connected(Connection(bootstrap_servers), patience_seconds=30) as cluster:
         await cluster.create_topics(names, partitions=partitions, replication_factor=replication_factor)
     return names
+
+
+async def roomy_topics(
+    bootstrap_servers: str, prefix: str, *, partitions: int, record_bytes: int
+) -> TopicNames:
+    """The topics, with a bid topic that takes long records, as an operator may have configured it."""
+    bids = Topics(prefix=prefix).named().bid_placed
+    async with administrator(bootstrap_servers) as admin:
+        configs = {"max.message.bytes": str(record_bytes)}
+        await admin.create_topics([NewTopic(bids, partitions, 1, topic_configs=configs)])
+    return await create_topics(bootstrap_servers, prefix, partitions=partitions)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from rich.console import Console
 
 from learner_worker.brokers import Broker, BrokerKind, KafkaCluster, description
@@ -23,7 +23,7 @@ from tests.programs.interop.clients import CLIENTS, PYTHON, Client
 from tests.programs.interop.judging import Row, judge
 from tests.programs.interop.projects import Project, ProjectError, missing_tools, no_kafka, run
 from tests.programs.interop.questions import HISTORY, UNLISTED_TOPIC, plan
-from tests.support.workers import WorkerProcess, create_topics, publish, running_worker
+from tests.support.workers import WorkerProcess, administrator, create_topics, publish, running_worker
 
 PARTITIONS = 12
 REPLY_PARTITIONS = 4
@@ -77,12 +77,8 @@ def _extra_topics(names: TopicNames) -> tuple[str, ...]:
 
 
 async def _create_reply_topics(bootstrap_servers: str, topics: Sequence[str]) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-    await admin.start()
-    try:
+    async with administrator(bootstrap_servers) as admin:
         await admin.create_topics([NewTopic(topic, REPLY_PARTITIONS, 1) for topic in topics])
-    finally:
-        await admin.close()
 
 
 @contextlib.asynccontextmanager
