@@ -42,11 +42,14 @@ class Database:
         writer: aiosqlite.Connection,
         reader: aiosqlite.Connection,
         changes: Mapping[int, FormatChange] = CHANGES,
+        *,
+        rows_to_convert: bool = False,
     ) -> None:
         self.path = path
         self._writer = writer
         self._reader = reader
         self._changes = changes
+        self._rows_to_convert = rows_to_convert
         self._turn = asyncio.Lock()
         self._closed = False
         self._log = path.with_name(f"{path.name}-wal")
@@ -61,11 +64,12 @@ class Database:
         try:
             writer = await _open_or_set_aside(path, changes)
             reader = await _second_connection(path, writer)
+            rows_to_convert = await formats.are_rows_to_convert(reader)
         except (sqlite3.Error, OSError) as error:
             raise StateError(
                 f"cannot open {path}: {error}; check the state folder's disk and rights"
             ) from error
-        return cls(path, writer, reader, changes)
+        return cls(path, writer, reader, changes, rows_to_convert=rows_to_convert)
 
     async def close(self) -> None:
         """Closes both connections, after the reads that have begun; later ones fail."""
@@ -105,10 +109,11 @@ class Database:
         Raises:
             StateError: SQLite refused; nothing of the page is in the file.
         """
-        async with self._transaction():
-            return await formats.are_rows_to_convert(self._writer) and await formats.convert_page(
-                self._writer, _CONVERTED, self._changes
-            )
+        if self._rows_to_convert:
+            async with self._transaction():
+                more = await formats.convert_page(self._writer, _CONVERTED, self._changes)
+            self._rows_to_convert = more
+        return self._rows_to_convert
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[None]:

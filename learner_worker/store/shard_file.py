@@ -29,6 +29,7 @@ from learner_worker.store.statements import (
 )
 
 _BATCH: Final = 500  # rows of a read: more at once would hold the event loop for longer than a chunk
+_CONVERTED_PAGES: Final = 10  # a checkpoint: a tenth of a second in the file's thread, now and then
 _SCANNED: Final = 5_000  # rows looked at in one read: about two milliseconds, in the file's own thread
 
 
@@ -82,14 +83,6 @@ class ShardFile:
     async def close(self) -> None:
         """Closes it after the reads that have begun; later ones fail."""
         await self._database.close()
-
-    async def convert_page(self) -> bool:
-        """Converts some of the rows that a change of the format has left; whether there may be more.
-
-        Raises:
-            StateError: SQLite refused; nothing of the page is in the file.
-        """
-        return await self._database.convert_page()
 
     async def load_positions(self) -> dict[str, int]:
         """The next offset by topic; empty for a new file."""
@@ -200,10 +193,16 @@ class ShardFile:
     async def write(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint's rows and positions in one transaction.
 
+        After it some of the rows are converted that a change of the format has left, if any: as many as take
+        a fraction of the time between two checkpoints.
+
         Raises:
-            StateError: SQLite refused; nothing of the checkpoint is in the file.
+            StateError: SQLite refused; of what it refused nothing is in the file.
         """
         await self._database.transact(writes_of(checkpoint))
+        for _ in range(_CONVERTED_PAGES):
+            if not await self._database.convert_page():
+                return
 
     async def rewind(self, positions: Mapping[TopicName, int]) -> None:
         """Drops what settle remembered and notes where it is read anew from, in one transaction.

@@ -16,12 +16,14 @@ from learner_worker import store
 from learner_worker.contract.facts import Bid, Close, Result, description_digest
 from learner_worker.contract.fields import MAX_SATS, AgentId, ShardId, TaskId
 from learner_worker.contract.times import Micros
+from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import AgentRow
 from learner_worker.domain.auctions import AuctionState
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 from learner_worker.errors import StateError
+from learner_worker.store.database import Database
 from learner_worker.store.formats import CHANGES, FORMAT, Conversion, FormatChange, Writes
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.snapshot import snapshot_of
@@ -159,11 +161,11 @@ def rows(first: int, count: int) -> dict[OutcomeKey, Outcome]:
     return {(task_id, A): Outcome(task_id, A, CLOSE) for task_id in ids}
 
 
-async def grown(folder: Path) -> Path:
+async def grown(folder: Path, count: int = ROWS) -> Path:
     """A file of today's format with some pages of rows."""
     path = file_of(FORMAT, folder)
     file = await ShardFile.open(path, IDENTITY)
-    await file.write(Checkpoint({}, outcomes=rows(0, ROWS)))
+    await file.write(Checkpoint({}, outcomes=rows(0, count)))
     await file.close()
     return path
 
@@ -173,22 +175,38 @@ def wins(path: Path) -> dict[str, int]:
         return dict(connection.execute("SELECT agent_id, count FROM wins"))
 
 
-async def test_rows_are_converted_in_pages_beside_the_files_use(tmp_path: Path) -> None:
-    """Between two pages checkpoints are written and rows read; each row is converted once."""
+async def test_every_row_is_converted_once(tmp_path: Path) -> None:
+    """Page by page; then the table that tells of the conversion is gone."""
     path = await grown(tmp_path)
-    file = await ShardFile.open(path, IDENTITY, COUNTED)
+    database = await Database.open(path, COUNTED)
     pages = 1
-    while await file.convert_page():
+    while await database.convert_page():
         pages += 1
-        await file.write(Checkpoint({}, outcomes=rows(0, 10)))
-        assert await file.load_outcomes(list(OUTCOMES)) == OUTCOMES
     assert pages == (ROWS + len(OUTCOMES)) // PAGE + 1
-    assert not await file.convert_page()
-    await file.close()
+    assert not await database.convert_page()
+    await database.close()
 
     assert wins(path) == {A: ROWS + 2, B: 1, C: 1}
     shape, number = shape_of(path)
     assert (number, "conversions" in dict(shape)) == (FORMAT + 1, False)
+
+
+async def test_rows_are_converted_beside_the_files_use(tmp_path: Path) -> None:
+    """Some pages with every checkpoint; the file is read and written as ever."""
+    many = 20 * PAGE
+    path = await grown(tmp_path, many)
+    file = await ShardFile.open(path, IDENTITY, COUNTED)
+    checkpoints = 0
+    while "conversions" in dict(shape_of(path)[0]):
+        checkpoints += 1
+        await file.write(Checkpoint({TopicName("bid-placed"): checkpoints}, outcomes=rows(0, 10)))
+        assert (await file.load_positions())["bid-placed"] == checkpoints
+        assert await file.load_outcomes(list(OUTCOMES)) == OUTCOMES
+    await file.write(Checkpoint({}))
+    await file.close()
+
+    assert checkpoints > 1
+    assert wins(path) == {A: many + 2, B: 1, C: 1}
 
 
 async def test_a_conversion_goes_on_where_the_last_process_ended(tmp_path: Path) -> None:
@@ -196,9 +214,9 @@ async def test_a_conversion_goes_on_where_the_last_process_ended(tmp_path: Path)
     path = await grown(tmp_path)
     more = True
     while more:
-        file = await ShardFile.open(path, IDENTITY, COUNTED)
-        more = await file.convert_page()
-        await file.close()
+        database = await Database.open(path, COUNTED)
+        more = await database.convert_page()
+        await database.close()
 
     assert wins(path) == {A: ROWS + 2, B: 1, C: 1}
 
@@ -206,21 +224,19 @@ async def test_a_conversion_goes_on_where_the_last_process_ended(tmp_path: Path)
 async def test_a_page_that_fails_is_converted_again(tmp_path: Path) -> None:
     """Its rows and its progress are one transaction."""
     path = await grown(tmp_path)
-    file = await ShardFile.open(path, IDENTITY, COUNTED)
-    assert await file.convert_page()
+    database = await Database.open(path, COUNTED)
+    assert await database.convert_page()
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute(
-            "CREATE TRIGGER refuse BEFORE INSERT ON conversions BEGIN SELECT RAISE(ABORT, 'no'); END"
-        )
+        other.execute(REFUSE)
     for _ in range(2):
         with pytest.raises(StateError, match="cannot write"):
-            await file.convert_page()
+            await database.convert_page()
     assert sum(wins(path).values()) == PAGE
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("DROP TRIGGER refuse")
-    while await file.convert_page():
+    while await database.convert_page():
         pass
-    await file.close()
+    await database.close()
 
     assert wins(path) == {A: ROWS + 2, B: 1, C: 1}
 
@@ -234,24 +250,22 @@ async def test_conversions_follow_one_another_in_the_order_of_their_formats(tmp_
             taken.extend(f"{name} {row[0]}" for row in page)
             return iter(())
 
-        return Conversion(
-            "SELECT topic FROM positions WHERE topic > ? ORDER BY topic LIMIT ?", ("",), convert
-        )
+        return Conversion(TOPICS, ("",), convert)
 
     changes = {
         **CHANGES,
         FORMAT + 1: FormatChange("CREATE TABLE first (a);", noted("first")),
         FORMAT + 2: FormatChange("CREATE TABLE second (a);", noted("second")),
     }
-    file = await ShardFile.open(file_of(1, tmp_path), IDENTITY, changes)
-    assert await file.convert_page()
-    assert not await file.convert_page()
-    await file.close()
+    database = await Database.open(file_of(1, tmp_path), changes)
+    assert await database.convert_page()
+    assert not await database.convert_page()
+    await database.close()
     assert taken == [f"{name} {topic}" for name in ("first", "second") for topic in sorted(POSITIONS)]
 
 
 async def test_a_new_file_has_nothing_to_convert(tmp_path: Path) -> None:
     """Its tables are today's from the start."""
-    file = await ShardFile.open(shard_path(tmp_path, ShardId(3)), IDENTITY)
-    assert not await file.convert_page()
-    await file.close()
+    database = await Database.open(shard_path(tmp_path, ShardId(3)))
+    assert not await database.convert_page()
+    await database.close()
