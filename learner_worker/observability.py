@@ -39,94 +39,113 @@ def configure_logging(log_format: LogFormat = "auto", level: LogLevel = "info") 
     logging.getLogger("aiokafka").setLevel(logging.INFO if level == "debug" else logging.CRITICAL + 1)
 
 
-class Instruments:
-    """The worker's Prometheus metrics, in their own registry."""
+class ShardInstruments:
+    """What the shards count."""
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.events = Counter(
             "learner_events",
             "Events read, by topic and result.",
             ["topic", "result"],
-            registry=self.registry,
+            registry=registry,
         )
-        self.facts = Counter("learner_facts", "Facts sent to learner-outcomes.", registry=self.registry)
-        self.outcomes = Counter(
-            "learner_outcomes", "Facts that changed an outcome row.", registry=self.registry
-        )
+        self.facts = Counter("learner_facts", "Facts sent to learner-outcomes.", registry=registry)
+        self.outcomes = Counter("learner_outcomes", "Facts that changed an outcome row.", registry=registry)
         self.outcomes_expired = Counter(
             "learner_outcomes_expired",
             "Outcomes removed from the metrics by retention.",
-            registry=self.registry,
+            registry=registry,
         )
         self.dead_letters = Counter(
-            "learner_dead_letters", "Dead letters written, by reason.", ["reason"], registry=self.registry
+            "learner_dead_letters", "Dead letters written, by reason.", ["reason"], registry=registry
         )
         self.records_lost = Counter(
             "learner_records_lost",
             "Records deleted by Kafka before they were read, by topic.",
             ["topic"],
-            registry=self.registry,
+            registry=registry,
         )
         self.auctions_forgotten = Counter(
             "learner_auctions_forgotten",
             "Auctions forgotten after the auction horizon, by whether they had closed.",
             ["closed"],
-            registry=self.registry,
+            registry=registry,
         )
         self.auctions = Gauge(
             "learner_auctions",
             "Auctions remembered, by shard and state.",
             ["shard", "state"],
-            registry=self.registry,
-        )
-        self.checkpoints = Counter(
-            "learner_checkpoints", "Checkpoints made, by result.", ["result"], registry=self.registry
-        )
-        self.checkpoint_seconds = Histogram(
-            "learner_checkpoint_seconds", "Duration of a checkpoint.", registry=self.registry
-        )
-        self.requests = Counter(
-            "learner_requests",
-            "Requests handled, by code: OK, an error code, EXPIRED, REROUTED or REFUSED.",
-            ["code"],
-            registry=self.registry,
-        )
-        self.answer_seconds = Histogram(
-            "learner_answer_seconds",
-            "Time from a request's record timestamp to its reply being handed to the producer.",
-            buckets=_ANSWER_BUCKETS,
-            registry=self.registry,
-        )
-        self.shards = Gauge(
-            "learner_shards", "Shards owned by this replica, by state.", ["state"], registry=self.registry
+            registry=registry,
         )
         self.restore_records = Gauge(
             "learner_restore_records_left",
             "Changelog records that a restoring shard has yet to read.",
             ["shard"],
-            registry=self.registry,
+            registry=registry,
+        )
+
+
+class RequestInstruments:
+    """What the request path counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.by_code = Counter(
+            "learner_requests",
+            "Requests handled, by code: OK, an error code, EXPIRED, REROUTED or REFUSED.",
+            ["code"],
+            registry=registry,
+        )
+        self.answer_seconds = Histogram(
+            "learner_answer_seconds",
+            "Time from a request's record timestamp to its reply being handed to the producer.",
+            buckets=_ANSWER_BUCKETS,
+            registry=registry,
+        )
+
+
+class ProcessInstruments:
+    """What the worker as a whole counts and measures."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.checkpoints = Counter(
+            "learner_checkpoints", "Checkpoints made, by result.", ["result"], registry=registry
+        )
+        self.checkpoint_seconds = Histogram(
+            "learner_checkpoint_seconds", "Duration of a checkpoint.", registry=registry
+        )
+        self.shards = Gauge(
+            "learner_shards", "Shards owned by this replica, by state.", ["state"], registry=registry
         )
         self.standby_records = Gauge(
             "learner_standby_records_left",
             "Changelog records that a standby has yet to read.",
             ["shard"],
-            registry=self.registry,
+            registry=registry,
         )
         self.rebuilds = Counter(
             "learner_rebuilds",
             "Times the Kafka clients were rebuilt because they made no progress.",
-            registry=self.registry,
+            registry=registry,
         )
         self.loop_stall_seconds = Histogram(
             "learner_loop_stall_seconds",
             "Delay of a periodic timer on the event loop.",
             buckets=_STALL_BUCKETS,
-            registry=self.registry,
+            registry=registry,
         )
         self.lag = Gauge(
             "learner_lag_records",
             "Records not yet processed by this replica's shards, by topic.",
             ["topic"],
-            registry=self.registry,
+            registry=registry,
         )
+
+
+class Instruments:
+    """The worker's Prometheus metrics, in their own registry."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.shards = ShardInstruments(self.registry)
+        self.requests = RequestInstruments(self.registry)
+        self.process = ProcessInstruments(self.registry)

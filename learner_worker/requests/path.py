@@ -10,7 +10,7 @@ from learner_worker.contract.fields import ShardId
 from learner_worker.errors import StateError
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.watchdog import Reading
-from learner_worker.observability import Instruments
+from learner_worker.observability import RequestInstruments
 from learner_worker.requests.admission import Admission
 from learner_worker.requests.answering import Answering
 from learner_worker.requests.clock import Clock
@@ -58,7 +58,7 @@ class RequestPath:
         clients: RequestClients,
         *,
         advise: Advise,
-        instruments: Instruments,
+        instruments: RequestInstruments,
         pacing: Pacing,
         is_member: Callable[[], Awaitable[bool]],
         on_failure: Callable[[StateError], None],

@@ -16,7 +16,7 @@ from learner_worker.contract.times import Micros, format_time
 from learner_worker.contract.topics import HOP_HEADER, TopicName
 from learner_worker.errors import RefusedReplyError, RequestError
 from learner_worker.kafka.records import Headers, Outgoing, Record
-from learner_worker.observability import Instruments
+from learner_worker.observability import RequestInstruments
 from learner_worker.requests.reply_batches import ReplyBatches
 from learner_worker.requests.reply_places import ReplyPlaces
 from learner_worker.requests.request import ReceivedRequest
@@ -37,12 +37,12 @@ class Replies:
         batches: ReplyBatches,
         places: ReplyPlaces,
         request_topic: TopicName,
-        instruments: Instruments,
+        instruments: RequestInstruments,
     ) -> None:
         self._batches = batches
         self._places = places
         self._request_topic = request_topic
-        self._requests_of = functools.cache(instruments.requests.labels)
+        self._requests_of = functools.cache(instruments.by_code.labels)
         self._looking_up: set[asyncio.Task[None]] = set()
 
     def send_advice(self, received: ReceivedRequest, reply: Reply) -> None:

@@ -9,7 +9,7 @@ from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain.retention import Policy
 from learner_worker.kafka.batching import Fallback
 from learner_worker.kafka.records import Headers, Outgoing
-from learner_worker.observability import Instruments
+from learner_worker.observability import ShardInstruments
 from learner_worker.shard.pacing import Pacing
 
 _FOR_EVER = Policy(None, 1, 0, lambda: Micros(0))
@@ -67,7 +67,7 @@ class ShardContext:
     topics: TopicNames
     partition_of: Callable[[str], int]
     sink: RecordSink
-    instruments: Instruments
+    instruments: ShardInstruments
     owner: str
     settings: ShardSettings
     others_passed: Callable[[Micros], Micros | None]

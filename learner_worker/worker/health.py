@@ -13,7 +13,7 @@ from learner_worker.errors import BrokerError, StuckError
 from learner_worker.kafka.admin import Administrator
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.watchdog import Observation, Watchdog
-from learner_worker.observability import Instruments
+from learner_worker.observability import ProcessInstruments
 from learner_worker.requests.path import RequestPath
 from learner_worker.shard.shard import Shard
 from learner_worker.worker import event_loop
@@ -116,7 +116,7 @@ class ProgressReport:
         consumer: AIOKafkaConsumer,
         topics: TopicNames,
         ownership: Ownership,
-        instruments: Instruments,
+        instruments: ProcessInstruments,
     ) -> None:
         self._consumer = consumer
         self._topics = topics

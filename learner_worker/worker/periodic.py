@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from learner_worker.group.frontier import Frontier
-from learner_worker.observability import Instruments
+from learner_worker.observability import ProcessInstruments
 from learner_worker.worker.checkpoint import Checkpointer
 
 _STALL_LOOK_SECONDS = 0.01
@@ -34,7 +34,7 @@ class Periodic:
         *,
         checkpointer: Checkpointer,
         frontier: Frontier,
-        instruments: Instruments,
+        instruments: ProcessInstruments,
         checkpoint_seconds: float,
         frontier_seconds: float,
     ) -> None:

@@ -108,7 +108,7 @@ class Replica:
     async def _make_worker_again(self, stopping: asyncio.Event) -> Worker | None:
         """The next worker, after a while; None if told to stop before."""
         self._rebuilds += 1
-        self._instruments.rebuilds.inc()
+        self._instruments.process.rebuilds.inc()
         while not await is_set_within(
             stopping, min(REBUILD_SECONDS * 2**self._rebuilds, _LONGEST_REBUILD_SECONDS)
         ):

@@ -6,7 +6,7 @@ from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.watchdog import Watchdog
-from learner_worker.observability import Instruments
+from learner_worker.observability import ShardInstruments
 from learner_worker.settings import Settings
 from learner_worker.shard.context import ShardContext, ShardSettings
 from learner_worker.shard.shard import Shard
@@ -20,7 +20,7 @@ def shard_context(
     settings: Settings,
     platform: Platform,
     *,
-    instruments: Instruments,
+    instruments: ShardInstruments,
     writer: BatchWriter,
     frontier: Frontier,
 ) -> ShardContext:

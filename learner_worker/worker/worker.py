@@ -56,7 +56,7 @@ class Worker:
             files=platform.files,
             ownership=ownership,
             outage=outage,
-            left=instruments.standby_records,
+            left=instruments.process.standby_records,
             idle_seconds=platform.intervals.standby_idle_seconds,
         )
         self._claims = claims = Claims(
@@ -86,7 +86,9 @@ class Worker:
         )
         watchdog = Watchdog(settings.checkpoint_interval_seconds)
         writer = BatchWriter(producer)
-        context = shard_context(settings, platform, instruments=instruments, writer=writer, frontier=frontier)
+        context = shard_context(
+            settings, platform, instruments=instruments.shards, writer=writer, frontier=frontier
+        )
         rollback = Rollback(consumer=consumer, writer=writer, ownership=ownership)
         self.checkpointer = checkpointer = Checkpointer(
             ownership=ownership,
@@ -100,7 +102,7 @@ class Worker:
             RequestSettings.of(settings, platform.partitions, platform.intervals.request_poll_ms),
             request_clients,
             advise=Advise(find_strategy(settings.strategy)),
-            instruments=instruments,
+            instruments=instruments.requests,
             pacing=context.pacing,
             is_member=membership.is_confirmed,
             on_failure=failure.fail,
@@ -142,12 +144,12 @@ class Worker:
         periodic = Periodic(
             checkpointer=checkpointer,
             frontier=frontier,
-            instruments=instruments,
+            instruments=instruments.process,
             checkpoint_seconds=settings.checkpoint_interval_seconds,
             frontier_seconds=platform.intervals.frontier_seconds,
         )
         progress = ProgressReport(
-            consumer=consumer, topics=topics, ownership=ownership, instruments=instruments
+            consumer=consumer, topics=topics, ownership=ownership, instruments=instruments.process
         )
         watch = Watch(
             watchdog=watchdog,

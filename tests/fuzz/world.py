@@ -95,7 +95,11 @@ class FuzzWorld(World):
 
 def _counts() -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
-    counters = (instruments().events, instruments().requests, instruments().dead_letters)
+    counters = (
+        instruments().shards.events,
+        instruments().requests.by_code,
+        instruments().shards.dead_letters,
+    )
     for sample in (
         sample for counter in counters for metric in counter.collect() for sample in metric.samples
     ):

@@ -102,7 +102,7 @@ def lost_records() -> float:
     """How many records workers said that Kafka deleted before they were read."""
     return sum(
         sample.value
-        for metric in instruments().records_lost.collect()
+        for metric in instruments().shards.records_lost.collect()
         for sample in metric.samples
         if sample.name.endswith("_total")
     )

@@ -129,7 +129,7 @@ class Requests:
             ),
             RequestClients(cast("Any", TopicLister()), cast("Any", self._producer), Outage()),
             advise=advise or Advise(CLASSIC),
-            instruments=Instruments(),
+            instruments=Instruments().requests,
             pacing=Pacing(),
             is_member=is_member,
             on_failure=self.failures.append,

@@ -51,13 +51,13 @@ class RecordingSink:
         """Everything is there already."""
 
 
-def shard_context(sink: RecordingSink) -> ShardContext:
+def shard_context(sink: RecordingSink, instruments: Instruments | None = None) -> ShardContext:
     """What the only shard of a worker has around it."""
     return ShardContext(
         topics=TOPICS,
         partition_of=lambda _: SHARD,
         sink=sink,
-        instruments=Instruments(),
+        instruments=(instruments or Instruments()).shards,
         owner="this run",
         settings=ShardSettings(tolerance_micros=0, horizon_micros=1, cached_agents=10),
         others_passed=lambda _: None,

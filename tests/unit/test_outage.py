@@ -51,7 +51,7 @@ async def test_an_absence_that_standbys_noticed_ends_when_there_are_none_to_foll
         files=StateFolder(tmp_path, cluster_id="c", topic_prefix="", partitions=1),
         ownership=Ownership(),
         outage=outage,
-        left=Instruments().standby_records,
+        left=Instruments().process.standby_records,
     )
     standbys.follow(frozenset({ShardId(0)}))
     assert await standbys.one_turn() > 0

@@ -92,7 +92,7 @@ class Replica:
             ),
             RequestClients(cast("Any", self.log), cast("Any", self.producer), Outage()),
             advise=Advise(CLASSIC),
-            instruments=Instruments(),
+            instruments=Instruments().requests,
             pacing=Pacing(),
             is_member=self._is_member,
             on_failure=_no_failure,

@@ -12,6 +12,7 @@ from learner_worker.contract.times import Micros
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, facts_of, living, living_fact
 from learner_worker.domain.retention import Policy, Retention, cutoff_note, read_cutoff_note
+from learner_worker.observability import Instruments
 from learner_worker.shard.shard import Shard
 from learner_worker.store.statements import Checkpoint
 from tests.simulation.log import Entry
@@ -156,12 +157,12 @@ async def test_a_page_of_rows_is_swept_and_counted(tmp_path: Path) -> None:
     }
     await file.write(Checkpoint(dict.fromkeys(TOPICS.subscribed, 0), outcomes=rows, cutoff=at(605)))
     sink = RecordingSink()
-    shared = shard_context(sink)
-    shard = await Shard.open(SHARD, shared, file, NEW)
+    instruments = Instruments()
+    shard = await Shard.open(SHARD, shard_context(sink, instruments), file, NEW)
     for _ in range(4):
         await checkpoint(shard)
     left = [row async for page in file.all_outcomes() for row in page]
     assert sorted(row.bid.placed_at for row in left if row.bid is not None) == list(range(600, 700))
-    assert shared.instruments.registry.get_sample_value("learner_outcomes_expired_total") == 605
+    assert instruments.registry.get_sample_value("learner_outcomes_expired_total") == 605
     assert sink.sends[TOPICS.outcomes] == 2 * 605 + 5
     await shard.close()
