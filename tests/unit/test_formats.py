@@ -199,6 +199,7 @@ async def test_rows_are_converted_beside_the_files_use(tmp_path: Path) -> None:
     checkpoints = 0
     while "conversions" in dict(shape_of(path)[0]):
         checkpoints += 1
+        assert checkpoints < 10
         await file.write(Checkpoint({TopicName("bid-placed"): checkpoints}, outcomes=rows(0, 10)))
         assert (await file.load_positions())["bid-placed"] == checkpoints
         assert await file.load_outcomes(list(OUTCOMES)) == OUTCOMES
