@@ -1,4 +1,4 @@
-"""Admission: what becomes of a request when it is read, by its headers, its body and its shard."""
+"""Admission: decides by a request's headers, body and shard whether to queue, refuse, move or drop it."""
 
 from learner_worker.contract.decode import Request, decode_request
 from learner_worker.contract.fields import ShardId
@@ -22,7 +22,7 @@ from learner_worker.requests.request import AdmittedRequest, ReceivedRequest
 from learner_worker.requests.settings import RequestSettings
 from learner_worker.requests.shards import OwnedShards
 
-_MICROS = 1_000_000
+_MICROS = 1_000_000  # microseconds in a second
 
 
 class Admission:
@@ -47,7 +47,7 @@ class Admission:
         self._clock = clock
 
     def admit(self, record: Record, offsets: InFlightOffsets) -> None:
-        """Decides about a request that was just read; its offset is finished when nothing is left to do."""
+        """Admits a request that was just read; finishes its offset if nothing is left to do."""
         try:
             address = self._allowed_address(record)
         except RefusedReplyError as error:
@@ -68,18 +68,20 @@ class Admission:
             self._move(received, shard_id, deadline)
         elif self._shards.is_assigned(shard_id):
             self._queue.put(AdmittedRequest(received, request, deadline))
-        # else the shard was lost meanwhile: its new owner reads the request again
+        # Otherwise the shard was lost meanwhile: its new owner reads the request again.
 
     def _move(self, received: ReceivedRequest, shard_id: ShardId, deadline: Micros) -> None:
         if hop_of(received.record) is not None:
-            raise RequestError(INTERNAL, f"moved once, and still not on partition {shard_id}")
+            raise RequestError(
+                INTERNAL, f"the request was moved once and is still not on partition {shard_id}"
+            )
         self._replies.move(received, shard_id, deadline)
 
     def _allowed_address(self, record: Record) -> ReplyAddress:
-        """Where the reply goes.
+        """The address that the request's headers name for its reply.
 
         Raises:
-            RefusedReplyError: it must not be written there, or cannot be.
+            RefusedReplyError: no reply may be written there, or the key is too large to return.
         """
         address = reply_address(record.headers, self._topics.replies)
         if not self._reply_topics.allows(address.topic):
@@ -96,14 +98,15 @@ class Admission:
 
 
 def deadline_of(record: Record, request: Request, ttl_micros: int) -> Micros:
-    """Until when a request is answered: the body's deadline before the header's, within its time to live.
+    """The time until which a request is answered: its own deadline, at most its time to live.
 
-    The header of a moved request was written by the learner, and counts from where the request lay first.
+    The body's deadline takes precedence over the header's. The learner writes the header of a moved
+    request, so that its time to live counts from its first record.
 
     Raises:
-        RequestError: the header's deadline counts, and is no time.
+        RequestError: the header's deadline applies and is not a valid time.
     """
-    # Within the years of the contract: a request that is moved carries it.
+    # Within the contract's range of times, because a moved request carries it as text.
     latest = Micros(min(record_micros(record.timestamp) + ttl_micros, LAST_MICROS))
     if request.deadline is not None:
         latest = min(latest, request.deadline)

@@ -1,4 +1,4 @@
-"""Answering: the queued requests, in turn, with one read of their agents; then `advise`, then the reply."""
+"""Answers the queued requests: loads their agents in one read, calls `advise` and sends the replies."""
 
 import asyncio
 import functools
@@ -17,13 +17,13 @@ from learner_worker.shard.pacing import Pacing
 from learner_worker.stages.advise import Advise
 
 _BATCH = 100
-"""Requests answered between two yields to the event loop: a few milliseconds."""
+"""Requests answered between two yields to the event loop: more would block it for too long."""
 _SLICE_SECONDS = 0.02
-"""How long answers go on before more is read: only what is read takes its turn, or is refused in time."""
+"""Time spent answering before the next poll: fair turns and timely refusals need requests to be read."""
 
 
 class Answering:
-    """Answers the queued requests of this replica's shards, agents in turn."""
+    """Answers the queued requests of this replica's shards; agents take turns."""
 
     def __init__(
         self,
@@ -47,10 +47,10 @@ class Answering:
         self._clock = clock
 
     async def serve(self) -> bool:
-        """Answers what is queued for some milliseconds; whether some is left."""
+        """Answers queued requests for some milliseconds; returns whether any are left."""
         self._queue.release()
         if not self._queue:
-            self._batches.send()  # of the requests that were answered with an error as they were read
+            self._batches.send()  # the errors that were returned at admission
             return False
         self._pacing.asked()
         await self._serve_for(_SLICE_SECONDS)
@@ -59,7 +59,7 @@ class Answering:
         return len(self._queue) > 0
 
     async def finish(self, seconds: float) -> None:
-        """Answers what is queued, refuses what is parked, and waits until Kafka has every reply."""
+        """Answers queued requests, refuses parked ones, and waits up to `seconds` for the replies."""
         self._queue.refuse_parked()
         while await self.serve():
             pass
@@ -87,21 +87,21 @@ class Answering:
         received = request.received
         shard, agent = self._shards.get(request.shard_id), agents.get(request.request.agent_id)
         if not self._shards.is_assigned(request.shard_id) or not received.owned:
-            return  # its new owner reads it again
+            return  # the shard's new owner reads the request again
         if self._clock.now() > request.deadline:
             self._replies.drop_expired(received)
         elif shard is None or agent is None:
             self._queue.put_back(request)
-        elif not self._shards.may_answer_from(shard):  # it was opened anew meanwhile
+        elif not self._shards.may_answer_from(shard):  # the shard was reopened meanwhile
             self._queue.put(request)
         else:
             reply = self._advise.answer(request.request, agent, stale=not shard.restored)
             self._replies.send_advice(received, reply)
 
     async def _agents_of(self, requests: Sequence[AdmittedRequest]) -> dict[AgentId, Agent]:
-        """The agents that are asked about, of each shard with one read for those not in memory.
+        """The agents that the requests ask about; one read per shard loads those not in memory.
 
-        None of a shard that could not be read: it was closed meanwhile, or its file is damaged.
+        Agents of a shard that cannot be read, because it was closed or its file is damaged, are left out.
         """
         wanted: dict[ShardId, set[AgentId]] = {}
         for request in requests:
@@ -113,13 +113,13 @@ class Answering:
                 agents.update({} if shard is None else await _read_agents(shard, agent_ids))
             except ClosedFileError:
                 pass
-            except StateError as error:  # the worker ends; another one, or its next run, answers
+            except StateError as error:  # ends the worker; the shard's next owner answers
                 self._on_failure(error)
         return agents
 
 
 async def _read_agents(shard: AnsweringShard, agent_ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
-    """The agents of a shard; without a read if all are in memory.
+    """Loads agents of a shard; does not await if all are in memory.
 
     Raises:
         ClosedFileError: the shard was closed meanwhile.

@@ -1,4 +1,4 @@
-"""The time, as the request path asks for it."""
+"""The clocks that the request path uses."""
 
 import time
 
@@ -9,9 +9,9 @@ class Clock:
     """The machine's clocks; a simulation passes its own."""
 
     def now(self) -> Micros:
-        """The wall clock: what record times and deadlines are compared with."""
+        """The wall clock: record times and deadlines are compared with it."""
         return Micros(time.time_ns() // 1000)
 
     def monotonic(self) -> float:
-        """Seconds since some moment: what durations are measured with."""
+        """Seconds since an arbitrary moment: durations are measured with it."""
         return time.monotonic()

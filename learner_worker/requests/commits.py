@@ -1,4 +1,4 @@
-"""Commits of what is answered, to a consumer group of the requests' own."""
+"""Commits the offsets of answered requests, to a consumer group of their own."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from learner_worker.requests.clock import Clock
 from learner_worker.requests.in_flight import InFlightOffsets
 
 KAFKA_SECONDS = 10.0
-"""How long Kafka may take for a commit or a look-up: then the loop is told that Kafka is away."""
+"""Time limit for a commit or an offset lookup: beyond it the loop treats Kafka as unreachable."""
 _EVERY_SECONDS = 1.0
-"""Seldom enough to cost nothing; a replica that is killed leaves a second's requests to be answered again."""
+"""Commit interval: after a kill, the requests of one interval are answered again."""
 _log = structlog.get_logger("learner_worker.requests")
 
 
@@ -28,39 +28,39 @@ class OffsetCommits:
         self._topic = topic
         self._clock = clock
         self._committed_at = clock.monotonic()
-        self._under_way: asyncio.Task[None] | None = None
+        self._in_flight: asyncio.Task[None] | None = None
 
     def commit_in_background(self, offsets: Mapping[ShardId, InFlightOffsets]) -> None:
-        """Begins a commit once a second, unless one is under way: no request waits for it.
+        """Starts a commit once a second, unless one is in flight: no request waits for it.
 
         Raises:
-            KafkaError, TimeoutError: the last one failed.
+            KafkaError, TimeoutError: the previous commit failed.
         """
-        if self._under_way is not None:
-            if not self._under_way.done():
+        if self._in_flight is not None:
+            if not self._in_flight.done():
                 return
-            ended, self._under_way = self._under_way, None
+            ended, self._in_flight = self._in_flight, None
             ended.result()
         if self._clock.monotonic() - self._committed_at >= _EVERY_SECONDS:
             self._committed_at = self._clock.monotonic()
-            self._under_way = asyncio.create_task(self.commit(offsets), name="commit-requests")
+            self._in_flight = asyncio.create_task(self.commit(offsets), name="commit-requests")
 
     async def wait_for_background(self) -> None:
-        """Waits for the commit under way: it knows of less than the next, and must not come after it."""
-        under_way, self._under_way = self._under_way, None
-        if under_way is None:
+        """Waits for the commit in flight: its offsets are older, so it must not arrive after the next one."""
+        in_flight, self._in_flight = self._in_flight, None
+        if in_flight is None:
             return
-        await asyncio.wait([under_way])
-        if not under_way.cancelled() and (error := under_way.exception()) is not None:
+        await asyncio.wait([in_flight])
+        if not in_flight.cancelled() and (error := in_flight.exception()) is not None:
             _log.warning("lane.commit_failed", error=repr(error))
 
     def cancel_background(self) -> None:
-        """Leaves the commit under way: a later one commits as much, and more."""
-        if self._under_way is not None:
-            self._under_way.cancel()
+        """Cancels the commit in flight: a later one includes its offsets."""
+        if self._in_flight is not None:
+            self._in_flight.cancel()
 
     async def finish(self, offsets: Mapping[ShardId, InFlightOffsets]) -> None:
-        """Commits what is answered, or says why it could not."""
+        """Commits what is answered; logs a failure."""
         try:
             await self.wait_for_background()
             await self.commit(offsets)
@@ -68,10 +68,10 @@ class OffsetCommits:
             _log.warning("lane.commit_failed", error=repr(error))
 
     async def commit(self, offsets: Mapping[ShardId, InFlightOffsets]) -> None:
-        """Commits whatever has moved since the last commit.
+        """Commits the offsets that have advanced since the last commit.
 
         Raises:
-            KafkaError, TimeoutError: Kafka did not take it.
+            KafkaError, TimeoutError: Kafka did not accept it.
         """
         moved = {
             shard_id: (of_shard, of_shard.committable)
@@ -87,5 +87,6 @@ class OffsetCommits:
                     for shard_id, (_, position) in moved.items()
                 }
             )
-        for of_shard, position in moved.values():  # the partition may have been left meanwhile
+        # Not from `offsets`: a partition may have been released meanwhile.
+        for of_shard, position in moved.values():
             of_shard.committed = position

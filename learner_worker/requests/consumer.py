@@ -1,4 +1,4 @@
-"""The request consumer: apart from the events', so that no answer waits behind a backlog of events."""
+"""The request consumer: separate from the event consumer, so that answers never wait behind a backlog."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,22 +23,24 @@ from learner_worker.requests.settings import RequestSettings
 from learner_worker.requests.stalls import StallGuard
 
 _POLL_RECORDS = 1_000
-"""Reading them takes less than the time that answering may take before the next are read."""
+"""Few enough that reading them takes less time than one slice of answering."""
 _NAME = "requests"
 _log = structlog.get_logger("learner_worker.requests")
 
 
 class ConsumerState(Enum):
-    """What the next turn of the reading loop does."""
+    """The action of the next turn of the poll loop."""
 
-    IN_DOUBT = "asks whether the group still counts on this replica, and answers nothing before"
-    TAKING_OVER = "commits what it leaves, and asks where to begin with what it takes over"
-    IDLE = "owns no shard, and waits for one"
+    IN_DOUBT = "asks whether this replica is still a member of the group; answers nothing until then"
+    TAKING_OVER = (
+        "commits the partitions that it leaves, and looks up the offsets of those that it takes over"
+    )
+    IDLE = "owns no shard and waits for one"
     RUNNING = "reads, answers and commits"
 
 
 class RequestConsumer:
-    """Reads the requests of the owned shards, has them answered, and commits what is answered."""
+    """Reads the requests of the owned shards, has them answered, and commits the answered ones."""
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class RequestConsumer:
 
     @property
     def state(self) -> ConsumerState:
-        """What the next turn does: a doubt first, then a hand-over."""
+        """The next turn's action: confirming membership comes first, then a handover."""
         if self._stalls.in_doubt:
             return ConsumerState.IN_DOUBT
         if self._partitions.pending:
@@ -73,21 +75,21 @@ class RequestConsumer:
 
     @property
     def last_turn_seconds(self) -> float:
-        """When the loop went on last, by the monotonic clock."""
+        """When the loop's last turn began, by the monotonic clock."""
         return self._stalls.last_turn_seconds
 
     def committable(self, shard_id: ShardId) -> int | None:
-        """Up to where every request of a shard is finished; None if it is not read here."""
+        """The offset below which all requests of a shard are finished; None if it is not read here."""
         offsets = self._partitions.owned.get(shard_id)
         return None if offsets is None else offsets.committable
 
     def own(self, opened: frozenset[ShardId], assigned: frozenset[ShardId], assignment_number: int) -> None:
-        """Says whose requests to answer from now on: those of the opened shards.
+        """Sets the shards whose requests are answered from now on.
 
         Args:
             opened: the shards that are open.
-            assigned: all that the group gave this replica.
-            assignment_number: by which of its assignments.
+            assigned: all shards that the group has assigned to this replica.
+            assignment_number: the number of that assignment.
         """
         if self._stalls.in_doubt and self._partitions.is_new(assignment_number):
             self._partitions.begin_anew()
@@ -95,20 +97,20 @@ class RequestConsumer:
         self._partitions.own(opened, assigned, assignment_number)
 
     async def read(self, stopping: asyncio.Event) -> None:
-        """Reads and answers until told to stop."""
+        """Reads and answers until `stopping` is set."""
         try:
             while not stopping.is_set():
                 self._stalls.note_turn()
                 await self._turn_or_pause()
         finally:
-            self._commits.cancel_background()  # `finish` commits as much, and more
+            self._commits.cancel_background()  # `finish` commits its offsets, too
 
     async def finish(self) -> None:
         """Commits what is answered."""
         await self._commits.finish(self._partitions.all_offsets)
 
     async def reading(self) -> Reading:
-        """How far the requests are read, for the watchdog; nothing while the group has to confirm us."""
+        """The progress of reading requests, for the watchdog; empty while membership is in doubt."""
         positions = {} if self._stalls.in_doubt else self._partitions.positions
         return await look(_NAME, self._consumer, positions, self._outage)
 
@@ -125,19 +127,19 @@ class RequestConsumer:
                 await self._stalls.confirm()
             case ConsumerState.TAKING_OVER:
                 await self._partitions.take_over()
-            case ConsumerState.IDLE:  # a consumer without an assignment would wait for one, not for a time
+            case ConsumerState.IDLE:  # not a poll: without an assignment it would wait for one
                 await asyncio.sleep(self._poll_ms / 1000)
                 self._outage.worked(_NAME)
             case ConsumerState.RUNNING:
                 await self._read_and_answer()
-                if not self._stalls.in_doubt:  # others may have committed more meanwhile
+                if not self._stalls.in_doubt:  # otherwise a new owner may have committed later offsets
                     self._commits.commit_in_background(self._partitions.all_offsets)
                 self._outage.worked(_NAME)
 
     async def _read_and_answer(self) -> None:
         polled = await self._poll()
         self._stalls.note_turn()
-        if self._stalls.in_doubt:  # what was polled may have been read just now, after the stall
+        if self._stalls.in_doubt:  # the poll may have fetched after the stall
             seek(self._consumer, self._partitions.positions)
             return
         for partition, records in polled.batches.items():
@@ -159,7 +161,7 @@ class RequestConsumer:
             self._admission.admit(record, offsets)
 
     def _step_over(self, gap: Gap) -> None:
-        """Nobody can be answered: the broken header may be the one that says where to."""
+        """Skips undecodable records without a reply: the broken header may be the reply address."""
         _log.error(
             "requests.unreadable",
             partition=gap.partition.partition,

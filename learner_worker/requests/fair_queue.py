@@ -1,4 +1,4 @@
-"""A bounded queue that serves agents in turn: who asks most waits longest, and is refused first."""
+"""A bounded queue that serves agents in turn: the agent with the most requests is refused first."""
 
 from collections import OrderedDict, deque
 from typing import Generic, TypeVar
@@ -9,10 +9,10 @@ ItemT = TypeVar("ItemT")
 
 
 class FairQueue(Generic[ItemT]):
-    """First come, first served within an agent; the agents take turns.
+    """A first-in, first-out queue per agent; the agents take turns.
 
     Args:
-        limit: how many items wait at most. One more displaces the newest of the agent with the most.
+        limit: the most items queued in all. One more displaces the newest item of the agent with the most.
     """
 
     def __init__(self, limit: int) -> None:
@@ -24,7 +24,7 @@ class FairQueue(Generic[ItemT]):
         return self._count
 
     def put(self, agent_id: AgentId, item: ItemT) -> ItemT | None:
-        """Adds an item; what it displaces, perhaps itself, is returned."""
+        """Adds an item; returns the item that it displaces, which may be itself."""
         self._turns.setdefault(agent_id, deque()).append(item)
         self._count += 1
         if self._count <= self._limit:
@@ -32,24 +32,24 @@ class FairQueue(Generic[ItemT]):
         return self._displaced(agent_id)
 
     def take(self, count: int) -> list[ItemT]:
-        """The next items: one of each agent, then the next of each, up to `count`."""
+        """Takes up to `count` items: one of each agent, then the next of each."""
         taken: list[ItemT] = []
         while self._turns and len(taken) < count:
-            agent_id, waiting = self._turns.popitem(last=False)
-            taken.append(waiting.popleft())
-            if waiting:
-                self._turns[agent_id] = waiting
+            agent_id, queued = self._turns.popitem(last=False)
+            taken.append(queued.popleft())
+            if queued:
+                self._turns[agent_id] = queued
         self._count -= len(taken)
         return taken
 
     def _displaced(self, newcomer: AgentId) -> ItemT:
-        """The newcomer's own agent first: looking for a longer queue costs only when it asks little."""
+        """Displaces an item of the newcomer's agent if that exceeds its share; else of the longest queue."""
         greediest = newcomer
         if len(self._turns[newcomer]) <= self._limit // len(self._turns):
             greediest = max(self._turns, key=lambda agent_id: len(self._turns[agent_id]))
-        waiting = self._turns[greediest]
-        displaced = waiting.pop()
+        queued = self._turns[greediest]
+        displaced = queued.pop()
         self._count -= 1
-        if not waiting:
+        if not queued:
             del self._turns[greediest]
         return displaced

@@ -1,7 +1,7 @@
-"""Hand-over of request partitions: the requests of a shard follow it to its owner.
+"""Handover of request partitions: the requests of a shard follow it to its owner.
 
-A shard's requests are read here from when it is opened until the group gives it to another replica. The one
-who had it commits what it has answered, the one who gets it begins there.
+A shard's requests are read here from its opening until the group assigns it to another replica. The old owner
+commits what it has answered, and the new owner begins there.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _log = structlog.get_logger("learner_worker.requests")
 
 
 class PartitionHandover:
-    """Which partitions are read here, which are left and which are to be taken over."""
+    """The partitions that are read here, being left, or to be taken over."""
 
     def __init__(
         self,
@@ -44,33 +44,33 @@ class PartitionHandover:
 
     @property
     def owned(self) -> Mapping[ShardId, InFlightOffsets]:
-        """What is read here."""
+        """The partitions that are read here."""
         return self._owned
 
     @property
     def all_offsets(self) -> Mapping[ShardId, InFlightOffsets]:
-        """What is read here, and what was left and is not committed yet."""
+        """The partitions that are read here, and those that were left but are not committed yet."""
         return self._left | self._owned
 
     @property
     def pending(self) -> bool:
-        """Whether partitions are to be left or taken over."""
+        """Whether partitions have to be left or taken over."""
         return bool(self._left) or self._wanted != self._owned.keys()
 
     @property
     def positions(self) -> dict[TopicPartition, int]:
-        """The next offset to read of every partition that is read here."""
+        """The next offset of every partition that is read here."""
         return {self._partition(shard_id): offsets.position for shard_id, offsets in self._owned.items()}
 
     def is_new(self, assignment_number: int) -> bool:
-        """Whether the group has assigned shards anew since it was heard of last."""
+        """Whether the group has made a new assignment since the last call of `own`."""
         return assignment_number != self._assignment_number
 
     def own(self, opened: frozenset[ShardId], assigned: frozenset[ShardId], assignment_number: int) -> None:
-        """Takes what is to be read from now on: the requests of the opened shards.
+        """Sets the partitions to read from now on: those of the opened shards.
 
-        A shard that is closed for a while, but stays this replica's, goes on where it is: what was answered
-        must not be read again.
+        A shard that is closed for a while but stays assigned to this replica continues at its position:
+        answered requests must not be read again.
         """
         kept = frozenset[ShardId]() if self.is_new(assignment_number) else self._owned.keys() & assigned
         self._assignment_number = assignment_number
@@ -79,22 +79,22 @@ class PartitionHandover:
         self._leave(self._owned.keys() - self._wanted)
 
     def begin_anew(self) -> None:
-        """Drops every partition: others may have answered and committed more meanwhile."""
+        """Drops every partition: other members may have answered and committed later offsets."""
         self._leave(self._owned.keys())
         self._left.clear()
 
     async def take_over(self) -> None:
-        """Assigns the wanted partitions: kept ones go on, new ones start where their last owner ended.
+        """Assigns the wanted partitions: kept ones continue, new ones start where their last owner ended.
 
         Raises:
-            KafkaError, TimeoutError: Kafka did not say where.
+            KafkaError, TimeoutError: Kafka did not answer an offset lookup.
         """
         changes = self._changes
         await self._commits.wait_for_background()
         if self._left:
-            await self._commits.commit(self.all_offsets)  # who owns them now begins there
+            await self._commits.commit(self.all_offsets)  # their new owners begin there
         starts = await self._starts()
-        if changes != self._changes:  # what was found may be out of date
+        if changes != self._changes:  # the offsets found may be out of date
             return
         self._left.clear()
         self._owned |= {ShardId(place.partition): InFlightOffsets(start) for place, start in starts.items()}
@@ -112,7 +112,7 @@ class PartitionHandover:
             return await start_offsets(self._consumer, new, oldest_ms)
 
     def _leave(self, shard_ids: Collection[ShardId]) -> None:
-        """From now on nothing that was read of these is answered here, also if they come back at once."""
+        """Releases partitions: requests already read from them are not answered here, even if they return."""
         for shard_id in list(shard_ids):
             self._left[shard_id] = self._owned.pop(shard_id)
             self._left[shard_id].owned = False
@@ -124,10 +124,10 @@ class PartitionHandover:
 async def start_offsets(
     consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], oldest_ms: int
 ) -> dict[TopicPartition, int]:
-    """The later of what was committed and the oldest request that somebody may still wait for.
+    """The start offset of each partition: the later of the committed offset and the oldest live request's.
 
-    The ends go first: a request that comes between the two lookups is found by its time, or lies behind
-    the end. The other way round it would be neither found nor read.
+    The end offsets must be looked up first: a request that arrives between the two lookups is then found by
+    its time or has an offset at or after the end. In the other order it would be skipped.
     """
     ends = await consumer.end_offsets(list(partitions))
     found = await consumer.offsets_for_times(dict.fromkeys(partitions, oldest_ms))

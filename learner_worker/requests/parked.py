@@ -1,13 +1,13 @@
-"""Requests that wait for their shard: it is not open yet, or it is restoring."""
+"""Parked requests: their shard is not open yet, or it is restoring."""
 
 from collections.abc import Callable
 
 from learner_worker.requests.request import AdmittedRequest
 
 _MAX_REQUESTS = 10_000
-"""What a restored shard's owner then answers within about a second."""
+"""Few enough for the owner to answer soon after the restore, before the last deadlines pass."""
 _MAX_BYTES = 64 * 1024 * 1024
-"""Descriptions may be long: what is parked must not take the memory that shards need."""
+"""Bounds memory, because descriptions may be long and the shards need the rest."""
 
 
 class ParkedRequests:
@@ -19,7 +19,7 @@ class ParkedRequests:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more may be parked."""
+        """Whether one more request may be parked."""
         return len(self._requests) < _MAX_REQUESTS and self._bytes < _MAX_BYTES
 
     def park(self, request: AdmittedRequest) -> None:
@@ -28,12 +28,12 @@ class ParkedRequests:
         self._bytes += len(request.received.record.value or b"")
 
     def take_all(self) -> list[AdmittedRequest]:
-        """Takes out every request that is still to be answered here."""
+        """Removes all requests; returns those that are still to be answered here."""
         requests, self._requests, self._bytes = self._requests, [], 0
         return [request for request in requests if request.received.owned]
 
     def keep(self, wanted: Callable[[AdmittedRequest], bool]) -> None:
-        """Drops what is not wanted: who owns its shard now reads it again."""
+        """Drops the requests that are not wanted: the new owner of their shard reads them again."""
         for request in self.take_all():
             if wanted(request):
                 self.park(request)

@@ -1,4 +1,4 @@
-"""The request path, wired: consumer, admission, queue, answering, replies."""
+"""The request path, wired together: consumer, admission, queue, answering, replies."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,7 +27,7 @@ from learner_worker.stages.advise import Advise
 
 
 class RequestClients(NamedTuple):
-    """The path's Kafka clients, and what they know together of Kafka's absence."""
+    """The path's Kafka clients, and the outage state that they share with the worker."""
 
     consumer: AIOKafkaConsumer
     producer: AIOKafkaProducer
@@ -37,19 +37,19 @@ class RequestClients(NamedTuple):
 class RequestPath:
     """Reads the requests of this replica's shards and answers them.
 
-    A request passes, in this order: `consumer` reads it, `admission` decides what becomes of it, `queue`
-    holds it until its turn, `answering` has `advise` answer it, `replies` makes the record, and
-    `reply_batches` hands it to Kafka.
+    A request passes these modules in order: `consumer` reads it, `admission` accepts or refuses it, `queue`
+    holds it until its turn, `answering` calls `advise`, `replies` makes the record, and `reply_batches` sends
+    it to Kafka.
 
     Args:
-        settings: what an operator decides.
-        clients: Kafka.
-        advise: the strategy.
-        instruments: what an operator sees.
-        pacing: is told that agents ask, so that events give way.
-        is_member: asks the group whether it still counts on this replica.
-        on_failure: takes the error of a shard's file that cannot be read: the worker ends.
-        clock: the time.
+        settings: the request path's settings.
+        clients: its Kafka clients.
+        advise: computes replies with the configured strategy.
+        instruments: the worker's metrics.
+        pacing: learns when agents ask, so that events yield to answers.
+        is_member: asks the group whether this replica is still a member.
+        on_failure: takes the error of a shard's file that cannot be read; ends the worker.
+        clock: a simulation passes its own.
     """
 
     def __init__(
@@ -106,45 +106,45 @@ class RequestPath:
         assigned: frozenset[ShardId],
         assignment_number: int,
     ) -> None:
-        """Says which shards are open, and which are this replica's at all.
+        """Sets which shards are open and which are assigned to this replica.
 
-        The requests of those that are open are read: until then the replica that had a shard before may say
-        what it has answered. A request that waits for a shard of another replica is left to that one, which
-        reads it again.
+        Requests are read for open shards only: until then a shard's previous owner may still commit what it
+        has answered. Parked requests for shards that are assigned elsewhere are dropped; the new owner reads
+        them again.
 
         Args:
             opened: the shards that are open.
-            assigned: all that the group gave this replica.
-            assignment_number: by which of its assignments.
+            assigned: all shards that the group has assigned to this replica.
+            assignment_number: the number of that assignment.
         """
         self._shards.own(opened, assigned)
         self._queue.drop_lost()
         self.consumer.own(frozenset(opened), assigned, assignment_number)
 
     async def read(self, stopping: asyncio.Event) -> None:
-        """Reads and answers until told to stop."""
+        """Reads and answers until `stopping` is set."""
         await self.consumer.read(stopping)
 
     async def commit_answered(self, seconds: float) -> None:
-        """Gives Kafka some time to take the replies under way, and commits: a new owner begins there."""
+        """Waits up to `seconds` for the replies in flight, then commits: a new owner begins there."""
         await self._batches.finish(seconds)
         await self.consumer.finish()
 
     async def finish(self, seconds: float) -> None:
-        """Answers or refuses what was read, gives Kafka some time to take it, and commits."""
+        """Answers or refuses what was read, waits up to `seconds` for the replies, and commits."""
         await self.answering.finish(seconds)
         await self.consumer.finish()
 
     async def reading(self) -> Reading:
-        """How far the requests are read, for the watchdog."""
+        """The progress of reading requests, for the watchdog."""
         return await self.consumer.reading()
 
     @property
     def last_turn_seconds(self) -> float:
-        """When the reading loop went on last, by the monotonic clock."""
+        """When the poll loop's last turn began, by the monotonic clock."""
         return self.consumer.last_turn_seconds
 
     @property
     def replies_stand_seconds(self) -> float:
-        """For how long Kafka has taken no reply although some are under way."""
+        """Seconds since Kafka last accepted a reply, while some are in flight; otherwise 0.0."""
         return self._batches.standing_seconds

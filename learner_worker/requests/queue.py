@@ -1,4 +1,4 @@
-"""Admitted requests until they are answered: agents take turns, and what has no shard yet is parked."""
+"""Holds admitted requests until they are answered: agents take turns, and requests may be parked."""
 
 from learner_worker.contract.suggestions import OVERLOADED, RESTORING
 from learner_worker.errors import RequestError
@@ -11,15 +11,15 @@ from learner_worker.requests.settings import WhileRestoring
 from learner_worker.requests.shards import OwnedShards
 
 _MAX_QUEUED = 2_000
-"""Requests read and not yet answered, in all: some 100 ms of work. What is above is refused."""
+"""The most requests queued in all: more could not be answered in good time, so they are refused."""
 _LAST_MOMENT_MICROS = 250_000
-"""A parked request is refused this long before its deadline, while its agent still listens."""
+"""A parked request is refused this long before its deadline, so that the reply still arrives in time."""
 _RESTORING_RETRY_MS = 1_000
-"""Most restores take seconds: to ask more often would only add to the work."""
+"""Most restores take seconds: asking more often would only add load."""
 _SHORTEST_RETRY_MS = 100
-"""What a full queue takes to drain; nobody is told to come back sooner."""
+"""The time that a full queue takes to drain at least: an earlier retry would find it full again."""
 _RATE_WEIGHT = 0.1
-"""Of the newest batch in the moving average of the rate: an average over the last ten or so."""
+"""Weight of the newest batch in the moving average of the rate: it averages over about ten batches."""
 
 
 class RequestQueue:
@@ -37,11 +37,11 @@ class RequestQueue:
         self._answered_a_second = 0.0
 
     def __len__(self) -> int:
-        """How many can be answered now."""
+        """The number of requests that can be answered now."""
         return len(self._turns)
 
     def put(self, request: AdmittedRequest) -> None:
-        """Queues a request if its shard can answer; if it cannot yet, parks or refuses it."""
+        """Queues a request if its shard can answer now; otherwise parks or refuses it."""
         if self._shards.can_answer(request.shard_id):
             self._enqueue(request)
         elif self._parking_allowed and self._parked.has_room:
@@ -50,7 +50,7 @@ class RequestQueue:
             self._replies.send_error(request.received, restoring())
 
     def put_back(self, request: AdmittedRequest) -> None:
-        """Parks a request whose shard was closed after it was queued: it comes back, here or elsewhere."""
+        """Parks a request whose shard was closed after it was queued: it reopens, here or elsewhere."""
         self._parked.park(request)
 
     def release(self) -> None:
@@ -64,12 +64,12 @@ class RequestQueue:
                 self._parked.park(request)
 
     def take(self, count: int) -> list[AdmittedRequest]:
-        """The next requests to answer, without those that are not to be answered here any more."""
+        """Takes up to `count` requests; leaves out those that are not to be answered here any more."""
         return [request for request in self._turns.take(count) if request.received.owned]
 
     def note_rate(self, answered: int, seconds: float) -> None:
-        """How fast requests are answered: who is refused is told when to ask again."""
-        rate = answered / max(seconds, 1e-6)  # a clock may not have moved on
+        """Updates the rate of answers, from which a refusal's retry time is computed."""
+        rate = answered / max(seconds, 1e-6)  # microsecond: the clock may not have advanced
         self._answered_a_second += (rate - self._answered_a_second) * _RATE_WEIGHT
 
     def drop_lost(self) -> None:
@@ -77,7 +77,7 @@ class RequestQueue:
         self._parked.keep(lambda request: self._shards.is_assigned(request.shard_id))
 
     def refuse_parked(self) -> None:
-        """Refuses whatever is parked: this replica ends."""
+        """Refuses every parked request: this replica is stopping."""
         for request in self._parked.take_all():
             self._replies.send_error(request.received, restoring())
 
@@ -96,7 +96,7 @@ class RequestQueue:
 
 
 def restoring() -> RequestError:
-    """What the agent of a shard that is restoring is told."""
+    """The error for requests to a shard that is restoring."""
     return RequestError(
         RESTORING, "the agent's shard is being restored; ask again", retry_after_ms=_RESTORING_RETRY_MS
     )

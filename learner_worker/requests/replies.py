@@ -1,4 +1,4 @@
-"""What is said about a request: the advice, an error, its way to its shard, or nothing but a count."""
+"""Makes the outcome of each request: an advice, an error, a move to its shard, or only a count."""
 
 import asyncio
 import functools
@@ -46,11 +46,11 @@ class Replies:
         self._looking_up: set[asyncio.Task[None]] = set()
 
     def send_advice(self, received: ReceivedRequest, reply: Reply) -> None:
-        """Answers a request."""
+        """Replies to a request with advice."""
         self._reply(received, "OK", encode_reply(reply), reply_headers(received.address, error=None))
 
     def send_error(self, received: ReceivedRequest, error: RequestError) -> None:
-        """Answers a request with an error, and with its ids where they can be read."""
+        """Replies to a request with an error, and with the request's ids if they can be decoded."""
         request_id, agent_id = readable_ids(received.record.value)
         retry = {} if error.retry_after_ms is None else {"retry_after_ms": error.retry_after_ms}
         described = ReplyError(code=error.code, message=str(error), **retry)
@@ -62,9 +62,9 @@ class Replies:
         self._reply(received, error.code, encode_message(body), headers)
 
     def guard(self, received: ReceivedRequest, work: Callable[[ItemT], None], item: ItemT) -> None:
-        """Does some work for a request; what goes wrong is answered, and does not stop the answers to others.
+        """Calls `work` on a request's item; an error becomes its reply and does not affect other requests.
 
-        A `RequestError` says what the agent is told; of anything else operators get the traceback.
+        A `RequestError` is sent to the agent; any other error is logged with its traceback.
         """
         try:
             work(item)
@@ -74,11 +74,11 @@ class Replies:
             record = received.record
             _log.exception("request.failed", partition=record.partition, offset=record.offset)
             self.send_error(
-                received, RequestError(INTERNAL, "the learner failed on this request; its log says why")
+                received, RequestError(INTERNAL, "the learner failed to process this request; see its log")
             )
 
     def move(self, received: ReceivedRequest, shard_id: ShardId, deadline: Micros) -> None:
-        """Moves a request to its shard's partition, with the deadline that it had where it lay first."""
+        """Moves a request to its shard's partition, with the deadline of its first record."""
         record = received.record
         headers = [item for item in record.headers if item[0] != DEADLINE_HEADER]
         headers += [
@@ -89,12 +89,12 @@ class Replies:
         self._deliver(received, moved, "REROUTED")
 
     def drop_expired(self, received: ReceivedRequest) -> None:
-        """Drops a request past its deadline: nobody waits for its reply any more."""
+        """Drops a request past its deadline: its agent has stopped waiting."""
         self._count("EXPIRED")
         received.finish()
 
     def refuse(self, record: Record, error: RefusedReplyError) -> None:
-        """Counts and logs a request whose reply must not or cannot be written where it says."""
+        """Counts and logs a request whose reply must not or cannot be written to its address."""
         self._count("REFUSED")
         _log.warning(
             "request.refused",
@@ -105,7 +105,7 @@ class Replies:
         )
 
     async def finish(self, seconds: float) -> None:
-        """Sends everything and waits until Kafka has it, but for each step not longer than that."""
+        """Sends everything and waits until Kafka has it; each of two steps takes at most `seconds`."""
         if self._looking_up:
             await asyncio.wait(self._looking_up, timeout=seconds)
         await self._batches.finish(seconds)

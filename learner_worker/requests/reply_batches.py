@@ -1,4 +1,4 @@
-"""Replies on their way to Kafka: a partition's leave in batches, one after the other."""
+"""Sends replies to Kafka: those of a partition in batches, one after the other."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from learner_worker.requests.reply_places import ReplyPlaces
 from learner_worker.requests.request import ReceivedRequest
 
 _MAX_UNSENT = 5_000
-"""More than twice what may be queued: only a Kafka that does not take replies stops the answers."""
+"""More than twice the queue's limit, so that answering stops only if Kafka does not accept replies."""
 _log = structlog.get_logger("learner_worker.requests")
 
 Place = tuple[str, int]
@@ -30,7 +30,7 @@ class ReplyBatch:
     requests: list[ReceivedRequest] = field(default_factory=list)
 
     def append(self, record: Outgoing) -> bool:
-        """Adds a record if the batch has room; an empty one takes any."""
+        """Adds a record if it fits, and returns whether it does; an empty batch takes any."""
         added = self.builder.append(
             key=record.key, value=record.value, timestamp=None, headers=list(record.headers)
         )
@@ -38,15 +38,15 @@ class ReplyBatch:
 
 
 class ReplyBatches:
-    """Collects replies and hands each partition's to Kafka in batches.
+    """Collects replies and sends each partition's in batches.
 
-    While a batch is under way the next one fills: the busier, the larger.
+    While a batch is in flight the next one fills, so batches grow with load.
 
     Args:
         producer: writes the batches.
-        places: says which partition a record goes to.
-        answer_seconds: what each request took, from its record time to Kafka's having its reply.
-        clock: tells when that is.
+        places: finds the partition of a record.
+        answer_seconds: observes each request's time, from its record to the acknowledgement of its reply.
+        clock: tells the time of the acknowledgement.
     """
 
     def __init__(
@@ -56,25 +56,25 @@ class ReplyBatches:
         self._places = places
         self._answer_seconds = answer_seconds
         self._clock = clock
-        self._waiting: dict[Place, list[ReplyBatch]] = {}
+        self._pending: dict[Place, list[ReplyBatch]] = {}
         self._senders: dict[Place, asyncio.Task[None]] = {}
         self._unsent = 0
         self._moved_at = clock.monotonic()
 
     @property
     def standing_seconds(self) -> float:
-        """For how long no batch has come to an end although some are under way."""
+        """Seconds since a batch last ended, while some are in flight; otherwise 0.0."""
         return self._clock.monotonic() - self._moved_at if self._senders else 0.0
 
     @property
     def is_full(self) -> bool:
-        """Whether Kafka is so far behind that no more replies should be made."""
+        """Whether so many replies are unsent that no more should be made."""
         return self._unsent >= _MAX_UNSENT
 
     def add(self, request: ReceivedRequest, record: Outgoing) -> None:
-        """Adds a reply to a known place; it leaves with the next `send`."""
+        """Adds a reply to a known place; the next `send` sends it."""
         place = (record.topic, self._places.partition_of(record))
-        batches = self._waiting.setdefault(place, [])
+        batches = self._pending.setdefault(place, [])
         if not batches or not batches[-1].append(record):
             batches.append(ReplyBatch(self._producer.create_batch()))
             batches[-1].append(record)
@@ -85,30 +85,30 @@ class ReplyBatches:
         """Starts sending what was added."""
         if not self._senders:
             self._moved_at = self._clock.monotonic()
-        for place in self._waiting:
+        for place in self._pending:
             if place not in self._senders:
                 task = asyncio.create_task(self._send_all(place), name="send-replies")
                 self._senders[place] = task
 
     async def wait_for_room(self) -> None:
-        """Waits until some of the replies under way have reached Kafka, or will never."""
+        """Waits until some of the replies in flight are acknowledged or have failed."""
         if self._senders:
             await asyncio.wait(self._senders.values(), return_when=asyncio.FIRST_COMPLETED)
 
     async def finish(self, seconds: float) -> None:
-        """Sends everything and waits for Kafka, but not longer than that."""
+        """Sends everything and waits up to `seconds` for Kafka."""
         self.send()
         if self._senders:
             await asyncio.wait(self._senders.values(), timeout=seconds)
 
     async def _send_all(self, place: Place) -> None:
         try:
-            while batches := self._waiting.get(place):
+            while batches := self._pending.get(place):
                 await self._send(place, batches.pop(0))
         finally:
             del self._senders[place]
-            if not self._waiting.get(place):
-                self._waiting.pop(place, None)
+            if not self._pending.get(place):
+                self._pending.pop(place, None)
 
     async def _send(self, place: Place, batch: ReplyBatch) -> None:
         topic, partition = place
@@ -116,7 +116,7 @@ class ReplyBatches:
             sent = await self._producer.send_batch(batch.builder, topic, partition=partition)
             await sent
         except (KafkaError, TimeoutError) as error:
-            # Nobody waits for them any more by the time this gives up: their requests are finished, too.
+            # The deadlines have passed by the time this gives up, so these requests count as finished, too.
             _log.warning("replies.not_sent", topic=topic, replies=len(batch.requests), error=repr(error))
             self._places.forget(topic)
         finally:

@@ -1,4 +1,4 @@
-"""Which reply topics and partitions exist: a reply to any other is never written."""
+"""Knows which reply topics and partitions exist: replies are written to no others."""
 
 import asyncio
 import random
@@ -13,18 +13,18 @@ from learner_worker.kafka.records import Outgoing
 from learner_worker.requests.clock import Clock
 
 _METADATA_SECONDS = 5.0
-"""Half of a request's usual time to live: Kafka answers within it, or the reply would come too late."""
+"""Half of a request's default time to live: a later answer would make the reply too late."""
 _LISTED_SECONDS = 5.0
-"""How old a list of topics may be: not every request for a missing topic makes Kafka list them all."""
+"""Age limit of the list of topics: bounds how often requests for a missing topic make Kafka list all."""
 
 
 class ReplyPlaces:
-    """The topics and partitions that Kafka was asked for.
+    """A cache of the reply topics and partitions that exist.
 
     Args:
         producer: knows the partitions of a topic that exists.
-        list_topics: every topic there is; naming a missing one to Kafka might create it.
-        clock: tells how old the list of topics is.
+        list_topics: lists all topics; asking Kafka for a missing one by name might create it.
+        clock: measures the age of the list of topics.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class ReplyPlaces:
         """Asks Kafka whether an address exists.
 
         Raises:
-            RefusedReplyError: it does not, or cannot be read.
+            RefusedReplyError: it does not exist, or its metadata cannot be read.
         """
         self._partitions[topic] = await self._existing(topic)
         if partition is not None and partition not in self._partitions[topic]:
             raise RefusedReplyError("reply-partition", f"{topic} has no partition {partition}")
 
     def forget(self, topic: str) -> None:
-        """Asks again before the next reply to a topic: it may have been deleted."""
+        """Forgets a topic, so that Kafka is asked again before its next reply: it may have been deleted."""
         self._partitions.pop(topic, None)
 
     def partition_of(self, record: Outgoing) -> int:
-        """The partition of a record to a known topic: the one it names, its key's, or any."""
+        """The partition of a record to a known topic: the one it names, else its key's, else a random one."""
         if record.partition is not None:
             return record.partition
         partitions = self._partitions[record.topic]

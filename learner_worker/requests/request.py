@@ -1,4 +1,4 @@
-"""A request on its way: as it was received, and once it is admitted."""
+"""A request as it was received, and once it is admitted."""
 
 import msgspec
 
@@ -11,7 +11,7 @@ from learner_worker.requests.in_flight import InFlightOffsets
 
 
 class ReceivedRequest(msgspec.Struct, frozen=True):
-    """A request as it lies in Kafka, and where its reply goes."""
+    """A request's record, and the address of its reply."""
 
     record: Record
     offsets: InFlightOffsets
@@ -19,21 +19,21 @@ class ReceivedRequest(msgspec.Struct, frozen=True):
 
     @property
     def shard_id(self) -> ShardId:
-        """The shard it was sent to."""
+        """The shard that it was sent to."""
         return ShardId(self.record.partition)
 
     @property
     def owned(self) -> bool:
-        """Whether it is to be answered here; if not, it is read again, here or elsewhere."""
+        """Whether it is to be answered here; if not, the shard's new owner reads it again."""
         return self.offsets.owned
 
     def finish(self) -> None:
-        """Nothing more is to be done for it: its offset may be committed."""
+        """Notes that nothing more is to be done for it: its offset may be committed."""
         self.offsets.finish(self.record.offset)
 
 
 class AdmittedRequest(msgspec.Struct, frozen=True):
-    """A request that was understood, that is in time, and that lies on its shard's partition."""
+    """A request that is valid, in time, and on its shard's partition."""
 
     received: ReceivedRequest
     request: Request

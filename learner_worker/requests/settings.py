@@ -1,4 +1,4 @@
-"""What an operator decides about requests."""
+"""The settings of the request path."""
 
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -8,21 +8,21 @@ from learner_worker.settings import Settings
 
 WhileRestoring = Literal["wait", "refuse", "stale"]
 POLL_MS = 50
-"""A poll that finds nothing returns this soon, so that parked requests are looked after in time."""
+"""Longest wait of a poll: short, so that parked requests are released or refused in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSettings:
-    """The request path's share of the settings.
+    """The part of the settings that the request path uses.
 
     Attributes:
         topics: the names of all topics.
         reply_topics: the allow-list of topics that replies may be written to.
-        shards: how many there are: the partitions of the request topic.
-        ttl_seconds: how long after its record time a request is answered at the latest.
-        stall_seconds: a loop that stood still for longer asks the group whether it still owns its shards.
+        shards: the shard count, which is the number of partitions of the request topic.
+        ttl_seconds: how long after its record time a request may still be answered.
+        stall_seconds: after a longer stall the loop asks the group whether it still owns its shards.
         while_restoring: what to do with requests for a shard that is restoring.
-        poll_ms: how long a poll waits for requests.
+        poll_ms: the longest time a poll waits for requests.
     """
 
     topics: TopicNames
@@ -35,7 +35,7 @@ class RequestSettings:
 
     @classmethod
     def of(cls, settings: Settings, shards: int, poll_ms: int = POLL_MS) -> Self:
-        """The share of a worker's settings; replies may never go to a topic that the learner itself reads."""
+        """Extracts them from a worker's settings; replies may never go to a topic that the learner reads."""
         topics = settings.topics().named()
         patterns = topics.reply_patterns if settings.reply_topics is None else settings.reply_topics
         return cls(

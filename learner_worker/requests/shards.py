@@ -1,4 +1,4 @@
-"""The shards that requests are answered from."""
+"""The shards from which requests are answered."""
 
 from collections.abc import Collection, Mapping
 from typing import Protocol
@@ -9,14 +9,14 @@ from learner_worker.requests.settings import WhileRestoring
 
 
 class AgentReader(Protocol):
-    """Where a shard's agents are read."""
+    """Reads a shard's agents."""
 
     def get(self, agent_id: AgentId) -> Agent | None:
-        """An agent that is in memory."""
+        """An agent, if it is in memory."""
         ...
 
     async def load(self, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
-        """Agents, from the file where they are not in memory.
+        """Loads agents, from the file if they are not in memory.
 
         Raises:
             ClosedFileError: the shard was closed meanwhile.
@@ -26,21 +26,21 @@ class AgentReader(Protocol):
 
 
 class AnsweringShard(Protocol):
-    """What answering needs of an open shard."""
+    """The part of an open shard that answering needs."""
 
     @property
     def restored(self) -> bool:
-        """Whether the changelog has been read to where it ended when the shard was opened."""
+        """Whether the changelog has been read up to the end offset it had when the shard was opened."""
         ...
 
     @property
     def agents(self) -> AgentReader:
-        """Its agents."""
+        """The shard's agents."""
         ...
 
 
 class OwnedShards:
-    """Which shards are this replica's, and which of them are open."""
+    """The shards that are assigned to this replica, and which of them are open."""
 
     def __init__(self, while_restoring: WhileRestoring) -> None:
         self._stale_allowed = while_restoring == "stale"
@@ -48,12 +48,12 @@ class OwnedShards:
         self._assigned: frozenset[ShardId] = frozenset()
 
     def own(self, opened: Mapping[ShardId, AnsweringShard], assigned: frozenset[ShardId]) -> None:
-        """Takes what the group gave this replica, and what of it is open."""
+        """Sets the shards that are assigned to this replica and those that are open."""
         self._open = dict(opened)
         self._assigned = assigned
 
     def is_assigned(self, shard_id: ShardId) -> bool:
-        """Whether a shard is this replica's at all."""
+        """Whether a shard is assigned to this replica."""
         return shard_id in self._assigned
 
     def get(self, shard_id: ShardId) -> AnsweringShard | None:

@@ -1,4 +1,4 @@
-"""A changelog partition applied to rows: for an owner, for a standby and for a file made anew."""
+"""Applies a changelog partition to rows: for an owner, a standby, or a file that is being rebuilt."""
 
 import asyncio
 import itertools
@@ -18,72 +18,72 @@ from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint
 
 _DECODED = 2_000
-"""Facts decoded at once, and joined before a sweep may have its turn: decoding takes two milliseconds."""
+"""Facts decoded in one step, and joined before a sweep may run: more would block the event loop."""
 _LOADED = 500
-"""Facts whose rows are read from the file at once: a read costs two changes of thread."""
+"""Facts whose rows one read loads: fewer would pay for more switches to the file's thread."""
 _WRITTEN = 20_000
-"""Facts joined between two transactions: what memory holds besides the cache."""
+"""Facts joined between two transactions: bounds the memory used besides the cache."""
 BEYOND_ANY_END = 2**62
-"""The position of a file whose rows the changelog may lack: whoever owns the shard publishes them again."""
+"""Position of a file whose rows the changelog may lack, above any offset: its owner republishes them."""
 _Content = Fact | ForgetMarker | None
 
 
 class RetentionFilter(Protocol):
-    """Decides which parts of the facts that are read still count, and is told of what is superseded."""
+    """Decides which parts of facts still count, and is notified of what is superseded."""
 
     def filter_read(self, fact: Fact) -> Fact | None:
-        """What of a fact still counts."""
+        """The part of a fact that still counts; None if nothing does."""
         ...
 
     def on_tombstone_read(self, key: bytes | None) -> None:
-        """A tombstone was read."""
+        """Is called for every tombstone that is read."""
         ...
 
     def on_row_swept(self, row: Outcome, cutoff: Cutoff) -> None:
-        """A row loses what lies before a cutoff."""
+        """Is called for a row that is about to lose its parts before a cutoff."""
         ...
 
     def on_marker_superseded(self, marker: ForgetMarker) -> None:
-        """A marker was read that says less than a later one."""
+        """Is called for a marker that a later cutoff of the same agent supersedes."""
         ...
 
 
 class MarkerFilter:
-    """Everything counts but what markers forget: for a file whose rows an owner will sweep.
+    """Filters only what forget markers cover: for a file whose rows an owner will sweep later.
 
     Args:
-        forgotten: until when agents are forgotten; learn adds to it.
+        forgotten: the time until which each agent is forgotten; learn adds to it.
     """
 
     def __init__(self, forgotten: Mapping[AgentId, Micros]) -> None:
         self._forgotten = forgotten
 
     def filter_read(self, fact: Fact) -> Fact | None:
-        """The fact without what is forgotten of its agent."""
+        """The fact without the parts that are forgotten of its agent; None if nothing is left."""
         cutoff = agents_cutoff(fact.agent_id, None, self._forgotten)
         return fact if cutoff is None else living_fact(fact, cutoff)
 
     def on_tombstone_read(self, key: bytes | None) -> None:
-        """A tombstone says nothing that rows would not say."""
+        """Does nothing: the rows already reflect it."""
 
     def on_row_swept(self, row: Outcome, cutoff: Cutoff) -> None:
-        """The owner tombstones its facts."""
+        """Does nothing: the owner tombstones its facts."""
 
     def on_marker_superseded(self, marker: ForgetMarker) -> None:
-        """The owner tombstones it."""
+        """Does nothing: the owner tombstones it."""
 
 
 class ChangelogApplier:
-    """Feeds learn with a changelog partition and moves the position with it.
+    """Feeds learn with a changelog partition and advances the position with it.
 
     Args:
-        positions: where the position of the changelog is kept; a snapshot copies it with learn's changes.
+        positions: holds the changelog's position; a snapshot copies it together with learn's changes.
         retention: filters out what has expired.
-        on_unreadable: told of a record that is no fact; it is stepped over.
-        pacing: gives way between two chunks.
+        on_unreadable: is called for a record that is no fact; the record is skipped.
+        pacing: yields to the event loop between two chunks.
 
     Attributes:
-        unreadable: how many records were no facts.
+        unreadable: number of records that were no facts.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class ChangelogApplier:
         self.unreadable = 0
 
     async def take(self, records: Sequence[Record]) -> int:
-        """Joins records in.
+        """Joins records into rows.
 
         Returns:
-            How many of them changed something.
+            The number of records that changed a row.
 
         Raises:
             StateError: the rows cannot be read.
@@ -121,10 +121,10 @@ class ChangelogApplier:
         return changed
 
     async def expire(self, keys: Collection[OutcomeKey], cutoff: Cutoff, now_ms: int) -> list[Outcome]:
-        """Takes the expired parts out of some rows, not while loaded facts are still to be applied.
+        """Removes the expired parts of some rows; waits until facts already loaded have been applied.
 
         Returns:
-            The rows that lost something, as they were.
+            The rows that lost a part, as they were before.
         """
         async with self._applying:
             return await self._learn.expire(keys, cutoff, now_ms)
@@ -141,7 +141,7 @@ class ChangelogApplier:
         return changed
 
     async def _take_facts(self, run: Iterable[tuple[Record, _Content]]) -> int:
-        """Joins facts in; while some are joined, the rows of the next ones are read from the file."""
+        """Joins facts into rows; meanwhile the rows for the next batch are read from the file."""
         changed = 0
         batches = list(chunked(list(self._filtered(run)), _LOADED))
         rows: dict[OutcomeKey, Outcome] = {}
@@ -153,7 +153,7 @@ class ChangelogApplier:
                     _add(rows, await loading)
                 loading = self._load_soon(batches[number]) if number < len(batches) else None
                 for chunk in chunked(batch, CHUNK):
-                    # To the position no await: a snapshot sees both.
+                    # No await before the position is set: a snapshot must see both or neither.
                     changed += self._learn.apply(chunk, rows)
                     self._positions[self._topic] = chunk[-1].offset + 1
                     await self._pacing.after_chunk(len(chunk))
@@ -166,20 +166,20 @@ class ChangelogApplier:
         return asyncio.create_task(self._learn.load(facts), name="load-rows")
 
     async def _take_markers(self, run: Iterable[tuple[Record, _Content]]) -> None:
-        """Forgets what markers say, before anything that follows them is looked at."""
+        """Applies forget markers, before any record that follows them."""
         markers = [
             MarkerRecord(record.offset, record.timestamp, content)
             for record, content in run
             if isinstance(content, ForgetMarker)
         ]
-        # To the position no await: a snapshot sees both.
+        # `forget` does not await after its last change: a snapshot must see both or neither.
         superseded = await self._learn.forget(markers, self._retention.on_row_swept)
         self._positions[self._topic] = markers[-1].offset + 1
         for marker in superseded:
             self._retention.on_marker_superseded(marker)
 
     def _decoded(self, batch: Sequence[Record]) -> Iterator[tuple[Record, _Content]]:
-        """What the records say; a tombstone nothing."""
+        """The records' decoded values; None for a tombstone."""
         for record in batch:
             try:
                 yield record, None if record.value is None else decode_outcome_record(record.value)
@@ -188,7 +188,7 @@ class ChangelogApplier:
                 self._on_unreadable(record, error)
 
     def _filtered(self, run: Iterable[tuple[Record, _Content]]) -> Iterator[FactRecord]:
-        """Facts, without what does not count."""
+        """The facts, without the parts that do not count."""
         for record, content in run:
             if not isinstance(content, Fact):
                 self._retention.on_tombstone_read(record.key)
@@ -199,14 +199,14 @@ class ChangelogApplier:
 def _runs(
     decoded: Sequence[tuple[Record, _Content]],
 ) -> Iterator[tuple[bool, Iterable[tuple[Record, _Content]]]]:
-    """What was read in runs of markers and of everything else; nearly always one run without a marker."""
+    """Groups what was read into runs of markers and of other records; usually one run without markers."""
     if any(type(content) is ForgetMarker for _, content in decoded):
         return itertools.groupby(decoded, _is_marker)
     return iter([(False, decoded)])
 
 
 def _add(rows: dict[OutcomeKey, Outcome], loaded: Mapping[OutcomeKey, Outcome]) -> None:
-    """Adds loaded rows; facts applied since they were asked for may have made more of some of them."""
+    """Adds loaded rows; keeps existing ones, which may have changed since the read began."""
     for key, row in loaded.items():
         rows.setdefault(key, row)
 
@@ -216,18 +216,18 @@ def _is_marker(item: tuple[Record, _Content]) -> bool:
 
 
 def _pass_over(record: Record, error: RecordError) -> None:
-    """A record that is no fact says nothing."""
+    """Ignores a record that is no fact."""
 
 
 class ChangelogReplay:
-    """A changelog partition applied to a shard's file, in order, without a shard's other work.
+    """Applies a changelog partition to a shard's file, in order, without a shard's other work.
 
-    The file then holds what a restore would have left in it: outcomes, agents, keywords and the changelog's
-    position; of the other topics it knows nothing. After an error the replay is of no use any more: the file
-    is whole up to its own position, and another replay may go on from there.
+    The file then holds what a restore would leave in it: outcomes, agents, keywords and the changelog's
+    position, and nothing of the other topics. After an error the replay must not be used again: the file is
+    consistent up to its own position, and another replay may continue there.
 
     Attributes:
-        records: how many records it took.
+        records: number of records applied.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class ChangelogReplay:
 
     @classmethod
     async def open(cls, file: ShardFile, topic: TopicName, *, cached_agents: int) -> "ChangelogReplay":
-        """Goes on where the file ends."""
+        """Continues at the file's position."""
         positions = await file.load_positions()
         return cls(
             file,
@@ -268,20 +268,20 @@ class ChangelogReplay:
 
     @property
     def position(self) -> int:
-        """The next offset; the file's own follows with `write`."""
+        """The next offset to read; `write` stores it in the file."""
         return self._positions[self._topic]
 
     @property
     def unreadable(self) -> int:
-        """How many of the records are no facts; they are passed over, as a shard passes over them."""
+        """Number of records that are no facts; they are skipped, as a shard skips them."""
         return self._applier.unreadable
 
     async def take(self, records: Sequence[Record]) -> None:
-        """Joins records in; those before the position are known. Now and then it writes.
+        """Joins records into rows; skips those before the position, and writes from time to time.
 
         Raises:
             StateError: the file cannot be read or written.
-            UpgradeRequiredError: a newer learner wrote a fact.
+            UpgradeRequiredError: a newer version of the learner wrote a fact.
         """
         fresh = [record for record in records if record.offset >= self.position]
         for batch in chunked(fresh, _DECODED):
@@ -292,7 +292,7 @@ class ChangelogReplay:
                 await self.write()
 
     async def reach(self, position: int) -> None:
-        """Writes what was taken; offsets below the position that held no record count as read.
+        """Writes what was applied; offsets below `position` that held no record count as read.
 
         Raises:
             StateError: the file cannot be written.
@@ -301,11 +301,11 @@ class ChangelogReplay:
         await self.write()
 
     def skip_to(self, position: int) -> None:
-        """Moves over offsets that hold no record, or back when the changelog was made anew."""
+        """Moves over offsets that hold no record, or back if the changelog was recreated."""
         self._positions[self._topic] = position
 
     async def write(self, position: int | None = None) -> None:
-        """Writes rows and position in one transaction; another position than its own, if one is given.
+        """Writes rows and position in one transaction; `position` overrides the replay's own.
 
         Raises:
             StateError: the file cannot be written.
@@ -323,4 +323,4 @@ class ChangelogReplay:
             )
         )
         self.learn.on_checkpoint_written()
-        self.learn.unpublished.clear()  # the file keeps them for the day a replica owns the shard
+        self.learn.unpublished.clear()  # the file keeps them for the shard's next owner

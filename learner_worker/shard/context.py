@@ -1,4 +1,4 @@
-"""What all shards of a worker share."""
+"""The shard context: what all shards of a worker share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,11 +12,11 @@ from learner_worker.kafka.records import Headers, Outgoing
 from learner_worker.observability import ShardInstruments
 from learner_worker.shard.pacing import Pacing
 
-_FOR_EVER = Policy(None, 1, 0, lambda: Micros(0))
+_FOR_EVER = Policy(None, 1, 0, lambda: Micros(0))  # no retention, so its step and clock are never used
 
 
 class RecordSink(Protocol):
-    """Where a shard's records go; they are acknowledged before the next checkpoint is written."""
+    """Takes a shard's outgoing records; they are acknowledged before the next checkpoint is written."""
 
     def append(
         self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Headers = ()
@@ -25,7 +25,7 @@ class RecordSink(Protocol):
         ...
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
-        """Adds one record of any shape; the fallback replaces it if Kafka finds it too large."""
+        """Adds one record with any headers; the fallback replaces it if Kafka rejects it as too large."""
         ...
 
     async def send(self) -> None:
@@ -42,10 +42,10 @@ class ShardSettings:
     """The settings of every shard.
 
     Attributes:
-        tolerance_micros: how late after its close a bid may be placed and still count.
+        tolerance_micros: how long after its close a bid may be placed and still count.
         horizon_micros: how far apart the events of one auction may arrive.
         cached_agents: how many agents a shard keeps in memory.
-        retention: how long outcomes count.
+        retention: the policy of how long outcomes count.
     """
 
     tolerance_micros: int
@@ -56,12 +56,12 @@ class ShardSettings:
 
 @dataclass(frozen=True, slots=True)
 class ShardContext:
-    """What all shards of a worker share.
+    """The parts and settings that all shards of a worker share.
 
     Attributes:
-        partition_of: the partition of an id.
-        owner: names this run of this process in the metrics records that it writes.
-        others_passed: the record time up to which the whole group had read, as known at a given time.
+        partition_of: maps an id to its partition.
+        owner: identifies this run of this process in the metrics records that it writes.
+        others_passed: maps a record time to the time up to which the whole group is known to have read.
     """
 
     topics: TopicNames

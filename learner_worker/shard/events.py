@@ -1,4 +1,4 @@
-"""The intake of settle: decodes events, checks their partition, has them settled and sends their facts."""
+"""Feeds settle: decodes events, checks their partition, settles them and sends their facts."""
 
 import asyncio
 import operator
@@ -24,7 +24,7 @@ from learner_worker.shard.watermark import WatermarkTracker
 from learner_worker.stages.settle import Place, Settle
 
 _REMEMBERED = 1_000
-"""Auctions handed to settle between two yields to the event loop: a few milliseconds."""
+"""Auctions restored between two yields to the event loop: more would block it for too long."""
 _timestamp = operator.attrgetter("timestamp")
 _log = structlog.get_logger("learner_worker.shard")
 
@@ -50,17 +50,17 @@ class FactSender:
         self._sent += len(left)
 
     def count_sent(self) -> None:
-        """Tells operators of the facts sent since the last call: once a chunk, not once a fact."""
+        """Counts the facts sent since the last call: once a chunk, because a metric's update costs time."""
         self._counter.inc(self._sent)
         self._sent = 0
 
 
 class EventsSnapshot(NamedTuple):
-    """What settle has for a checkpoint.
+    """Settle's part of a checkpoint.
 
     Attributes:
-        auctions: the tasks that changed; None: forgotten.
-        rewind_offsets: where a lost disk has to read on, by source.
+        auctions: the tasks that changed; None for a forgotten one.
+        rewind_offsets: by source, the offset from which a replica without the file has to read.
     """
 
     auctions: Mapping[TaskId, AuctionState | None]
@@ -68,16 +68,16 @@ class EventsSnapshot(NamedTuple):
 
 
 class EventIntake:
-    """Feeds settle with a shard's events and moves their positions with it.
+    """Feeds settle with a shard's events and advances their positions with it.
 
     Args:
         positions: the shard's positions; a snapshot copies them with settle's changes.
-        facts: where facts go.
-        watermark: which tasks may expire.
-        retention: its cutoff follows the events' record times.
+        facts: sends facts.
+        watermark: tells which tasks may expire.
+        retention: its cutoff advances with the events' record times.
 
     Attributes:
-        settle: what is remembered of the shard's auctions.
+        settle: the state of the shard's auctions.
     """
 
     def __init__(
@@ -103,14 +103,14 @@ class EventIntake:
         )
 
     async def restore(self, auctions: Mapping[TaskId, AuctionState]) -> None:
-        """Hands settle what an earlier run remembered, in chunks."""
+        """Restores settle's auctions from the file, in chunks."""
         for chunk in chunked(list(auctions.items()), _REMEMBERED):
             self.settle.restore(dict(chunk))
             await asyncio.sleep(0)
         self.settle.finish_restore()
 
     async def take(self, topic: TopicName, records: Sequence[Record]) -> None:
-        """Settles events, in chunks; each chunk moves the position with it."""
+        """Settles events in chunks; each chunk advances the position with it."""
         self._retention.advance(record_micros(max(map(_timestamp, records))))
         kind = self._context.topics.event_kind(topic)
         for chunk in chunked(records, CHUNK):
@@ -121,22 +121,22 @@ class EventIntake:
             for result, count in results.items():
                 self._context.instruments.events.labels(topic, result).inc(count)
             self._facts.count_sent()
-            self._expire_tasks()  # as fast as tasks come
+            self._expire_tasks()  # with every chunk, so that tasks leave as fast as they come
             await self._context.pacing.after_chunk(len(chunk))
         self.watermark.note_read(topic, records)
 
     def step_over(self, topic: TopicName, offsets: OffsetRange) -> None:
-        """Makes one dead letter of records that the Kafka client cannot decode, and moves the position."""
+        """Sends one dead letter for records that the Kafka client cannot decode, and skips them."""
         error = RecordError(
             "unreadable",
             f"a header's name is not UTF-8: offsets {offsets.start} to {offsets.end - 1} of a batch are "
-            "stepped over; publish again what stands behind the first",
+            "skipped; publish the records after the first again",
         )
         send_dead_letter(self._context, Unreadable(topic, self._shard_id, offsets.start), error)
         self._positions[topic] = max(self._positions[topic], offsets.end)
 
     def snapshot(self) -> EventsSnapshot:
-        """Freezes what changed since the last snapshot."""
+        """Captures what changed since the last snapshot."""
         self._expire_tasks()
         self._facts.count_sent()
         settle, positions = self.settle, self._positions
@@ -147,19 +147,19 @@ class EventIntake:
         return EventsSnapshot(settle.snapshot(), rewind_offsets)
 
     def close(self) -> None:
-        """The shard is closed: takes its gauges away."""
+        """Removes the shard's gauges, because it is closed."""
         for state in ("open", "closed"):
             self._context.instruments.auctions.remove(self._shard_id, state)
 
     def _settle_record(self, record: Record, kind: EventKind | None) -> str:
-        """Settles an event, or passes it on; the result, as operators count it."""
+        """Settles or reroutes an event; returns the result under which it is counted."""
         try:
             hop = hop_of(record) if record.headers else None
             event_kind = kind or _moved_kind(hop)
             event = decode_event(event_kind, record.value)
             partition = self._partition_of(event.task_id)
             if partition == self._shard_id:
-                if facts := self._facts_of(event, record):  # most bids have none: they wait for a close
+                if facts := self._facts_of(event, record):  # most bids have none until a close admits them
                     self._facts.send(facts)
                 return "settled"
             _require_first_move(hop, partition)
@@ -184,7 +184,9 @@ class EventIntake:
         self._context.sink.single(
             moved(record, topics.rerouted, partition, kind),
             lambda: dead_letter(
-                record, topics.dead_letters, RecordError("too-large", "too large to be moved")
+                record,
+                topics.dead_letters,
+                RecordError("too-large", "the event is too large to be moved to its partition"),
             ),
         )
 
@@ -206,7 +208,7 @@ class EventIntake:
 
 
 def send_dead_letter(context: ShardContext, record: Record, error: RecordError) -> None:
-    """Sends a record that breaks the contract to the dead letters, cut off if it is too large for Kafka."""
+    """Sends a record that breaks the contract to the dead letters, truncated if Kafka rejects its size."""
     topic = context.topics.dead_letters
     context.instruments.dead_letters.labels(error.reason).inc()
     context.sink.single(
@@ -224,11 +226,13 @@ def send_dead_letter(context: ShardContext, record: Record, error: RecordError) 
 
 def _require_first_move(hop: bytes | None, partition: int) -> None:
     if hop is not None:
-        raise RecordError("wrong-partition", f"moved once, and still not on partition {partition}")
+        raise RecordError(
+            "wrong-partition", f"the event was moved once and is still not on partition {partition}"
+        )
 
 
 def _moved_kind(hop: bytes | None) -> EventKind:
     kind = None if hop is None else EVENT_KINDS.get(hop)
     if kind is None:
-        raise RecordError("invalid", f"a moved event names its kind in the header {HOP_HEADER}")
+        raise RecordError("invalid", f"a moved event must name its kind in the header {HOP_HEADER}")
     return kind

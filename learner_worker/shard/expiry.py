@@ -1,4 +1,4 @@
-"""The expiry of outcomes: expired parts leave the rows, and their facts leave the changelog."""
+"""Expires outcomes: removes expired parts from the rows, and their facts from the changelog."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from learner_worker.shard.pacing import CHUNK
 from learner_worker.store.shard_file import ShardFile
 
 _SWEPT = 4_000
-"""Rows swept with one checkpoint, at most: the next transaction writes them besides what changed."""
+"""The most rows swept with one checkpoint: the next transaction has to write them, too."""
 
 
 class OutcomeExpiry:
-    """Sweeps a shard's rows, and tombstones the facts whose parts have expired or are forgotten.
+    """Sweeps a shard's rows and tombstones the facts whose parts have expired or are forgotten.
 
     Args:
-        file: where expired rows are looked for.
-        applier: takes the parts out of the rows, between two batches of facts.
-        retention: what has expired, and which tombstones are due.
-        facts: where what is left of a fact goes.
+        file: is searched for expired rows.
+        applier: removes the parts from the rows, between two batches of facts.
+        retention: knows what has expired and which tombstones are due.
+        facts: sends what is left of a fact.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class OutcomeExpiry:
         self._facts = facts
 
     async def sweep(self, *, restored: bool) -> None:
-        """Takes expired parts out of some rows and the changelog; the next snapshot has those rows."""
+        """Removes expired parts of some rows, which the next snapshot includes, and sends due tombstones."""
         if restored:
             await self._sweep_rows()
         await self._send_tombstones(restored=restored)

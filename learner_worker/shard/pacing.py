@@ -1,41 +1,41 @@
-"""How the reading of events yields to requests."""
+"""Pacing: how processing events yields to answering requests."""
 
 import asyncio
 
 CHUNK = 50
-"""Events or facts processed between two yields to the event loop: about a millisecond."""
+"""Events or facts processed between two yields to the event loop: an answer waits that long at most."""
 TURNS = 10
-"""Turns of the loop after each chunk while agents ask: with fewer, answers wait for more chunks."""
+"""Turns of the loop after each chunk while agents ask: with fewer, an answer waits for more chunks."""
 _QUIET_SECONDS = 1.0
-"""How long after the last request agents count as asking: they often ask again within it."""
+"""How long after the last request agents count as asking: longer than the gap between bids in a round."""
 _BUSY_SECONDS = 0.1
-"""How long after a whole chunk a backlog is assumed: as long as a poll may wait for the next one."""
+"""How long after a full chunk a backlog is assumed: as long as a poll may wait for the next one."""
 LINGER_SECONDS = 0.004
-"""So some requests share a fetch and a produce request, which cost as much as twenty answers."""
+"""Long enough for some requests to share a fetch and a produce request, which cost more than an answer."""
 
 
 class Pacing:
     """Yields to the event loop between two chunks of events, for longer while agents ask.
 
-    From a request's bytes to its reply's the event loop turns a dozen times, mostly in the Kafka client,
-    where nobody can see that a request is on its way. A turn without events costs next to nothing.
+    Between a request's arrival and its reply the event loop turns about a dozen times, mostly in the Kafka
+    client, where the request cannot be seen yet. A turn without events costs next to nothing.
     """
 
     def __init__(self) -> None:
         self._asked_at = self._worked_at = float("-inf")
 
     def asked(self) -> None:
-        """Requests were read."""
+        """Notes that requests were read."""
         self._asked_at = asyncio.get_running_loop().time()
 
     async def after_chunk(self, done: int) -> None:
-        """Yields after so many events; after a whole chunk there are likely more."""
+        """Yields after a chunk of `done` events; a full chunk means that more are likely to follow."""
         if done >= CHUNK:
             self._worked_at = asyncio.get_running_loop().time()
         await self.give_way()
 
     async def give_way(self) -> None:
-        """Yields within other work that takes long."""
+        """Yields within other long work."""
         asked = asyncio.get_running_loop().time() - self._asked_at < _QUIET_SECONDS
         for _ in range(TURNS if asked else 1):
             await asyncio.sleep(0)

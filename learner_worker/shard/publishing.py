@@ -1,4 +1,4 @@
-"""What a shard publishes: metrics records, and its rows again after the changelog lost its end."""
+"""Publishes a shard's metrics records, and its rows again if the changelog has lost its end."""
 
 import itertools
 from collections.abc import Callable, Collection, MutableMapping, Sequence
@@ -27,22 +27,22 @@ from learner_worker.store.statements import Checkpoint
 
 OWNER_HEADER = "learner-owner"
 PUBLISHED_EVERY = 5
-"""Checkpoints between two metrics records of an agent during a backlog: it changes again within a second."""
+"""During a backlog only every fifth checkpoint publishes: most agents change again before the next one."""
 _MOST_PUBLISHED = 5_000
-"""Metrics records of one checkpoint, at most: how long its second step may take."""
+"""The most metrics records of one checkpoint: bounds how long its second step takes."""
 _CHUNK = 50
-"""Metrics records encoded between two yields to the event loop: a millisecond."""
+"""Metrics records encoded between two yields to the event loop: more would delay answers."""
 _openings = itertools.count()
 _log = structlog.get_logger("learner_worker.shard")
 
 
 class MetricsSnapshot(NamedTuple):
-    """Which metrics records a checkpoint publishes, and what the file is to note of them.
+    """The metrics records that a checkpoint publishes, and what the file notes about them.
 
     Attributes:
         due: the agents whose record is to be written.
-        published: the agents whose record is then what it should be.
-        leaving: those of them whose row goes if they have no outcomes.
+        published: the agents whose record is then up to date.
+        leaving: those of them whose row is deleted if they have no outcomes.
         position: the next offset of the metrics topic, for the file.
     """
 
@@ -53,13 +53,13 @@ class MetricsSnapshot(NamedTuple):
 
 
 class MetricsPublisher:
-    """Keeps the metrics topic equal to what the shard knows of its agents.
+    """Keeps the metrics topic equal to the shard's metrics of its agents.
 
-    Records are compared by what they say, not by the offset that they cover. What is due stays in `learn`,
-    and in the file, until it is written; nothing is written before the topic was read to its end.
+    Records are compared by content, not by the offset that they cover. Agents whose record is due stay in
+    `learn`, and in the file, until it is written; none is written before the topic was read to its end.
 
     Args:
-        positions: the shard's positions; comparing moves that of the metrics topic.
+        positions: the shard's positions; comparing advances that of the metrics topic.
         watermark: tells whether there is a backlog.
     """
 
@@ -79,7 +79,7 @@ class MetricsPublisher:
         self._learn = learn
         self._retention = retention
         self._watermark = watermark
-        # Names this opening, not this process: what an earlier opening sent may arrive late.
+        # Identifies this opening, not this process: records of an earlier opening may arrive late.
         self._owner = f"{context.owner}-{next(_openings)}".encode()
         self._confirmed: set[AgentId] = set()
         self._snapshots = int(shard_id)  # not all shards publish with the same checkpoint
@@ -87,19 +87,19 @@ class MetricsPublisher:
         self._position = positions[context.topics.metrics]
 
     def note_end(self) -> None:
-        """The metrics topic was read to its end by a restored shard: from now on records may be written."""
+        """Notes that a restored shard has read the metrics topic to its end: records may now be written."""
         self._read_to_end = True
 
     async def compare(self, records: Sequence[Record]) -> None:
-        """Reads the topic back: a record that says anything else than this shard is due to be written."""
+        """Compares the topic's records with this shard's agents: those that differ are due to be written."""
         for chunk in chunked(records, CHUNK):
-            found = dict(said for record in chunk if (said := self._said(record)) is not None)
+            found = dict(pair for record in chunk if (pair := self._agent_and_content(record)) is not None)
             agents = await self._learn.agents.load(found)
             due = self._learn.unpublished
             for agent_id, content in found.items():
                 if content != self._content_of(agents[agent_id]):
                     due.add(agent_id)
-                elif not self._read_to_end:  # later on a record of ours may have gone over this one
+                elif not self._read_to_end:  # later, a record of this shard may have replaced this one
                     due.discard(agent_id)
                     self._confirmed.add(agent_id)
             self._positions[self._context.topics.metrics] = chunk[-1].offset + 1
@@ -115,8 +115,8 @@ class MetricsPublisher:
     def position_to_note(self) -> int:
         """The position of the metrics topic for the file.
 
-        Others' records that say something else are due to be written over; until they are, a crash has to
-        find them again.
+        Records of other owners that differ are due to be overwritten; until then, a restart after a crash
+        has to read them again.
         """
         if not self._learn.unpublished:
             self._position = self.position_read
@@ -140,10 +140,10 @@ class MetricsPublisher:
                     headers,
                 )
             await context.sink.send()
-            await context.pacing.give_way()  # neither loading nor sending need have waited
+            await context.pacing.give_way()  # loading and sending may return without yielding
 
     def _take_due(self) -> set[AgentId]:
-        """Some of the agents whose metrics record is due; none before the topic was read to its end.
+        """Takes some of the agents whose record is due; none before the topic was read to its end.
 
         During a backlog agents change every second, so that not every checkpoint publishes them.
         """
@@ -154,8 +154,8 @@ class MetricsPublisher:
         self._learn.unpublished -= taken
         return taken
 
-    def _said(self, record: Record) -> tuple[AgentId, MetricsContent | None] | None:
-        """What a metrics record says of an agent, a tombstone None; no pair for our own records and junk."""
+    def _agent_and_content(self, record: Record) -> tuple[AgentId, MetricsContent | None] | None:
+        """A metrics record's agent and content, None for a tombstone; no pair for own or invalid records."""
         if (OWNER_HEADER, self._owner) in record.headers:
             return None
         if record.value is None:
@@ -182,13 +182,13 @@ async def republish_changelog(
     resumed: ResumedState,
     on_progress: Callable[[], None],
 ) -> None:
-    """Writes every marker and row into the changelog again: Kafka lost its end, or all of it.
+    """Writes every marker and row to the changelog again: Kafka has lost its end, or all of it.
 
     Args:
-        on_progress: called after every page: it may take long.
+        on_progress: called after every page, because this may take long.
 
     Raises:
-        SendError: Kafka did not take it; the file still says that this is to be done.
+        SendError: Kafka did not accept it; the file still notes that it has to be done.
     """
     topic, sink = context.topics.outcomes, context.sink
     facts = FactSender(context, resumed.retention)

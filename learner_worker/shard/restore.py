@@ -1,4 +1,4 @@
-"""How far a shard's restore has come."""
+"""The progress of a shard's restore."""
 
 from collections.abc import Mapping
 
@@ -9,16 +9,16 @@ from learner_worker.contract.topics import TopicName
 
 
 class RestoreProgress:
-    """Reading the changelog up to where it ended when the shard was opened.
+    """The progress of reading the changelog up to the end offset it had when the shard was opened.
 
     Args:
-        positions: the shard's positions; the changelog's is compared with the end.
+        positions: the shard's positions, of which the changelog's counts.
         changelog: the changelog's topic.
-        until: where the changelog ended.
-        gauge: tells operators how many records are left, by shard.
+        until: the changelog's end offset when the shard was opened.
+        gauge: shows the number of records left, by shard.
 
     Attributes:
-        is_finished: whether `check` has found the end reached; from then on it stays so.
+        is_finished: whether `check` has found the end reached; stays true afterwards.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class RestoreProgress:
 
     @property
     def records_left(self) -> int:
-        """How many changelog records are still to be read before answers are current."""
+        """Number of changelog records still to be read before answers are current."""
         return max(0, self._until - self._positions[self._changelog])
 
     def check(self) -> bool:
-        """Whether the changelog is read as far as it went when the shard was opened."""
+        """Whether the changelog is read up to the end offset it had when the shard was opened."""
         self.is_finished = self.is_finished or self.records_left == 0
         return self.is_finished
 
@@ -52,5 +52,5 @@ class RestoreProgress:
         self._gauge.labels(self._shard_id).set(self.records_left)
 
     def close(self) -> None:
-        """The shard is closed: takes its gauge away."""
+        """Removes the shard's gauge, because it is closed."""
         self._gauge.remove(self._shard_id)

@@ -1,4 +1,4 @@
-"""Where a shard reads on from: rule 8 (docs/protocol.md), as a function of its file and Kafka's offsets."""
+"""Where a shard resumes: rule 8 (docs/protocol.md), as a function of its file and Kafka's offsets."""
 
 import re
 from collections.abc import Mapping
@@ -18,23 +18,23 @@ from learner_worker.shard.context import ShardContext
 from learner_worker.store.shard_file import ShardFile
 
 _REWIND = "rewind="
-"""Before the rewind offset, in the metadata of a source's commit."""
+"""Precedes the rewind offset in the metadata of a source's commit."""
 _OFFSET = re.compile(r"[0-9]{1,19}")
 _log = structlog.get_logger("learner_worker.shard")
 
 
 class ResumedState(NamedTuple):
-    """What a shard begins with.
+    """The state with which a shard starts.
 
     Attributes:
-        positions: where to read on, by topic.
-        rewound: whether somebody else came further, so that the file's auctions were dropped.
-        restore_until: where the changelog ends.
-        changelog_lost_end: whether the rows reach further than the changelog: it has to get them again.
-        auctions: what settle remembered.
+        positions: the next offset to read, by topic.
+        rewound: whether another replica had read further, so that the file's auctions were dropped.
+        restore_until: the changelog's end offset.
+        changelog_lost_end: whether the rows are ahead of the changelog, so that they must be republished.
+        auctions: settle's auctions.
         unpublished: the agents whose metrics record is due.
-        forgotten: until when agents are forgotten.
-        retention: the cutoff in the file or the commit; it shares `forgotten`.
+        forgotten: the time until which each agent is forgotten.
+        retention: with the later cutoff of the file and the commit; it shares `forgotten`.
     """
 
     positions: dict[TopicName, int]
@@ -50,7 +50,7 @@ class ResumedState(NamedTuple):
 async def resume(
     shard_id: ShardId, context: ShardContext, file: ShardFile, offsets: BrokerOffsets
 ) -> ResumedState:
-    """Resumes where the file and Kafka's group say.
+    """Reads a shard's state at the positions that follow from its file and the group's commits.
 
     Raises:
         StateError: the file cannot be read or written.
@@ -83,11 +83,11 @@ async def resume(
 def resume_positions(
     filed: Mapping[str, int], offsets: BrokerOffsets, topics: TopicNames
 ) -> tuple[dict[TopicName, int], bool]:
-    """Where to read on from, and whether the file's auctions have to be dropped.
+    """The positions to resume from, and whether the file's auctions have to be dropped.
 
-    The file's positions hold if every source's is at or past what the group committed. Otherwise somebody
-    else came further: its rows stay, its auctions go, and the sources are read again from the smallest
-    offset of any task that was remembered at that commit.
+    The file's positions are valid if every source's is at or after the group's commit. Otherwise another
+    replica has read further: the file's rows stay, its auctions are dropped, and the sources are read again
+    from the smallest offset of any task that was remembered at that commit.
     """
     sources = (topics.bid_placed, topics.auction_closed, topics.rerouted, topics.task_finished)
     ahead = all(
@@ -109,7 +109,7 @@ def resume_positions(
 
 
 def lost_unread(filed: Mapping[str, int], offsets: BrokerOffsets, topics: TopicNames) -> dict[TopicName, int]:
-    """How many offsets Kafka deleted before they were read, by topic; a first start has nothing to miss."""
+    """Number of offsets that Kafka deleted before they were read, by topic; empty on a first start."""
     lost: dict[TopicName, int] = {}
     for topic in topics.subscribed:
         reached = [filed[topic]] if topic in filed else []
@@ -122,14 +122,14 @@ def lost_unread(filed: Mapping[str, int], offsets: BrokerOffsets, topics: TopicN
 
 
 def rewound_position(committed: Committed | None, start: int) -> int:
-    """Where a source is read again from: the commit's rewind offset, or the topic's first offset."""
+    """The offset to rewind a source to: the commit's rewind offset, or the topic's first offset."""
     if committed is None:
         return start
     text = committed.metadata.removeprefix(_REWIND)
-    # A commit by somebody else's hand says nothing of what was remembered: all there is is read again.
+    # A commit by another tool has no rewind offset: the whole topic is read again.
     return min(int(text), committed.offset) if _OFFSET.fullmatch(text) else start
 
 
 def commit_of(offset: int, rewind_offset: int, cutoff: Cutoff | None = None) -> Committed:
-    """A position as it is committed to Kafka, with what a replica without a file has to know."""
+    """A position's commit, with the metadata that a replica without a file needs."""
     return Committed(offset, f"{_REWIND}{rewind_offset}{cutoff_note(cutoff)}")

@@ -1,4 +1,4 @@
-"""A shard: one partition number's stages, positions and file, moved as one."""
+"""A shard: the stages, positions and file of one partition number."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,16 +30,16 @@ _log = structlog.get_logger("learner_worker.shard")
 
 
 def _nobody_waits() -> None:
-    """Nobody has to know that opening goes on."""
+    """Ignores the progress of opening."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardSnapshot:
-    """A frozen shard on its way to disk.
+    """The positions and changed rows of a shard, captured in one step for a checkpoint.
 
     Attributes:
-        checkpoint: what one transaction writes.
-        publishing: adds the metrics records and tombstones that are due to the record sink.
+        checkpoint: the content of one transaction.
+        publishing: adds the due metrics records and tombstones to the record sink.
         commits: what to commit to Kafka afterwards, by topic.
     """
 
@@ -49,7 +49,7 @@ class ShardSnapshot:
     commits: Mapping[TopicName, Committed]
 
     async def publish(self) -> None:
-        """Adds what is due for other topics to the record sink."""
+        """Adds the records that are due for other topics to the record sink."""
         await self.publishing()
 
     async def write(self) -> None:
@@ -58,13 +58,13 @@ class ShardSnapshot:
 
 
 class Shard:
-    """One open shard: reading moves it on, a snapshot freezes it, its file keeps it.
+    """One open shard: processes records, and captures its state for checkpoints.
 
-    Its parts know each other in one direction only: in a cycle a closed shard, with all of its agents, would
-    stay in memory until the next full garbage collection.
+    Its parts refer to each other in one direction only: in a reference cycle, a closed shard with all of its
+    agents would stay in memory until the next full garbage collection.
 
     Attributes:
-        positions: the next offset of each topic; the parts that read a topic move it.
+        positions: the next offset of each topic; the part that reads a topic advances it.
         agents: metrics and keywords, for answers.
     """
 
@@ -123,13 +123,13 @@ class Shard:
         offsets: BrokerOffsets,
         on_progress: Callable[[], None] = _nobody_waits,
     ) -> Self:
-        """Opens a shard where its file and Kafka's group say: rule 8 (docs/protocol.md).
+        """Opens a shard at the positions that rule 8 (docs/protocol.md) gives.
 
         Args:
-            on_progress: called again and again while it takes long.
+            on_progress: called repeatedly while opening takes long.
 
         Raises:
-            SendError: Kafka does not take rows that the changelog has lost.
+            SendError: Kafka does not accept the rows that the changelog has lost.
             StateError: the file cannot be read or written.
         """
         resumed = await resume(shard_id, context, file, offsets)
@@ -149,30 +149,30 @@ class Shard:
 
     @property
     def restored(self) -> bool:
-        """Whether the changelog was read as far as it went when the shard was opened."""
+        """Whether the changelog is read up to the end offset it had when the shard was opened."""
         return self._restore.is_finished or self._restore.check()
 
     @property
     def restore_left(self) -> int:
-        """How many changelog records are still to be read before answers are current."""
+        """Number of changelog records still to be read before answers are current."""
         return self._restore.records_left
 
     def topics_to_read(self, *, all_restored: bool) -> Collection[TopicName]:
-        """The changelog alone while this or another shard of the replica is restored; then everything.
+        """The topics to read: the changelog alone until all shards of the replica are restored, then all.
 
-        Agents wait for a restore, nobody waits for events: a restored shard leaves the time to the others.
+        Agents wait for a restore but not for events, so restored shards leave the time to the others.
         """
         topics = self._context.topics
         return topics.subscribed if self.restored and all_restored else (topics.outcomes,)
 
     def still_valid(self, offsets: BrokerOffsets) -> bool:
-        """Whether nobody else came further in any topic than this memory."""
+        """Whether this memory is valid: no other replica has committed a later offset of any topic."""
         return all(
             self.positions[topic] >= committed.offset for topic, committed in offsets.committed.items()
         )
 
     async def process(self, topic: TopicName, records: Sequence[Record]) -> None:
-        """Takes records in, in chunks of a few milliseconds; each chunk moves the position with it."""
+        """Processes records in chunks; each chunk advances the position with it."""
         position = self.positions[topic]
         fresh = records
         if records[0].offset < position:
@@ -187,22 +187,22 @@ class Shard:
             await self.events.take(topic, fresh)
 
     async def apply_changelog(self, records: Sequence[Record]) -> None:
-        """Joins facts in, and forgets agents where a marker says so."""
+        """Applies changelog records: joins facts into rows and applies forget markers."""
         self._context.instruments.outcomes.inc(await self._applier.take(records))
         self._restore.report()
 
     def step_over(self, topic: TopicName, offsets: OffsetRange) -> None:
-        """Makes one dead letter of records that the Kafka client cannot decode, and moves the position."""
+        """Sends one dead letter for records that the Kafka client cannot decode, and skips them."""
         self.events.step_over(topic, offsets)
 
     def note_end(self, topic: TopicName, confirmed: Micros | None) -> None:
-        """Notes when Kafka last confirmed that a topic is read to its end; None: it is not."""
+        """Notes the time at which Kafka last confirmed that a topic is read to its end; None if it is not."""
         self.events.watermark.note_end(topic, confirmed)
         if topic == self._context.topics.metrics and confirmed is not None and self.restored:
             self._publisher.note_end()
 
     def snapshot(self) -> ShardSnapshot:
-        """Freezes positions and changed rows, in one step without an await."""
+        """Captures positions and changed rows, in one step without an await."""
         events, metrics = self.events.snapshot(), self._publisher.snapshot()
         changes, cutoff = self.learn.snapshot(), self.retention.snapshot()
         positions = {**self.positions, self._context.topics.metrics: metrics.position}
@@ -221,12 +221,12 @@ class Shard:
         )
 
     def on_checkpoint_written(self) -> None:
-        """The last snapshot is in the file."""
+        """Notes that the last snapshot is in the file."""
         self.learn.on_checkpoint_written()
         self.retention.on_checkpoint_written()
 
     async def close(self) -> None:
-        """Closes the file, which stays on disk for the shard's return."""
+        """Closes the file, which stays on disk in case the shard returns."""
         self._restore.close()
         self.events.close()
         await self._file.close()

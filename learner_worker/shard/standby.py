@@ -1,4 +1,4 @@
-"""A warm standby: a shard that another replica owns, its changelog applied to a file here."""
+"""A warm standby: applies the changelog of a shard that another replica owns to a file here."""
 
 from typing import Self
 
@@ -8,14 +8,14 @@ from learner_worker.shard.changelog import BEYOND_ANY_END, ChangelogReplay
 from learner_worker.store.shard_file import ShardFile
 
 _CACHED_AGENTS = 10_000
-"""Agents that a standby keeps in memory: it answers nobody, and reads them only to join facts."""
+"""Agents that a standby caches: fewer than an owner, because it only reads them to join facts."""
 
 
 class StandbyState:
-    """Rows and the changelog's position, nothing else: the sources stay with the owner.
+    """The rows and changelog position of a followed shard; the sources' state stays with the owner.
 
-    Whoever opens the file to own the shard resumes the sources by rule 8 (docs/protocol.md), as after a
-    lost disk, but finds the changelog nearly read.
+    A replica that opens the file to own the shard resumes the sources by rule 8 (docs/protocol.md), as after
+    losing its disk, but has little of the changelog left to read.
     """
 
     def __init__(self, file: ShardFile, replay: ChangelogReplay) -> None:
@@ -28,7 +28,7 @@ class StandbyState:
 
     @classmethod
     async def open(cls, file: ShardFile, topic: TopicName) -> Self:
-        """Resumes where the file ends."""
+        """Continues at the file's position."""
         return cls(file, await ChangelogReplay.open(file, topic, cached_agents=_CACHED_AGENTS))
 
     @property
@@ -41,18 +41,18 @@ class StandbyState:
         self._replay.skip_to(position)
 
     def start_anew(self, first: int, end: int) -> None:
-        """The changelog lost its beginning, or its end: then these rows may be all there is of it."""
+        """Starts over at the first offset; if the changelog lost its end, notes that its rows may be lost."""
         self._ahead |= self.position > end
         self._replay.skip_to(first)
 
     async def process(self, records: list[Record]) -> None:
-        """Takes changelog records in."""
+        """Applies changelog records."""
         await self._replay.take(records)
 
     async def checkpoint(self) -> None:
         """Writes changed rows and the position in one transaction.
 
-        What a failed or cancelled one has taken out of memory is lost, so nothing is written after it.
+        After a failed or cancelled write the changes in memory are incomplete, so nothing more is written.
         """
         if self.torn:
             return
@@ -61,7 +61,7 @@ class StandbyState:
         self.torn = False
 
     async def close(self) -> None:
-        """Writes what is left and closes the file, which stays on disk."""
+        """Writes the last changes and closes the file, which stays on disk."""
         try:
             await self.checkpoint()
         finally:

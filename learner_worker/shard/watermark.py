@@ -1,4 +1,4 @@
-"""How far a shard's topics are read, in record time: what tells it which tasks may expire."""
+"""Tracks how far a shard's topics are read, in record time: it decides which tasks may expire."""
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +12,10 @@ _timestamp = operator.attrgetter("timestamp")
 
 
 class WatermarkTracker:
-    """The record times that a shard's sources have reached: rule 6 (docs/protocol.md).
+    """Tracks the record times that a shard's sources have reached: rule 6 (docs/protocol.md).
 
     Args:
-        others_passed: the record time up to which the whole group had read, as known at a given time.
+        others_passed: maps a record time to the time up to which the whole group is known to have read.
     """
 
     def __init__(self, topics: TopicNames, others_passed: Callable[[Micros], Micros | None]) -> None:
@@ -26,18 +26,18 @@ class WatermarkTracker:
         self._passed: Micros | None = None
 
     def note_read(self, topic: TopicName, records: Sequence[Record]) -> None:
-        """Records of a topic were read."""
+        """Notes that records of a topic were read."""
         self._last_read[topic] = record_micros(min(map(_timestamp, records)))
 
     def note_end(self, topic: TopicName, confirmed: Micros | None) -> None:
-        """Notes when Kafka last confirmed that a topic is read to its end; None: it is not."""
+        """Notes the time at which Kafka last confirmed that a topic is read to its end; None if it is not."""
         self._ends[topic] = confirmed
         if topic == self._topics.rerouted and confirmed is not None:
             self._passed = self._others_passed(confirmed) or self._passed
 
     @property
     def is_behind(self) -> bool:
-        """Whether bids or facts are known to be waiting in Kafka."""
+        """Whether bids or facts are known to be unread in Kafka."""
         topics = self._topics
         return any(self._ends.get(topic, 0) is None for topic in (topics.bid_placed, topics.outcomes))
 
@@ -46,9 +46,9 @@ class WatermarkTracker:
         return watermark_of(self._times_of_unread())
 
     def _times_of_unread(self) -> Iterator[Micros | None]:
-        """For each source a lower bound of its unread record times: its confirmed end, or its last read.
+        """Yields per source a lower bound of its unread record times: its confirmed end, or its last read.
 
-        Moved events have the times of the partitions they were found on; the group's frontier bounds those.
+        Rerouted events have the times of the partitions they came from; the group's frontier bounds those.
         """
         for topic in (self._topics.bid_placed, self._topics.auction_closed):
             end = self._ends.get(topic)

@@ -39,10 +39,10 @@ class Checkpointer:
         """Makes everything processed so far durable, in five steps.
 
         1. snapshot: positions and changed rows, each shard's in one step without an await
-        2. publish: what the snapshots imply for other topics goes to the writer
-        3. acknowledge: everything sent so far is awaited
-        4. write: rows and positions, one transaction a shard
-        5. commit: the positions, and where to rewind to, go to Kafka
+        2. publish: the records that the snapshots imply for other topics go to the writer
+        3. acknowledge: waits until Kafka has acknowledged everything sent so far
+        4. write: rows and positions, in one transaction per shard
+        5. commit: the positions and rewind offsets go to Kafka
 
         Returns:
             False if Kafka did not acknowledge something: the shards go back to their last checkpoint.
@@ -61,7 +61,7 @@ class Checkpointer:
             except SendError as error:
                 self.rollback.to_last_checkpoint(error)
                 return False
-            except BaseException as error:  # what was taken is neither in memory nor in a file
+            except BaseException as error:  # what the snapshots took is neither in memory nor in a file
                 self.rollback.to_last_checkpoint(error)
                 raise
             offsets = await self._release(snapshots, shards)
@@ -70,7 +70,7 @@ class Checkpointer:
             return True
 
     async def make_durable(self, snapshots: Mapping[ShardId, ShardSnapshot], generation: int) -> None:
-        """Steps 2 to 4.
+        """Publishes snapshots, waits for Kafka and writes the files: steps 2 to 4.
 
         Raises:
             SendError: Kafka did not acknowledge everything of the writer's generation; nothing is written.
@@ -84,7 +84,7 @@ class Checkpointer:
     async def _release(
         self, snapshots: dict[ShardId, ShardSnapshot], shards: Mapping[ShardId, Shard]
     ) -> dict[TopicPartition, Committed]:
-        """Lets go of what was written; shard by shard, so that no step keeps the event loop for long."""
+        """Frees what was written, shard by shard so that no step stalls the loop; returns the commits."""
         offsets: dict[TopicPartition, Committed] = {}
         for shard_id, shard in shards.items():
             for topic, committed in snapshots.pop(shard_id).commits.items():
@@ -94,10 +94,10 @@ class Checkpointer:
         return offsets
 
     async def finish(self) -> bool:
-        """The last checkpoint, after the batch in hand.
+        """Makes the last checkpoint, once the batch in hand is processed.
 
         Returns:
-            False if Kafka did not take it: the next start reads again what it covers.
+            False if Kafka did not accept it: the next start reprocesses what it covers.
         """
         async with self.ownership.processing:
             return await self.checkpoint()

@@ -1,4 +1,4 @@
-"""What this replica tells the group's leader: what it owns, and how far each file of its folder reaches."""
+"""This replica's claims to the group's leader: the shards it owns and the position of each of its files."""
 
 import os
 import socket
@@ -15,10 +15,10 @@ class Claims:
     """Makes this replica's claims.
 
     Args:
-        topic: the changelog; the position in it says how far a file's rows reach.
-        process: names this run of this process.
-        instance_id: the name for static membership, if it has one.
-        standby_replicas: how many standbys every shard is to have.
+        topic: the changelog; a file's position in it says how current its rows are.
+        process: identifies this run of this process.
+        instance_id: the id for static membership, or None.
+        standby_replicas: number of standbys of each shard.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Claims:
         self._held: dict[ShardId, int] = {}
 
     async def look_into_files(self) -> None:
-        """Takes the positions of the files that lie in the folder at the start."""
+        """Reads the positions of the files that are in the folder at startup."""
         self._held.update(await self._files.positions(self._topic))
 
     def claim(self, term: int) -> Claim:
-        """The claim for the next placement, with the term of the last one."""
+        """The claim for the next placement; `term` is that of the last one."""
         shards = self._ownership.shards
         self._held.update(self._standbys.positions)
         self._held.update({shard_id: shard.positions[self._topic] for shard_id, shard in shards.items()})

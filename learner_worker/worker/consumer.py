@@ -1,8 +1,8 @@
-"""The poll loop over the sharded topics: poll, hand each batch to its shard, seek and resume.
+"""The poll loop over the sharded topics: poll, pass each batch to its shard, seek and resume.
 
-Only this loop moves the consumer (seek, resume), and only between two polls, so no batch in hand can be older
-or newer than the position it is counted against. A batch that was polled in an earlier epoch is dropped, and
-every partition is sought again.
+Only this loop seeks and resumes the consumer, and only between two polls, so a batch always starts at the
+position that it is compared with. A batch that was polled in an earlier epoch is dropped, and every partition
+is sought again.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ from learner_worker.worker.partition_ends import PartitionEnds
 from learner_worker.worker.rollback import Rollback
 
 _POLL_MS = 100
-"""How late, at worst, the loop sees that a shard has been opened."""
+"""Longest delay until the loop notices a newly opened shard: short beside a restore."""
 POLL_RECORDS = 1_000
-"""Making so many record objects takes the client three milliseconds, in one go."""
+"""The client creates the record objects of a poll in one step: more would stall the event loop."""
 _LAST_POLL_SECONDS = 1.0
-"""Several polls' time: a cancelled poll leaks in aiokafka, so the last one may end by itself."""
+"""Several polls' time: aiokafka leaks a future per cancelled poll, so the last one may end by itself."""
 _READING = "reading"
 _log = structlog.get_logger("learner_worker.stream")
 
@@ -67,41 +67,41 @@ class EventConsumer:
 
     @property
     def away_from_poll_seconds(self) -> float:
-        """How long the loop has been doing something else than polling.
+        """Seconds since the loop left its last poll; 0.0 while it polls.
 
-        A poll may wait as long as Kafka is away, or as the group rebalances.
+        Time inside a poll does not count: it lasts as long as an outage or a rebalance.
         """
         return 0.0 if self._left_poll_at is None else time.monotonic() - self._left_poll_at
 
     async def reading(self) -> Reading:
-        """How far the events are read, for the watchdog."""
+        """The progress of reading events, for the watchdog."""
         return await look("events", self._consumer, self._ownership.positions(), self.outage)
 
     async def read(self, stopping: asyncio.Event) -> None:
-        """Polls and processes until told to stop.
+        """Polls and processes until `stopping` is set.
 
         Raises:
             LearnerError: a shard could not be opened, read or written.
         """
-        told_to_stop = asyncio.create_task(stopping.wait(), name="told-to-stop")
+        stop_requested = asyncio.create_task(stopping.wait(), name="stop-requested")
         try:
             while not stopping.is_set():
                 self._failure.raise_if_any()
                 self._seek_wanted()
                 epoch = self._ownership.epoch
-                polled = await self._poll_until(told_to_stop)
+                polled = await self._poll_until(stop_requested)
                 async with self._ownership.processing:
                     if epoch == self._ownership.epoch:
                         await self._process(polled, epoch)
         finally:
-            told_to_stop.cancel()
+            stop_requested.cancel()
 
-    async def _poll_until(self, told_to_stop: asyncio.Future[Any]) -> PollResult:
-        """A poll waits for the end of a rebalance, which may take minutes, or after a failure for ever."""
+    async def _poll_until(self, stop_requested: asyncio.Future[Any]) -> PollResult:
+        """Polls, but stops waiting on a failure or a stop: a poll lasts as long as a rebalance does."""
         self._left_poll_at = None
         poll = asyncio.create_task(self._poll(), name="poll")
         try:
-            ends: set[asyncio.Future[Any]] = {poll, self._failure.happened, told_to_stop}
+            ends: set[asyncio.Future[Any]] = {poll, self._failure.happened, stop_requested}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             self._failure.raise_if_any()
             if not poll.done():
@@ -115,25 +115,25 @@ class EventConsumer:
         polled = PollResult()
         try:
             polled = await self._records()
-        except NoOffsetForPartitionError:  # polled in the moment between assignment and our listener
+        except NoOffsetForPartitionError:  # polled after the assignment, before our listener ran
             await asyncio.sleep(_POLL_MS / 1000)
         except OffsetOutOfRangeError as error:
             await self.on_offset_out_of_range(error)
         except KafkaError as error:
             self._seek_back()
-            await self._membership.end_if_replaced()  # the refusal of a taken name has no error of its own
+            await self._membership.end_if_replaced()  # a duplicate instance id has no error of its own
             await asyncio.sleep(self.outage.failed(_READING, error))
         else:
             self.outage.worked(_READING)
         return polled
 
     async def on_offset_out_of_range(self, error: OffsetOutOfRangeError) -> None:
-        """Kafka deleted or lost what comes next: the shards are written, closed and resumed anew.
+        """Handles records that Kafka has deleted or lost: shards are checkpointed, closed and resumed anew.
 
-        They are written first, because memory may hold the rest of what Kafka has lost.
+        The checkpoint comes first: memory may hold the only copy of what was lost.
         """
         _log.error(
-            "records.lost", positions=_by_name(error), error="Kafka has deleted or lost what comes next"
+            "records.lost", positions=_by_name(error), error="Kafka has deleted or lost the next records"
         )
         await self._checkpointer.checkpoint()
         self.rollback.to_last_checkpoint(error)
@@ -146,7 +146,7 @@ class EventConsumer:
             return await read_one_by_one(self._consumer, list(self._ownership.reading))
 
     def _seek_back(self) -> None:
-        """A poll that fails has moved past what it had already taken from other partitions."""
+        """Seeks to the shards' positions: a poll that fails has moved past records of other partitions."""
         seek(self._consumer, self._ownership.positions())
 
     async def _process(self, polled: PollResult, epoch: int) -> None:
@@ -159,7 +159,7 @@ class EventConsumer:
         await self._ends.look_now_and_then(epoch, idle=not polled.batches)
 
     async def _route(self, polled: PollResult, epoch: int) -> None:
-        """Hands every batch to its shard; a new epoch ends that."""
+        """Passes every batch to its shard, until a new epoch begins."""
         for partition, records in polled.batches.items():
             if epoch != self._ownership.epoch:
                 return
@@ -175,7 +175,7 @@ class EventConsumer:
             shard.step_over(TopicName(gap.partition.topic), gap.offsets)
 
     def _seek_wanted(self) -> None:
-        """Starts reading what the shards want: newly opened ones the changelog, restored ones everything."""
+        """Starts reading what the shards need: the changelog while they restore, then all topics."""
         self._ownership.note_restored()
         all_restored = all(shard.restored for shard in self._ownership.shards.values())
         for shard_id, shard in self._ownership.readable():

@@ -1,8 +1,8 @@
-"""The process around a replica: a fast event loop, and a garbage collector that stays out of its way.
+"""The event loop of a replica's process, and its garbage collector's settings.
 
-Reference counts free nearly everything that a worker releases. The collector is needed for cycles only:
-closed connections, errors with their tracebacks. By default it walks all living objects again and again; with
-many agents cached each walk would stop the loop for far longer than an answer may take.
+Reference counting frees nearly everything that a worker releases. The collector is needed for cycles only:
+closed connections, errors with their tracebacks. By default it traverses all live objects repeatedly; with
+many cached agents, each traversal would block the loop for far longer than an answer may take.
 """
 
 import asyncio
@@ -14,17 +14,17 @@ from typing import Any
 import uvloop
 
 _YOUNG = 2_000
-"""New objects between two collections of the youngest generation: each takes a fraction of a millisecond."""
+"""Allocations between two collections of the youngest generation: few enough to traverse unnoticed."""
 _NEVER = 1_000_000_000
-"""The older generations are never collected by count: that walks too many objects in one go."""
+"""Out of reach, so that older generations are never collected by count: that would block the loop."""
 _COLLECT_SECONDS = 3_600.0
-"""Cycles are rare: what an hour leaves behind is small."""
+"""Cycles are rare: what accumulates in an hour is small."""
 _SWITCH_SECONDS = 0.0005
-"""How long a file's thread waits for the GIL when the event loop is busy. A read takes it several times."""
+"""How long a file's thread waits for the GIL while the event loop is busy; one read waits several times."""
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Runs a process's main coroutine to its end."""
+    """Runs a process's main coroutine until it ends."""
     gc.set_threshold(_YOUNG, _NEVER, _NEVER)
     sys.setswitchinterval(_SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -32,10 +32,10 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def freeze() -> None:
-    """Takes all living objects out of later collections: what a restore has read stays for long.
+    """Excludes all live objects from later collections: what a restore has read stays in memory.
 
-    Without a collection before: it would stop the loop just when agents are waiting, and a restore leaves
-    next to nothing in cycles.
+    No collection is run first: it would block the loop just when agents are waiting, and a restore leaves
+    hardly any cycles.
     """
     gc.freeze()
 

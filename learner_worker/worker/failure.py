@@ -1,4 +1,4 @@
-"""The failure that ends a worker, wherever it happens."""
+"""The failure that ends a worker, whichever of its tasks it happens in."""
 
 import asyncio
 
@@ -11,23 +11,23 @@ _log = structlog.get_logger("learner_worker.stream")
 
 
 class WorkerFailure:
-    """Holds the first failure; the reading loop waits for it beside its poll, and raises it."""
+    """Holds the first failure; the poll loop waits for it alongside its poll, and raises it."""
 
     def __init__(self) -> None:
         self._found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def happened(self) -> "asyncio.Future[None]":
-        """Is done when there is a failure."""
+        """A future that is done once there is a failure."""
         return self._found
 
     def fail(self, error: BaseException) -> None:
-        """Ends the worker with this error; later ones are dropped."""
+        """Ends the worker with this error; later errors are dropped."""
         if self._found.done():
             return
         if not isinstance(error, LearnerError):
             _log.error("shards.failed", exc_info=error)
-            error = LearnerError(f"unexpected: {first_line(error)}; the log has the traceback")
+            error = LearnerError(f"unexpected error: {first_line(error)}; see the log for the traceback")
         self._found.set_exception(error)
 
     def raise_if_any(self) -> None:

@@ -1,4 +1,4 @@
-"""How a worker is: healthy, ready, how far its shards are, and whether its Kafka clients move."""
+"""A worker's health and readiness, its shards' lag, and whether its Kafka clients make progress."""
 
 import asyncio
 import time
@@ -25,21 +25,21 @@ from learner_worker.worker.probes import Verdict
 from learner_worker.worker.standbys import Standbys
 
 _PROGRESS_SECONDS = 2.0
-"""As often as Prometheus scrapes at most; a restore takes several of them."""
+"""Shorter than Prometheus' usual scrape interval, so that no scrape sees the same value twice."""
 WATCH_SECONDS = 5.0
-"""Much shorter than a minute, after which a client that stands still is replaced."""
+"""Much shorter than the minute after which a stuck client is replaced."""
 _STUCK_SECONDS = 120.0
-"""Longer than any step of a loop may take by its own time limit."""
+"""Longer than the time limit of any step of a loop."""
 _REACH_SECONDS = 5.0
-"""Kafka is there if it answers in this time."""
+"""Time limit for reaching Kafka: several times what a healthy broker takes to answer."""
 _REPLIES_STAND_SECONDS = 30.0
-"""aiokafka gives up a batch after this time."""
+"""The time after which aiokafka gives up a batch: replies that stand longer mean an outage."""
 _REPLYING = "replying"
 _log = structlog.get_logger("learner_worker.worker")
 
 
 class Watch:
-    """Looks whether the worker's Kafka clients move."""
+    """Checks whether the worker's Kafka clients make progress."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Watch:
         self._outage = outage
         self._administrator = administrator
         self.last_turn_seconds = time.monotonic()
-        """When the loop went on last, by the monotonic clock."""
+        """When the loop's last turn began, by the monotonic clock."""
 
     @property
     def all_has_moved(self) -> bool:
@@ -70,10 +70,10 @@ class Watch:
         return self._watchdog.all_has_moved
 
     async def watch(self, stopping: asyncio.Event) -> None:
-        """Looks every few seconds until told to stop.
+        """Checks every few seconds until `stopping` is set.
 
         Raises:
-            StuckError: a client stands still although Kafka is there.
+            StuckError: a client makes no progress although Kafka can be reached.
         """
         while not await is_set_within(stopping, WATCH_SECONDS):
             self.last_turn_seconds = time.monotonic()
@@ -85,9 +85,9 @@ class Watch:
                 raise StuckError(problem)
 
     async def _observe(self) -> Observation:
-        """How the loops look now: every consumer is asked by its own connection."""
+        """Observes the loops: each consumer asks Kafka over its own connection."""
         if self._requests.replies_stand_seconds > _REPLIES_STAND_SECONDS:
-            self._outage.failed(_REPLYING, TimeoutError("Kafka does not take replies"))
+            self._outage.failed(_REPLYING, TimeoutError("Kafka does not accept replies"))
         else:
             self._outage.worked(_REPLYING)
         readings = {
@@ -108,7 +108,7 @@ class Watch:
 
 
 class ProgressReport:
-    """Tells operators where things stand: lag and shards as metrics, restores as log lines."""
+    """Reports progress to operators: lag and shards as metrics, restores in the log."""
 
     def __init__(
         self,
@@ -124,22 +124,22 @@ class ProgressReport:
         self._instruments = instruments
         self._left_before: dict[ShardId, int] = {}
         self.rates: dict[ShardId, dict[str, int | None]] = {}
-        """How fast each restoring shard is, and how long it will take."""
+        """Of each restoring shard, the records read a second and the seconds left."""
 
     async def tell(self, stopping: asyncio.Event) -> None:
-        """Tells every few seconds until told to stop."""
+        """Reports every few seconds until `stopping` is set."""
         while not await is_set_within(stopping, _PROGRESS_SECONDS):
             for topic, lag in self.lag().items():
                 self._instruments.lag.labels(topic).set(lag)
             self._tell_of_restores()
 
     def restoring(self) -> dict[ShardId, int]:
-        """The open shards that are not restored, each with the changelog records left to read."""
+        """The open shards that are still restoring, each with the changelog records left to read."""
         shards = self._ownership.shards.items()
         return {shard_id: shard.restore_left for shard_id, shard in shards if not shard.restored}
 
     def lag(self) -> dict[TopicName, float]:
-        """Records not yet processed by topic, over this replica's shards; NaN while that is not known."""
+        """Unprocessed records by topic, summed over this replica's shards; NaN while not all are open."""
         shards = self._ownership.shards
         if not (self._ownership.assigned or frozenset()) <= shards.keys():
             return dict.fromkeys(self._topics.subscribed, float("nan"))
@@ -168,7 +168,7 @@ class ProgressReport:
 
 
 def _rate(before: int, now: int) -> dict[str, int | None]:
-    """How fast a restore goes, by the records left at two looks, and how long it will take."""
+    """A restore's rate, from the records left at two reports, and the seconds it still takes."""
     rate = (before - now) / _PROGRESS_SECONDS
     return {"records_a_second": round(rate), "seconds_left": round(now / rate) if rate > 0 else None}
 
@@ -197,7 +197,7 @@ class Health:
         return self._watch.all_has_moved
 
     def healthy(self) -> Verdict:
-        """Whether the loops move."""
+        """Whether all loops make progress."""
         now = time.monotonic()
         ages = {
             "read": self._events.away_from_poll_seconds,
@@ -209,7 +209,7 @@ class Health:
         return Verdict(good, {"status": "ok" if good else "stuck", **details})
 
     def ready(self) -> Verdict:
-        """Whether shards were assigned and are restored; ready with none is ready."""
+        """Whether shards were assigned and all of them are restored; an empty assignment is ready."""
         assigned = self._ownership.assigned
         restoring = self._progress.restoring()
         opened = assigned is not None and assigned <= self._ownership.shards.keys()

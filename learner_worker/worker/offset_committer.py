@@ -1,4 +1,4 @@
-"""Committing the shards' positions to Kafka's group: for lag gauges, and for a replica without a file."""
+"""Commits the shards' positions to the consumer group: for lag gauges, and for replicas without a file."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from learner_worker.kafka.outage import first_line
 from learner_worker.worker.ownership import Ownership
 
 _COMMIT_SECONDS = 10.0
-"""aiokafka tries a commit again for ever; the next checkpoint is a better try."""
-_NOTHING_READ = Committed(0, "rewind=0")
+"""aiokafka retries a commit without end; after this time the next checkpoint is the better retry."""
+_NOTHING_READ = Committed(0, "rewind=0")  # the position of a partition before its first record
 _log = structlog.get_logger("learner_worker.stream")
 
 
 class OffsetCommitter:
-    """Commits what changed since the last commit.
+    """Commits the offsets that changed since the last commit.
 
-    A commit that the group refuses, as in the middle of a rebalance, costs the member its place: so none is
-    sent without need, none in a later epoch than that of its checkpoint, and none while this member rejoins.
+    A commit that the group rejects, as during a rebalance, costs the member its membership. So a commit is
+    sent only if something changed, only in its checkpoint's epoch, and never while this member rejoins.
     """
 
     def __init__(self, *, consumer: AIOKafkaConsumer, ownership: Ownership, membership: Membership) -> None:
@@ -34,7 +34,7 @@ class OffsetCommitter:
         self._assignment_number = 0
 
     async def commit(self, offsets: Mapping[TopicPartition, Committed], epoch: int) -> None:
-        """Commits offsets of a checkpoint that began in an epoch; one that fails is left to the next."""
+        """Commits the offsets of a checkpoint that began in `epoch`; a failure is left to the next one."""
         changed = self._changed(offsets)
         if not changed or epoch != self._ownership.epoch or self._membership.is_rejoining:
             return
@@ -43,15 +43,14 @@ class OffsetCommitter:
             async with asyncio.timeout(_COMMIT_SECONDS):
                 await self._consumer.commit(found)
         except (KafkaError, TimeoutError) as error:
-            # SQLite is the truth: the next checkpoint commits again.
+            # The file has the authoritative positions: the next checkpoint commits again.
             _log.warning("checkpoint.commit_failed", error=first_line(error))
         else:
             self._committed.update(changed)
 
     def _changed(self, offsets: Mapping[TopicPartition, Committed]) -> dict[TopicPartition, Committed]:
-        if (
-            self._assignment_number != self._ownership.assignment_number
-        ):  # others may have committed meanwhile
+        # Between two assignments other members may have committed.
+        if self._assignment_number != self._ownership.assignment_number:
             self._assignment_number = self._ownership.assignment_number
             self._committed.clear()
         assignment = self._consumer.assignment()

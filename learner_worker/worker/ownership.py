@@ -1,13 +1,13 @@
-"""Which shards this replica owns, and where each of them is in its life.
+"""The shards that this replica owns, each with its status.
 
     ASSIGNED -> OPENING -> RESTORING -> RUNNING -> CLOSING
 
-Every rebalance, and every return to the last checkpoint, begins a new epoch: the shards that stay go back to
-ASSIGNED with their memory, until it is known that the memory still holds. A shard that is lost, or whose
-memory must not count any more, is CLOSING from that moment on: nothing of it is written, and its file is
-closed as soon as no batch and no checkpoint is under way.
+Every rebalance and every return to the last checkpoint begins a new epoch: shards that stay go back to
+ASSIGNED with their memory, until it is known to be still valid. A shard that is lost, or whose
+memory is invalid, is CLOSING from that moment on: nothing of it is written, and its file is
+closed as soon as no batch and no checkpoint is in progress.
 
-Everything here happens on the event loop between two awaits, so nobody sees a half-made change.
+Every change happens on the event loop between two awaits, so no other task sees it half made.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ from learner_worker.shard.shard import Shard
 
 
 class ShardStatus(StrEnum):
-    """Where a shard is in its life on this replica."""
+    """The status of a shard on this replica."""
 
     ASSIGNED = "assigned"
-    """The group gave it to this replica; nothing of it is read yet, or yet again."""
+    """The group has assigned it to this replica; none of its partitions is being read in this epoch."""
     OPENING = "opening"
     """Its file is being opened."""
     RESTORING = "restoring"
-    """It is open, and its changelog is not read yet to where it ended when the shard was opened."""
+    """It is open; its changelog is being read up to the end offset that it had when the shard was opened."""
     RUNNING = "running"
     """Its changelog is restored: answers are current."""
     CLOSING = "closing"
-    """Its memory does not count any more; its file is being closed."""
+    """Its memory is invalid; its file is being closed."""
 
 
 _READABLE = frozenset({ShardStatus.RESTORING, ShardStatus.RUNNING})
@@ -45,15 +45,15 @@ class Ownership:
     """The shards of this replica.
 
     Attributes:
-        epoch: counts rebalances and returns to the last checkpoint; a batch of an earlier epoch is dropped.
-        assignment_number: counts the assignments that the group made.
-        assigned: the shards that the group gave this replica; None before the first assignment.
-        shards: the open ones, with their memory.
+        epoch: number of rebalances and returns to the last checkpoint; batches of earlier epochs are dropped.
+        assignment_number: number of assignments that the group has made.
+        assigned: the shards that the group has assigned to this replica; None before the first assignment.
+        shards: the open shards, with their memory.
         log_ends: the end offsets of their partitions when they were opened.
-        reading: the partitions that are sought and resumed in this epoch: only their batches may be taken.
+        reading: the partitions sought and resumed in this epoch: only their batches may be processed.
         processing: held while a batch is processed.
-        checkpointing: held while a checkpoint is under way.
-        changed: set when shards are to be closed or opened.
+        checkpointing: held while a checkpoint is in progress.
+        changed: set when shards have to be closed or opened.
     """
 
     def __init__(self) -> None:
@@ -70,30 +70,30 @@ class Ownership:
 
     @property
     def statuses(self) -> Mapping[ShardId, ShardStatus]:
-        """Where each shard is, of those that are assigned or whose file is in use."""
+        """The status of each shard that is assigned or whose file is in use."""
         return self._statuses
 
     @property
     def in_use(self) -> Collection[ShardId]:
-        """The shards whose files are open, are being opened or are not closed yet."""
+        """The shards whose files are open, being opened or being closed."""
         return self.shards.keys() | {
             shard_id for shard_id, status in self._statuses.items() if status in _HOLDS_FILE
         }
 
     @property
     def all_read(self) -> bool:
-        """Whether the group gave this replica its shards, and all of them are being read."""
+        """Whether the group has made an assignment and all of its shards are being read."""
         return self.assigned is not None and all(
             self._statuses[shard_id] in _READABLE for shard_id in self.assigned
         )
 
     @property
     def discarding(self) -> bool:
-        """Whether the memory of a shard that stays is to be dropped: until then no checkpoint is made."""
+        """Whether an assigned shard's memory is still to be dropped: until then no checkpoint is made."""
         return any(self._is_closing(shard_id) for shard_id in self.shards if self._is_assigned(shard_id))
 
     def readable(self) -> list[tuple[ShardId, Shard]]:
-        """The shards that may be read: opened, or found to hold still, in this epoch."""
+        """The shards that may be read: opened, or found to be still valid, in this epoch."""
         return [
             (shard_id, shard)
             for shard_id, shard in self.shards.items()
@@ -101,7 +101,7 @@ class Ownership:
         ]
 
     def writable(self) -> dict[ShardId, Shard]:
-        """The shards whose memory counts: what a checkpoint writes."""
+        """The shards whose memory is valid: those that a checkpoint writes."""
         return {shard_id: shard for shard_id, shard in self.shards.items() if not self._is_closing(shard_id)}
 
     def to_close(self) -> list[ShardId]:
@@ -117,19 +117,19 @@ class Ownership:
 
     @asynccontextmanager
     async def at_rest(self) -> AsyncIterator[None]:
-        """Waits until no batch and no checkpoint is under way, and keeps the next from beginning."""
+        """Waits until no batch and no checkpoint is in progress, and holds off the next until exit."""
         async with self.processing, self.checkpointing:
             yield
 
     def begin_epoch(self) -> None:
-        """Makes every batch polled so far void; nothing is read before it is sought again."""
+        """Invalidates every batch polled so far; nothing is read before it is sought again."""
         self.epoch += 1
         self.reading.clear()
         for shard_id, _ in self.readable():
             self._statuses[shard_id] = ShardStatus.ASSIGNED
 
     def assign(self, shard_ids: frozenset[ShardId]) -> None:
-        """Takes the group's assignment: new shards are ASSIGNED, lost ones CLOSING if they are open."""
+        """Takes the group's assignment: new shards become ASSIGNED, open shards that are lost CLOSING."""
         self.assigned = shard_ids
         self.assignment_number += 1
         for shard_id, status in list(self._statuses.items()):
@@ -141,34 +141,34 @@ class Ownership:
             self._statuses.setdefault(shard_id, ShardStatus.ASSIGNED)
 
     def discard(self) -> None:
-        """Makes the memory of all open shards void: they are closed, and opened anew from their files."""
+        """Invalidates the memory of all open shards: they are closed and reopened from their files."""
         for shard_id in self.shards:
             self._statuses[shard_id] = ShardStatus.CLOSING
 
     def begin_opening(self, shard_id: ShardId) -> None:
-        """A shard's file is about to be opened."""
+        """Notes that a shard's file is about to be opened."""
         self._statuses[shard_id] = ShardStatus.OPENING
 
     def opened(self, shard_id: ShardId, shard: Shard) -> None:
-        """A shard is open, or its memory still holds: it may be read."""
+        """Notes that a shard is open, or that its memory is still valid: it may be read."""
         self.shards[shard_id] = shard
         self._statuses[shard_id] = ShardStatus.RESTORING
         self.note_restored()
 
     def note_restored(self) -> None:
-        """Takes note of the shards whose changelog is restored by now."""
+        """Moves the shards whose changelog is restored to RUNNING."""
         for shard_id, shard in self.readable():
             if shard.restored:
                 self._statuses[shard_id] = ShardStatus.RUNNING
 
     def begin_closing(self, shard_ids: Iterable[ShardId]) -> dict[ShardId, Shard]:
-        """Takes open shards out of use; their files are about to be closed."""
+        """Takes open shards out of use and returns them; their files are about to be closed."""
         closing = {shard_id: self.shards.pop(shard_id) for shard_id in shard_ids}
         self._statuses.update(dict.fromkeys(closing, ShardStatus.CLOSING))
         return closing
 
     def closed(self, shard_ids: Iterable[ShardId]) -> None:
-        """The files are closed: the shards are gone, or are to be opened anew."""
+        """Notes that files are closed: their shards are gone, or have to be reopened."""
         for shard_id in shard_ids:
             if self._is_assigned(shard_id):
                 self._statuses[shard_id] = ShardStatus.ASSIGNED

@@ -1,6 +1,6 @@
-"""Which partitions are read to their end, and up to which record time that is known.
+"""Finds out which partitions are read to their end, and up to which record time.
 
-The shards' watermarks rest on it: nothing older than a confirmed end is still to come.
+The shards' watermarks depend on it: no record older than a confirmed end is still to be read.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ from learner_worker.contract.topics import TopicName
 from learner_worker.worker.ownership import Ownership
 
 _LOOK_SECONDS = 0.1
-"""Under load not after every poll: it looks at every partition."""
+"""Under load less often than after every poll, because each check visits every partition."""
 _POSITION_SECONDS = 5.0
-"""A position is unknown while Kafka is away."""
+"""Time limit for the consumer's positions, which never come while Kafka is unreachable."""
 
 
 class PartitionEnds:
-    """Tells the shards which partitions are read to their end, and steps over offsets without records."""
+    """Tells the shards which partitions are read to their end, and skips offsets without records."""
 
     def __init__(self, *, consumer: AIOKafkaConsumer, ownership: Ownership) -> None:
         self._consumer = consumer
@@ -30,14 +30,14 @@ class PartitionEnds:
         self._looked_at = 0.0
 
     async def look_now_and_then(self, epoch: int, *, idle: bool) -> None:
-        """Looks after a poll that brought nothing, and otherwise a few times a second."""
+        """Checks after every poll without records, and otherwise a few times a second."""
         now = asyncio.get_running_loop().time()
         if idle or now - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = now
             await self._look(epoch)
 
     async def _look(self, epoch: int) -> None:
-        if self._epoch != epoch:  # what was received before it does not confirm the ends of this one
+        if self._epoch != epoch:  # answers of an earlier epoch confirm nothing in this one
             self._epoch = epoch
             self._receipts.clear()
         try:
@@ -48,7 +48,7 @@ class PartitionEnds:
                         return
                     self._note(partition, position)
         except (KafkaError, TimeoutError):
-            return  # nothing is forgotten meanwhile
+            return  # the watermark stays, so nothing is forgotten meanwhile
 
     def _note(self, partition: TopicPartition, position: int) -> None:
         shard = self._ownership.shards[ShardId(partition.partition)]
@@ -57,10 +57,10 @@ class PartitionEnds:
         shard.note_end(topic, self._confirmed_end(partition, position))
 
     def _confirmed_end(self, partition: TopicPartition, position: int) -> Micros | None:
-        """The time up to which a partition is known to be read to its end; None: it is not at its end.
+        """The time up to which a partition is known to be read to its end; None if it is not at its end.
 
-        aiokafka stamps an answer when it is received, which after a suspension may be long after the broker
-        gave it. It was asked for after the answer before it was received: so much is certain.
+        aiokafka stamps an answer on receipt, which after a suspension may be long after the broker gave it.
+        The answer was requested after the previous one was received, so that earlier time is safe.
         """
         highwater = self._consumer.highwater(partition)
         received_ms = self._consumer.last_poll_timestamp(partition)

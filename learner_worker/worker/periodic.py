@@ -1,4 +1,4 @@
-"""The loops that do one thing every so often."""
+"""The periodic loops: checkpoints, the group's frontier and event-loop stalls."""
 
 import asyncio
 import time
@@ -8,11 +8,11 @@ from learner_worker.observability import ProcessInstruments
 from learner_worker.worker.checkpoint import Checkpointer
 
 _STALL_LOOK_SECONDS = 0.01
-"""A stall that no look falls into is shorter than this, and keeps nobody waiting."""
+"""Sampling interval: a stall that falls between two samples is shorter, which is too short to matter."""
 
 
 async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Waits for an event, but not longer than that; whether it came."""
+    """Waits for an event for at most `seconds`; returns whether it was set."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -22,11 +22,11 @@ async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
 
 
 class Periodic:
-    """Checkpoints, questions to the group and stalls, each at its own pace.
+    """Checkpoints, frontier queries and stall samples, each at its own interval.
 
     Args:
-        checkpoint_seconds: from one checkpoint to the next.
-        frontier_seconds: from one question how far the group has read to the next.
+        checkpoint_seconds: between two checkpoints.
+        frontier_seconds: between two queries of how far the group has read.
     """
 
     def __init__(
@@ -45,19 +45,19 @@ class Periodic:
         self._frontier_seconds = frontier_seconds
 
     async def make_checkpoints(self, stopping: asyncio.Event) -> None:
-        """Makes a checkpoint every second or so."""
+        """Makes checkpoints until `stopping` is set."""
         while not await is_set_within(stopping, self._checkpoint_seconds):
             with self._instruments.checkpoint_seconds.time():
                 done = await self._checkpointer.checkpoint()
             self._instruments.checkpoints.labels("ok" if done else "failed").inc()
 
     async def ask_how_far_the_group_is(self, stopping: asyncio.Event) -> None:
-        """Asks often enough that tasks are forgotten soon after their horizon."""
+        """Queries how far the group has read, so that tasks are forgotten soon after their horizon."""
         while not await is_set_within(stopping, self._frontier_seconds):
             await self._frontier.look()
 
     async def measure_stalls(self, stopping: asyncio.Event) -> None:
-        """Measures how long the event loop keeps everybody waiting: an answer waits as long at worst."""
+        """Measures how long the event loop is blocked: an answer may be delayed by as much."""
         while not stopping.is_set():
             asked = time.monotonic()
             await asyncio.sleep(_STALL_LOOK_SECONDS)

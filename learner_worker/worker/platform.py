@@ -1,4 +1,4 @@
-"""What a worker stands on: Kafka clients, files and a clock; a simulation gives it its own."""
+"""A worker's platform: Kafka clients, state files and a clock; a simulation passes its own."""
 
 import functools
 import uuid
@@ -22,8 +22,8 @@ from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.state_folder import StateFolder
 
 _FRONTIER_SECONDS = 30.0
-"""A task is forgotten this much later at worst; each look is three requests to Kafka."""
-_MICROS = 1_000_000
+"""How late a task may be forgotten at worst; each query costs three requests to Kafka."""
+_MICROS = 1_000_000  # microseconds in a second
 
 
 ClaimMaker = Callable[[int], Claim]
@@ -31,7 +31,7 @@ StandbyListener = Callable[[frozenset[ShardId]], None]
 
 
 class Clients(Protocol):
-    """Makes a worker's Kafka clients; starting and stopping them is the worker's work."""
+    """Makes a worker's Kafka clients; the worker starts and stops them."""
 
     @property
     def administrator(self) -> Administrator:
@@ -43,7 +43,7 @@ class Clients(Protocol):
         ...
 
     def request_consumer(self) -> AIOKafkaConsumer:
-        """Reads requests, assigned by hand."""
+        """Reads requests; partitions are assigned manually."""
         ...
 
     def standby_consumer(self) -> AIOKafkaConsumer:
@@ -63,7 +63,7 @@ class StateFiles(Protocol):
     """The shards' files of this replica."""
 
     async def open(self, shard_id: ShardId) -> ShardFile:
-        """Opens a shard's file, or makes it.
+        """Opens a shard's file; creates it if there is none.
 
         Raises:
             StateError: it cannot be opened.
@@ -77,12 +77,12 @@ class StateFiles(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """How often a worker does what no setting decides.
+    """The intervals of a worker's loops that no setting controls.
 
     Attributes:
-        frontier_seconds: how often it asks how far the whole group has read.
-        standby_idle_seconds: how often it looks whether there is a shard to follow.
-        request_poll_ms: how long a poll waits for requests.
+        frontier_seconds: between two queries of how far the whole group has read.
+        standby_idle_seconds: between two checks for a shard to follow, while there is none.
+        request_poll_ms: the longest time a poll waits for requests.
     """
 
     frontier_seconds: float
@@ -92,16 +92,16 @@ class Intervals:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The parts that a worker does not make itself.
+    """The parts that a worker is given.
 
     Attributes:
         clients: makes its Kafka clients.
         files: its shards' files.
-        partitions: how many shards there are.
-        process: names this run of this process.
-        intervals: how often the worker does what no setting decides.
+        partitions: the shard count.
+        process: identifies this run of this process.
+        intervals: the intervals that no setting controls.
         retention: how long outcomes count.
-        clock: what record times, deadlines and pauses are measured with.
+        clock: measures record times, deadlines and pauses.
     """
 
     clients: Clients
@@ -114,7 +114,7 @@ class Platform:
 
 
 class KafkaClients:
-    """The clients of a worker by its settings."""
+    """Makes a worker's Kafka clients from its settings."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -133,7 +133,7 @@ class KafkaClients:
         )
 
     def request_consumer(self) -> AIOKafkaConsumer:
-        """Reads requests, assigned by hand; a group of their own keeps the offsets."""
+        """Reads requests; partitions are assigned manually, and a group of their own keeps the offsets."""
         return clients.request_consumer(self._connection, group_id=f"{self._settings.group_id}.requests")
 
     def standby_consumer(self) -> AIOKafkaConsumer:

@@ -1,4 +1,4 @@
-"""The worker's own HTTP: health, readiness and metrics, for probes and Prometheus."""
+"""The worker's HTTP server: health, readiness and metrics, for probes and Prometheus."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from learner_worker.errors import ConfigurationError
 
 
 class Verdict(NamedTuple):
-    """A probe's answer: good or not, and what an operator wants to know about it."""
+    """A probe's answer: whether it succeeded, and the details as JSON for operators."""
 
     good: bool
     details: Mapping[str, object]
@@ -29,7 +29,7 @@ async def serving(
     """Serves `/healthz`, `/readyz` and `/metrics`; yields the port.
 
     Raises:
-        ConfigurationError: the address cannot be listened on.
+        ConfigurationError: the server cannot listen on the address.
     """
     app = web.Application()
     app.router.add_get("/healthz", _probe_handler(healthy))
@@ -49,7 +49,7 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> int:
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host}:{port} ({error.strerror}): "
-            "give another --http-port, 0 for any free one, or none for no HTTP"
+            "set --http-port to another port, to 0 for any free port, or to none for no HTTP"
         ) from error
     return int(runner.addresses[0][1])
 

@@ -1,16 +1,16 @@
-"""A rebalance from top to bottom: the group takes the shards, gives shards, and they are closed and opened.
+"""A rebalance from top to bottom: shards are revoked, assigned, closed and opened.
 
-    revoked   1. a new epoch: what was polled so far and is not processed yet is dropped
+    revoked   1. a new epoch begins: batches polled but not yet processed are dropped
               2. the batch in hand is finished and a checkpoint made, bounded in time
-              3. the request path commits what it has answered: a new owner begins behind that
-              4. a replica whose name another one has taken stays out
+              3. the request path commits what it has answered: a new owner begins there
+              4. a replica whose instance id another replica has taken stays out
     assigned  5. every partition is paused
-              6. a new epoch; lost shards are CLOSING, new ones ASSIGNED
+              6. a new epoch begins; lost shards are CLOSING, new ones ASSIGNED
     prepared  7. lost and discarded shards are closed, while no batch and no checkpoint is under way
-              8. standbys that are not to be followed any more are let go of
+              8. standbys that are not wanted are closed
               9. Kafka is asked for committed offsets and offset ranges
-             10. each shard is opened by rule 8 (docs/protocol.md), or goes on if its memory still holds
-             11. the poll loop seeks and resumes what is open (`consumer.py`)
+             10. each shard is opened by rule 8 (docs/protocol.md), or continues if its memory is still valid
+             11. the poll loop seeks and resumes the open shards (`consumer.py`)
 
 Steps 1 to 6 are `Rebalance`, called by the Kafka client. Steps 7 to 10 are `ShardPreparation`, in a task of
 its own: the client sends no heartbeat while its listener is busy. A return to the last checkpoint
@@ -39,17 +39,17 @@ from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.shard_opener import ShardOpener
 
 REVOKE_SECONDS = 30.0
-"""Half of the time that the group waits for a member to rejoin."""
+"""Half the time that the group waits for a member to rejoin: the other half is for joining."""
 _COMMIT_ANSWERED_SECONDS = 0.5
-"""Replies under way get so long; a request whose reply takes longer is answered twice."""
+"""Time limit for replies in flight: longer delays the rebalance, shorter answers requests twice."""
 _OPENING = "opening shards"
 _log = structlog.get_logger("learner_worker.stream")
 
 
 class Rebalance(ConsumerRebalanceListener):
-    """What the group takes and gives; the Kafka client calls it.
+    """Handles revocations and assignments; the Kafka client calls it.
 
-    An exception would only be logged by the client, so it is reported as the worker's failure, too.
+    The client only logs exceptions of a listener, so they are reported as the worker's failure, too.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Rebalance(ConsumerRebalanceListener):
         self._failure = failure
 
     def join_group(self) -> None:
-        """Subscribes to the topics: the group makes its first assignment."""
+        """Subscribes to the topics, so that the group makes its first assignment."""
         self._consumer.subscribe(topics=list(self._topics), listener=self)
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
@@ -93,7 +93,7 @@ class Rebalance(ConsumerRebalanceListener):
     async def hand_back(self) -> None:
         """Finishes the batch in hand and makes a checkpoint.
 
-        Kafka still takes its commit: this member has not rejoined yet.
+        Kafka still accepts its commit: this member has not rejoined yet.
         """
         try:
             async with asyncio.timeout(REVOKE_SECONDS), self._ownership.processing:
@@ -102,7 +102,7 @@ class Rebalance(ConsumerRebalanceListener):
             _log.warning("revoke.checkpoint_failed", error=repr(error))
 
     async def _stay_out_if_replaced(self) -> None:
-        """Does not join again under a name that another replica has taken: that would throw it out."""
+        """Blocks instead of rejoining under an instance id that another replica uses: that would fence it."""
         if self._membership.was_thrown_out:
             try:
                 await self._membership.end_if_replaced()
@@ -120,7 +120,7 @@ class Rebalance(ConsumerRebalanceListener):
 
     def _take_over(self, assigned: Collection[TopicPartition]) -> None:
         self._consumer.pause(*assigned)
-        for partition in assigned:  # anywhere: without a position even a paused partition makes polls fail
+        for partition in assigned:  # to any offset: a poll fails for a paused partition, too, if it has none
             self._consumer.seek(partition, 0)
         self._ownership.begin_epoch()
         self._ownership.assign(self._whole_shards(assigned))
@@ -146,7 +146,7 @@ class Rebalance(ConsumerRebalanceListener):
 
 
 class ShardPreparation:
-    """Closes and opens shards, after every assignment and every return to the last checkpoint."""
+    """Closes and opens shards after every assignment and every return to the last checkpoint."""
 
     def __init__(
         self,
@@ -169,12 +169,12 @@ class ShardPreparation:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is to be closed or opened."""
+        """Whether no shard is waiting to be closed or opened."""
         return not self._preparing and not self._ownership.changed.is_set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Prepares shards until the end; then closes the files of all, whatever happened before."""
+        """Prepares shards until exit, then closes the files of all shards in every case."""
         preparing = asyncio.create_task(self._prepare_again_and_again(), name="prepare-shards")
         try:
             yield
@@ -185,7 +185,7 @@ class ShardPreparation:
             await asyncio.gather(*self._closings)
 
     async def _prepare_again_and_again(self) -> None:
-        """A shard that cannot be closed or opened ends the worker: it would stay silent for ever."""
+        """Prepares shards on every change; a shard that cannot be opened or closed ends the worker."""
         try:
             while True:
                 await self._ownership.changed.wait()
@@ -209,7 +209,7 @@ class ShardPreparation:
                 return
 
     async def _open_assigned(self, epoch: int) -> None:
-        """Opens, or takes over again, every assigned shard; a new epoch ends that."""
+        """Opens or continues every assigned shard, until a new epoch begins."""
         await self._opener.release_standbys()
         found = await self._offsets.read(sorted(self._ownership.assigned or ()))
         for shard_id, offsets in found.items():
@@ -231,7 +231,7 @@ class ShardPreparation:
             self._announce()
 
     async def _open_file(self, shard_id: ShardId, offsets: BrokerOffsets, epoch: int) -> Shard | None:
-        """A shard from its file; None if a new epoch began meanwhile."""
+        """Opens a shard from its file; None if a new epoch began meanwhile."""
         self._ownership.begin_opening(shard_id)
         try:
             shard = await self._opener.open(shard_id, offsets)
@@ -245,9 +245,9 @@ class ShardPreparation:
         return None
 
     async def _close(self, shard_ids: Sequence[ShardId]) -> None:
-        """Takes shards out of use first, then closes their files; a cancellation does not stop that.
+        """Takes shards out of use first, then closes their files, even when cancelled.
 
-        An open file has threads, and a process does not end before its threads.
+        An open file has threads, and a process does not end before its threads do.
         """
         shards = self._ownership.begin_closing(shard_ids)
         self._announce()
@@ -257,7 +257,7 @@ class ShardPreparation:
         await asyncio.shield(closing)
 
     async def _close_files(self, shards: Mapping[ShardId, Shard]) -> None:
-        """Closes every one of them, and only then raises the first error."""
+        """Closes every file, and only then raises the first error."""
         results = await asyncio.gather(*(shard.close() for shard in shards.values()), return_exceptions=True)
         self._ownership.closed(shards)
         for error in results:
@@ -265,6 +265,6 @@ class ShardPreparation:
                 raise error
 
     def _announce(self) -> None:
-        """Tells the request path what is open."""
+        """Tells the request path which shards are open."""
         owned = self._ownership
         self._requests.own(owned.shards, owned.assigned or frozenset(), owned.assignment_number)

@@ -1,4 +1,4 @@
-"""A replica: signals, the state folder's lock, HTTP, and the worker inside, built anew if it is stuck."""
+"""A replica: handles signals, locks the state folder, serves HTTP, and rebuilds a worker that is stuck."""
 
 import asyncio
 import signal
@@ -21,17 +21,17 @@ from learner_worker.worker.probes import Verdict, serving
 from learner_worker.worker.worker import UNFINISHED, Worker
 
 _STOP_SECONDS = 25.0
-"""From the signal to the last checkpoint; a supervisor should wait longer before it kills."""
+"""Time limit from the signal to the last checkpoint: below the 30 seconds that Kubernetes waits for."""
 _CLOSE_SECONDS = 15.0
-"""How long files and Kafka clients may take to close after that: three clients' time limits."""
+"""Time limit for closing files and Kafka clients after that: the sum of three clients' own limits."""
 REBUILD_SECONDS = 5.0
-"""The first pause before a worker is built anew; it doubles, so that a cause outside is not made worse."""
+"""Base of the pause before a rebuild: it doubles each time, so that rebuilds do not add to an overload."""
 _LONGEST_REBUILD_SECONDS = 300.0
-"""The pause stops growing here: a cluster that is well again is used again within minutes."""
+"""Upper limit of the pause: a cluster that has recovered is used again within minutes."""
 _REBUILD_PATIENCE_SECONDS = 5.0
-"""Kafka is away if it does not answer in this time; it is asked again after the pause."""
+"""How long a rebuild waits for Kafka before it pauses again: several times a healthy broker's answer."""
 _REBUILDS_UNTIL_UNHEALTHY = 3
-"""After so many without progress in between a new process may do better: the liveness probe fails."""
+"""Rebuilds without progress after which the liveness probe fails: then only a new process may help."""
 _log = structlog.get_logger("learner_worker.replica")
 
 
@@ -40,7 +40,7 @@ async def run_replica(settings: Settings) -> None:
 
     Raises:
         ConfigurationError: the topics or the state folder do not allow a start.
-        LearnerError: something failed that a restart has to mend.
+        LearnerError: something failed that only a restart can repair.
     """
     stopping = asyncio.Event()
     _stop_on_signals(stopping)
@@ -63,7 +63,7 @@ async def run_replica(settings: Settings) -> None:
 
 
 class Replica:
-    """What outlives a worker: the state folder's lock, HTTP, the metrics and the state of an outage."""
+    """The parts that outlive a worker: the state folder's lock, HTTP, the metrics and the outage state."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -74,10 +74,10 @@ class Replica:
         self._partitions = 0
         self._rebuilds = 0
         self.working = False
-        """Whether a worker is at work: then there may be something to make durable."""
+        """Whether a worker is running, so that there may be state to make durable."""
 
     async def live(self, stopping: asyncio.Event) -> None:
-        """Works until told to stop; a worker whose Kafka clients stand still is built anew.
+        """Runs workers until `stopping` is set; rebuilds a worker whose Kafka clients make no progress.
 
         Raises:
             LearnerError: see `run_replica`.
@@ -98,15 +98,15 @@ class Replica:
                 cluster_id = cluster.cluster_id
         except KafkaError as error:
             raise BrokerError(
-                f"Kafka answered, but not the question for its topics ({first_line(error)}): "
-                "look at the broker's log, then start again"
+                f"Kafka answered, but refused to describe its topics ({first_line(error)}): "
+                "see the broker's log, then start again"
             ) from error
         platform = kafka_platform(settings, cluster_id, partitions)
         self._partitions = partitions
         return Worker(settings, platform, instruments=self._instruments, outage=self._outage)
 
     async def _make_worker_again(self, stopping: asyncio.Event) -> Worker | None:
-        """The next worker, after a while; None if told to stop before."""
+        """Makes the next worker after a pause; None if `stopping` is set first."""
         self._rebuilds += 1
         self._instruments.process.rebuilds.inc()
         while not await is_set_within(
@@ -119,9 +119,9 @@ class Replica:
         return None
 
     async def _work(self, worker: Worker, stopping: asyncio.Event) -> bool:
-        """Runs a worker to its end; False if it is to be built anew.
+        """Runs a worker until it ends; returns False if it must be rebuilt.
 
-        Nothing is to be made durable of a worker that stands still: its shards go back to their checkpoint.
+        Nothing of a stuck worker is made durable: its shards go back to their last checkpoint.
         """
         try:
             async with worker.started():
@@ -134,7 +134,7 @@ class Replica:
                 )
                 await run_unwrapped(worker, stopping)
         except StuckError as error:
-            if worker.health.all_has_moved:  # it did work for a time: what it could do the next one can, too
+            if worker.health.all_has_moved:  # it made progress, so a rebuild can help
                 self._rebuilds = 0
             _log.error("worker.rebuilding", reason=str(error), rebuilds=self._rebuilds + 1)
             return False
@@ -177,10 +177,10 @@ class Replica:
 
 
 async def run_unwrapped(worker: Worker, stopping: asyncio.Event) -> None:
-    """Runs a worker; raises the first failure of its loops as itself, not as a group."""
+    """Runs a worker and raises the first failure of its loops by itself, not as an exception group."""
     try:
         await worker.run(stopping)
-    except BaseExceptionGroup as group:  # with `except*`, before Python 3.11.4, this would be a group again
+    except BaseExceptionGroup as group:  # `except*` wraps what it raises before Python 3.11.4
         failure: BaseException = group
         if group.split(LearnerError)[1] is not None:
             raise
@@ -190,7 +190,7 @@ async def run_unwrapped(worker: Worker, stopping: asyncio.Event) -> None:
 
 
 def _log_stray_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """One line for what the Kafka client's own tasks leave behind, as a commit that Kafka never answered."""
+    """Logs in one line an error of a task that nobody awaits, such as a commit inside the Kafka client."""
     _log.warning("task.stray_error", error=repr(context.get("exception")), message=context["message"])
 
 

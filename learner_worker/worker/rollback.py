@@ -1,4 +1,4 @@
-"""The way back to the last checkpoint, when Kafka did not take something."""
+"""The return to the last checkpoint, after Kafka failed to acknowledge a record."""
 
 import structlog
 from aiokafka import AIOKafkaConsumer
@@ -11,7 +11,7 @@ _log = structlog.get_logger("learner_worker.stream")
 
 
 class Rollback:
-    """Sends every shard back to its last checkpoint."""
+    """Returns every shard to its last checkpoint."""
 
     def __init__(self, *, consumer: AIOKafkaConsumer, writer: BatchWriter, ownership: Ownership) -> None:
         self.consumer = consumer
@@ -19,9 +19,10 @@ class Rollback:
         self._ownership = ownership
 
     def to_last_checkpoint(self, error: BaseException) -> None:
-        """Drops everything that was not written: nothing that Kafka did not acknowledge may count.
+        """Drops everything that is not written: nothing that Kafka did not acknowledge may become durable.
 
-        Without an await, so no checkpoint can begin in between; until the shards are closed none writes them.
+        There is no await in it, so no checkpoint can begin in between, and none writes the shards before
+        they are closed.
         """
         if not self._ownership.discarding:
             _log.warning("shards.reload", reason=first_line(error))

@@ -1,4 +1,4 @@
-"""Opening a shard: from its standby, if there is one here, to the file, to the shard that resumes from it."""
+"""Opens a shard: releases its standby, if there is one here, opens the file and resumes from it."""
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.group.frontier import Frontier
@@ -13,7 +13,7 @@ from learner_worker.shard.shard import Shard
 from learner_worker.worker.platform import Platform, StateFiles
 from learner_worker.worker.standbys import Standbys
 
-_MICROS = 1_000_000
+_MICROS = 1_000_000  # microseconds in a second
 
 
 def shard_context(
@@ -53,18 +53,18 @@ class ShardOpener:
         self._watchdog = watchdog
 
     async def release_standbys(self) -> None:
-        """Lets go of the standbys that are not to be followed any more.
+        """Closes the standbys that are not wanted.
 
-        Before Kafka is asked for its offsets, so that no file is ahead of what it says.
+        This must come before Kafka is asked for its offsets, so that no file is ahead of them.
         """
         await self._standbys.release_unwanted()
 
     async def open(self, shard_id: ShardId, offsets: BrokerOffsets) -> Shard:
-        """A shard that has resumed from its file.
+        """Opens a shard that has resumed from its file.
 
         Raises:
             StateError: the file cannot be opened or read.
-            SendError: rows had to be published again, and Kafka did not take them.
+            SendError: rows had to be published again, and Kafka did not accept them.
         """
         await self._standbys.release(shard_id)
         file = await self._files.open(shard_id)

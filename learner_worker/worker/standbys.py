@@ -1,7 +1,7 @@
 """Warm standbys: this replica follows the changelog of shards that others own.
 
-A consumer of their own, assigned by hand and made when the first standby comes: they never slow the owned
-shards' fetches. One loop does everything, so a shard is never read and let go of at once.
+They have their own consumer, manually assigned and created with the first standby, so that they never slow
+down the owned shards' fetches. One loop does everything, so a shard is never read while it is being released.
 """
 
 import asyncio
@@ -26,29 +26,29 @@ from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.platform import StateFiles
 
 _POLL_MS = 100
-"""How late, at worst, the loop sees that shards are to be followed or let go of."""
+"""Longest delay until the loop notices a new assignment of standbys: an owner waits that long for a file."""
 _POLL_RECORDS = 1_000
-"""Making so many record objects takes the client three milliseconds, in one go."""
+"""The client creates the record objects of a poll in one step: more would stall the event loop."""
 _CHECKPOINT_SECONDS = 1.0
-"""How much of the changelog a crash makes a standby read again."""
+"""Bounds the changelog that a standby reads again after a crash; more often would only cost writes."""
 _START_SECONDS = 10.0
-"""Kafka is away if the consumer does not start in this time: it is tried again."""
+"""Time limit for starting the consumer: beyond a broker's usual answer it counts as an outage."""
 _POSITION_SECONDS = 5.0
-"""A position is unknown while Kafka is away."""
+"""Time limit for the consumer's positions, which never come while Kafka is unreachable."""
 _NAME = "standbys"
 _log = structlog.get_logger("learner_worker.stream")
 
 
 class Standbys:
-    """The shards this replica follows, and the loop that does.
+    """The shards that this replica follows, and the loop that reads them.
 
     Args:
         make_consumer: a consumer without a group.
         topic: the changelog.
-        files: where the shards' files are.
-        ownership: says which files are in use by owned shards: those are followed when they are let go of.
-        left: the gauge of changelog records still to be read, by shard.
-        idle_seconds: how long the loop pauses while there is nothing to follow.
+        files: opens the shards' files.
+        ownership: knows which files owned shards use: those shards are followed once their files are closed.
+        left: gauge of changelog records still to be read, by shard.
+        idle_seconds: pause of the loop while there is nothing to follow.
     """
 
     def __init__(
@@ -74,37 +74,37 @@ class Standbys:
         self._turn = asyncio.Lock()
         self._checkpointed_at = 0.0
         self.wanted: frozenset[ShardId] = frozenset()
-        """The shards to follow; those whose files are in use are followed later."""
+        """The shards to follow; those whose files are in use follow later."""
 
     def follow(self, shards: frozenset[ShardId]) -> None:
-        """Says which shards to follow from now on."""
+        """Sets the shards to follow from now on."""
         self.wanted = shards
 
     @property
     def positions(self) -> Mapping[ShardId, int]:
-        """How far the rows of the followed shards reach."""
+        """The changelog position of each followed shard."""
         return {shard_id: standby.position for shard_id, standby in self._open.items()}
 
     async def reading(self) -> Reading:
-        """How far the followed changelogs are read, for the watchdog."""
+        """The progress of reading the followed changelogs, for the watchdog."""
         return await look(_NAME, self._consumer, self._positions(), self._outage)
 
     async def release_unwanted(self) -> None:
-        """Lets go of what is not to be followed any more: no file is ahead of what Kafka says next."""
+        """Closes the standbys that are not wanted, so that no file is ahead of the offsets read next."""
         async with self._turn:
             await self._let_go([shard_id for shard_id in self._open if shard_id not in self.wanted])
 
     async def release(self, shard_id: ShardId) -> None:
-        """Lets go of a shard's file, which is in use from now on: this replica is about to own the shard.
+        """Closes the standby of a shard that this replica is about to own.
 
-        What `release_unwanted` has let go of may be followed again by now: of a new placement the group tells
-        this replica's standbys first, and its owned shards a moment later.
+        `release_unwanted` is not enough: a new placement announces this replica's standbys before its owned
+        shards, so the shard may be followed again by now.
         """
         async with self._turn:
             await self._let_go([shard_id])
 
     async def read(self, stopping: asyncio.Event) -> None:
-        """Follows until told to stop.
+        """Reads the followed changelogs until `stopping` is set.
 
         Raises:
             StateError: a file cannot be read or written.
@@ -118,10 +118,10 @@ class Standbys:
             await self._close()
 
     async def one_turn(self) -> float:
-        """Reads once; how long to wait before the next time."""
+        """Reads once; returns the pause before the next turn, in seconds."""
         wanted = self.wanted.difference(self._ownership.in_use)
         if wanted == self._open.keys() == set():
-            self._outage.worked(_NAME)  # with nothing to follow nothing fails
+            self._outage.worked(_NAME)  # an outage ends with the last standby
             return self._idle_seconds
         pause_seconds = 0.0
         try:
@@ -154,9 +154,8 @@ class Standbys:
             return
         await self._let_go(self._open.keys() - wanted)
         for shard_id in sorted(wanted - self._open.keys()):
-            if (
-                shard_id not in self._ownership.in_use
-            ):  # while another file was opened this one may have been taken
+            # Checked again: while another file was being opened, this one may have come into use.
+            if shard_id not in self._ownership.in_use:
                 self._open[shard_id] = await self._open_standby(shard_id)
         self._assign(consumer)
         _log.info("standbys.follow", shards=sorted(self._open))
@@ -173,7 +172,7 @@ class Standbys:
         if not self._open:
             return
         try:
-            # A record that the client cannot decode is its owner's to tell of.
+            # A record that the client cannot decode is reported by the shard's owner.
             polled = await poll(consumer, self._positions(), timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
         except OffsetOutOfRangeError as error:
             await self._start_anew(consumer, error.args[0])
@@ -194,7 +193,7 @@ class Standbys:
             self._left.labels(shard_id).set(max(0, highwater - standby.position))
 
     async def _start_anew(self, consumer: AIOKafkaConsumer, refused: Iterable[TopicPartition]) -> None:
-        """The changelog lost its beginning or its end; aiokafka may tell of a partition just let go of."""
+        """Starts over where the changelog no longer has the position; ignores partitions just released."""
         followed = [partition for partition in refused if ShardId(partition.partition) in self._open]
         for partition, (first, end) in (await offset_ranges(consumer, followed)).items():
             standby = self._open[ShardId(partition.partition)]
@@ -209,7 +208,7 @@ class Standbys:
             consumer.seek(partition, first)
 
     async def _let_go(self, shard_ids: Collection[ShardId]) -> None:
-        """Closes the files of those that are open; all of them, even if one cannot be written any more."""
+        """Closes the given standbys that are open: all of them, even if one file cannot be written."""
         closing = [shard_id for shard_id in shard_ids if shard_id in self._open]
         async with AsyncExitStack() as closings:
             for shard_id in closing:

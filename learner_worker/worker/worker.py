@@ -1,4 +1,4 @@
-"""The composition root: one worker's parts, each made with the parts it needs, and the loops they run in."""
+"""The composition root: makes a worker's components in dependency order and runs its loops."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
@@ -34,15 +34,17 @@ from learner_worker.worker.shard_opener import ShardOpener, shard_context
 from learner_worker.worker.standbys import Standbys
 
 START_SECONDS: Final = 30.0
-"""How long each Kafka client may take to start: a broker that fails over answers within that time."""
+"""Time limit for starting each Kafka client: long enough for a broker to fail over."""
 _REPLIES_SECONDS = 5.0
-"""How long the last replies may take: well within what a supervisor waits for a process to end."""
-UNFINISHED: Final = "Kafka did not take the last work in time: nothing is lost, the next start reads it again"
+"""Time limit for the last replies at shutdown: a fraction of the replica's own limit for stopping."""
+UNFINISHED: Final = (
+    "Kafka did not accept the last records in time: nothing is lost, the next start reprocesses them"
+)
 Loop = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 
 
 class Worker:
-    """One worker: its parts are made in the order of their dependencies, so none is bound late."""
+    """A worker: its components, created in dependency order so that none needs a late-bound callback."""
 
     def __init__(
         self, settings: Settings, platform: Platform, *, instruments: Instruments, outage: Outage
@@ -177,7 +179,7 @@ class Worker:
 
     @asynccontextmanager
     async def started(self) -> AsyncIterator[None]:
-        """The Kafka clients are connected; at the end the shards' files are closed before them.
+        """Connects the Kafka clients; on exit closes the shards' files first, then the clients.
 
         Raises:
             BrokerError: Kafka does not answer.
@@ -189,13 +191,13 @@ class Worker:
             yield
 
     async def run(self, stopping: asyncio.Event, *, without: Collection[str] = ()) -> None:
-        """The worker's life: work until told to stop, answer what was asked, make everything durable.
+        """Runs until `stopping` is set, then answers the requests in hand and makes a last checkpoint.
 
         Args:
-            without: the loops that whoever runs it does without.
+            without: names of loops not to start; a simulation drives those itself.
 
         Raises:
-            LearnerError: a loop failed, or Kafka did not take the last work.
+            LearnerError: a loop failed, or Kafka did not accept the last records.
         """
         await self._claims.look_into_files()
         self.rebalance.join_group()
