@@ -1,6 +1,7 @@
 """Builds one shard on a file of its own, without a broker."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from learner_worker.contract.facts import Fact, decode_fact
@@ -23,10 +24,11 @@ NEW = BrokerOffsets({}, dict.fromkeys(TOPICS.subscribed, OffsetRange(0, 0)))
 
 
 class RecordingSink:
-    """A record sink that keeps the facts and counts what it is given, by topic."""
+    """A record sink that keeps facts and single records, and counts what it is given, by topic."""
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
+        self.singles: list[Outgoing] = []
         self.sends: Counter[str] = Counter()
 
     def append(
@@ -43,6 +45,7 @@ class RecordingSink:
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:  # noqa: ARG002
         self.sends[record.topic] += 1
+        self.singles.append(record)
 
     async def send(self) -> None:
         """Everything is there already."""
@@ -51,11 +54,15 @@ class RecordingSink:
         """Everything is there already."""
 
 
-def shard_context(sink: RecordingSink, instruments: Instruments | None = None) -> ShardContext:
-    """What the only shard of a worker has around it."""
+def shard_context(
+    sink: RecordingSink,
+    instruments: Instruments | None = None,
+    partition_of: Callable[[str], int] = lambda _: SHARD,
+) -> ShardContext:
+    """What a shard shares with others; by default it is the only one."""
     return ShardContext(
         topics=TOPICS,
-        partition_of=lambda _: SHARD,
+        partition_of=partition_of,
         sink=sink,
         instruments=(instruments or Instruments()).shards,
         owner="this run",

@@ -1,0 +1,91 @@
+"""What becomes of an event: settled, rerouted once, or a dead letter; and of the shard's position."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from learner_worker.contract.fields import AgentId, TaskId
+from learner_worker.contract.topics import HOP_HEADER, TopicName
+from learner_worker.kafka.offsets import OffsetRange
+from learner_worker.shard.shard import Shard
+from tests.simulation.log import Entry
+from tests.support.shards import NEW, SHARD, TOPICS, RecordingSink, opened_file, shard_context
+
+CLOSE = b'{"task_id": "%s", "winner_agent_id": "a", "winning_bid_sats": 5}'
+HERE, ELSEWHERE = b"here", b"elsewhere"
+
+
+def partition_of(task_or_agent: str) -> int:
+    return SHARD + 1 if task_or_agent == "elsewhere" else SHARD
+
+
+@pytest.fixture
+def sink() -> RecordingSink:
+    return RecordingSink()
+
+
+@pytest.fixture
+async def shard(sink: RecordingSink, tmp_path: Path) -> AsyncIterator[Shard]:
+    file = await opened_file(tmp_path)
+    shard = await Shard.open(SHARD, shard_context(sink, partition_of=partition_of), file, NEW)
+    yield shard
+    await shard.close()
+
+
+def close_of(task_id: bytes, topic: TopicName = TOPICS.auction_closed, hop: bytes | None = None) -> Entry:
+    headers = [] if hop is None else [(HOP_HEADER, hop)]
+    return Entry(topic, SHARD, 7, 1_000, None, CLOSE % task_id, headers)
+
+
+async def test_an_event_of_this_shard_is_settled(shard: Shard, sink: RecordingSink) -> None:
+    """Its fact is sent, its task is remembered, the position moves; nothing else is written."""
+    await shard.process(TOPICS.auction_closed, [close_of(HERE)])
+    assert [(fact.task_id, fact.agent_id) for fact in sink.facts] == [(TaskId("here"), AgentId("a"))]
+    assert (shard.events.settle.remembered, shard.positions[TOPICS.auction_closed]) == (1, 8)
+    assert sink.singles == []
+
+
+async def test_an_event_on_a_wrong_partition_is_rerouted(shard: Shard, sink: RecordingSink) -> None:
+    """With its kind in a header and its own record time; here nothing is remembered of it."""
+    await shard.process(TOPICS.auction_closed, [close_of(ELSEWHERE)])
+    (record,) = sink.singles
+    assert (record.topic, record.partition, record.timestamp_ms) == (TOPICS.rerouted, SHARD + 1, 1_000)
+    assert (HOP_HEADER, b"auction-closed") in record.headers
+    assert (shard.events.settle.remembered, shard.positions[TOPICS.auction_closed]) == (0, 8)
+
+
+@pytest.mark.parametrize(
+    ("task_id", "hop", "reason"),
+    [(ELSEWHERE, b"auction-closed", b"wrong-partition"), (HERE, None, b"invalid"), (HERE, b"?", b"invalid")],
+)
+async def test_a_rerouted_event_is_moved_once_only(
+    task_id: bytes, hop: bytes | None, reason: bytes, shard: Shard, sink: RecordingSink
+) -> None:
+    """One that is still wrong, or does not say what it is, becomes a dead letter; the position moves."""
+    await shard.process(TOPICS.rerouted, [close_of(task_id, TOPICS.rerouted, hop)])
+    (letter,) = sink.singles
+    assert letter.topic == TOPICS.dead_letters
+    assert dict(letter.headers)["learner-reason"] == reason
+    assert shard.positions[TOPICS.rerouted] == 8
+
+
+async def test_a_rerouted_event_is_settled_as_its_kind(shard: Shard, sink: RecordingSink) -> None:
+    """As if it had been published here."""
+    await shard.process(TOPICS.rerouted, [close_of(HERE, TOPICS.rerouted, b"auction-closed")])
+    assert len(sink.facts) == 1
+
+
+async def test_records_before_the_position_are_known(shard: Shard, sink: RecordingSink) -> None:
+    """A record that is delivered again changes nothing."""
+    for _ in range(2):
+        await shard.process(TOPICS.auction_closed, [close_of(HERE)])
+    assert len(sink.facts) == 1
+
+
+async def test_what_kafkas_client_cannot_decode_is_one_dead_letter(shard: Shard, sink: RecordingSink) -> None:
+    """It names the offsets, and the position is behind them."""
+    shard.step_over(TOPICS.bid_placed, OffsetRange(3, 9))
+    (letter,) = sink.singles
+    assert b"offsets 3 to 8" in dict(letter.headers)["learner-message"]
+    assert shard.positions[TOPICS.bid_placed] == 9
