@@ -1,7 +1,7 @@
-"""Starting and stopping aiokafka's clients, every step bounded in time.
+"""Starts and stops aiokafka's clients, every step within a time limit.
 
-Left alone, aiokafka may wait for ever while Kafka is away: to start, for the cluster; to stop, for what is
-unsent.
+Otherwise aiokafka may wait without end while Kafka is unreachable: a start waits for the cluster, a stop for
+unsent records.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 from aiokafka.errors import KafkaError
 
 KAFKA_FAILURES: Final = (KafkaError, OSError, TimeoutError)
-"""What aiokafka's clients raise when Kafka is away, refuses or does not answer."""
+"""Raised by aiokafka's clients if Kafka is unreachable, refuses or does not answer."""
 
 
 class Ending(NamedTuple):
-    """How something ended: whether in time, and with which error, if any."""
+    """The end of an operation: whether it ended in time, and with which error, if any."""
 
     in_time: bool
     failure: BaseException | None = None
@@ -24,7 +24,7 @@ class Ending(NamedTuple):
 async def start_within(
     client: Any, seconds: float, *, stop: Callable[[Any], Coroutine[Any, Any, None]]
 ) -> None:
-    """Starts a consumer, a producer or an admin client; one that does not start is stopped.
+    """Starts a consumer, a producer or an admin client; if that fails, stops it again.
 
     Raises one of KAFKA_FAILURES.
     """
@@ -37,10 +37,10 @@ async def start_within(
 
 
 async def end_within(ending: Coroutine[Any, Any, None], seconds: float) -> Ending:
-    """Waits for `stop`, `close` or `flush` of a client; one that takes longer is cancelled and left behind.
+    """Waits for a client's `stop`, `close` or `flush`; cancels and abandons one that takes longer.
 
-    In a task of its own: aiokafka's endings swallow a cancellation, or raise one that nobody asked for (a
-    consumer that is stopped right after its start).
+    It runs in its own task: aiokafka's clients swallow a cancellation, or raise one without a cause (a
+    consumer that is stopped right after its start does).
     """
     task = asyncio.create_task(ending, name="end-kafka-client")
     await asyncio.wait([task], timeout=seconds)

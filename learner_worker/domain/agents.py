@@ -1,4 +1,4 @@
-"""An agent: its metrics and keywords as stored, as cached and as messages carry them."""
+"""An agent: its metrics and keywords as stored, as cached and as in messages."""
 
 import functools
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ class AgentRow(msgspec.Struct, frozen=True, gc=False):
     """An agent's metrics as stored.
 
     Attributes:
-        as_of_ms: the record time of the last change.
-        outcome_offset: the last changelog record that changed them.
+        as_of_ms: the record time of the last change, in milliseconds.
+        outcome_offset: the offset of the last changelog record that changed them; -1 if none did.
     """
 
     metrics: Metrics = Metrics()
@@ -42,7 +42,7 @@ class Agent:
 
     @property
     def as_of(self) -> str | None:
-        """When the metrics last changed, or None if they never did."""
+        """The time at which the metrics last changed, as text; None if they never did."""
         return _text_of(self.row.as_of_ms) if self.row.outcome_offset >= 0 else None
 
     @property
@@ -51,7 +51,7 @@ class Agent:
         return self.metrics.total_bids > 0
 
     def record(self) -> MetricsRecord:
-        """What learner-agent-metrics carries of the agent."""
+        """The agent's record in learner-agent-metrics."""
         return MetricsRecord(
             *_figures(self.metrics),
             agent_id=self.agent_id,
@@ -63,17 +63,17 @@ class Agent:
 
 @functools.lru_cache(maxsize=4_096)
 def _text_of(timestamp_ms: int) -> str:
-    """A record's time as text, cached: an agent is asked about more often than it changes."""
+    """A record time as text; cached, because an agent is asked about more often than it changes."""
     return format_time(record_micros(timestamp_ms))
 
 
 def agent_metrics(metrics: Metrics) -> MetricsPart:
-    """The metrics as messages carry them."""
+    """The metrics, as in messages."""
     return MetricsPart(*_figures(metrics))
 
 
 def _figures(metrics: Metrics) -> tuple[int, int, int, int, float, float, float]:
-    """Of a `MetricsPart`, in its order."""
+    """The fields of a `MetricsPart`, in its order."""
     return (
         metrics.total_bids,
         metrics.auctions_won,
@@ -86,7 +86,7 @@ def _figures(metrics: Metrics) -> tuple[int, int, int, int, float, float, float]
 
 
 def learned_keywords(tallies: Mapping[str, Tally]) -> list[KeywordTally]:
-    """The strongest keywords as messages carry them."""
+    """The strongest keywords, as in messages."""
     return [
         KeywordTally(keyword, wins, failures, wins - failures)
         for keyword, (wins, failures) in strongest(tallies)

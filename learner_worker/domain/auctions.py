@@ -1,8 +1,8 @@
-"""An auction: joins a task's bids and closes, in whatever order they come, into facts.
+"""An auction: joins a task's bids and closes, in whatever order they arrive, into facts.
 
-What it remembers is rule 4 (docs/protocol.md): the best close; every agent that a counted bid or any
-close named; and bids: before a close all of them, after it those above its cutoff, because a corrected
-close may still admit them. Whom it tells of a close is rule 5 (docs/protocol.md).
+By rule 4 (docs/protocol.md) it remembers the standing close, every agent that a counted bid or any close
+named, and the bids that no close has admitted: before a close all of them, after it those placed too late,
+because a corrected close may still admit them. Which agents are sent a close is rule 5 (docs/protocol.md).
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from learner_worker.domain.outcomes import greater_bid, supersedes, without_text
 class AuctionState(
     msgspec.Struct, frozen=True, gc=False, rename={"notified": "told", "pending_bids": "waiting"}
 ):
-    """What settle remembers of a task, as stored.
+    """The state of a task's auction, as stored.
 
     Attributes:
         first_micros: record time of the event that opened it.
@@ -54,12 +54,12 @@ class Auction:
         self.pending_bids = {} if pending_bids is None else pending_bids
 
     def copy(self) -> "Auction":
-        """An auction that changes on its own."""
+        """An independent copy."""
         pending_bids = {agent_id: list(bids) for agent_id, bids in self.pending_bids.items()}
         return Auction(self.task_id, self.standing, set(self.notified), pending_bids)
 
     def place(self, agent_id: AgentId, bid: Bid, tolerance_micros: int) -> list[Fact]:
-        """Takes a bid in; it is settled at once when the standing close admits it."""
+        """Adds a bid; it is settled at once if the standing close admits it."""
         if self.standing is not None and _admits(self.standing, bid, tolerance_micros):
             self.notified.add(agent_id)
             return [self._fact(agent_id, bid)]
@@ -67,7 +67,7 @@ class Auction:
         return []
 
     def close(self, close: Close, tolerance_micros: int) -> list[Fact]:
-        """Takes a close in: a newer one is sent to everybody, an older one's winner gets the standing one."""
+        """Adds a close: a newer one is sent to all agents, the standing one to a superseded one's winner."""
         if supersedes(close, self.standing):
             self.standing = close
             return list(self.notify_all(close, tolerance_micros))
@@ -77,7 +77,7 @@ class Auction:
         return [self._fact(close.winner, None)]
 
     def notify_all(self, close: Close, tolerance_micros: int) -> Iterator[Fact]:
-        """A new standing close, for every agent with a counted bid and every agent that any close named."""
+        """Makes a close the standing one; yields its fact for every agent to be notified."""
         if close.winner is not None:
             self.notified.add(close.winner)
         admitted = self.admit_pending(close, tolerance_micros)
@@ -86,7 +86,7 @@ class Auction:
             yield self._fact(agent_id, admitted.get(agent_id))
 
     def admit_pending(self, close: Close, tolerance_micros: int) -> dict[AgentId, Bid]:
-        """The bids that count under a close, one an agent; the later ones stay pending."""
+        """Removes the bids that a close admits; returns the greatest of each agent. Others stay pending."""
         admitted: dict[AgentId, Bid] = {}
         pending_bids: dict[AgentId, list[Bid]] = {}
         for agent_id, bids in self.pending_bids.items():

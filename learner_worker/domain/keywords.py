@@ -1,4 +1,4 @@
-"""The words of a description that the learner remembers."""
+"""Keywords: the words of a description that the learner counts."""
 
 import functools
 import re
@@ -13,12 +13,12 @@ STOP_WORDS = frozenset(
         "did will would can could should may might me my i we you your please task need want make get",
     )
 )
-STRONGEST = 50
+STRONGEST = 50  # bounds a metrics record's size; weaker keywords hardly change advice
 _WORD = re.compile("[a-z]{3,}")
 
 
 class Tally(NamedTuple):
-    """How often a keyword stood on won auctions that succeeded, and that failed."""
+    """Occurrences of a keyword in the descriptions of an agent's won tasks, by their result."""
 
     wins: int = 0
     failures: int = 0
@@ -31,21 +31,21 @@ class Tally(NamedTuple):
 
 @functools.lru_cache(maxsize=4_096)
 def tally_of(wins: int, failures: int) -> Tally:
-    """A tally; equal small ones are one object: a worker caches thirty of them an agent."""
+    """A tally; cached, so that equal tallies of different agents share one object."""
     return Tally(wins, failures)
 
 
 @functools.lru_cache(maxsize=256)
 def keywords_of(text: str) -> tuple[str, ...]:
-    """Every keyword of a text, each occurrence, in order.
+    """All keywords of a text, with repetitions, in order.
 
-    Cached: the agents of an auction ask about the same text at the same time.
+    Cached, because the agents of an auction ask about the same text at the same time.
     """
     return tuple(sys.intern(word) for word in _WORD.findall(text.lower()) if word not in STOP_WORDS)
 
 
 def in_order(tallies: Iterable[tuple[str, Tally]]) -> list[tuple[str, Tally]]:
-    """Learned keywords by net descending, then wins descending, then keyword."""
+    """Sorts learned keywords by net descending, then wins descending, then keyword."""
     return sorted(tallies, key=_place)
 
 
@@ -55,9 +55,9 @@ def _place(item: tuple[str, Tally]) -> tuple[int, int, str]:
 
 
 def strongest(tallies: Mapping[str, Tally], count: int = STRONGEST) -> list[tuple[str, Tally]]:
-    """The keywords of greatest absolute net, in the order of learned keywords.
+    """The `count` keywords of the greatest absolute net, in the order of learned keywords.
 
-    Where the last place is tied, the order of learned keywords decides.
+    Ties for the last place are broken by that order.
     """
     ordered = in_order(tallies.items())
     if len(ordered) <= count:

@@ -1,4 +1,4 @@
-"""An agent's metrics, kept by differences: an answer never scans history."""
+"""An agent's metrics, updated by differences, so that an answer never scans outcomes."""
 
 import msgspec
 
@@ -7,10 +7,10 @@ from learner_worker.domain.outcomes import Outcome
 
 
 class Metrics(msgspec.Struct, frozen=True, gc=False):
-    """An agent's counts. Rates and the mean follow from them.
+    """An agent's counts, from which rates and the mean follow.
 
     Attributes:
-        total_bids: outcomes that count, one an auction.
+        total_bids: outcomes that count, at most one per task.
         priced_wins: won auctions whose bid is known.
         priced_sats: the exact sum of those bids.
     """
@@ -24,27 +24,27 @@ class Metrics(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def win_rate(self) -> float:
-        """Won auctions a bid; 0.0 if none."""
+        """Won auctions divided by bids; 0.0 without bids."""
         return self.auctions_won / self.total_bids if self.total_bids else 0.0
 
     @property
     def tasks_with_result(self) -> int:
-        """Won tasks that ended, either way."""
+        """Won tasks with a result, completed or failed."""
         return self.tasks_completed + self.tasks_failed
 
     @property
     def success_rate(self) -> float:
-        """Completed tasks a result; 0.0 if none."""
+        """Completed tasks divided by tasks with a result; 0.0 without results."""
         return self.tasks_completed / self.tasks_with_result if self.tasks_with_result else 0.0
 
     @property
     def avg_winning_bid_sats(self) -> float:
-        """The mean bid of won auctions whose bid is known: an exact sum, divided once; 0.0 if none."""
+        """The mean bid of won auctions whose bid is known, in sats; 0.0 without any."""
         return self.priced_sats / self.priced_wins if self.priced_wins else 0.0
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What a changed outcome adds to its agent's metrics, and to its keywords' (wins, failures)."""
+    """The difference that an outcome makes to its agent's metrics and to its keywords' wins and failures."""
 
     metrics: Metrics
     wins: dict[str, int]
@@ -62,14 +62,14 @@ _ONE_MORE_LOST = Change(_LOST, _NO_WORDS, _NO_WORDS)
 
 
 def change(before: Outcome | None, after: Outcome) -> Change:
-    """The difference that an outcome makes when it takes the place of its earlier state; false if none."""
+    """The difference between an outcome and its earlier state; false if there is none."""
     new = _counted(after)
-    if before is None and new is _LOST:  # nine of ten bids
+    if before is None and new is _LOST:  # the usual case: a first fact about a lost bid
         return _ONE_MORE_LOST
     difference = new if before is None else _minus(new, _counted(before))
     was = None if before is None else _keyword_source(before)
     now = _keyword_source(after)
-    if was == now:  # nearly always, as of all bids one wins: no words are counted
+    if was == now:  # the usual case, because most bids lose: no keywords change
         return Change(difference, _NO_WORDS, _NO_WORDS)
     wins: dict[str, int] = {}
     failures: dict[str, int] = {}
@@ -121,7 +121,7 @@ def _counted(outcome: Outcome) -> Metrics:
 
 
 def _keyword_source(outcome: Outcome) -> tuple[str, bool] | None:
-    """The text whose words count, and for which side; None if they do not count."""
+    """The text whose keywords count, and whether as wins; None if they do not count."""
     if outcome.result is None or not outcome.won:
         return None
     return outcome.description, outcome.result.succeeded

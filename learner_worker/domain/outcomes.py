@@ -1,11 +1,11 @@
-"""How facts about an agent in a task are joined: part by part, the greatest stands, absent is least.
+"""The join of facts about an agent in a task: part by part the greatest, where an absent part is the least.
 
 The join is commutative, associative and idempotent, so neither order, nor duplication, nor redelivery of
 facts matters: rule 2 (docs/protocol.md).
 
-Retention takes parts away by their own time: a part before the cutoff is as if it had never been published.
-Each part's greatest is its latest, so taking away before a join or after it is the same, and so are one
-step of the cutoff and many: order does not matter here either. A forgotten agent has a cutoff of its own.
+Retention removes parts by their own time: a part before the cutoff counts as if it had never been published.
+The greatest of a part is also its latest, so removing before a join or after it gives the same result, and so
+do one step of the cutoff and many: order does not matter here either. A forgotten agent has its own cutoff.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,9 +22,9 @@ OutcomeKey = tuple[TaskId, AgentId]
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """What is known of one agent in one task; it counts once `counts` says so.
+    """The row of one agent in one task; `counts` tells whether it counts.
 
-    A struct, as everything here that is made once for each fact: it is faster to make than a named tuple, and
+    A struct, like every object that is created for each fact: it is faster to create than a named tuple, and
     the garbage collector never visits it.
     """
 
@@ -36,7 +36,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def known(self) -> bool:
-        """Whether anything is known; a row of which nothing is known any more is deleted."""
+        """Whether any part is present; a row without parts is deleted."""
         return self.close is not None or self.bid is not None or self.result is not None
 
     @property
@@ -46,30 +46,30 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def counts(self) -> bool:
-        """A row counts when it has a close and either a bid or the win."""
+        """Whether the row counts: it has a close, and either a bid or the win."""
         return self.close is not None and (self.bid is not None or self.won)
 
     @property
     def bid_sats(self) -> int | None:
-        """What the agent bid: for a winner the close's word goes first; None if nobody said."""
+        """The agent's bid; for a winner the close's winning bid takes precedence; None if unknown."""
         if self.won and self.close is not None and self.close.winning_bid_sats is not None:
             return self.close.winning_bid_sats
         return None if self.bid is None else self.bid.bid_sats
 
     @property
     def description(self) -> str:
-        """The bid's text; without a bid the close's; else empty."""
+        """The bid's description; without a bid the close's; without either the empty string."""
         if self.bid is not None:
             return self.bid.description
         return (self.close and self.close.description) or ""
 
 
 class Cutoff(NamedTuple):
-    """Before which times parts have expired; the bids and results of a close that lives must live, too.
+    """The times before which parts have expired.
 
     Attributes:
-        closes: closes before it are gone.
-        others: bids and results before it are gone: a grace earlier.
+        closes: closes before it have expired.
+        others: bids and results before it have expired; a grace earlier, so that they outlive their close.
     """
 
     closes: Micros
@@ -77,27 +77,27 @@ class Cutoff(NamedTuple):
 
 
 def later_cutoff(one: Cutoff | None, other: Cutoff | None) -> Cutoff | None:
-    """The later of two: a cutoff never moves back."""
+    """The later of two cutoffs: a cutoff never moves back."""
     if one is None or other is None:
         return other if one is None else one
     return Cutoff(max(one.closes, other.closes), max(one.others, other.others))
 
 
 def forgotten_cutoff(until: Micros) -> Cutoff:
-    """The cutoff of an agent that is forgotten until a time, that moment included."""
+    """The cutoff of an agent that is forgotten up to and including a time."""
     return Cutoff(Micros(until + 1), Micros(until + 1))
 
 
 def agents_cutoff(
     agent_id: AgentId, cutoff: Cutoff | None, forgotten: Mapping[AgentId, Micros]
 ) -> Cutoff | None:
-    """The cutoff of one agent: everybody's, or later if the agent is forgotten until later."""
+    """The cutoff of one agent: the shard's, or the agent's own if that is later."""
     until = forgotten.get(agent_id)
     return cutoff if until is None else later_cutoff(cutoff, forgotten_cutoff(until))
 
 
 def living(outcome: Outcome, cutoff: Cutoff) -> Outcome:
-    """The outcome without its expired parts; the same object when none has expired."""
+    """The outcome without its expired parts; the same object if none has expired."""
     close, bid, result = outcome.close, outcome.bid, outcome.result
     if close is not None and close.closed_at < cutoff.closes:
         close = None
@@ -111,7 +111,7 @@ def living(outcome: Outcome, cutoff: Cutoff) -> Outcome:
 
 
 def living_fact(fact: Fact, cutoff: Cutoff) -> Fact | None:
-    """The fact without its expired parts; itself when none has expired, None when all have."""
+    """The fact without its expired parts; the same object if none has expired, None if all have."""
     known = Outcome(fact.task_id, fact.agent_id, fact.close, fact.bid, fact.result)
     left = living(known, cutoff)
     if left is known:
@@ -120,7 +120,7 @@ def living_fact(fact: Fact, cutoff: Cutoff) -> Fact | None:
 
 
 def facts_of(outcome: Outcome) -> list[Fact]:
-    """The facts that say all that is known: a close with its bid, and a result."""
+    """The facts that make up a row: a close with its bid, and a result."""
     task_id, agent_id, close, bid = outcome.task_id, outcome.agent_id, outcome.close, outcome.bid
     sent = without_text(close) if close is not None and bid is not None else close
     facts = [] if close is None and bid is None else [Fact(task_id, agent_id, sent, bid)]
@@ -129,7 +129,7 @@ def facts_of(outcome: Outcome) -> list[Fact]:
 
 
 def facts_behind(row: Outcome) -> Iterator[Fact]:
-    """The facts that may stand in the changelog for a row: the close alone may have come before the bid."""
+    """The facts that the changelog may hold for a row: its close may also have come without its bid."""
     task_id, agent_id, close, bid = row.task_id, row.agent_id, row.close, row.bid
     if close is not None or bid is not None:
         yield Fact(task_id, agent_id, close, bid)
@@ -140,7 +140,7 @@ def facts_behind(row: Outcome) -> Iterator[Fact]:
 
 
 def join(outcome: Outcome, fact: Fact) -> Outcome:
-    """The outcome with a fact joined in; the same object when the fact says nothing new."""
+    """The outcome joined with a fact; the same object if the fact changes nothing."""
     close = greater_close(outcome.close, fact.close)
     bid = greater_bid(outcome.bid, fact.bid)
     result = greater_result(outcome.result, fact.result)
@@ -150,7 +150,7 @@ def join(outcome: Outcome, fact: Fact) -> Outcome:
 
 
 def greater_close(one: Close | None, other: Close | None) -> Close | None:
-    """The later close; at equal times the smaller winner, null first, then the smaller winning bid."""
+    """The later close; at equal times that of the smaller winner, null first, then the smaller bid."""
     if one is None or other is None:
         return other if one is None else one
     if one.closed_at != other.closed_at:
@@ -161,7 +161,7 @@ def greater_close(one: Close | None, other: Close | None) -> Close | None:
 
 
 def supersedes(close: Close, standing: Close | None) -> bool:
-    """Whether a close is newer than the standing one, not merely a copy of it."""
+    """Whether a close is greater than the standing one, and not merely a copy of it."""
     if standing is None:
         return True
     return _close_order(close) != _close_order(standing) and greater_close(standing, close) is close
@@ -188,7 +188,7 @@ def greater_bid(one: Bid | None, other: Bid | None) -> Bid | None:
 
 
 def greater_result(one: Result | None, other: Result | None) -> Result | None:
-    """The later result; at equal times failed stands."""
+    """The later result; at equal times a failed one."""
     if one is None or other is None:
         return other if one is None else one
     if one.finished_at != other.finished_at:
@@ -197,5 +197,5 @@ def greater_result(one: Result | None, other: Result | None) -> Result | None:
 
 
 def without_text(close: Close) -> Close:
-    """The close as it travels where its text is not needed: its digest still tells versions apart."""
+    """The close without its description; the digest still distinguishes its versions."""
     return Close(close.closed_at, close.winner, close.winning_bid_sats, close.description_digest)

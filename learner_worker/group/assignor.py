@@ -1,8 +1,8 @@
-"""Placement by Kafka's group protocol: claims travel with JoinGroup, placements with SyncGroup.
+"""Placement over Kafka's group protocol: claims travel with JoinGroup, placements with SyncGroup.
 
-The protocol is called `range` and falls back to just that when a member makes no claim, as an older version
-or another program does: its members and ours can share a group, whoever leads. (Two protocols side by side
-would do, too, but aiokafka joins once for each of them.)
+The protocol is named `range`, and falls back to that assignment if a member makes no claim, as an older
+version or another program does: both kinds of members can share a group, whichever leads. (Two protocols side
+by side would also work, but aiokafka joins once for each of them.)
 """
 
 import time
@@ -20,12 +20,12 @@ from aiokafka.coordinator.protocol import (
 from learner_worker.contract.fields import ShardId
 from learner_worker.group.placement import Claim, Placement, Term, next_term, place
 
-_VERSION = 0
+_VERSION = 0  # of Kafka's consumer protocol: the one that `range` and aiokafka use
 _log = structlog.get_logger("learner_worker.stream")
 
 
 class _Given(msgspec.Struct, frozen=True):
-    """What the leader tells a member besides its partitions."""
+    """The leader's data for a member besides its partitions."""
 
     term: Term = 0
     standbys: list[ShardId] = []
@@ -42,12 +42,12 @@ _given = msgspec.json.Decoder(_Given)
 
 
 class StateKeepingAssignor:
-    """Leaves shards where their state is; `partition_assignment_strategy` of aiokafka takes it as it is.
+    """Assigns shards to members that have their state; an assignor for aiokafka's consumer.
 
     Args:
         claim: makes this member's claim, with the term and the owned shards of its last placement.
-        on_standbys: told, before the partitions are assigned, which shards to follow.
-        now_ms: terms are at least this, so that they grow even when a group loses all who knew the last one.
+        on_standbys: called before partitions are assigned, with the shards to follow.
+        now_ms: a lower bound of terms, so that they grow even if all members that knew the last one are gone.
     """
 
     name = "range"
@@ -68,13 +68,13 @@ class StateKeepingAssignor:
         return ConsumerProtocolMemberMetadata(_VERSION, sorted(topics), _encode(self._claim(self._term)))
 
     def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:
-        """The leader's work: every member's partitions."""
+        """Assigns every member's partitions; called on the group's leader."""
         claims = {key: claim_of(metadata.user_data) for key, metadata in members.items()}
         known = {key: claim for key, claim in claims.items() if claim is not None}
         topics = {topic for metadata in members.values() for topic in metadata.subscription}
         counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
         subscriptions = {frozenset(metadata.subscription) for metadata in members.values()}
-        # Members of two prefixes: a shard number alone would not say whose shard it is.
+        # Members with different topic prefixes cannot be placed: a shard id alone would be ambiguous.
         if len(known) < len(claims) or len(set(counts.values())) != 1 or len(subscriptions) != 1:
             _log.warning(
                 "placement.by_range",
@@ -86,26 +86,26 @@ class StateKeepingAssignor:
         shards = [ShardId(number) for number in range(next(iter(counts.values())))]
         term = max(next_term(known.values()), self._now_ms())
         placements = place(shards, known)
-        _log.info("placement.made", term=term, **_told(known, placements))
+        _log.info("placement.made", term=term, **_summary(known, placements))
         return {
             key: _assignment(placement, sorted(topics), term, members[key].subscription)
             for key, placement in placements.items()
         }
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
-        """Takes note of the placement."""
+        """Stores the placement's term and announces the shards to follow."""
         given = _decoded_given(assignment.user_data)
         self._term = given.term
         self._on_standbys(frozenset(given.standbys))
 
 
 def standbys_of(assignment: ConsumerProtocolMemberAssignment) -> frozenset[ShardId]:
-    """The shards that a placement gives a member to follow."""
+    """The shards that an assignment tells a member to follow."""
     return frozenset(_decoded_given(assignment.user_data).standbys)
 
 
 def claim_of(user_data: bytes | None) -> Claim | None:
-    """The claim in a member's subscription; None if it makes none that this version can read."""
+    """The claim in a member's subscription; None if there is none that this version can read."""
     try:
         return _claims.decode(user_data or b"")
     except _UNREADABLE:
@@ -128,8 +128,8 @@ def _assignment(
     return ConsumerProtocolMemberAssignment(_VERSION, partitions, given)
 
 
-def _told(claims: Mapping[str, Claim], placements: Mapping[str, Placement]) -> dict[str, object]:
-    """For the log: who gets what, and how many shards change hands."""
+def _summary(claims: Mapping[str, Claim], placements: Mapping[str, Placement]) -> dict[str, object]:
+    """The placement for the log: each member's shards, and the number of shards that move."""
     moved = sum(
         shard not in claims[key].owned for key, placement in placements.items() for shard in placement.owned
     )

@@ -1,8 +1,8 @@
-"""How far the whole group has read: what a shard has to know of other shards before it may forget.
+"""The frontier: how far the whole group has read, which a shard must know before it may forget a task.
 
-An event on a wrong partition reaches its shard only when that partition's owner has read and moved it. So a
-shard's own partitions do not tell what is still to come. The group's commits do: a commit follows the
-acknowledgement of everything that was moved before it.
+An event on a wrong partition reaches its shard only once that partition's owner has read and rerouted it. So
+a shard's own partitions do not tell what is still to come. The group's commits do: a commit follows the
+acknowledgement of everything that was rerouted before it.
 """
 
 import time
@@ -20,7 +20,7 @@ from learner_worker.kafka.admin import Administrator, Committed
 from learner_worker.kafka.offsets import OffsetRange, offset_ranges
 from learner_worker.kafka.outage import first_line
 
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 10.0  # beyond a healthy broker's answer; the next query follows soon
 _log = structlog.get_logger("learner_worker.stream")
 
 
@@ -30,7 +30,7 @@ def _now() -> Micros:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Where the partitions began and ended, asked at a moment: what is beyond is younger."""
+    """The partitions' ranges, queried at a time: records beyond them are younger than it."""
 
     at: Micros
     ends: Mapping[TopicPartition, OffsetRange]
@@ -38,18 +38,18 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """Everything older than `until` was read, and moved if it had to be, when this was heard."""
+    """At `at`, everything older than `until` was known to be read, and rerouted if necessary."""
 
     until: Micros
     at: Micros
 
 
 class Frontier:
-    """Asks for the ends of all shards' sources, and later whether the group's commits have passed them.
+    """Queries the ends of all shards' sources, and later whether the group's commits have passed them.
 
     Args:
-        topics: those whose events may lie on a wrong partition and are waited for.
-        partitions: how many each of them has.
+        topics: the topics whose events may be on a wrong partition and must be waited for.
+        partitions: the number of partitions of each.
         now: the clock of record times.
     """
 
@@ -72,23 +72,23 @@ class Frontier:
         self._heard: _Heard | None = None
 
     def passed(self, asked: Micros) -> Micros | None:
-        """Up to which record time the group had read, as was known when a question was asked.
+        """The record time up to which the group is known to have read by the time `asked`; None if unknown.
 
-        Whoever finds the moved events read to an end that was asked for then has all of them up to that time.
-        None: not known.
+        A shard whose rerouted events are read up to an end that was queried at `asked` has all of those with
+        earlier record times.
         """
         heard = self._heard
         return heard.until if heard is not None and heard.at <= asked else None
 
     async def look(self) -> None:
-        """Asks Kafka once; what it answers may stay the same while a shard lags or Kafka is away."""
+        """Queries Kafka once; the frontier stays where it is while a shard lags or Kafka is unreachable."""
         try:
             async with self._administrator(patience_seconds=_PATIENCE_SECONDS) as cluster:
                 committed = await cluster.committed(self._group_id)
             if self._asked is not None and _has_passed(committed, self._asked.ends):
                 self._heard, self._asked = _Heard(self._asked.at, self._now()), None
             if self._asked is None:
-                at = self._now()  # before the answer: what came after this moment may lie beyond the ends
+                at = self._now()  # before the query: later records may be beyond the ends
                 self._asked = _Asked(at, await offset_ranges(self._consumer, self._partitions))
         except (KafkaError, LearnerError, TimeoutError) as error:
             _log.debug("frontier.unknown", error=first_line(error))

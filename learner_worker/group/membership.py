@@ -1,7 +1,7 @@
-"""This replica as a member of the group: whether it is counted on, and whether another one has its name.
+"""This replica's membership of the group: whether it is confirmed, and whether its instance id is duplicate.
 
-Static membership has a blind spot: with aiokafka two replicas of one name throw each other out for ever. The
-group shows its members' claims, so a duplicate can be told from an earlier run of this replica.
+With static membership on aiokafka, two replicas with the same instance id fence each other without end. The
+group shows its members' claims, which distinguish a duplicate from an earlier run of this replica.
 """
 
 import asyncio
@@ -20,26 +20,26 @@ from learner_worker.kafka.admin import Administrator, Committed, GroupMember
 from learner_worker.kafka.outage import first_line
 
 _PATIENCE_SECONDS = 10.0
-"""Kafka is away if it does not answer for so long; whoever asked asks again."""
-_RETRY_SECONDS = 0.5
-_NOTHING_READ = Committed(0, "rewind=0")
+"""Time limit for an answer: beyond a healthy broker's; callers ask again."""
+_RETRY_SECONDS = 0.5  # a rebalance takes seconds: asking more often would not help
+_NOTHING_READ = Committed(0, "rewind=0")  # the position of a partition before its first record
 _log = structlog.get_logger("learner_worker.stream")
 
 
 class MemberStatus(Enum):
-    """Where this replica stands with its group."""
+    """The status of this replica in its group."""
 
     JOINING = "it has no assignment yet"
-    MEMBER = "it has the assignment of the group's current generation, as far as it knows"
-    REJOINING = "it is between two generations: a commit now would carry the old one"
+    MEMBER = "it has the assignment of the latest generation that it knows"
+    REJOINING = "it is between two generations: a commit would carry the old one"
 
 
 class Membership:
-    """What the group has to do with this member.
+    """This replica's membership of the group.
 
     Args:
-        instance_id: the name for static membership, if it has one.
-        process: names this run of this process.
+        instance_id: the id for static membership, or None.
+        process: identifies this run of this process.
     """
 
     def __init__(
@@ -60,26 +60,26 @@ class Membership:
 
     @property
     def is_rejoining(self) -> bool:
-        """Whether no commit may be sent: its refusal makes aiokafka forget who it is in the group."""
+        """Whether no commit may be sent: its rejection would make aiokafka drop its member id."""
         return self.status is MemberStatus.REJOINING
 
     @property
     def was_thrown_out(self) -> bool:
-        """Whether the group does not know this member any more: it stalled, or another one has its name."""
-        coordinator = getattr(self._consumer, "_coordinator", None)  # there is no public way to ask
+        """Whether the group has removed this member: it stalled, or another replica uses its instance id."""
+        coordinator = getattr(self._consumer, "_coordinator", None)  # there is no public attribute
         return coordinator is not None and not coordinator.member_id
 
     def joined(self) -> None:
-        """The group has made an assignment to this member."""
+        """Notes that the group has made an assignment to this member."""
         self.status = MemberStatus.MEMBER
 
     def rejoin(self) -> None:
-        """This member is about to join the group's next generation."""
+        """Notes that this member is about to join the group's next generation."""
         if self.status is MemberStatus.MEMBER:
             self.status = MemberStatus.REJOINING
 
     async def is_confirmed(self) -> bool:
-        """Whether the group still counts on this member: it takes a commit of what is committed already."""
+        """Whether the group still has this member: it accepts a commit of an offset already committed."""
         assignment = self._consumer.assignment()
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
@@ -96,13 +96,13 @@ class Membership:
         return True
 
     async def end_if_replaced(self) -> None:
-        """Ends a member whose name another replica has taken.
+        """Ends this member if another replica has taken its instance id.
 
-        Before the first assignment nothing is asked: who has the name in the group may be an earlier run of
-        this replica.
+        Before the first assignment nothing is checked: the member with this instance id may be an earlier
+        run of this replica.
 
         Raises:
-            DuplicateInstanceError: it names the other replica.
+            DuplicateInstanceError: another replica has it; the message names that replica.
         """
         if self.status is MemberStatus.JOINING or self._instance_id is None:
             return
@@ -111,11 +111,11 @@ class Membership:
             raise DuplicateInstanceError(
                 f"another worker ({duplicate.where}) has joined group {self.group_id} "
                 f"with the same --group-instance-id {self._instance_id!r}: "
-                "this one stops; give every replica a name of its own"
+                "this one stops; give every replica its own instance id"
             )
 
     async def _find_duplicate(self, instance_id: str) -> Claim | None:
-        """The claim of another process of this name; None if the group shows none.
+        """The claim of another process with this instance id; None if the group shows none.
 
         The group shows its members' claims only between two rebalances.
         """
@@ -123,7 +123,7 @@ class Membership:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 members = await self._stable_members()
         except (KafkaError, BrokerError, TimeoutError):
-            return None  # Kafka is away, or the group finds no rest: joining again will show
+            return None  # Kafka is unreachable or the group keeps rebalancing: the next check decides
         claims = [claim for member in members if (claim := _claim(member)) is not None]
         return next(
             (claim for claim in claims if claim.name == instance_id and claim.process != self._process), None

@@ -1,4 +1,4 @@
-"""What Kafka knows of a shard's partitions when the shard is opened: committed offsets and offset ranges."""
+"""The committed offsets and offset ranges of a shard's partitions, read when the shard is opened."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from learner_worker.kafka.admin import Administrator, Committed
 from learner_worker.kafka.offsets import OffsetRange, offset_ranges
 
 _PATIENCE_SECONDS = 30.0
-"""Longer than a broker needs to fail over; the caller tries again after that."""
+"""Time limit for an answer: longer than a broker's failover; the caller retries."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerOffsets:
-    """What Kafka knows of one shard's partitions.
+    """The offsets of one shard's partitions in Kafka.
 
     Attributes:
-        committed: what the group committed, by topic.
-        ranges: the offsets that the log holds, by topic.
+        committed: the group's commits, by topic.
+        ranges: the offset ranges that the logs hold, by topic.
     """
 
     committed: Mapping[TopicName, Committed]
@@ -28,7 +28,7 @@ class BrokerOffsets:
 
 
 class BrokerOffsetsReader:
-    """Asks Kafka for the committed offsets and the offset ranges of shards.
+    """Reads the committed offsets and offset ranges of shards from Kafka.
 
     Args:
         topics: the topics that the group subscribes to.
@@ -48,7 +48,7 @@ class BrokerOffsetsReader:
         self._topics = topics
 
     async def read(self, shard_ids: Sequence[ShardId]) -> dict[ShardId, BrokerOffsets]:
-        """The offsets of these shards, as Kafka says now.
+        """Reads the current offsets of the given shards.
 
         Raises:
             BrokerError, KafkaError, TimeoutError: Kafka does not answer.

@@ -1,6 +1,7 @@
-"""Which replica owns which shard: as few moves as balance allows, and those to where the state already lies.
+"""Placement: which replica owns which shard, with as few moves as balance allows, and to existing state.
 
-Pure rules for the group's leader; `assignor.py` carries claims and placements through Kafka's group protocol.
+These are pure rules for the group's leader; `assignor.py` transports claims and placements over Kafka's group
+protocol.
 """
 
 from collections import Counter
@@ -13,21 +14,21 @@ import msgspec
 from learner_worker.contract.fields import ShardId
 
 LAST_TERM: Final = 2**62
-"""Terms are milliseconds and grow by one a placement: none of ours comes near it."""
+"""Far above any real term, which is a time in milliseconds or one more than the last term."""
 Term = Annotated[int, msgspec.Meta(ge=0, le=LAST_TERM)]
 
 
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a member tells the leader of itself.
+    """A member's claim: the data about itself that it sends to the leader.
 
     Attributes:
-        process: names this run of this process.
-        name: what operators know it by: its instance id, or where it runs.
-        where: its host and process number.
-        term: the number of the placement that gave it the shards it owns; a stalled member's is old.
-        owned: the shards it owns until now.
-        held: the shards in its state folder, each with the changelog position of its rows.
-        standby_replicas: how many standbys it was told that every shard should have.
+        process: identifies this run of this process.
+        name: its name for operators: its instance id, or where it runs.
+        where: its host and process id.
+        term: the term of the placement that assigned its owned shards; a stalled member's is old.
+        owned: the shards that it owns so far.
+        held: the shards in its state folder, each with the changelog position of its file.
+        standby_replicas: its setting for the number of standbys of each shard.
     """
 
     process: str
@@ -41,7 +42,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What a member gets: the shards it owns, and those whose changelog it follows."""
+    """A member's share of a placement: the shards it owns, and those whose changelog it follows."""
 
     owned: frozenset[ShardId] = frozenset()
     standbys: frozenset[ShardId] = frozenset()
@@ -49,7 +50,7 @@ class Placement:
 
 @dataclass(slots=True)
 class _Member:
-    """A member while the leader deals."""
+    """A member while the leader places shards."""
 
     key: str
     claim: Claim
@@ -57,21 +58,21 @@ class _Member:
     standbys: set[ShardId] = field(default_factory=set)
 
     def position(self, shard: ShardId) -> int:
-        """How far its rows of a shard reach; -1 without any."""
+        """The changelog position of its file of a shard; -1 without a file."""
         return self.claim.held.get(shard, -1)
 
 
 def next_term(claims: Iterable[Claim]) -> int:
-    """The number of the placement that follows those the members know."""
+    """The term of the next placement, after all those that the members know."""
     return min(1 + max((claim.term for claim in claims), default=0), LAST_TERM)
 
 
 def place(shards: Sequence[ShardId], claims: Mapping[str, Claim]) -> dict[str, Placement]:
-    """Deals the shards to the members, balanced to within one.
+    """Places the shards on the members, balanced to within one.
 
-    1. A shard stays with its owner, as long as the owner has room.
-    2. What is without an owner, or given up for balance, goes to the member whose rows reach furthest.
-    3. Standbys go to other members, those who follow the shard already first, spread evenly.
+    1. A shard stays with its owner, as long as the owner is within its share.
+    2. A shard without an owner, or given up for balance, goes to the member with the most current file.
+    3. Standbys go to other members, evenly, and first to those that follow the shard already.
 
     The result depends on the claims only, not on their order.
     """
@@ -87,7 +88,7 @@ def place(shards: Sequence[ShardId], claims: Mapping[str, Claim]) -> dict[str, P
 
 
 def _keep_owners(shards: Sequence[ShardId], members: Sequence[_Member]) -> None:
-    """Leaves every shard with its owner; an owner above its share gives up what others know best."""
+    """Leaves every shard with its owner; an owner above its share gives up the shards others have best."""
     for shard in shards:
         owner = max(
             (member for member in members if shard in member.claim.owned),
@@ -127,7 +128,7 @@ def _deal_rest(shards: Sequence[ShardId], members: Sequence[_Member]) -> None:
 
 
 def _deal_standbys(shards: Sequence[ShardId], members: Sequence[_Member]) -> None:
-    """One more standby for every shard: where its rows reach furthest, unless that member has its share."""
+    """Adds a standby for every shard: on the member with the most current file within its share."""
     most = -(-len(shards) // len(members)) + max(len(member.standbys) for member in members)
     pairs: Counter[tuple[str, str]] = Counter()
     owners = {shard: member for member in members for shard in member.owned}

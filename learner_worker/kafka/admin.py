@@ -1,4 +1,4 @@
-"""The cluster as an administrator sees it: reachable or not, its topics, a group's committed offsets."""
+"""An admin client's view of the cluster: its topics, and a group's committed offsets and members."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -16,17 +16,17 @@ from learner_worker.kafka.clients import in_words
 from learner_worker.kafka.connection import Connection
 from learner_worker.lifecycle import KAFKA_FAILURES, start_within
 
-_REQUEST_TIMEOUT_MS = 15_000
-_RETRY_SECONDS = 0.5
-_MAX_REPLICATION = 3
-NO_ERROR = 0
-_TOPIC_EXISTS = 36
+_REQUEST_TIMEOUT_MS = 15_000  # a busy controller may take several seconds to create topics
+_RETRY_SECONDS = 0.5  # a starting broker is noticed soon, and a missing one hardly loaded
+_MAX_REPLICATION = 3  # Kafka's usual choice: more copies only slow writes with acks=all
+NO_ERROR = 0  # Kafka's error code for success
+_TOPIC_EXISTS = 36  # Kafka's TOPIC_ALREADY_EXISTS
 REBALANCING = {"PreparingRebalance", "CompletingRebalance"}
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A group's committed offset for a partition, with the text that travels with it."""
+    """A group's committed offset of a partition, with its metadata."""
 
     offset: int
     metadata: str
@@ -34,7 +34,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class GroupMember:
-    """A member of a consumer group, with what it told the group's leader."""
+    """A member of a consumer group, with its subscription metadata."""
 
     member_id: str
     client_host: str
@@ -42,7 +42,7 @@ class GroupMember:
 
 
 class Cluster:
-    """An administrator's view of a running cluster."""
+    """An admin client's view of a running cluster."""
 
     def __init__(self, admin: Any, cluster_id: str, brokers: int) -> None:
         self._admin = admin
@@ -52,7 +52,7 @@ class Cluster:
     async def partitions(self, topics: Iterable[TopicName]) -> dict[TopicName, int]:
         """The partition counts of those topics that exist."""
         names = {str(topic): topic for topic in topics}
-        # All topics, not these by name: asking for one that is missing may make the broker create it.
+        # All topics, not these by name: asking for a missing one may make the broker create it.
         described = await self._admin.describe_topics()
         return {
             names[topic["topic"]]: len(topic["partitions"])
@@ -63,10 +63,10 @@ class Cluster:
     async def create_topics(
         self, topics: TopicNames, *, partitions: int, replication_factor: int | None
     ) -> list[TopicName]:
-        """Creates the topics that do not exist; which ones they were.
+        """Creates the topics that do not exist; returns those.
 
         Raises:
-            BrokerError: Kafka refused one.
+            BrokerError: Kafka refused to create one.
         """
         existing = await self.partitions(topics.all)
         missing = [topic for topic in topics.all if topic not in existing]
@@ -90,7 +90,7 @@ class Cluster:
         """Deletes the topics.
 
         Raises:
-            BrokerError: Kafka refused.
+            BrokerError: Kafka refused to delete them.
         """
         try:
             await self._admin.delete_topics(list(topics.all))
@@ -101,7 +101,7 @@ class Cluster:
         deadline = asyncio.get_running_loop().time() + _REQUEST_TIMEOUT_MS / 1000
         while len(await self.partitions(topics.all)) < len(topics.all):
             if asyncio.get_running_loop().time() > deadline:
-                raise BrokerError("Kafka took the new topics, but does not list them yet: check again")
+                raise BrokerError("Kafka accepted the new topics but does not list them yet: check again")
             await asyncio.sleep(_RETRY_SECONDS / 5)
 
     async def check_topics(self, topics: TopicNames) -> int:
@@ -121,14 +121,14 @@ class Cluster:
             listed = ", ".join(f"{topic} has {count}" for topic, count in sharded.items())
             raise ConfigurationError(
                 f"these topics must have the same number of partitions, but {listed}; "
-                "delete the odd ones (a broker that creates topics by itself makes them when somebody asks "
-                "or publishes too early), then run `learner-worker topics create --partitions N` with the "
-                "others' count"
+                "delete those that differ (auto.create.topics.enable makes a broker create topics that "
+                "clients ask for), then run `learner-worker topics create --partitions N` with the "
+                "count of the others"
             )
         return next(iter(sharded.values()))
 
     async def committed(self, group_id: str) -> Mapping[TopicPartition, Committed]:
-        """What a group has committed, by partition; empty for an unknown group."""
+        """A group's commits, by partition; empty for an unknown group."""
         offsets = await self._admin.list_consumer_group_offsets(group_id)
         return {
             partition: Committed(found.offset, found.metadata or "")
@@ -146,23 +146,23 @@ class Cluster:
 
 
 class Administrator(Protocol):
-    """Opens an administrator's connection; `connected` of one cluster is one."""
+    """Opens a connection of an admin client; `connected`, bound to a cluster, is one."""
 
     def __call__(self, *, patience_seconds: float) -> AbstractAsyncContextManager[Cluster]:
-        """A connection, tried again until the patience is over.
+        """Opens a connection; retries for up to `patience_seconds`.
 
         Raises:
-            BrokerError: nothing answers there as Kafka does, or it refuses the credentials.
+            BrokerError: no Kafka broker answers at the address, or it refuses the credentials.
         """
         ...
 
 
 @asynccontextmanager
 async def connected(connection: Connection, *, patience_seconds: float) -> AsyncIterator[Cluster]:
-    """An administrator's connection, tried again until the patience is over.
+    """Opens an admin client's connection; retries for up to `patience_seconds`.
 
     Raises:
-        BrokerError: nothing answers there as Kafka does, or it refuses the credentials.
+        BrokerError: no Kafka broker answers at the address, or it refuses the credentials.
     """
     admin = await _start_admin(connection, patience_seconds)
     try:
@@ -182,7 +182,7 @@ async def _start_admin(connection: Connection, patience_seconds: float) -> Any:
             if loop.time() + _RETRY_SECONDS >= deadline or isinstance(error, ValueError):
                 raise BrokerError(
                     f"cannot reach Kafka at {connection.bootstrap_servers} ({in_words(error)}): "
-                    "start the broker, or give its address with --bootstrap-servers "
+                    "start the broker, or set its address with --bootstrap-servers "
                     "or LEARNER_BOOTSTRAP_SERVERS"
                 ) from error
         await asyncio.sleep(_RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""Batched writing: many records cost little each, and nothing counts until Kafka has acknowledged it."""
+"""Writes records in batches, and tracks which ones Kafka has acknowledged."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from learner_worker.errors import SendError
 from learner_worker.kafka.records import Headers, Outgoing
 
-BATCH_BYTES = 64 * 1024
-_MAX_UNACKNOWLEDGED = 256
-_HAND_OVER_SECONDS = 20.0
+BATCH_BYTES = 64 * 1024  # some hundred facts: the cost of a batch is spread over many records
+_MAX_UNACKNOWLEDGED = 256  # batches and single records: bounds memory to some 16 MB
+_HAND_OVER_SECONDS = 20.0  # a full producer drains sooner unless Kafka is unreachable
 
 Fallback = Callable[[], Outgoing]
-"""Makes a smaller record, for when Kafka refuses one for its size."""
+"""Makes a smaller record, in case Kafka rejects one as too large."""
 
 
 class BatchWriter:
-    """Collects records into batches a partition, sends them, and knows what is not yet acknowledged."""
+    """Collects records into one batch per partition, sends them, and tracks acknowledgements."""
 
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self._producer = producer
@@ -30,19 +30,19 @@ class BatchWriter:
         self._failure: BaseException | None = None
         self._handing_over = asyncio.Lock()
         self.generation = 0
-        """How often everything was sent back: a snapshot of an earlier generation must not be written."""
+        """Number of resets: a snapshot of an earlier generation must not be written."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether every batch is handed over and acknowledged."""
+        """Whether every batch is sent and acknowledged."""
         return not (self._open or self._full or self._unacknowledged)
 
     def append(
         self, topic: str, partition: int, key: bytes, value: bytes | None, headers: Headers = ()
     ) -> None:
-        """Adds a record to its partition's batch, a tombstone without a value; sent with the next `send`."""
+        """Adds a record to its partition's batch; a tombstone has no value; `send` sends it."""
         place = (topic, partition)
-        listed = list(headers) if headers else []  # aiokafka's compiled builder takes nothing else
+        listed = list(headers) if headers else []  # aiokafka's compiled builder accepts lists only
         batch = self._open.get(place)
         if batch is None or batch.append(key=key, value=value, timestamp=None, headers=listed) is None:
             if batch is not None:
@@ -51,14 +51,14 @@ class BatchWriter:
             batch.append(key=key, value=value, timestamp=None, headers=listed)
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
-        """Adds one record of any shape; if it is too large for Kafka, its fallback is sent instead."""
+        """Adds one record of any kind; if Kafka rejects it as too large, its fallback is sent instead."""
         self._singles.append((record, fallback))
 
     async def send(self) -> None:
-        """Hands everything collected to the producer; waits only when too much is unacknowledged.
+        """Passes everything collected to the producer; waits only if too much is unacknowledged.
 
         Raises:
-            SendError: Kafka did not take something, now or before; only `reset` ends that.
+            SendError: Kafka did not accept a record, now or before; only `reset` clears this.
         """
         generation = self.generation
         async with self._handing_over:
@@ -67,13 +67,13 @@ class BatchWriter:
             await self.until_acknowledged(generation)
 
     async def flush(self, generation: int | None = None) -> None:
-        """Sends what is collected and waits until Kafka has acknowledged everything sent so far.
+        """Sends everything collected and waits until Kafka has acknowledged everything sent so far.
 
         Args:
-            generation: the one in which began what is to be acknowledged; by default it begins now.
+            generation: the generation in which the caller's work began; by default the current one.
 
         Raises:
-            SendError: something was not acknowledged, or everything was sent back meanwhile.
+            SendError: a record was not acknowledged, or the writer was reset meanwhile.
         """
         generation = self.generation if generation is None else generation
         self._require(generation)
@@ -81,14 +81,14 @@ class BatchWriter:
         await self.until_acknowledged(generation)
 
     def reset(self) -> None:
-        """Forgets what is collected, sent and failed: the shards go back to their last checkpoint."""
+        """Drops everything collected, sent and failed: the shards go back to their last checkpoint."""
         self._open, self._full, self._singles = {}, [], []
         self._unacknowledged = set()
         self._failure = None
         self.generation += 1
 
     async def _hand_over(self, generation: int) -> None:
-        """Anything that ends this early, a cancellation too, leaves records unsent: that is a failure."""
+        """Passes everything to the producer; ending early, even by cancellation, counts as a failure."""
         self._require(generation)
         batches, self._full = self._full, []
         batches += [(topic, partition, batch) for (topic, partition), batch in self._open.items()]
@@ -104,25 +104,25 @@ class BatchWriter:
                 self._track(asyncio.ensure_future(self._send_single(record, fallback)))
         except (KafkaError, TimeoutError) as error:
             self._fail(generation, error)
-            raise SendError(f"Kafka did not take a batch: {error!r}") from error
+            raise SendError(f"Kafka did not accept a batch: {error!r}") from error
         except BaseException as error:
             self._fail(generation, error)
             raise
 
     async def until_acknowledged(self, generation: int) -> None:
-        """Waits until Kafka has acknowledged everything handed over so far.
+        """Waits until Kafka has acknowledged everything passed to the producer so far.
 
         Raises:
-            SendError: something was not acknowledged, or everything was sent back meanwhile.
+            SendError: a record was not acknowledged, or the writer was reset meanwhile.
         """
-        waiting = list(self._unacknowledged)
-        if waiting:
-            await asyncio.wait(waiting)
+        unacknowledged = list(self._unacknowledged)
+        if unacknowledged:
+            await asyncio.wait(unacknowledged)
         self._require(generation)
 
     def _require(self, generation: int) -> None:
         if generation != self.generation:
-            raise SendError("everything was sent back to the last checkpoint meanwhile")
+            raise SendError("the shards were returned to their last checkpoint meanwhile")
         if self._failure is not None:
             raise SendError(f"Kafka did not acknowledge a record: {self._failure!r}") from self._failure
 

@@ -1,4 +1,4 @@
-"""The Kafka clients of a worker and of the commands, each set up for its one purpose; started and stopped."""
+"""Makes, starts and stops the Kafka clients of a worker and of the commands, each configured for its use."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,18 +14,16 @@ from learner_worker.kafka.batching import BATCH_BYTES
 from learner_worker.kafka.connection import Connection
 from learner_worker.lifecycle import KAFKA_FAILURES, end_within, start_within
 
-_REBALANCE_MS = 60_000
-_BULK_FETCH_WAIT_MS = 100
-_LANE_FETCH_WAIT_MS = 50
-_REPLY_METADATA_MS = 5_000
+_REBALANCE_MS = 60_000  # twice what a member may take for its last checkpoint before it rejoins
+_BULK_FETCH_WAIT_MS = 100  # as long as a poll waits: longer would delay a fetch after a seek
+_REQUEST_FETCH_WAIT_MS = 50  # as long as a poll waits for requests
+_REPLY_METADATA_MS = 5_000  # new partitions of a reply topic are refused for at most this long
 _BULK_FETCH_BYTES = 4 * 2**20
-"""An answer is taken apart in one go. With aiokafka's 50 MiB a backlog on twelve partitions came as 36 MB at
-once and stopped the loop for 50 ms; now 10 (processor time), the rate is the same, and it takes 55 MB less.
+"""A fetch response is parsed in one step: aiokafka's default of 50 MiB would block the event loop for longer
+than an answer may take, and would use more memory, at the same rate.
 """
 _UNCOMMITTED_NEVER = "read_committed"
-_STOP_SECONDS = (
-    5.0  # a client that is stuck is left behind: the process must end within its orchestrator's grace
-)
+_STOP_SECONDS = 5.0  # a stuck client is abandoned: the process must end within its supervisor's limit
 _log = structlog.get_logger("learner_worker.stream")
 ClientT = TypeVar("ClientT")
 
@@ -35,7 +33,7 @@ def event_consumer(
 ) -> AIOKafkaConsumer:
     """Reads the owned shards: a member of the group.
 
-    A position that Kafka does not have raises instead of jumping: records were lost, the shards resume anew.
+    A position that Kafka does not have raises an error: records were lost, and the shards must resume again.
     """
     session_ms = round(session_seconds * 1000)
     return AIOKafkaConsumer(
@@ -56,15 +54,15 @@ def event_consumer(
 
 
 def standby_consumer(connection: Connection) -> AIOKafkaConsumer:
-    """Follows changelogs, assigned by hand.
+    """Follows changelogs; partitions are assigned manually.
 
-    A position that Kafka does not have raises instead of jumping, as with `ingest_consumer`.
+    A position that Kafka does not have raises an error, as with `event_consumer`.
     """
     return _consumer_without_group(connection, auto_offset_reset="none")
 
 
 def range_consumer(connection: Connection) -> AIOKafkaConsumer:
-    """Reads ranges of offsets, assigned by hand; if Kafka has deleted the start, what it still has."""
+    """Reads offset ranges, assigned manually; if Kafka has deleted the start, reads what is left."""
     return _consumer_without_group(connection, auto_offset_reset="earliest")
 
 
@@ -81,21 +79,21 @@ def _consumer_without_group(connection: Connection, *, auto_offset_reset: str) -
 
 
 def request_consumer(connection: Connection, *, group_id: str) -> AIOKafkaConsumer:
-    """Reads requests, assigned by hand; the group only keeps the offsets."""
+    """Reads requests; partitions are assigned manually, and the group only keeps the offsets."""
     return AIOKafkaConsumer(
         **connection.options(),
         group_id=group_id,
         enable_auto_commit=False,
         auto_offset_reset="latest",
         isolation_level=_UNCOMMITTED_NEVER,
-        fetch_max_wait_ms=_LANE_FETCH_WAIT_MS,
+        fetch_max_wait_ms=_REQUEST_FETCH_WAIT_MS,
     )
 
 
 def bulk_producer(connection: Connection, *, request_timeout_ms: int = 30_000) -> AIOKafkaProducer:
-    """Writes facts and the like: acknowledged by all in-sync replicas.
+    """Writes facts, metrics records and dead letters: acknowledged by all in-sync replicas.
 
-    Not idempotent: equal facts have equal keys and merge, and an idempotent producer can wedge.
+    Not idempotent: duplicate facts have equal keys and merge, and an idempotent producer can get stuck.
     """
     return AIOKafkaProducer(
         **connection.options(),
@@ -107,9 +105,9 @@ def bulk_producer(connection: Connection, *, request_timeout_ms: int = 30_000) -
 
 
 def reply_producer(connection: Connection) -> AIOKafkaProducer:
-    """Writes replies: at once, and a lost one is asked for again.
+    """Writes replies without delay, acknowledged by the leader only: an agent that gets none asks again.
 
-    A reply topic may be given more partitions: requests that name one are refused until they are known.
+    If a reply topic gets more partitions, requests that name one are refused until its metadata is refreshed.
     """
     return AIOKafkaProducer(
         **connection.options(),
@@ -121,7 +119,7 @@ def reply_producer(connection: Connection) -> AIOKafkaProducer:
 
 
 async def start_client(client: Any, seconds: float) -> None:
-    """Starts a consumer or producer; one that does not start is stopped.
+    """Starts a consumer or producer; if that fails, stops it again.
 
     Raises:
         BrokerError: it did not start in time.
@@ -133,7 +131,7 @@ async def start_client(client: Any, seconds: float) -> None:
 
 
 async def stop_client(client: Any) -> None:
-    """Stops a consumer or producer; one that hangs, as it may while Kafka is away, is left behind."""
+    """Stops a consumer or producer; abandons one that hangs, as it may while Kafka is unreachable."""
     ending = await end_within(client.stop(), _STOP_SECONDS)
     if ending.failure is not None:
         _log.warning("client.stop_failed", error=repr(ending.failure))
@@ -141,7 +139,7 @@ async def stop_client(client: Any) -> None:
 
 @asynccontextmanager
 async def running(client: ClientT, start_seconds: float) -> AsyncIterator[ClientT]:
-    """A consumer or producer from its start to its stop.
+    """Starts a consumer or producer, and stops it on exit.
 
     Raises:
         BrokerError: it did not start in time.
@@ -154,7 +152,7 @@ async def running(client: ClientT, start_seconds: float) -> AsyncIterator[Client
 
 
 def in_words(error: BaseException) -> str:
-    """Why Kafka could not be reached, as a sentence puts it."""
+    """The reason why Kafka could not be reached, as part of a sentence."""
     if isinstance(error, TimeoutError):
         return "no answer"
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""How this process connects to Kafka; one place for what every consumer, producer and admin client shares."""
+"""The connection settings that every consumer, producer and admin client shares."""
 
 from dataclasses import dataclass
 from ssl import SSLContext
@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """The address of the cluster, and the credentials. Secrets never show in a repr."""
+    """The address of the cluster and the credentials. A repr never shows secrets."""
 
     bootstrap_servers: str
     client_id: str = "learner-worker"

@@ -1,4 +1,4 @@
-"""Offsets of partitions: a range of them, and where partitions begin and end."""
+"""Offset ranges of partitions."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 
 class OffsetRange(NamedTuple):
-    """Offsets of a partition, from `start` to before `end`."""
+    """Offsets of a partition, from `start` (inclusive) to `end` (exclusive)."""
 
     start: int
     end: int
@@ -17,7 +17,7 @@ class OffsetRange(NamedTuple):
 async def offset_ranges(
     consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]
 ) -> dict[TopicPartition, OffsetRange]:
-    """What each partition holds now: from its first offset to the one that its next record gets."""
+    """The range that each partition holds now: from its first offset to its end offset."""
     listed = list(partitions)
     starts, ends = await asyncio.gather(consumer.beginning_offsets(listed), consumer.end_offsets(listed))
     return {partition: OffsetRange(starts[partition], ends[partition]) for partition in listed}

@@ -1,16 +1,16 @@
-"""Kafka away: said once when it begins and once when it is over, whoever notices it first."""
+"""Tracks outages of Kafka: logs each once when it begins and once when it ends."""
 
 import time
 
 import structlog
 
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 4.0
+_FIRST_PAUSE_SECONDS = 0.5  # most errors pass at once, as when a leader moves
+_LONGEST_PAUSE_SECONDS = 4.0  # retries continue within seconds once Kafka is back
 _log = structlog.get_logger("learner_worker.stream")
 
 
 class Outage:
-    """What the worker's loops know together of Kafka's absence."""
+    """The outage state that the worker's loops share."""
 
     def __init__(self) -> None:
         self._failing: dict[str, int] = {}
@@ -18,18 +18,18 @@ class Outage:
 
     @property
     def seconds(self) -> float:
-        """How long Kafka has been away; 0 while it is there."""
+        """Seconds since the outage began; 0.0 without one."""
         return time.monotonic() - self._since if self._failing else 0.0
 
     @property
     def failing(self) -> frozenset[str]:
-        """What does not work now."""
+        """The operations that fail at present."""
         return frozenset(self._failing)
 
     def failed(self, what: str, error: BaseException) -> float:
-        """Something that needs Kafka did not work; the seconds to wait before it is tried again.
+        """Notes that an operation failed; returns the pause before its next attempt, in seconds.
 
-        They double from failure to failure, up to a few seconds: whoever waits is back soon after Kafka.
+        The pause doubles with every failure, up to a few seconds, so that work resumes soon after an outage.
         """
         if not self._failing:
             self._since = time.monotonic()
@@ -39,7 +39,7 @@ class Outage:
         return float(min(_FIRST_PAUSE_SECONDS * 2**failures, _LONGEST_PAUSE_SECONDS))
 
     def worked(self, what: str) -> None:
-        """The same thing works again."""
+        """Notes that the same operation succeeded."""
         if what not in self._failing:
             return
         seconds = self.seconds
@@ -49,5 +49,5 @@ class Outage:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's type and the first line of its message, for a log."""
+    """An error's type and the first line of its message, for logs."""
     return f"{type(error).__name__}: {error}".splitlines()[0]

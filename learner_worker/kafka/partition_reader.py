@@ -1,4 +1,4 @@
-"""Reading partitions from an offset up to another, apart from any group."""
+"""Reads offset ranges of partitions, outside any consumer group."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -14,11 +14,11 @@ from learner_worker.kafka.offsets import OffsetRange, offset_ranges
 from learner_worker.kafka.polling import Gap, Gaps, PollResult, poll, seek
 from learner_worker.kafka.records import Record
 
-_START_SECONDS = 30.0  # as long as the settings' own default, `startup_timeout_seconds`
-_KAFKA_SECONDS = 30.0  # aiokafka gives a request to a broker 40 s, and repeats it without a limit
+_START_SECONDS = 30.0  # the default of the setting `startup_timeout_seconds`
+_KAFKA_SECONDS = 30.0  # aiokafka itself retries a request without a limit
 _SILENT_SECONDS = 60.0  # longer than a broker's failover takes
-_POLL_MS = 200  # how long a range that has nothing to read yet holds up the look at the clock
-_POLL_RECORDS = 4_000  # bounds the memory of a batch, with records of ordinary size to a few MB
+_POLL_MS = 200  # how long a poll without records delays the check of the time limits
+_POLL_RECORDS = 4_000  # bounds a batch of usual records to a few MB of memory
 
 
 async def read_ranges(
@@ -28,17 +28,17 @@ async def read_ranges(
     *,
     within_seconds: float | None = None,
 ) -> AsyncIterator[Sequence[Record]]:
-    """The records of some ranges, in batches of one partition; a partition's records come in their order.
+    """Reads the records of offset ranges, in batches of one partition, each partition's in order.
 
-    Offsets that hold no record (any more) are passed over; so are those that cannot be read, and `gaps` has
-    them. No range may end beyond its partition's end.
+    Offsets without a record are skipped; so are unreadable ones, which are added to `gaps`. No range may end
+    beyond its partition's end offset.
 
     Args:
-        within_seconds: after this time the rest is left out.
+        within_seconds: reading stops after this time; None reads everything.
 
     Raises:
         KafkaError: as a poll does.
-        TimeoutError: Kafka gives nothing for a minute, or does not say where it is.
+        TimeoutError: no record arrives for a minute, or a position stays unknown.
     """
     positions = {partition: start for partition, (start, end) in ranges.items() if start < end}
     if not positions:
@@ -65,7 +65,7 @@ async def _poll(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, i
 def _within(
     polled: PollResult, ranges: Mapping[TopicPartition, OffsetRange], gaps: Gaps
 ) -> Iterator[Sequence[Record]]:
-    """What was polled and lies in the ranges: a fetch may bring more."""
+    """The polled records within the ranges: a fetch may return more."""
     if polled.gap is not None and polled.gap.offsets.start < ranges[polled.gap.partition].end:
         gaps.meet(polled.gap)
     for partition, batch in polled.batches.items():
@@ -84,7 +84,7 @@ class PartitionReader:
     """Reads partitions one after the other.
 
     Attributes:
-        gaps: what it could not read and stepped over.
+        gaps: the unreadable offsets that it skipped.
     """
 
     def __init__(self, consumer: AIOKafkaConsumer, gaps: Gaps) -> None:
@@ -92,7 +92,7 @@ class PartitionReader:
         self.gaps = gaps
 
     async def range_of(self, partition: TopicPartition) -> OffsetRange:
-        """What the partition holds now.
+        """The offset range that the partition holds now.
 
         Raises:
             BrokerError: Kafka does not answer.
@@ -101,15 +101,15 @@ class PartitionReader:
             async with asyncio.timeout(_KAFKA_SECONDS):
                 return (await offset_ranges(self._consumer, [partition]))[partition]
         except (KafkaError, TimeoutError) as error:
-            raise BrokerError(f"Kafka does not say where {partition.topic} ends: {error!r}") from error
+            raise BrokerError(f"Kafka does not give the offsets of {partition.topic}: {error!r}") from error
 
     async def records(
         self, partition: TopicPartition, offsets: OffsetRange
     ) -> AsyncIterator[Sequence[Record]]:
-        """The partition's records at these offsets, as `read_ranges` gives them.
+        """Reads the partition's records in an offset range, like `read_ranges`.
 
         Raises:
-            BrokerError: Kafka refuses, or gives nothing for a minute.
+            BrokerError: Kafka refuses, or no record arrives for a minute.
         """
         try:
             async for batch in read_ranges(self._consumer, {partition: offsets}, self.gaps):
@@ -122,10 +122,10 @@ class PartitionReader:
 async def reading_partitions(
     connection: Connection, *, tell: Callable[[Gap], None], start_seconds: float = _START_SECONDS
 ) -> AsyncIterator[PartitionReader]:
-    """A consumer of no group.
+    """Opens a reader with a consumer outside any group.
 
     Args:
-        tell: takes what cannot be read.
+        tell: is called with every gap that is found.
 
     Raises:
         BrokerError: Kafka cannot be reached.

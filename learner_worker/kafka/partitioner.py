@@ -1,4 +1,4 @@
-"""Which partition an id or a key belongs to: Kafka's murmur2."""
+"""Maps an id or a key to its partition, by Kafka's default partitioner (murmur2)."""
 
 import functools
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from aiokafka.partitioner import murmur2
 
 _CACHED_IDS = 65_536
-"""An auction's task is looked up once an event, an agent once a fact: nearly all of them are repeats."""
+"""Large enough for the tasks and agents that are active at one time: nearly all lookups repeat."""
 
 
 @functools.cache
 def partitioner(partitions: int) -> Callable[[str], int]:
-    """A function from an id to its partition, as every Kafka client with the default partitioner counts.
+    """Returns the function from an id to its partition, as in Kafka's default partitioner.
 
-    Whoever asks for the same number of partitions gets the same function, and shares its cache.
+    Calls with the same number of partitions return the same function, which shares its cache.
     """
 
     @functools.lru_cache(_CACHED_IDS)
@@ -25,7 +25,7 @@ def partitioner(partitions: int) -> Callable[[str], int]:
 
 @functools.lru_cache(_CACHED_IDS)
 def partition_of_key(key: bytes, partitions: int) -> int:
-    """The partition of a record with this key, by the default partitioner."""
+    """The partition of a record with this key, by Kafka's default partitioner."""
     return _partition(key, partitions)
 
 

@@ -1,6 +1,6 @@
-"""What is replaced in aiokafka: two methods, each only where it is built as this module expects.
+"""Patches of aiokafka: replaces two methods, each only if it has the parameters that this module expects.
 
-- A record is made as a light struct instead of a dataclass of eleven fields.
+- A record is a light struct instead of a dataclass of eleven fields.
 - A request on a connection that has just closed raises KafkaConnectionError, also on uvloop.
 """
 
@@ -18,7 +18,7 @@ from learner_worker.kafka.records import Headers
 
 
 class LightRecord(msgspec.Struct, gc=False):
-    """What the learner reads of a consumer's record; the garbage collector never visits it."""
+    """The fields of a consumer's record that the learner reads; the garbage collector never visits it."""
 
     topic: str
     partition: int
@@ -30,10 +30,10 @@ class LightRecord(msgspec.Struct, gc=False):
 
 
 def use_light_records() -> bool:
-    """From now on every consumer of this process returns light records; deserializers are ignored.
+    """Makes every consumer of this process return light records; deserializers are ignored.
 
     Returns:
-        False if this aiokafka is built differently: it keeps making its own records, which serve as well.
+        False if this aiokafka is built differently: it keeps its own records, which work as well.
     """
     return _replace_method(
         PartitionRecords, "_consumer_record", ["self", "tp", "record"], lambda _: _light_record
@@ -41,14 +41,14 @@ def use_light_records() -> bool:
 
 
 def take_closed_for_broken() -> bool:
-    """From now on a request on a closed connection raises KafkaConnectionError, in every client.
+    """Makes a request on a closed connection raise KafkaConnectionError, in every client.
 
     uvloop raises RuntimeError for a write to a transport that has just closed, where asyncio's own loop is
-    silent. aiokafka does not take that for a broken connection: it ends the client's metadata task, and the
+    silent. aiokafka does not treat that as a broken connection: it ends the client's metadata task, and the
     client makes no further progress. A broker that is starting accepts a connection and drops it.
 
     Returns:
-        False if this aiokafka is built differently: it is left as it is.
+        False if this aiokafka is built differently: it is left unchanged.
     """
     return _replace_method(
         AIOKafkaConnection, "send", ["self", "request", "expect_response"], _translating_closed
@@ -86,13 +86,13 @@ def _replace_method(
     parameters: Sequence[str],
     make: Callable[[Callable[..., Any]], Callable[..., Any]],
 ) -> bool:
-    """Replaces a method by what is made of it, for this process.
+    """Replaces a method of a class by `make(method)`, for this process.
 
     Args:
-        parameters: the names that its parameters must have, `self` included.
+        parameters: the names that the method's parameters must have, including `self`.
 
     Returns:
-        False if the method is missing or has other parameters: then it is left as it is.
+        False if the method is missing or has other parameters: it is then left unchanged.
     """
     method = getattr(owner, name, None)
     if method is None or list(inspect.signature(method).parameters) != list(parameters):

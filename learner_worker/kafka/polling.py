@@ -1,8 +1,8 @@
-"""Records that aiokafka cannot decode: a header whose name is not UTF-8 makes every poll fail, for ever.
+"""Polls around records that aiokafka cannot decode: a header name that is not UTF-8 makes every poll fail.
 
-aiokafka also keeps back the records before it in the same fetch. So they are read one by one, and then the
-rest of the batch is stepped over: of the records that share it with the broken one, those behind it are lost
-to this client, and its owner raises an alarm that names them.
+aiokafka also withholds the records before the broken one in the same fetch. So they are read one by one, and
+then the rest of the batch is skipped: the records after the broken one in the same batch cannot be read by
+this client, and the caller reports their offsets.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from aiokafka.errors import KafkaError
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Record
 
-_FOUND_MS = 20
-_PROBE_MS = 2_000
+_FOUND_MS = 20  # long enough for records that are already fetched; repeated until `_PROBE_MS`
+_PROBE_MS = 2_000  # a distant broker answers a fetch within it; a silent one must not block the loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +27,18 @@ class Gap:
     offsets: OffsetRange
 
     def __str__(self) -> str:
-        """What an operator is told."""
+        """A description for operators."""
         start, last = self.offsets.start, self.offsets.end - 1
         offsets = f"offset {last}" if start == last else f"offsets {start} to {last}"
         topic, partition = self.partition
-        return f"{topic}/{partition}, {offsets}: stepped over, a header's name is not UTF-8"
+        return f"{topic}/{partition}, {offsets}: skipped, a header's name is not UTF-8"
 
 
 class Gaps:
-    """The gaps that a tool has met; each is told of once, however often it is read.
+    """The gaps that a tool has found; each is reported once, however often it is read.
 
     Args:
-        tell: takes a gap when it is met first.
+        tell: is called with every gap that is found first.
     """
 
     def __init__(self, tell: Callable[[Gap], None]) -> None:
@@ -46,18 +46,18 @@ class Gaps:
         self._met: dict[tuple[TopicPartition, int], Gap] = {}
 
     def meet(self, gap: Gap) -> None:
-        """Takes a gap; one that was read from its middle before is the same."""
+        """Adds a gap; one with the same end as a known one is the same."""
         if self._met.setdefault((gap.partition, gap.offsets.end), gap) is gap:
             self._tell(gap)
 
     def of(self, partition: TopicPartition) -> list[Gap]:
-        """Those of a partition, in the order they were met."""
+        """The gaps of a partition, in the order in which they were found."""
         return [gap for gap in self._met.values() if gap.partition == partition]
 
 
 @dataclass(slots=True)
 class PollResult:
-    """What a poll around an unreadable record gives."""
+    """The records of a poll, and the gap that it found, if any."""
 
     batches: dict[TopicPartition, list[Record]] = field(default_factory=dict)
     gap: Gap | None = None
@@ -70,9 +70,9 @@ async def poll(
     timeout_ms: int,
     max_records: int | None,
 ) -> PollResult:
-    """Polls a consumer assigned by hand; one that fails is taken back.
+    """Polls a manually assigned consumer; seeks back after a failed poll.
 
-    It has moved past what it had already taken from other partitions, and nobody was given that.
+    A failed poll has moved past records of other partitions that it did not return.
 
     Args:
         positions: the next offset of every partition assigned.
@@ -92,49 +92,49 @@ async def poll(
 
 
 def seek(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
-    """Moves the consumer to the next offset of every partition."""
+    """Moves the consumer to the given next offsets."""
     for partition, position in positions.items():
         consumer.seek(partition, position)
 
 
 async def read_one_by_one(consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> PollResult:
-    """Polls partition by partition, up to the first unreadable record, and positions the consumer behind it.
+    """Polls partition by partition up to the first unreadable record, and positions the consumer after it.
 
-    What was sought is on its way again, from a distant broker for longer than a round takes, and is waited
-    for: the next poll would fail again and seek again, and so for ever.
+    After a seek, records have to be fetched again, which may take longer than one round, so rounds repeat for
+    a while: otherwise the next poll would fail and seek again, without end.
 
     Raises:
         KafkaError: as a poll does.
     """
-    around = PollResult()
+    polled = PollResult()
     clock = asyncio.get_running_loop().time
     deadline = clock() + _PROBE_MS / 1000
-    while around.gap is None and (left := [one for one in partitions if one not in around.batches]):
-        await _one_round(consumer, left, around)
+    while polled.gap is None and (left := [one for one in partitions if one not in polled.batches]):
+        await _one_round(consumer, left, polled)
         if clock() > deadline:
             break
-    return around
+    return polled
 
 
 async def _one_round(
-    consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], around: PollResult
+    consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], polled: PollResult
 ) -> None:
     for partition in partitions:
         try:
-            around.batches.update(await consumer.getmany(partition, timeout_ms=_FOUND_MS))
+            polled.batches.update(await consumer.getmany(partition, timeout_ms=_FOUND_MS))
         except UnicodeDecodeError:
             records, broken = await _records_before(consumer, partition)
             if records:  # no batch is empty, as of any poll
-                around.batches[partition] = records
+                polled.batches[partition] = records
             if broken:
-                around.gap = await _gap(consumer, partition)
+                polled.gap = await _gap(consumer, partition)
             return
 
 
 async def _records_before(consumer: AIOKafkaConsumer, partition: TopicPartition) -> tuple[list[Record], bool]:
-    """One by one: aiokafka gives what it has decoded only if it stops before the broken record.
+    """Reads records one by one up to a broken one; returns whether the broken one follows.
 
-    And whether that is what comes next: not if Kafka fell silent.
+    aiokafka returns decoded records only if it stops before the broken one. None follows if Kafka is silent.
     """
     records: list[Record] = []
     try:
@@ -146,7 +146,7 @@ async def _records_before(consumer: AIOKafkaConsumer, partition: TopicPartition)
 
 
 async def _gap(consumer: AIOKafkaConsumer, partition: TopicPartition) -> Gap | None:
-    """The gap at the consumer's position; None if Kafka fell silent: the next poll meets it again."""
+    """The gap at the consumer's position; None if Kafka went silent: the next poll finds it again."""
     start = await consumer.position(partition)
     try:
         return Gap(partition, OffsetRange(start, await _end_of_gap(consumer, partition, start)))
@@ -156,10 +156,10 @@ async def _gap(consumer: AIOKafkaConsumer, partition: TopicPartition) -> Gap | N
 
 
 async def _end_of_gap(consumer: AIOKafkaConsumer, partition: TopicPartition, broken: int) -> int:
-    """The first readable offset: doubling steps to find one, halving steps to find the first of them.
+    """The first readable offset after a broken one: found by doubling steps, then by bisection.
 
     Raises:
-        TimeoutError: Kafka says nothing of one of them.
+        TimeoutError: Kafka does not answer for one of the offsets.
     """
     end = _end_of_fetched(consumer, partition, broken)
     readable, step = broken + 1, 1
@@ -177,16 +177,16 @@ async def _end_of_gap(consumer: AIOKafkaConsumer, partition: TopicPartition, bro
 
 
 def _end_of_fetched(consumer: AIOKafkaConsumer, partition: TopicPartition, broken: int) -> int:
-    """Up to where there is something to read now: what a transaction holds back is for another poll."""
+    """The end of what can be read now: records of an open transaction are left to a later poll."""
     ends = (consumer.highwater(partition), consumer.last_stable_offset(partition))
     return min((end for end in ends if end is not None and end > broken), default=broken + 1)
 
 
 async def _is_readable(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> bool:
-    """Whether a read from an offset gives something, or moves on where no record is any more.
+    """Whether a read at an offset returns a record, or advances because the offset holds none.
 
     Raises:
-        TimeoutError: neither. Nothing is known of the offset then, and nothing readable may be stepped over.
+        TimeoutError: neither happened: the offset may be readable, so it must not be skipped.
     """
     consumer.seek(partition, offset)
     try:

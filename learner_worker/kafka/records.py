@@ -1,4 +1,4 @@
-"""A record as it came from Kafka, and what becomes of one that is wrong or lies on a wrong partition."""
+"""A record from Kafka, and how one is rerouted or made a dead letter."""
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from learner_worker.errors import RecordError
 Headers = Sequence[tuple[str, bytes]]
 
 T = TypeVar("T")
-TRUNCATED_BYTES = 64 * 1024
+TRUNCATED_BYTES = 64 * 1024  # enough to recognize the value, and any broker accepts it
 TRUNCATED_HEADER = "learner-truncated"
 REASON_HEADER = "learner-reason"
 ORIGIN_HEADER = "learner-origin"
@@ -20,11 +20,11 @@ EVENT_KINDS: Mapping[bytes, EventKind] = {
     b"auction-closed": "auction-closed",
     b"task-finished": "task-finished",
 }
-"""The values of the header that marks a moved event."""
+"""The values of the header that marks a rerouted event."""
 
 
 class Record(Protocol):
-    """What the learner reads of a consumer's record."""
+    """The fields of a consumer's record that the learner reads."""
 
     @property
     def topic(self) -> str: ...
@@ -43,7 +43,7 @@ class Record(Protocol):
 
 
 class Unreadable(NamedTuple):
-    """A record of which only its place is known."""
+    """A record that cannot be decoded: only its offset is known."""
 
     topic: str
     partition: int
@@ -55,7 +55,7 @@ class Unreadable(NamedTuple):
 
 
 class Outgoing(NamedTuple):
-    """A record to write. `partition` None leaves the choice to the key; times are milliseconds."""
+    """A record to write. A `partition` of None is chosen by the key; times are in milliseconds."""
 
     topic: str
     partition: int | None
@@ -66,12 +66,12 @@ class Outgoing(NamedTuple):
 
 
 def chunked(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """A sequence in pieces of at most `size`: what is done between two yields to the event loop."""
+    """Splits a sequence into chunks of at most `size` items, to be processed between two yields."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def hop_of(record: Record) -> bytes | None:
-    """The value of the header that marks a record moved once; None if it was not."""
+    """The value of the header that marks a record as moved; None if it was not moved."""
     for name, value in reversed(record.headers):
         if name == HOP_HEADER:
             return value or b""
@@ -79,15 +79,15 @@ def hop_of(record: Record) -> bytes | None:
 
 
 def moved(record: Record, topic: TopicName, partition: int, kind: EventKind) -> Outgoing:
-    """The record on its way to its right partition, with its original record time."""
+    """The record for its right partition, with its original record time."""
     headers = [*record.headers, (HOP_HEADER, kind.encode()), (ORIGIN_HEADER, _origin(record))]
     return Outgoing(topic, partition, record.key, record.value, headers, max(record.timestamp, 0))
 
 
 def dead_letter(record: Record, topic: TopicName, error: RecordError, *, truncate: bool = False) -> Outgoing:
-    """The dead letter of a record: its key, value and headers, why, and Spring's names for where it lay."""
+    """The dead letter of a record: its key, value, headers and reason, and its origin in Spring's names."""
     key, value = record.key, record.value
-    # Names that say where a letter came from, and that it was cut off, are the learner's alone.
+    # Headers about a dead letter's origin and truncation may come from the learner only.
     headers = [
         (name, content)
         for name, content in record.headers
@@ -109,7 +109,7 @@ def dead_letter(record: Record, topic: TopicName, error: RecordError, *, truncat
         ("kafka_dlt-exception-fqcn", f"{type(error).__module__}.{type(error).__qualname__}".encode()),
         ("kafka_dlt-exception-message", str(error).encode()),
     ]
-    # A record needs a key or a value; of a tombstone without a key an empty value is left.
+    # A record needs a key or a value: a tombstone without a key gets an empty value.
     return Outgoing(topic, None, key, b"" if key is None and value is None else value, headers)
 
 

@@ -1,7 +1,7 @@
-"""Whether the Kafka clients still move: positions against ends, checkpoints, membership.
+"""Detects Kafka clients that make no progress, from positions, end offsets, checkpoints and membership.
 
-aiokafka's clients may stand still after a broker came back, without an error. The watchdog only suspects;
-whoever asks it finds out whether Kafka is there at all, and builds the clients anew if it is.
+After a broker returns, aiokafka's clients may stall without an error. The watchdog only reports a suspicion;
+its caller checks whether Kafka can be reached at all, and rebuilds the clients if it can.
 """
 
 import asyncio
@@ -13,41 +13,41 @@ from aiokafka.errors import KafkaError
 
 from learner_worker.kafka.outage import Outage
 
-_ALL_SECONDS = 60.0
-_ONE_SECONDS = 300.0
-_JOIN_SECONDS = 120.0
-_CHECKPOINT_SECONDS = 120.0
-SILENCE_SECONDS = 60.0
-_END_SECONDS = 5.0
+_ALL_SECONDS = 60.0  # a stall of all partitions: longer than a broker's failover
+_ONE_SECONDS = 300.0  # a stall of one partition: may wait for its broker to restart
+_JOIN_SECONDS = 120.0  # twice the time that a rebalance may take
+_CHECKPOINT_SECONDS = 120.0  # longer than a checkpoint's steps by their own time limits
+SILENCE_SECONDS = 60.0  # longer than a broker's failover
+_END_SECONDS = 5.0  # several times what a healthy broker takes to answer
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How far a consumer has read.
+    """The progress of a consumer.
 
     Attributes:
         positions: the next offset of every partition that is being read.
-        ends: where Kafka says they end; empty if the consumer's connection does not answer.
+        ends: their end offsets; empty if the consumer's connection does not answer.
     """
 
     positions: Mapping[TopicPartition, int] = field(default_factory=dict)
     ends: Mapping[TopicPartition, int] = field(default_factory=dict)
 
     def behind(self) -> dict[TopicPartition, int]:
-        """The positions of the partitions that have more to read."""
+        """The positions of the partitions that are not read to their end."""
         positions = self.positions.items()
         return {place: position for place, position in positions if position < self.ends.get(place, 0)}
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the loops look like at one moment.
+    """The state of the loops at one moment.
 
     Attributes:
-        failing: what needs Kafka and did not work the last time it was tried.
-        settled: every shard that the group gave this replica is open.
-        checkpoints: how many checkpoints have succeeded so far.
-        readings: how far each consumer has read, by what it reads.
+        failing: the operations on Kafka whose last attempt failed.
+        settled: whether every assigned shard is open.
+        checkpoints: number of checkpoints that have succeeded so far.
+        readings: the progress of each consumer, by name.
     """
 
     failing: frozenset[str]
@@ -59,10 +59,10 @@ class Observation:
 async def look(
     what: str, consumer: AIOKafkaConsumer | None, positions: Mapping[TopicPartition, int], outage: Outage
 ) -> Reading:
-    """Asks a consumer's own connection where the partitions end that it is reading.
+    """Asks for the end offsets of a consumer's partitions, over its own connection.
 
-    It may be the first to notice that Kafka is away: a poll only brings nothing then. Without a consumer, or
-    anything that it reads, nothing is missed.
+    This may be the first to notice an outage, because a poll then just returns nothing. Without a consumer or
+    partitions, nothing is asked.
     """
     noticed_by = f"asking for the ends of {what}"
     ends: Mapping[TopicPartition, int] = {}
@@ -78,10 +78,10 @@ async def look(
 
 
 class Watchdog:
-    """Remembers since when something does not move.
+    """Tracks how long each part has made no progress.
 
     Args:
-        checkpoint_seconds: how long this worker waits from one checkpoint to the next.
+        checkpoint_seconds: the worker's checkpoint interval.
     """
 
     def __init__(self, checkpoint_seconds: float = 0.0) -> None:
@@ -90,14 +90,14 @@ class Watchdog:
         self._before = Observation(frozenset(), settled=True, checkpoints=0, readings={})
         self._opening_goes_on = False
         self.all_has_moved = False
-        """Whether once, since it began, nothing at all stood still."""
+        """Whether everything has made progress at the same time at least once."""
 
     def opening_goes_on(self) -> None:
-        """Says that a shard was opened, or that one which takes long is on its way."""
+        """Notes that a shard was opened, or that a long opening has made progress."""
         self._opening_goes_on = True
 
     def judge(self, now: float, seen: Observation) -> str | None:
-        """What has stood still for too long, in words; None if nothing has."""
+        """Describes a part that has made no progress for too long; None if there is none."""
         suspicions = dict(self._suspicions(seen))
         self._since = {what: self._since.get(what, now) for what in suspicions}
         self._before = seen
@@ -106,14 +106,14 @@ class Watchdog:
         return next((what for what, seconds in suspicions.items() if now - self._since[what] > seconds), None)
 
     def forgive(self) -> None:
-        """Kafka is away: nothing can move, and waiting begins anew when it is back."""
+        """Restarts all time limits, because Kafka cannot be reached and nothing can make progress."""
         self._since.clear()
 
     def _suspicions(self, seen: Observation) -> Iterator[tuple[str, float]]:
         for what in sorted(seen.failing):
-            yield f"{what} fails again and again", SILENCE_SECONDS
+            yield f"{what} fails repeatedly", SILENCE_SECONDS
         if not seen.settled and not self._opening_goes_on:
-            yield "the group gives this replica no shards, or they do not open", _JOIN_SECONDS
+            yield "the group assigns no shards to this replica, or they do not open", _JOIN_SECONDS
         if seen.checkpoints == self._before.checkpoints:
             yield "no checkpoint succeeds", self._checkpoint_seconds
         for name, reading in seen.readings.items():
@@ -124,6 +124,6 @@ class Watchdog:
         behind = now.behind()
         still = [place for place, position in behind.items() if position == before.positions.get(place)]
         for place in still:
-            yield f"{place.topic}/{place.partition} is not read on", _ONE_SECONDS
+            yield f"reading {place.topic}/{place.partition} makes no progress", _ONE_SECONDS
         if still and len(still) == len(behind):
-            yield f"nothing of {name} is read on", _ALL_SECONDS
+            yield f"reading {name} makes no progress", _ALL_SECONDS

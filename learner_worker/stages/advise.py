@@ -12,13 +12,13 @@ from learner_worker.strategies.protocol import NO_SUMS, Strategy
 
 
 class Advise:
-    """A strategy applied to requests."""
+    """Answers requests with a strategy."""
 
     def __init__(self, strategy: Strategy) -> None:
         self._strategy = strategy
 
     def answer(self, request: Request, agent: Agent, *, stale: bool = False) -> Reply:
-        """The reply: the factor, each adjustment with its reason, and the metrics they came from."""
+        """Makes the reply: the factor, each adjustment with its reason, and the metrics they are based on."""
         suggestion = self._strategy.suggest(
             metrics=agent.metrics,
             tallies=agent.tallies,

@@ -1,4 +1,4 @@
-"""The agents of one shard that are in memory: learn changes them, advise answers from them."""
+"""Caches the agents of one shard: learn changes them, and advise answers from them."""
 
 import asyncio
 from collections import OrderedDict
@@ -11,7 +11,7 @@ from learner_worker.domain.keywords import Tally
 
 
 class AgentRows(Protocol):
-    """Where agents are read that are not in memory."""
+    """Reads agents that are not in memory."""
 
     async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
         """The metrics and keywords of the given agents."""
@@ -19,14 +19,14 @@ class AgentRows(Protocol):
 
 
 class AgentCache:
-    """The agents asked for most recently, and those that are about to change or to be written.
+    """A least-recently-used cache of agents; those about to change or to be written always stay.
 
     Args:
         rows: the shard's file.
-        size: how many agents stay in memory; those that are needed always do.
+        size: number of agents kept in memory; needed ones stay beyond it.
 
     Attributes:
-        at_hand: the agents in memory, those asked for least recently first.
+        at_hand: the agents in memory, least recently used first.
     """
 
     def __init__(self, rows: AgentRows, size: int) -> None:
@@ -48,9 +48,9 @@ class AgentCache:
         return agent
 
     async def load(self, ids: Iterable[AgentId]) -> dict[AgentId, Agent]:
-        """The given agents, from memory or the file; an unknown agent is a new one."""
+        """Loads agents from memory or the file; an unknown agent is a new one."""
         async with self._loading:
-            # Those at hand are held on to: while the others are read, a checkpoint may trim the cache.
+            # Keep references to those in memory: while the others are read, a checkpoint may trim the cache.
             wanted = {agent_id: self.at_hand.get(agent_id) for agent_id in ids}
             missing = [agent_id for agent_id, agent in wanted.items() if agent is None]
             found = await self._rows.load_agents(missing) if missing else {}
@@ -60,7 +60,7 @@ class AgentCache:
             return {agent_id: agent or self.at_hand[agent_id] for agent_id, agent in wanted.items()}
 
     def trim(self, changed: Iterable[AgentId]) -> None:
-        """Lets go of the agents asked for least recently, never of a pinned or a changed one."""
+        """Evicts the least recently used agents, but never a pinned or a changed one."""
         needed = {*self._pinned, *changed}
         excess = len(self.at_hand) - self._size
         for agent_id in list(self.at_hand) if excess > 0 else ():

@@ -1,4 +1,4 @@
-"""learn: joins facts into outcomes and keeps every agent's metrics by differences.
+"""learn: joins facts into outcomes and updates every agent's metrics by differences.
 
 learner-outcomes -> the shard's file, the metrics cache, learner-agent-metrics
 """
@@ -20,11 +20,11 @@ from learner_worker.stages.agent_cache import AgentCache, AgentRows
 
 _NO_TALLY = Tally()
 _CHUNK = 100
-"""Rows of a forgotten agent looked at between two yields to the event loop: a millisecond."""
+"""Rows of a forgotten agent processed between two yields to the event loop: more would delay answers."""
 
 
 class Rows(AgentRows, Protocol):
-    """Where learn reads what it does not have in memory."""
+    """Reads rows that are not in memory."""
 
     async def load_outcomes(self, keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
         """The rows of the given (task, agent) pairs."""
@@ -36,7 +36,7 @@ class Rows(AgentRows, Protocol):
 
 
 class MarkerRecord(NamedTuple):
-    """A marker as read: with its offset and record time (ms) in learner-outcomes."""
+    """A forget marker, with its offset and record time (ms) in learner-outcomes."""
 
     offset: int
     timestamp_ms: int
@@ -44,10 +44,10 @@ class MarkerRecord(NamedTuple):
 
 
 class FactRecord(msgspec.Struct, frozen=True, gc=False):
-    """A fact as read: with its offset and record time (ms) in learner-outcomes.
+    """A fact, with its offset and record time (ms) in learner-outcomes.
 
     Attributes:
-        key: the row it is joined into; looked up so often that it is made once.
+        key: the key of its row; stored because it is looked up often.
     """
 
     offset: int
@@ -57,12 +57,12 @@ class FactRecord(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, offset: int, timestamp_ms: int, fact: Fact) -> "FactRecord":
-        """A fact of the changelog at its place."""
+        """Makes the record of a fact, with its row's key."""
         return cls(offset, timestamp_ms, fact, (fact.task_id, fact.agent_id))
 
 
 class LearnChanges(NamedTuple):
-    """The rows that changed since the last snapshot; an outcome that is not `known` is to be deleted."""
+    """The rows changed since the last snapshot; an outcome that is not `known` has to be deleted."""
 
     outcomes: Mapping[OutcomeKey, Outcome]
     agents: Mapping[AgentId, AgentRow]
@@ -74,18 +74,18 @@ _NO_CHANGES = LearnChanges({}, {}, {}, {})
 
 
 class Learn:
-    """The outcomes and agents of one shard: a file below, the changes since the last checkpoint above it.
+    """The outcomes and agents of one shard: its file, overlaid with the changes since the last checkpoint.
 
     Args:
         rows: the shard's file.
-        cached_agents: how many agents stay in memory; changed ones always do.
-        forgotten: until when agents are forgotten, as the file says; markers are added to it.
+        cached_agents: number of agents kept in memory; changed ones stay beyond it.
+        forgotten: the file's times until which agents are forgotten; markers are added to it.
 
     Attributes:
-        agents: those in memory.
-        forgotten: until when agents are forgotten.
+        agents: the agents in memory.
+        forgotten: the time until which each agent is forgotten.
         unpublished: the agents whose metrics record is due.
-        writing: the last snapshot, until it is in the file.
+        writing: the last snapshot, while it is being written to the file.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class Learn:
         self.agents.pin({record.fact.agent_id for record in records})
 
     async def load(self, records: Iterable[FactRecord]) -> dict[OutcomeKey, Outcome]:
-        """Fetches what `apply` needs of the file: the outcomes' rows (returned) and the agents (cached).
+        """Loads what `apply` needs from the file: the outcomes' rows (returned) and the agents (cached).
 
-        The agents have to be pinned. Rows that are loaded while earlier facts are still to be applied are
-        worth less than what those make of them.
+        The agents must be pinned. A row that is loaded while earlier facts are still to be applied must not
+        replace the row that those facts produce.
         """
         return await self._load({record.key for record in records})
 
@@ -134,10 +134,10 @@ class Learn:
         return held
 
     def apply(self, records: Iterable[FactRecord], rows: dict[OutcomeKey, Outcome]) -> int:
-        """Joins loaded facts in, without an await: a snapshot sees all or nothing.
+        """Joins facts into loaded rows, without an await: a snapshot sees all of them or none.
 
         Returns:
-            How many of them changed something.
+            The number of facts that changed a row.
         """
         changed = 0
         for record in records:
@@ -145,12 +145,12 @@ class Learn:
         return changed
 
     async def expire(self, keys: Collection[OutcomeKey], cutoff: Cutoff, now_ms: int) -> list[Outcome]:
-        """Takes the expired parts out of some rows; those that lost something, as they were.
+        """Removes the expired parts of some rows; returns the rows that lost a part, as they were before.
 
-        Not while facts that were loaded are still to be applied: they would count on the rows as they were.
+        Must not be called while loaded facts are still to be applied: they would use the rows as they were.
         """
         self.agents.pin({agent_id for _, agent_id in keys})
-        rows = await self._load(keys)  # from here on no await: a snapshot sees all or nothing
+        rows = await self._load(keys)  # no await after this: a snapshot sees all changes or none
         return [row for row in rows.values() if self._expire(row, cutoff, now_ms)]
 
     def _expire(self, row: Outcome, cutoff: Cutoff, now_ms: int) -> bool:
@@ -167,24 +167,24 @@ class Learn:
     async def forget(
         self, records: Sequence[MarkerRecord], on_row_swept: Callable[[Outcome, Cutoff], None]
     ) -> list[ForgetMarker]:
-        """Takes what markers forget out of all rows of their agents.
+        """Applies forget markers to all rows of their agents.
 
-        The markers and what they take away are in one snapshot, or in none. Not while facts that were loaded
-        are still to be applied. Every agent named has its metrics record written anew, changed or not: it
-        says that the marker was read.
+        A snapshot contains the markers and all of their changes, or none of them. Must not be called while
+        loaded facts are still to be applied. The metrics record of every named agent is written again, even
+        if unchanged, to show that the marker was read.
 
         Args:
-            on_row_swept: told of every row that loses something, as it was, before any does.
+            on_row_swept: called for every row that loses a part, as it was, before any row is changed.
 
         Returns:
-            The markers, of these and of those known before, that say less than a later one.
+            The markers, new or known, that a later one of the same agent supersedes.
         """
         later, superseded = later_markers(records, self.forgotten)
         last = {record.marker.agent_id: record for record in records}
         self.agents.pin(set(last))
         await self.agents.load(last)
         losses = [loss async for loss in self._losses(later, on_row_swept)]
-        # From here on no await: a snapshot sees all or nothing.
+        # No await after this: a snapshot sees all changes or none.
         for row, difference in losses:
             self._outcomes[row.task_id, row.agent_id] = row
             if difference:
@@ -199,7 +199,7 @@ class Learn:
     async def _losses(
         self, until: Mapping[AgentId, Micros], on_row_swept: Callable[[Outcome, Cutoff], None]
     ) -> AsyncIterator[tuple[Outcome, Change]]:
-        """What is left of each row that loses something, and what that makes of the metrics."""
+        """The remainder of each row that loses a part, and the change of its agent's metrics."""
         async for key_page in self.keys_of_agents(until):
             for start in range(0, len(key_page), _CHUNK):
                 rows = await self._outcomes_of(key_page[start : start + _CHUNK])
@@ -212,7 +212,7 @@ class Learn:
                 await asyncio.sleep(0)
 
     async def keys_of_agents(self, ids: Collection[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
-        """The keys of all rows of some agents, those in memory first; no other row comes meanwhile."""
+        """The keys of all rows of some agents, those in memory first; no row may be added meanwhile."""
         if not ids:
             return
         in_memory = {key for rows in (self._outcomes, self.writing.outcomes) for key in rows if key[1] in ids}
@@ -221,26 +221,26 @@ class Learn:
             yield [key for key in page if key not in in_memory]
 
     def _note_marker(self, agent: Agent, offset: int) -> None:
-        """The agent's metrics cover the marker; without outcomes they are those of a new agent."""
+        """Notes the marker's offset in its agent's metrics; without outcomes they are a new agent's."""
         agent.row = msgspec.structs.replace(agent.row, outcome_offset=offset) if agent.known else AgentRow()
         self._agent_rows[agent.agent_id] = agent.row
         self.unpublished.add(agent.agent_id)
 
     def snapshot(self) -> LearnChanges:
-        """Freezes what changed since the last snapshot; it stays readable until `on_checkpoint_written`."""
+        """Captures the changes since the last snapshot; they stay readable until `on_checkpoint_written`."""
         self.writing = LearnChanges(self._outcomes, self._agent_rows, self._tallies, self._newly_forgotten)
         self._outcomes, self._agent_rows, self._tallies, self._newly_forgotten = {}, {}, {}, {}
         return self.writing
 
     def on_checkpoint_written(self) -> None:
-        """The frozen changes are in the file: memory may let go of them."""
+        """Notes that the last snapshot is in the file: memory may release it."""
         self.writing = _NO_CHANGES
         self.agents.trim(self._agent_rows)
 
     def _join(self, record: FactRecord, rows: dict[OutcomeKey, Outcome]) -> bool:
         fact, key = record.fact, record.key
         before = rows.get(key)
-        if before is None:  # nearly always: there is nothing to join
+        if before is None:  # the usual case: nothing to join with
             after = Outcome(fact.task_id, fact.agent_id, fact.close, fact.bid, fact.result)
         elif (after := join(before, fact)) is before:
             return False
@@ -273,11 +273,11 @@ class Learn:
 def later_markers(
     records: Iterable[MarkerRecord], known: Mapping[AgentId, Micros]
 ) -> tuple[dict[AgentId, Micros], list[ForgetMarker]]:
-    """What some markers add to what is known of forgotten agents.
+    """Merges forget markers into the known ones.
 
     Returns:
-        Until when agents are to be forgotten, where that is later than what is known; and the markers, of
-        these and of those known, that say less than a later one.
+        The times until which agents are forgotten, where later than the known ones; and the markers, new or
+        known, that a later one of the same agent supersedes.
     """
     later: dict[AgentId, Micros] = {}
     superseded: list[ForgetMarker] = []

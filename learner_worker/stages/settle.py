@@ -1,4 +1,4 @@
-"""settle: joins a task's bids and closes into facts, and remembers each task as long as it must.
+"""settle: joins a task's bids and closes into facts, and remembers each task until it expires.
 
 bid-placed, auction-closed, task-finished -> learner-outcomes
 """
@@ -18,11 +18,11 @@ from learner_worker.contract.times import Micros
 from learner_worker.domain.auctions import Auction, AuctionState
 
 _EXPIRED_AT_ONCE = 1_000
-"""Tasks that expire in one step: a few milliseconds. The rest expires with the next step."""
+"""The most tasks that expire in one step, so that it does not block the event loop; the rest follow."""
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
-    """Where an event stood: its topic, offset and record time (microseconds)."""
+    """The source of an event: its topic, offset and record time (microseconds)."""
 
     topic: str
     offset: int
@@ -31,7 +31,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class _Task:
-    """A remembered task. `snapshot` numbers the checkpoint that may still read this object."""
+    """A remembered task. `snapshot` is the number of the last snapshot that may still read this object."""
 
     auction: Auction
     first_micros: Micros
@@ -40,7 +40,7 @@ class _Task:
 
 
 class ExpiredTasks(NamedTuple):
-    """How many tasks have expired, and how many of them had never closed."""
+    """The number of tasks that expired, and of those among them that had never closed."""
 
     tasks: int
     never_closed: int
@@ -50,7 +50,7 @@ class Settle:
     """The auctions of one shard.
 
     Args:
-        tolerance_micros: how late after its close a bid may be placed and still count.
+        tolerance_micros: how long after its close a bid may be placed and still count.
         horizon_micros: how far apart the events of one auction may arrive.
     """
 
@@ -63,15 +63,15 @@ class Settle:
         self._changed: dict[TaskId, _Task | None] = {}
         self._snapshots = 0
         self.open = 0
-        """How many remembered tasks have not closed."""
+        """The number of remembered tasks that have not closed."""
 
     @property
     def remembered(self) -> int:
-        """How many tasks are remembered, open and closed."""
+        """The number of remembered tasks, open and closed."""
         return len(self._tasks)
 
     def restore(self, states: Mapping[TaskId, AuctionState]) -> None:
-        """Takes over some of what an earlier run remembered; `finish_restore` ends it."""
+        """Restores some tasks from the file; `finish_restore` must follow the last call."""
         for task_id, state in states.items():
             auction = Auction(task_id, state.standing, set(state.notified), state.pending_bids)
             task = _Task(auction, Micros(state.first_micros), state.first_offsets, self._snapshots)
@@ -82,18 +82,18 @@ class Settle:
                 self._by_offset.setdefault(topic, deque()).append((offset, task_id))
 
     def finish_restore(self) -> None:
-        """Everything was taken over: brings it into order, once, however many steps it came in."""
+        """Orders the restored tasks; done once, because each call of `restore` only appends."""
         heapq.heapify(self._by_age)
         self._by_offset = {topic: deque(sorted(queue)) for topic, queue in self._by_offset.items()}
 
     def bid(self, event: Placed, place: Place) -> list[Fact]:
-        """A bid: kept until a close, or settled at once under the standing one."""
+        """Processes a bid: keeps it until a close, or settles it at once under the standing close."""
         placed_at = place.micros if event.placed_at is None else event.placed_at
         bid = Bid(placed_at, event.bid_sats, event.description)
         return self._changing(event.task_id, place).place(event.agent_id, bid, self._tolerance)
 
     def close(self, event: Closed, place: Place) -> list[Fact]:
-        """A close: the first, a newer or a superseded one."""
+        """Processes a close: the first one, a newer one or a superseded one."""
         close = Close(
             place.micros if event.closed_at is None else event.closed_at,
             event.winner_agent_id,
@@ -107,14 +107,14 @@ class Settle:
 
     @staticmethod
     def result(event: Finished, place: Place) -> list[Fact]:
-        """A result is forwarded at once, by rule 3 (docs/protocol.md); learn keeps it until it counts."""
+        """Processes a result: forwards it at once, by rule 3 (docs/protocol.md)."""
         finished_at = place.micros if event.finished_at is None else event.finished_at
         return [Fact(event.task_id, event.agent_id, result=Result(finished_at, event.succeeded))]
 
     def expire_tasks(self, watermark: Micros) -> ExpiredTasks:
-        """Forgets tasks whose first event is more than the horizon before the watermark.
+        """Forgets the tasks whose first event is more than the horizon before the watermark.
 
-        That is rule 6 (docs/protocol.md).
+        This is rule 6 (docs/protocol.md).
         """
         tasks = never_closed = 0
         while self._by_age and self._by_age[0][0] + self._horizon < watermark and tasks < _EXPIRED_AT_ONCE:
@@ -129,7 +129,7 @@ class Settle:
     def rewind_offset(self, topic: str, position: int) -> int:
         """The smallest offset of a remembered task's events in a topic; the position if there is none.
 
-        That is rule 7 (docs/protocol.md).
+        This is rule 7 (docs/protocol.md).
         """
         queue = self._by_offset.get(topic)
         while queue:
@@ -141,7 +141,7 @@ class Settle:
         return position
 
     def snapshot(self) -> Mapping[TaskId, AuctionState | None]:
-        """The tasks changed since the last snapshot, frozen; None: forgotten. Turned into rows when read."""
+        """Captures the tasks changed since the last snapshot, None for forgotten ones; makes rows on read."""
         changed, self._changed = self._changed, {}
         self._snapshots += 1
         return _Frozen(changed)
@@ -167,7 +167,7 @@ class Settle:
 
 
 class _Frozen(Mapping[TaskId, AuctionState | None]):
-    """Tasks as they were at a snapshot: nobody changes these objects any more."""
+    """The tasks of a snapshot: `_changing` copies a task before it changes it, so these stay as they are."""
 
     def __init__(self, tasks: Mapping[TaskId, _Task | None]) -> None:
         self._tasks = tasks
@@ -195,7 +195,7 @@ def _state_of(task: _Task) -> AuctionState:
 
 
 def watermark_of(sources: Iterable[Micros | None]) -> Micros | None:
-    """The shard's watermark: the smallest of its sources', unknown while one of them is unknown."""
+    """The shard's watermark: the smallest of its sources'; None while one of them is unknown."""
     known = list(sources)
     times = [micros for micros in known if micros is not None]
     return min(times) if times and len(times) == len(known) else None

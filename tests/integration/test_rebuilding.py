@@ -62,7 +62,7 @@ async def test_a_silent_client_is_replaced_and_the_work_goes_on(
     told = [line["event"] for line in log if line["event"] in TOLD]
     assert told == list(TOLD)
     (said,) = [line for line in log if line["event"] == "worker.rebuilding"]
-    assert said["reason"] == "asking for the ends of events fails again and again"
+    assert said["reason"] == "asking for the ends of events fails repeatedly"
 
 
 async def test_a_stop_does_not_wait_until_the_clients_are_built_anew(

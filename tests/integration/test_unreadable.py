@@ -167,7 +167,7 @@ class Poisoned(NamedTuple):
 def told(topic: str, partition: int, first: int, last: int) -> str:
     """What a tool says of offsets that it could not read."""
     offsets = f"offset {first}" if first == last else f"offsets {first} to {last}"
-    return f"{topic}/{partition}, {offsets}: stepped over, a header's name is not UTF-8"
+    return f"{topic}/{partition}, {offsets}: skipped, a header's name is not UTF-8"
 
 
 @pytest.fixture

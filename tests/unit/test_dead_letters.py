@@ -73,7 +73,7 @@ def test_a_mark_names_its_dead_letter_and_lies_on_its_partition() -> None:
 
 
 def test_what_others_put_into_the_topic_is_neither() -> None:
-    """A record without the learner's headers, or with broken ones, is stepped over."""
+    """A record without the learner's headers, or with broken ones, is skipped."""
     strange = LightRecord(DEAD_LETTERS, 0, 0, 0, None, b"x", [("learner-reason", b"invalid")])
     assert (parse_dead_letter(strange), parse_mark(strange)) == (None, None)
     null = cast("bytes", None)  # as Kafka allows

@@ -53,20 +53,20 @@ def test_one_partition_left_behind_for_minutes_is_said() -> None:
     long = [
         seen(checkpoints=n, positions={ONE: n, TWO: 3}, ends={ONE: 9_999, TWO: 9_999}) for n in range(100)
     ]
-    assert first_word(long) == (310, "bids/1 is not read on")
+    assert first_word(long) == (310, "reading bids/1 makes no progress")
 
 
 def test_nothing_read_on_with_records_there_is_said_after_a_minute() -> None:
     """Kafka has more, and no position moves."""
     still = [seen(checkpoints=n, positions={ONE: 3, TWO: 9}, ends={ONE: 5, TWO: 9}) for n in range(40)]
-    assert first_word(still) == (70, "nothing of events is read on")
+    assert first_word(still) == (70, "reading events makes no progress")
 
 
 def test_requests_that_are_not_read_on_are_said_while_events_are() -> None:
     """Every consumer has a connection of its own, and any of them may stand still."""
     still = Reading({REQUESTS: 3}, {REQUESTS: 5})
     busy = [seen(checkpoints=n, positions={ONE: n}, ends={ONE: 9_999}, requests=still) for n in range(1, 40)]
-    assert first_word(busy) == (70, "nothing of requests is read on")
+    assert first_word(busy) == (70, "reading requests makes no progress")
 
 
 def test_checkpoints_that_fail_for_two_minutes_are_said() -> None:
@@ -87,7 +87,7 @@ def test_checkpoints_may_be_as_far_apart_as_they_are_set() -> None:
 def test_a_replica_without_its_shards_is_said_after_two_minutes() -> None:
     """Revoked and never asked back, or shards that do not open."""
     waiting = [seen(settled=False, checkpoints=n) for n in range(1, 40)]
-    assert first_word(waiting) == (125, "the group gives this replica no shards, or they do not open")
+    assert first_word(waiting) == (125, "the group assigns no shards to this replica, or they do not open")
 
 
 def test_a_shard_that_takes_long_to_open_is_not_suspected_while_it_goes_on() -> None:
@@ -103,7 +103,7 @@ def test_a_shard_that_takes_long_to_open_is_not_suspected_while_it_goes_on() -> 
 def test_what_fails_again_and_again_is_said_after_a_minute() -> None:
     """It may happen to one connection while another one reaches Kafka."""
     failing = [seen(failing="reading", checkpoints=n) for n in range(40)]
-    assert first_word(failing) == (65, "reading fails again and again")
+    assert first_word(failing) == (65, "reading fails repeatedly")
 
 
 def test_whether_everything_has_moved_once() -> None:
