@@ -9,8 +9,8 @@ from testcontainers.core.docker_client import DockerClient
 
 from learner_worker.errors import BrokerError
 
-PING_SECONDS = 3
-START_SECONDS = 90
+PING_SECONDS = 3  # an engine answers at once
+START_SECONDS = 90  # a JVM in a container on a slow machine
 SETTINGS = {
     "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
     "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",

@@ -14,8 +14,8 @@ from learner_worker.brokers.waiting import accepts, free_ports, is_true_within, 
 from learner_worker.errors import BrokerError
 
 NOT_INSTALLED = 'noida-db is not installed; run: pip install "learner-worker[embedded]"'
-COMMAND_SECONDS = 30.0
-ANSWER_SECONDS = 10.0
+COMMAND_SECONDS = 30.0  # a command of noida-db takes a fraction of a second
+ANSWER_SECONDS = 10.0  # it answers a fraction of a second after it started
 # What the loader says of a binary built for a newer libc, though it runs.
 HARMLESS = "weak version `GLIBC"
 

@@ -17,8 +17,8 @@ from learner_worker.errors import BrokerError
 KAFKA_VERSION = "4.4.0"
 SLF4J_VERSION = "1.7.36"  # the slf4j-api this Kafka brings
 OLDEST_JAVA = 17
-JAVA_SECONDS = 30.0
-MAVEN_SECONDS = 600.0
+JAVA_SECONDS = 30.0  # `java -version` on a slow machine
+MAVEN_SECONDS = 600.0  # 43 MB over a slow line
 COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 PROJECT = f"""\
 <project xmlns="http://maven.apache.org/POM/4.0.0">

@@ -14,8 +14,8 @@ from aiokafka.errors import KafkaError
 # Below every ephemeral range: a client that dials a stopped node's port again and again could otherwise be
 # given that very port as its own, connect to itself and keep the node from ever coming back.
 FIRST_PORT, LAST_PORT = 20_000, 32_000
-POLL_SECONDS = 0.05
-PROBE_SECONDS = 5.0
+POLL_SECONDS = 0.05  # between two looks
+PROBE_SECONDS = 5.0  # a broker on this machine answers at once, or is not up
 
 
 def free_ports(count: int) -> list[int]:

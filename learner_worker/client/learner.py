@@ -22,7 +22,7 @@ from learner_worker.lifecycle import KAFKA_FAILURES
 TIMEOUT: Final = "TIMEOUT"
 """No reply in time."""
 
-READY_SECONDS = 10.0
+READY_SECONDS = 10.0  # as long as one attempt to connect may take
 
 
 class LearnerClient:

@@ -17,8 +17,8 @@ from learner_worker.contract.suggestions import INTERNAL, SuggestBidError, Sugge
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError
 
-FETCH_MAX_WAIT_MS = 50
-READ_MS = 1000
+FETCH_MAX_WAIT_MS = 50  # a reply on another partition of the same broker waits for it
+READ_MS = 1000  # between two looks at whether Kafka still answers
 LAST_ASKS_SECONDS = 0.2
 """How long a session that ends tries to send its last requests: nobody waits for their replies."""
 SILENT_READS = 10

@@ -17,10 +17,10 @@ from learner_worker.demo.cluster import DemoCluster
 from learner_worker.errors import LearnerError
 
 REPLICAS: Final = 2
-READY_SECONDS: Final = 60.0
-STOP_SECONDS: Final = 30.0
-POLL_SECONDS: Final = 0.05
-LAST_LINES: Final = 12
+READY_SECONDS: Final = 60.0  # two processes and a group's first rebalance, on a slow machine
+STOP_SECONDS: Final = 30.0  # a worker's last checkpoint is bounded by less
+POLL_SECONDS: Final = 0.05  # between two looks at a log
+LAST_LINES: Final = 12  # of a log: an error with its reason
 
 
 class ProcessError(LearnerError):

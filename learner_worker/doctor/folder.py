@@ -15,9 +15,9 @@ from learner_worker.doctor.findings import Finding, error, note, ok, or_ok, warn
 from learner_worker.store.formats import FORMAT
 from learner_worker.store.statements import statement
 
-_LOW_BYTES, _EMPTY_BYTES = 1024**3, 64 * 1024**2
-_FILE_SECONDS = 2.0
-_STEPS = 100_000
+_LOW_BYTES, _EMPTY_BYTES = 1024**3, 64 * 1024**2  # many checkpoints, and hardly one
+_FILE_SECONDS = 2.0  # a check of twelve files has 20 s
+_STEPS = 100_000  # of SQLite's machine, between two looks at the clock: some milliseconds
 _ASIDE = ("*.damaged", "*.newer")
 _REBUILT = "move it away: it is rebuilt from Kafka"
 

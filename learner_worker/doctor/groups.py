@@ -10,7 +10,7 @@ from learner_worker.doctor.findings import Finding, error, note, ok, warning
 from learner_worker.doctor.kafka import Kafka, code_in_words
 from learner_worker.kafka.admin import NO_ERROR, REBALANCING
 
-_MUCH = 10_000
+_MUCH = 10_000  # records: more than a worker that keeps up ever leaves
 _RUN = "`learner-worker run`"
 Lags = Mapping[str, int]
 

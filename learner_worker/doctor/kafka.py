@@ -28,11 +28,11 @@ from learner_worker.lifecycle import start_within
 UNKNOWN_TOPIC, TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 3, 29, 30
 READ, WRITE = 3, 4
 """Kafka's numbers of what one may do with a topic or group."""
-_REQUEST_MS = 8_000
-_SAMPLE = 200
-_SAMPLE_SECONDS = 3.5
-_POLL_MS = 200
-_COORDINATOR_SECONDS = 5.0
+_REQUEST_MS = 8_000  # a check has 20 s, and may ask twice
+_SAMPLE = 200  # newest records of a partition: enough to see a habit
+_SAMPLE_SECONDS = 3.5  # a check may read four topics in its 20 s
+_POLL_MS = 200  # between two questions for the coordinator
+_COORDINATOR_SECONDS = 5.0  # a cluster that was just started takes some
 _UNKNOWN_OPERATIONS = -(2**31)
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from learner_worker.doctor.wire import NotKafkaError, Versions, stream
 
-_SECONDS = 3.0
+_SECONDS = 3.0  # a listener answers a greeting at once, or never
 _ILLEGAL_STATE = 34
 _TLS_ALERT = b"\x15"
 

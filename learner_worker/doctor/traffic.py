@@ -15,8 +15,8 @@ from learner_worker.kafka.records import Record
 from learner_worker.operations.dead_letters import parse_dead_letter, parse_mark
 
 _DAY_MS = 24 * 60 * 60 * 1000
-_AHEAD_MS = 1_000
-_TOP = 3
+_AHEAD_MS = 1_000  # the tolerance for late bids
+_TOP = 3  # causes named: the rest is in the list
 IdOf = Callable[[Record], str | None]
 
 

@@ -15,7 +15,7 @@ from learner_worker.kafka.admin import connected
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.settings import Settings
 
-_KAFKA_SECONDS = 30.0
+_KAFKA_SECONDS = 30.0  # aiokafka repeats a request without a limit
 """As long as the other reads of an operator's command wait for Kafka."""
 
 

@@ -22,7 +22,7 @@ from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.snapshot import Snapshot, snapshot_of
 from learner_worker.store.statements import outcome_of
 
-_PAGE = 500
+_PAGE = 500  # rows of a read, as a worker reads them
 
 
 @dataclass(frozen=True, slots=True)

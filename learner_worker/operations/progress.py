@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-_EVERY_SECONDS = 2.0
+_EVERY_SECONDS = 2.0  # often enough to be seen moving, seldom enough for a log
 
 
 class Progress:

@@ -22,8 +22,8 @@ from learner_worker.kafka.batching import send_single
 from learner_worker.kafka.records import EVENT_KINDS, ORIGIN_HEADER, Outgoing
 from learner_worker.operations.dead_letters import DeadLetter, DeadLetterId, Handled, mark
 
-_AT_ONCE = 200
-_AT_ONCE_BYTES = 4 * 1024 * 1024
+_AT_ONCE = 200  # dead letters whose acknowledgements are awaited together
+_AT_ONCE_BYTES = 4 * 1024 * 1024  # or as many as this much memory holds: one may have 1 MiB
 
 
 @dataclass(frozen=True, slots=True)

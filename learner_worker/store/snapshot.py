@@ -21,8 +21,8 @@ from learner_worker.store.statements import (
 )
 
 T = TypeVar("T")
-_WAIT_SECONDS = 10.0
-_FORMAT_WITH_CUTOFF = 2
+_WAIT_SECONDS = 10.0  # for a lock: a worker holds one only while it empties its log
+_FORMAT_WITH_CUTOFF = 2  # the first format that has the table
 _UNREACHABLE = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_BUSY,
