@@ -1,5 +1,7 @@
 """The one tree of errors. Each class says who is told, and what they can do about it."""
 
+from typing import NamedTuple
+
 
 class LearnerError(Exception):
     """The root: everything the learner raises on purpose."""
@@ -7,6 +9,17 @@ class LearnerError(Exception):
 
 class ConfigurationError(LearnerError):
     """The settings, the topics or the state folder do not allow a start: exit code 2."""
+
+
+class Mismatch(NamedTuple):
+    """Why topics or a file cannot be worked with, and what to do: half a sentence each."""
+
+    what: str
+    remedy: str
+
+    def error(self) -> ConfigurationError:
+        """The mismatch as an error, in one sentence."""
+        return ConfigurationError(f"{self.what}: {self.remedy}")
 
 
 class BrokerError(LearnerError):

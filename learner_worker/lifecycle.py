@@ -1,4 +1,4 @@
-"""Starts and stops aiokafka's clients, every step within a time limit.
+"""Starts and stops aiokafka's clients, and waits for a stop, every step within a time limit.
 
 Otherwise aiokafka may wait without end while Kafka is unreachable: a start waits for the cluster, a stop for
 unsent records.
@@ -48,3 +48,13 @@ async def end_within(ending: Coroutine[Any, Any, None], seconds: float) -> Endin
         task.cancel()
         return Ending(in_time=False)
     return Ending(in_time=True, failure=None if task.cancelled() else task.exception())
+
+
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Waits for an event for at most `seconds`; returns whether it was set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

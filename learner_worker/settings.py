@@ -117,6 +117,7 @@ class Settings(BaseSettings):
     topic_dead_letters: TopicSetting = Field(
         "learner-dead-letters", description="Name of the dead-letter topic."
     )
+    topic_topology: TopicSetting = Field("learner-topology", description="Name of the topology topic.")
     reply_topics: Names = Field(
         None,
         description="Allow-list of reply topics, comma-separated; a trailing * matches any suffix.",
@@ -188,7 +189,13 @@ class Settings(BaseSettings):
             metrics=self.topic_metrics,
             rerouted=self.topic_rerouted,
             dead_letters=self.topic_dead_letters,
+            topology=self.topic_topology,
         )
+
+    @property
+    def given_group(self) -> str | None:
+        """The group, if a flag, a variable or a file names one; None: only the default."""
+        return self.group_id if "group_id" in self.model_fields_set else None
 
     def connection(self) -> Connection:
         """How to reach Kafka.

@@ -16,7 +16,7 @@ from learner_worker.commands.printing import echo_gap, escaped, shown_time, text
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import LearnerError
-from learner_worker.kafka.admin import connected
+from learner_worker.group.topology_view import read_layout
 from learner_worker.kafka.clients import bulk_producer, running
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.observability import configure_logging
@@ -242,8 +242,13 @@ async def _report(results: AsyncIterator[ReplayResult], done: str) -> int:
 
 
 async def _shards(settings: Settings, topics: TopicNames) -> int:
-    async with connected(settings.connection(), patience_seconds=settings.startup_timeout_seconds) as cluster:
-        return await cluster.check_topics(topics)
+    layout = await read_layout(
+        settings.connection(),
+        topics,
+        group_id=settings.given_group,
+        patience_seconds=settings.startup_timeout_seconds,
+    )
+    return layout.shards
 
 
 async def _drop(settings: Settings, ids: Sequence[DeadLetterId]) -> None:

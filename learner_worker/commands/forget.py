@@ -16,6 +16,7 @@ from learner_worker.commands.printing import echo_gap, escaped
 from learner_worker.contract.facts import ForgetMarker
 from learner_worker.contract.fields import AgentId, AgentIdField, ShardId
 from learner_worker.contract.times import Micros, format_time
+from learner_worker.group.topology_view import read_layout
 from learner_worker.kafka.admin import Cluster, connected
 from learner_worker.kafka.clients import bulk_producer, running
 from learner_worker.kafka.partition_reader import reading_partitions
@@ -46,6 +47,7 @@ class _Scene:
     forgetting: Forgetting
     cluster: Cluster
     shard: ShardId
+    group_id: str
 
 
 @click.command()
@@ -127,23 +129,29 @@ async def _run(settings: Settings, marker: ForgetMarker, *, dry_run: bool, wait_
         if wait_seconds == 0:
             click.echo("not awaited: it takes effect when a worker reads the marker")
             return 0
-        in_effect = await scene.forgetting.in_effect(
-            scene.cluster, settings.group_id, wait_seconds=wait_seconds
-        )
-        click.echo(_done(scene) if in_effect else await _undone(settings, scene, wait_seconds))
+        in_effect = await scene.forgetting.in_effect(scene.cluster, scene.group_id, wait_seconds=wait_seconds)
+        click.echo(_done(scene) if in_effect else await _undone(scene, wait_seconds))
         return 0 if in_effect else 1
 
 
 @asynccontextmanager
 async def _scene(settings: Settings, marker: ForgetMarker) -> AsyncIterator[_Scene]:
     names, connection = settings.topics().named(), settings.connection()
+    layout = await read_layout(
+        connection,
+        names,
+        group_id=settings.given_group,
+        patience_seconds=settings.startup_timeout_seconds,
+    )
+    owner = None if layout.topology is None else layout.topology.owner_group
     async with AsyncExitStack() as stack:
         cluster = await stack.enter_async_context(
             connected(connection, patience_seconds=settings.startup_timeout_seconds)
         )
-        shard = ShardId(partitioner(await cluster.check_topics(names))(marker.agent_id))
+        shard = ShardId(partitioner(layout.shards)(marker.agent_id))
         reader = await stack.enter_async_context(reading_partitions(connection, tell=echo_gap))
-        yield _Scene(Forgetting(marker, names, shard, reader), cluster, shard)
+        group_id = settings.given_group or owner or settings.group_id
+        yield _Scene(Forgetting(marker, names, shard, reader), cluster, shard, group_id)
 
 
 async def _rehearse(scene: _Scene, marker: ForgetMarker) -> None:
@@ -172,12 +180,12 @@ def _done(scene: _Scene) -> str:
     return f"in effect: the worker that owns shard {scene.shard} has forgotten it; {_record(scene)}"
 
 
-async def _undone(settings: Settings, scene: _Scene, wait_seconds: float) -> str:
-    members = await scene.cluster.stable_members(settings.group_id)
+async def _undone(scene: _Scene, wait_seconds: float) -> str:
+    members = await scene.cluster.stable_members(scene.group_id)
     who = (
-        f"no worker of group {settings.group_id!r} is running"
+        f"no worker of group {scene.group_id!r} is running"
         if members == []
-        else f"no worker of group {settings.group_id!r} has come that far within {wait_seconds:g} s"
+        else f"no worker of group {scene.group_id!r} has come that far within {wait_seconds:g} s"
     )
     return f"not in effect yet: {who}; it will be when one reads the marker, nothing else has to be done"
 

@@ -76,7 +76,10 @@ class _Versioned(msgspec.Struct, gc=False):
     v: int = FACT_VERSION
 
 
+_MARKER_WORD: Final = "forget"
+_FACT_KEY_ITEMS, _MARKER_KEY_ITEMS = 5, 3  # as `encode_fact` and `encode_marker` write them
 _encoder = msgspec.json.Encoder()
+_key_decoder = msgspec.json.Decoder(list[object])
 _decoder = msgspec.json.Decoder(Fact)
 _marker_decoder = msgspec.json.Decoder(ForgetMarker)
 _version_decoder = msgspec.json.Decoder(_Versioned)
@@ -98,7 +101,7 @@ def encode_fact(fact: Fact) -> tuple[bytes, bytes]:
 
 def encode_marker(marker: ForgetMarker) -> tuple[bytes, bytes]:
     """The record's key and value: JSON, both. No fact has such a key: theirs have five items."""
-    return _encoder.encode(("forget", marker.agent_id, marker.forget_until)), _encoder.encode(marker)
+    return _encoder.encode((_MARKER_WORD, marker.agent_id, marker.forget_until)), _encoder.encode(marker)
 
 
 def version_of(fact: Fact) -> tuple[object, ...]:
@@ -146,6 +149,16 @@ def decode_outcome_record(value: bytes) -> Fact | ForgetMarker:
     if found.v > known:
         raise _upgrade_required(found.v)
     return found
+
+
+def agent_of_key(key: bytes | None) -> AgentId | None:
+    """The agent that a record of the changelog is about, tombstones too; None if no learner wrote the key."""
+    try:
+        found = _key_decoder.decode(key or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    known = len(found) == _FACT_KEY_ITEMS or (len(found) == _MARKER_KEY_ITEMS and found[0] == _MARKER_WORD)
+    return AgentId(found[1]) if known and isinstance(found[1], str) else None
 
 
 def decode_fact(value: bytes) -> Fact:

@@ -28,6 +28,7 @@ class Topics:
     metrics: str = "learner-agent-metrics"
     rerouted: str = "learner-rerouted"
     dead_letters: str = "learner-dead-letters"
+    topology: str = "learner-topology"
 
     def named(self) -> "TopicNames":
         """The full names, prefix and all."""
@@ -53,6 +54,7 @@ class TopicNames:
     metrics: TopicName
     rerouted: TopicName
     dead_letters: TopicName
+    topology: TopicName
 
     @property
     def sharded(self) -> tuple[TopicName, ...]:
@@ -74,7 +76,7 @@ class TopicNames:
     @property
     def all(self) -> tuple[TopicName, ...]:
         """Every topic."""
-        return (*self.sharded, self.replies, self.dead_letters)
+        return (*self.sharded, self.replies, self.dead_letters, self.topology)
 
     @property
     def reply_patterns(self) -> tuple[str, ...]:
@@ -96,12 +98,16 @@ class TopicNames:
             return "task-finished"
         return None
 
+    def partitions(self, topic: TopicName, shards: int) -> int:
+        """How many partitions `topics create` gives a topic."""
+        return 1 if topic == self.topology else shards
+
     def configuration(self, topic: TopicName) -> dict[str, str]:
         """The topic's settings in Kafka, as `topics create` writes them."""
         compacted = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(HOUR_MS)}
         if topic == self.outcomes:
             return compacted
-        if topic == self.metrics:
+        if topic in {self.metrics, self.topology}:
             return {"cleanup.policy": "compact"}
         if topic == self.requests:
             return {

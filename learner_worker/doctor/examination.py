@@ -22,6 +22,7 @@ from learner_worker.doctor.groups import check_group, check_requests_group
 from learner_worker.doctor.rights import check_rights
 from learner_worker.doctor.spelling import check_spelling
 from learner_worker.doctor.topics import check_configuration, check_copies, check_topics
+from learner_worker.doctor.topology import check_changelog, check_topology
 from learner_worker.doctor.traffic import check_clocks, check_dead_letters, check_headers, check_partitioning
 from learner_worker.settings import Settings
 
@@ -50,6 +51,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("brokers", check_brokers, gate=True),
     Check("version", check_versions),
     Check("topics", check_topics),
+    Check("topology", check_topology),
+    Check("changelog", check_changelog),
     Check("configuration", check_configuration),
     Check("copies", check_copies),
     Check("rights", check_rights),

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, error, note, ok, or_ok, warning
+from learner_worker.doctor.topology import expected_count, recorded
 from learner_worker.store.formats import FORMAT
+from learner_worker.store.identity import mismatch, stranger
 from learner_worker.store.statements import statement
 
 _LOW_BYTES, _EMPTY_BYTES = 1024**3, 64 * 1024**2  # many checkpoints, and hardly one
@@ -87,12 +89,14 @@ async def check_files(case: Case) -> Sequence[Finding]:
 
 async def _identity(case: Case) -> Mapping[str, str]:
     """What a file of this worker says of itself, as far as it is known from Kafka."""
-    kafka = await case.kafka()
-    cluster_id, _ = await kafka.identity()
-    existing = await kafka.existing(case.names.sharded)
-    counts = {len(topic.partitions) for topic in existing.values()}
-    partitions = {"partitions": str(counts.pop())} if len(counts) == 1 else {}
-    return {"cluster_id": cluster_id, "topic_prefix": case.settings.topic_prefix, **partitions}
+    cluster_id, _ = await (await case.kafka()).identity()
+    known = {"cluster_id": cluster_id, "topic_prefix": case.settings.topic_prefix}
+    count, topology = await expected_count(case), await recorded(case)
+    if count is not None:
+        known["partitions"] = str(count)
+    if topology is not None:
+        known |= {"incarnation": topology.incarnation, "generation": str(topology.generation)}
+    return known
 
 
 def _look_into(path: Path, identity: Mapping[str, str]) -> list[Finding]:
@@ -117,13 +121,10 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 
 def _foreign(path: Path, whose: Mapping[str, str], identity: Mapping[str, str]) -> Iterator[Finding]:
-    for name, expected in identity.items():
-        if whose and whose.get(name) != expected:
-            yield error(
-                f"{path} belongs to {name} {whose.get(name)!r}, this worker to {expected!r}: "
-                "it will refuse to start",
-                f"give the worker another --state-dir, or {_REBUILT}",
-            )
+    name = stranger(whose, identity) if whose else None
+    if name is not None:
+        what, remedy = mismatch(path, name, whose, identity)
+        yield error(f"{what}; the worker will refuse to start", remedy)
 
 
 def _damaged(path: Path, connection: sqlite3.Connection) -> list[Finding]:

@@ -14,15 +14,18 @@ from aiokafka.conn import create_conn
 from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 
 from learner_worker.contract.topics import TopicName
+from learner_worker.contract.topology import Topology
 from learner_worker.doctor.wire import describe_group, describe_topics
 from learner_worker.errors import BrokerError
 from learner_worker.kafka.admin import NO_ERROR, Committed
 from learner_worker.kafka.clients import range_consumer, running
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.offsets import OffsetRange, offset_ranges
-from learner_worker.kafka.partition_reader import read_ranges
+from learner_worker.kafka.partition_reader import read_ranges, reading_partitions
 from learner_worker.kafka.polling import Gap, Gaps
 from learner_worker.kafka.records import Record
+from learner_worker.kafka.samples import sample_ends
+from learner_worker.kafka.topology_topic import read_standing
 from learner_worker.lifecycle import start_within
 
 UNKNOWN_TOPIC, TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 3, 29, 30
@@ -195,6 +198,21 @@ class Kafka:
         """What each partition holds now."""
         return await offset_ranges(self._consumer, partitions) if partitions else {}
 
+    async def topology(self, name: TopicName) -> Topology | None:
+        """The standing record of an existing topic."""
+
+        async def read() -> Topology | None:
+            async with reading_partitions(self._connection, tell=_pass_over) as reader:
+                return await read_standing(reader, name)
+
+        return await self._once(("topology", name), read)
+
+    async def changelog_ends(self, name: TopicName, count: int) -> Sequence[Record]:
+        """The oldest and the newest records of each partition of an existing topic."""
+        topic = (await self.topics([name]))[name]
+        partitions = [TopicPartition(name, found.number) for found in topic.partitions]
+        return await sample_ends(self._connection, partitions, count)
+
     async def newest(self, name: TopicName) -> Sample:
         """The newest records of each partition of an existing topic, a few hundred."""
 
@@ -260,6 +278,10 @@ async def kafka(connection: Connection, host: str, port: int) -> AsyncIterator[K
 def code_in_words(code: int) -> str:
     """What Kafka calls an error."""
     return str(for_code(code).__name__)
+
+
+def _pass_over(_: Gap) -> None:
+    """`check_headers` tells of records that cannot be read."""
 
 
 def _operations(bits: int) -> frozenset[int] | None:

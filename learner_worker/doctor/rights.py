@@ -48,10 +48,11 @@ def _needed(names: TopicNames) -> Mapping[TopicName, Sequence[int]]:
         names.requests,
         names.replies,
         names.dead_letters,
+        names.topology,
     }
+    read = {*names.sharded, names.topology}
     return {
-        name: [*([READ] if name in names.sharded else []), *([WRITE] if name in written else [])]
-        for name in names.all
+        name: [*([READ] if name in read else []), *([WRITE] if name in written else [])] for name in names.all
     }
 
 

@@ -20,6 +20,8 @@ async def check_topics(case: Case) -> Sequence[Finding]:
     """Every topic exists, and those that make up the shards have one partition count."""
     found = await (await case.kafka()).topics(case.names.all)
     missing = [name for name, topic in found.items() if topic.code == UNKNOWN_TOPIC]
+    if missing == [case.names.topology]:  # of a version without it; `topology` tells, and `run` creates it
+        missing = []
     counts = {name: len(found[name].partitions) for name in case.names.sharded if found[name].partitions}
     findings = (
         [error(f"missing topics: {', '.join(missing)}", f"create them with {_CREATE}")] if missing else []
@@ -29,7 +31,9 @@ async def check_topics(case: Case) -> Sequence[Finding]:
         findings.append(
             error(
                 f"these topics must have the same number of partitions, but {listed}",
-                f"delete the odd ones and make them anew with {_CREATE} --partitions N; a count is for life",
+                f"delete the odd ones that hold nothing yet and make them anew with {_CREATE}; if counts "
+                f'were raised, keep {case.names.outcomes} and follow "Changed partition counts" in '
+                "docs/operating.md",
             )
         )
     shards = next(iter(counts.values()), 0)
@@ -53,11 +57,15 @@ async def check_configuration(case: Case) -> Sequence[Finding]:
 
 
 def _compacted(names: TopicNames, found: Configurations, _settings: Settings) -> Iterator[Finding]:
-    for name in (names.outcomes, names.metrics):
+    for name, what in (
+        (names.outcomes, "outcomes"),
+        (names.metrics, "metrics"),
+        (names.topology, "the record of the topology"),
+    ):
         policy = found.get(name, {}).get("cleanup.policy", "compact")
         if policy != "compact":
             yield error(
-                f"{name} has cleanup.policy={policy}: Kafka deletes outcomes after its retention",
+                f"{name} has cleanup.policy={policy}: Kafka deletes {what} after its retention",
                 f"set cleanup.policy=compact on {name} now, before anything is deleted",
             )
 
@@ -65,7 +73,7 @@ def _compacted(names: TopicNames, found: Configurations, _settings: Settings) ->
 def _deleted(names: TopicNames, found: Configurations, _settings: Settings) -> Iterator[Finding]:
     for name in names.all:
         policy = found.get(name, {}).get("cleanup.policy", "delete")
-        if "compact" in policy and name not in {names.outcomes, names.metrics}:
+        if "compact" in policy and name not in {names.outcomes, names.metrics, names.topology}:
             yield error(
                 f"{name} has cleanup.policy={policy}: "
                 "compaction keeps one record a key and deletes others unread",

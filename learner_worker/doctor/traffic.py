@@ -9,7 +9,9 @@ from learner_worker.contract.decode import decode_event, readable_ids
 from learner_worker.contract.topics import HOP_HEADER, TopicName, TopicNames
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, note, ok, or_ok, warning
+from learner_worker.doctor.topology import expected_count
 from learner_worker.errors import RecordError
+from learner_worker.group.topology import older_count
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import Record
 from learner_worker.operations.dead_letters import parse_dead_letter, parse_mark
@@ -17,6 +19,8 @@ from learner_worker.operations.dead_letters import parse_dead_letter, parse_mark
 _DAY_MS = 24 * 60 * 60 * 1000
 _AHEAD_MS = 1_000  # the tolerance for late bids
 _TOP = 3  # causes named: the rest is in the list
+_BY_MURMUR2 = "publish with the id as key and Kafka's murmur2 (librdkafka: partitioner=murmur2_random)"
+_SEE_TOPOLOGY = "see `topology` and `changelog` above"
 IdOf = Callable[[Record], str | None]
 
 
@@ -24,13 +28,23 @@ async def check_partitioning(case: Case) -> Sequence[Finding]:
     """The share of the newest events and requests that lie where the learner looks for them."""
     kafka, names = await case.kafka(), case.names
     existing = await kafka.existing(names.all)
+    count = await expected_count(case)
+    if count is None or any(
+        len(existing[name].partitions) != count for name in existing if name in names.sharded
+    ):
+        return [
+            note(
+                "the topics do not have the one recorded partition count: publishers cannot be judged",
+                _SEE_TOPOLOGY,
+            )
+        ]
     findings: list[Finding] = []
     seen = 0
     for name in _written_by_others(names):
         if name in existing:
             records = (await kafka.newest(name)).records
             seen += len(records)
-            findings += _misplaced(name, records, len(existing[name].partitions), _id_of(case, name))
+            findings += _misplaced(name, records, count, _id_of(case, name))
     return or_ok(findings, f"the newest {seen} events and requests lie on the right partitions")
 
 
@@ -61,27 +75,31 @@ def _misplaced(name: TopicName, records: Sequence[Record], count: int, id_of: Id
     wrong = [(record, identifier) for record, identifier in known if right(identifier) != record.partition]
     if wrong:
         share = 100 * len(wrong) / len(known)
+        cause, remedy = _cause(wrong, count)
         yield warning(
             f"{len(wrong)} of the newest {len(known)} records of {name} ({share:.0f} %) lie on a wrong "
-            f"partition: {_cause(wrong, count)}; they are counted right, but each costs a move",
-            "publish with the id as key and Kafka's murmur2 (librdkafka: partitioner=murmur2_random)",
+            f"partition: {cause}; they are counted right, but each costs a move",
+            remedy,
         )
 
 
-def _cause(wrong: Sequence[tuple[Record, str]], count: int) -> str:
-    """What their publishers do, as the records tell."""
+def _cause(wrong: Sequence[tuple[Record, str]], count: int) -> tuple[str, str]:
+    """What their publishers do, as the records tell, and what to do."""
     without = sum(record.key is None for record, _ in wrong)
     other = sum(record.key is not None and record.key != name.encode() for record, name in wrong)
     crc32 = sum(
         record.key is not None and zlib.crc32(record.key) % count == record.partition for record, _ in wrong
     )
+    older = older_count([(name, record.partition) for record, name in wrong], count)
+    if older is not None and len(wrong) > max(crc32, without, other):
+        return f"the topic had {older} partitions when they were written", _SEE_TOPOLOGY
     causes = (
         (crc32, "their client hashes keys by CRC32, librdkafka's default"),
         (without, "they have no key"),
         (other, "their key is another than the id"),
     )
     share, words = max(causes, key=lambda cause: cause[0])
-    return words if share else "their client partitions in a way of its own"
+    return words if share else "their client partitions in a way of its own", _BY_MURMUR2
 
 
 async def check_dead_letters(case: Case) -> Sequence[Finding]:

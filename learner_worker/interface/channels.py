@@ -156,6 +156,16 @@ _METRICS: Final = ChannelMessage(
     headers=headers.METRICS,
     key={"type": "string", "description": "The agent's id, as UTF-8."},
 )
+_TOPOLOGY: Final = ChannelMessage(
+    name="topology",
+    payload="topology",
+    writer="the learner",
+    reader="anyone",
+    key={
+        "type": "array",
+        "description": "The generation and a random id of the writer, as JSON: no two records share a key.",
+    },
+)
 _DEAD_LETTER: Final = ChannelMessage(
     name="dead-letter",
     payload=None,
@@ -227,6 +237,13 @@ CHANNELS: Final[tuple[Channel, ...]] = (
         partitioned_by="the original's key",
         messages=(_DEAD_LETTER,),
     ),
+    Channel(
+        topic="topology",
+        summary="How many shards there are, on which cluster, and whose topics these are. "
+        "The first record of the highest generation stands.",
+        partitioned_by="nothing: it has one partition",
+        messages=(_TOPOLOGY,),
+    ),
 )
 
 
@@ -280,5 +297,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     _writes("rerouted", "Moves an event to its right partition, once.", *_MOVED_EVENTS),
     _reads("rerouted", "Takes moved events as if they had lain there.", *_MOVED_EVENTS),
     _writes("dead_letters", "Sets aside what breaks the contract, and goes on.", _DEAD_LETTER),
+    _writes("topology", "Records the number of shards and the owner, once.", _TOPOLOGY),
+    _reads("topology", "Stops if the topics are not what is recorded.", _TOPOLOGY),
 )
 """Seen from the learner: it receives what others write, and sends what others read."""

@@ -21,6 +21,7 @@ from learner_worker.contract.suggestions import (
     SuggestBidReply,
     SuggestBidRequest,
 )
+from learner_worker.contract.topology import TOPOLOGY_VERSION, Topology
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _CONTRACT_VERSION = 1
@@ -37,6 +38,7 @@ _WRITTEN: Mapping[str, type[BaseModel]] = {
 }
 _FACT = "outcome-fact"
 _MARKER = "forget-marker"
+_TOPOLOGY = "topology"
 _BEYOND_SCHEMA = (
     "What JSON Schema cannot say: an integer is written without a fraction (1.0 is refused); a time is "
     "RFC 3339's grammar exactly, of the years 1970 to 9998; text holds no lone surrogates; a record is "
@@ -55,6 +57,7 @@ def schemas() -> dict[str, JsonSchemaValue]:
     own = {
         _FACT: _document(_FACT, _of_struct(Fact, FACT_VERSION), FACT_VERSION),
         _MARKER: _document(_MARKER, _of_struct(ForgetMarker, MARKER_VERSION), MARKER_VERSION),
+        _TOPOLOGY: _document(_TOPOLOGY, _of_struct(Topology, TOPOLOGY_VERSION), TOPOLOGY_VERSION),
     }
     return {**accepted, **written, **own}
 

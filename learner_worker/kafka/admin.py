@@ -1,7 +1,7 @@
 """An admin client's view of the cluster: its topics, and a group's committed offsets and members."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
 from learner_worker.contract.topics import TopicName, TopicNames
-from learner_worker.errors import BrokerError, ConfigurationError
+from learner_worker.errors import BrokerError
 from learner_worker.kafka.clients import in_words
 from learner_worker.kafka.connection import Connection
 from learner_worker.lifecycle import KAFKA_FAILURES, start_within
@@ -49,6 +49,10 @@ class Cluster:
         self.cluster_id = cluster_id
         self.brokers = brokers
 
+    async def current_id(self) -> str:
+        """The id of the cluster that answers now."""
+        return _id_in(await self._admin.describe_cluster())
+
     async def partitions(self, topics: Iterable[TopicName]) -> dict[TopicName, int]:
         """The partition counts of those topics that exist."""
         names = {str(topic): topic for topic in topics}
@@ -61,21 +65,36 @@ class Cluster:
         }
 
     async def create_topics(
-        self, topics: TopicNames, *, partitions: int, replication_factor: int | None
+        self,
+        topics: TopicNames,
+        *,
+        partitions: int,
+        replication_factor: int | None,
+        only: Collection[TopicName] | None = None,
     ) -> list[TopicName]:
         """Creates the topics that do not exist; returns those.
+
+        Args:
+            partitions: the number of shards.
+            only: these topics; None stands for all of them.
 
         Raises:
             BrokerError: Kafka refused to create one.
         """
-        existing = await self.partitions(topics.all)
-        missing = [topic for topic in topics.all if topic not in existing]
+        wanted = topics.all if only is None else only
+        existing = await self.partitions(wanted)
+        missing = [topic for topic in wanted if topic not in existing]
         if not missing:
             return []
         factor = replication_factor or min(_MAX_REPLICATION, self.brokers)
         response = await self._admin.create_topics(
             [
-                NewTopic(topic, partitions, factor, topic_configs=topics.configuration(topic))
+                NewTopic(
+                    topic,
+                    topics.partitions(topic, partitions),
+                    factor,
+                    topic_configs=topics.configuration(topic),
+                )
                 for topic in missing
             ]
         )
@@ -83,7 +102,7 @@ class Cluster:
             if code not in {NO_ERROR, _TOPIC_EXISTS}:
                 reason = (message and message[0]) or for_code(code).__name__
                 raise BrokerError(f"Kafka did not create {topic}: {reason}")
-        await self._until_visible(topics)
+        await self._until_visible(wanted)
         return missing
 
     async def delete_topics(self, topics: TopicNames) -> None:
@@ -97,35 +116,12 @@ class Cluster:
         except KafkaError as error:
             raise BrokerError(f"Kafka did not delete {', '.join(topics.all)}: {error!r}") from error
 
-    async def _until_visible(self, topics: TopicNames) -> None:
+    async def _until_visible(self, topics: Collection[TopicName]) -> None:
         deadline = asyncio.get_running_loop().time() + _REQUEST_TIMEOUT_MS / 1000
-        while len(await self.partitions(topics.all)) < len(topics.all):
+        while len(await self.partitions(topics)) < len(topics):
             if asyncio.get_running_loop().time() > deadline:
                 raise BrokerError("Kafka accepted the new topics but does not list them yet: check again")
             await asyncio.sleep(_RETRY_SECONDS / 5)
-
-    async def check_topics(self, topics: TopicNames) -> int:
-        """The number of shards: the partition count that the sharded topics share.
-
-        Raises:
-            ConfigurationError: a topic is missing, or the counts differ.
-        """
-        counts = await self.partitions(topics.all)
-        missing = [topic for topic in topics.all if topic not in counts]
-        if missing:
-            raise ConfigurationError(
-                f"missing topics: {', '.join(missing)}; create them with `learner-worker topics create`"
-            )
-        sharded = {topic: counts[topic] for topic in topics.sharded}
-        if len(set(sharded.values())) > 1:
-            listed = ", ".join(f"{topic} has {count}" for topic, count in sharded.items())
-            raise ConfigurationError(
-                f"these topics must have the same number of partitions, but {listed}; "
-                "delete those that differ (auto.create.topics.enable makes a broker create topics that "
-                "clients ask for), then run `learner-worker topics create --partitions N` with the "
-                "count of the others"
-            )
-        return next(iter(sharded.values()))
 
     async def committed(self, group_id: str) -> Mapping[TopicPartition, Committed]:
         """A group's commits, by partition; empty for an unknown group."""
@@ -167,9 +163,13 @@ async def connected(connection: Connection, *, patience_seconds: float) -> Async
     admin = await _start_admin(connection, patience_seconds)
     try:
         described = await admin.describe_cluster()
-        yield Cluster(admin, str(described.get("cluster_id") or ""), len(described["brokers"]))
+        yield Cluster(admin, _id_in(described), len(described["brokers"]))
     finally:
         await admin.close()
+
+
+def _id_in(described: Mapping[str, Any]) -> str:
+    return str(described.get("cluster_id") or "")
 
 
 async def _start_admin(connection: Connection, patience_seconds: float) -> Any:

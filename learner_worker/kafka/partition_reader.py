@@ -117,6 +117,10 @@ class PartitionReader:
         except (KafkaError, TimeoutError) as error:
             raise BrokerError(f"the records of {partition.topic} cannot be read: {error!r}") from error
 
+    def rest(self) -> None:
+        """Fetches nothing until the next read."""
+        self._consumer.assign([])
+
 
 @asynccontextmanager
 async def reading_partitions(

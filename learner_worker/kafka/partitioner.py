@@ -29,5 +29,15 @@ def partition_of_key(key: bytes, partitions: int) -> int:
     return _partition(key, partitions)
 
 
+@functools.lru_cache(_CACHED_IDS)
+def hash_of(identifier: str) -> int:
+    """The number whose remainder by the partition count is an id's partition."""
+    return _hash(identifier.encode())
+
+
+def _hash(key: bytes) -> int:
+    return int(murmur2(key) & 0x7FFFFFFF)
+
+
 def _partition(key: bytes, partitions: int) -> int:
-    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+    return _hash(key) % partitions

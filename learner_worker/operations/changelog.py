@@ -1,21 +1,24 @@
 """A shard's changelog as verify and rebuild read it: which cluster, from where to where, into a file."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from aiokafka import TopicPartition
 
+from learner_worker.contract.facts import agent_of_key
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError
-from learner_worker.kafka.admin import connected
+from learner_worker.group.topology_view import Layout, read_layout
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.partition_reader import PartitionReader, reading_partitions
+from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import Record
 from learner_worker.operations.progress import Progress
 from learner_worker.settings import Settings
 from learner_worker.shard.changelog import ChangelogReplay
-from learner_worker.store.shard_file import shard_identity
+from learner_worker.store.identity import GAINED, mismatch, shard_identity, stranger
 from learner_worker.store.snapshot import Snapshot
 
 Say = Callable[[str], None]
@@ -32,21 +35,29 @@ class Changelog:
         say: takes a line of progress.
     """
 
-    def __init__(
-        self, settings: Settings, cluster_id: str, partitions: int, reader: PartitionReader, say: Say
-    ) -> None:
+    def __init__(self, settings: Settings, layout: Layout, reader: PartitionReader, say: Say) -> None:
         self.topic: TopicName = settings.topics().named().outcomes
-        self.partitions = partitions
+        self.partitions = layout.shards
+        owner = None if layout.topology is None else layout.topology.owner_group
+        self.group_id = settings.given_group or owner or settings.group_id
         self.cached_agents = settings.cached_agents
         self._prefix = settings.topic_prefix
-        self._cluster_id = cluster_id
+        self._layout = layout
+        self._partition_of = partitioner(layout.shards)
+        self._misplaced: Counter[ShardId] = Counter()
         self._reader = reader
         self._say = say
 
     def identity(self, shard: ShardId) -> dict[str, str]:
         """Whose a shard's file has to be."""
+        topology = self._layout.topology
         return shard_identity(
-            cluster_id=self._cluster_id, topic_prefix=self._prefix, partitions=self.partitions, shard=shard
+            cluster_id=self._layout.cluster_id,
+            topic_prefix=self._prefix,
+            partitions=self.partitions,
+            shard=shard,
+            incarnation=None if topology is None else topology.incarnation,
+            generation=None if topology is None else topology.generation,
         )
 
     def require_same(self, file: Snapshot, shard: ShardId) -> None:
@@ -55,17 +66,30 @@ class Changelog:
         Raises:
             ConfigurationError: it belongs to another cluster, prefix, partition count or shard.
         """
-        found = file.identity()
-        for name, expected in self.identity(shard).items():
-            if found.get(name, expected) != expected:
-                raise ConfigurationError(
-                    f"{file.path} belongs to {name} {found[name]!r}, what Kafka and the settings name is "
-                    f"{expected!r}: check --bootstrap-servers, --topic-prefix and --state-dir"
-                )
+        expected = self.identity(shard)
+        found = {**expected, **file.identity()}
+        name = stranger(found, expected)
+        if name in {"partitions", *GAINED}:
+            raise mismatch(file.path, name, found, expected).error()
+        if name is not None:
+            raise ConfigurationError(
+                f"{file.path} belongs to {name} {found[name]!r}, what Kafka and the settings name is "
+                f"{expected[name]!r}: check --bootstrap-servers, --topic-prefix and --state-dir"
+            )
 
     async def range_of(self, shard: ShardId) -> OffsetRange:
         """What the shard's partition holds now."""
         return await self._reader.range_of(TopicPartition(self.topic, shard))
+
+    def misplaced(self, shard: ShardId) -> int:
+        """How many records replayed so far are about agents that belong to another shard."""
+        return self._misplaced[shard]
+
+    def _belongs_elsewhere(self, record: Record) -> bool:
+        if record.value is None:  # it says nothing of the agent any more
+            return False
+        agent_id = agent_of_key(record.key)
+        return agent_id is not None and self._partition_of(agent_id) != record.partition
 
     def unreadable(self, shard: ShardId) -> list[str]:
         """Which records of the shard's partition could not be read so far, a sentence each."""
@@ -88,6 +112,7 @@ class Changelog:
         start, end = max(offsets.start, replay.position), offsets.end
         progress.begin(start)
         async for batch in self.records(shard, OffsetRange(start, end)):
+            self._misplaced[shard] += sum(self._belongs_elsewhere(record) for record in batch)
             await replay.take([record for record in batch if wanted(record)])
             progress.at(batch[-1].offset + 1, end)
         await replay.reach(end)
@@ -99,15 +124,18 @@ class Changelog:
 
 @asynccontextmanager
 async def open_changelog(settings: Settings, say: Say) -> AsyncIterator[Changelog]:
-    """Connects to the cluster and checks its topics.
+    """Connects to the cluster and checks its topics, and the group if one is given.
 
     Raises:
         BrokerError: Kafka cannot be reached.
-        ConfigurationError: topics are missing, or their partition counts differ.
+        ConfigurationError: topics are missing, or are not what is recorded.
     """
     connection = settings.connection()
-    async with connected(connection, patience_seconds=settings.startup_timeout_seconds) as cluster:
-        partitions = await cluster.check_topics(settings.topics().named())
-        cluster_id = cluster.cluster_id
+    layout = await read_layout(
+        connection,
+        settings.topics().named(),
+        group_id=settings.given_group,
+        patience_seconds=settings.startup_timeout_seconds,
+    )
     async with reading_partitions(connection, tell=lambda gap: say(str(gap))) as reader:
-        yield Changelog(settings, cluster_id, partitions, reader, say)
+        yield Changelog(settings, layout, reader, say)

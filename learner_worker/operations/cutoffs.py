@@ -19,7 +19,7 @@ _KAFKA_SECONDS = 30.0  # aiokafka repeats a request without a limit
 """As long as the other reads of an operator's command wait for Kafka."""
 
 
-async def committed_cutoffs(settings: Settings, changelog: TopicName) -> dict[ShardId, Cutoff]:
+async def committed_cutoffs(settings: Settings, group_id: str, changelog: TopicName) -> dict[ShardId, Cutoff]:
     """The cutoffs that the group's workers have committed with the changelog's positions, by shard.
 
     Raises:
@@ -29,10 +29,10 @@ async def committed_cutoffs(settings: Settings, changelog: TopicName) -> dict[Sh
     async with connected(settings.connection(), patience_seconds=patience) as cluster:
         try:
             async with asyncio.timeout(_KAFKA_SECONDS):
-                committed = await cluster.committed(settings.group_id)
+                committed = await cluster.committed(group_id)
         except (KafkaError, TimeoutError) as error:
             raise BrokerError(
-                f"Kafka does not say what the group {settings.group_id} has committed ({error!r}): check "
+                f"Kafka does not say what the group {group_id} has committed ({error!r}): check "
                 "--group-id and that this user may describe the group"
             ) from error
     notes = {

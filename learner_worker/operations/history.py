@@ -58,13 +58,13 @@ async def history_of(agent_id: AgentId, settings: Settings, say: Say) -> AsyncIt
 
     Raises:
         BrokerError: Kafka cannot be reached, or stopped answering.
-        ConfigurationError: topics are missing, or their partition counts differ.
+        ConfigurationError: topics are missing, or are not what is recorded.
         StateError: the temporary file cannot be written.
         UpgradeRequiredError: a newer learner wrote a fact.
     """
     async with open_changelog(settings, say) as changelog:
         shard = ShardId(partitioner(changelog.partitions)(agent_id))
-        cutoff = (await committed_cutoffs(settings, changelog.topic)).get(shard)
+        cutoff = (await committed_cutoffs(settings, changelog.group_id, changelog.topic)).get(shard)
         with tempfile.TemporaryDirectory(prefix="learner-outcomes-") as folder:
             file = await ShardFile.open(shard_path(Path(folder), shard), changelog.identity(shard))
             try:

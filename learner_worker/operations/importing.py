@@ -98,7 +98,7 @@ class SwarmImport:
         return self._report(different, counted.listed(), dry_run=False)
 
     async def _cutoffs(self, settings: Settings, changelog: Changelog) -> Cutoffs:
-        committed = await committed_cutoffs(settings, changelog.topic)
+        committed = await committed_cutoffs(settings, changelog.group_id, changelog.topic)
         return Cutoffs(changelog.partitions, committed, _configured(settings), self._staging.forgotten())
 
     def _report(

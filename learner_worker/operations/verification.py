@@ -1,7 +1,7 @@
 """Whether a shard's file says what the changelog says, up to the file's own position."""
 
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import msgspec
 from learner_worker.contract.facts import Fact, ForgetMarker, decode_outcome_record
 from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.times import Micros
+from learner_worker.contract.topology import KEEP_FOLDERS
 from learner_worker.domain.outcomes import join
 from learner_worker.errors import ConfigurationError, RecordError, StateError, UnreadableFileError
 from learner_worker.kafka.offsets import OffsetRange
@@ -113,7 +114,7 @@ async def _compared(shard: ShardId, path: Path, changelog: Changelog, file: Shar
         if comparison.count and replay.records < extent.until:
             later = await _take_later_copies(shard, snapshot, replay, changelog, extent)
             comparison = _compare(snapshot, file.path, later)
-    return _verdict(shard, extent, replay, comparison, changelog.unreadable(shard))
+    return _verdict(shard, extent, replay, comparison, changelog)
 
 
 def _compare(
@@ -169,9 +170,10 @@ def _verdict(
     extent: _Extent,
     replay: ChangelogReplay,
     comparison: FileComparison,
-    unreadable: Sequence[str],
+    changelog: Changelog,
 ) -> ShardVerdict:
-    findings, notes = list(_findings(extent)), [*_notes(extent, replay), *unreadable]
+    findings = list(_findings(extent, changelog.misplaced(shard)))
+    notes = [*_notes(extent, replay), *changelog.unreadable(shard)]
     return ShardVerdict(
         shard,
         verified=not findings and not comparison.count,
@@ -187,14 +189,18 @@ def _verdict(
     )
 
 
-def _findings(extent: _Extent) -> list[str]:
-    if extent.position <= extent.end:
-        return []
-    lost = (
-        f"the changelog ends at offset {extent.end}, but the file has read up to {extent.position}: Kafka "
-        "lost records; when a worker next opens this file, it writes all of its rows into the changelog again"
-    )
-    return [lost]
+def _findings(extent: _Extent, misplaced: int) -> Iterator[str]:
+    if extent.position > extent.end:
+        yield (
+            f"the changelog ends at offset {extent.end}, but the file has read up to {extent.position}: "
+            "Kafka lost records; when a worker next opens this file, it writes all of its rows into the "
+            "changelog again"
+        )
+    if misplaced:
+        yield (
+            f"{misplaced:,} changelog records are about agents that belong to other shards: the topics had "
+            f"another number of partitions when these were written; {KEEP_FOLDERS}"
+        )
 
 
 def _notes(extent: _Extent, replay: ChangelogReplay) -> list[str]:

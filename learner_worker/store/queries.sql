@@ -6,8 +6,8 @@
 SELECT name, value FROM identity;
 
 -- name: save_identity
--- Written once, when the file is made.
-INSERT INTO identity (name, value) VALUES (?, ?);
+-- Written when the file is made, and by the first version that knows more of a file's identity.
+INSERT INTO identity (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
 -- name: load_positions
 -- The next offset of every topic's partition.

@@ -1,6 +1,7 @@
 -- One file a shard. Format 3; PRAGMA user_version says which format a file has.
 
--- Whose file this is: cluster_id, topic_prefix, partitions, shard. A mismatch refuses the start.
+-- Whose file this is: cluster_id, topic_prefix, partitions, shard, incarnation, generation. A mismatch refuses
+-- the start; a file of an older version lacks the last two and gains them when it is opened.
 CREATE TABLE identity (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL

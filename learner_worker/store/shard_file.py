@@ -14,9 +14,9 @@ from learner_worker.domain.agents import AgentRow
 from learner_worker.domain.auctions import AuctionState
 from learner_worker.domain.keywords import Tally, tally_of
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
-from learner_worker.errors import ConfigurationError
 from learner_worker.store.database import Database
 from learner_worker.store.formats import CHANGES, FormatChange
+from learner_worker.store.identity import gained, mismatch, stranger
 from learner_worker.store.statements import (
     Checkpoint,
     agent_of,
@@ -38,16 +38,6 @@ def shard_path(state_dir: Path, shard: ShardId) -> Path:
     return state_dir / f"shard-{shard:05d}.sqlite3"
 
 
-def shard_identity(*, cluster_id: str, topic_prefix: str, partitions: int, shard: ShardId) -> dict[str, str]:
-    """Whose a shard's file is."""
-    return {
-        "cluster_id": cluster_id,
-        "topic_prefix": topic_prefix,
-        "partitions": str(partitions),
-        "shard": str(shard),
-    }
-
-
 class ShardFile:
     """An open file. One task writes checkpoints; reads have a connection of their own and never wait."""
 
@@ -64,7 +54,7 @@ class ShardFile:
             changes: those that make today's format.
 
         Raises:
-            ConfigurationError: the file belongs to another cluster, prefix or partition count.
+            ConfigurationError: the file belongs to another cluster, prefix, partition count or incarnation.
             StateError: it cannot be read or written.
         """
         file = cls(await Database.open(path, changes))
@@ -213,12 +203,9 @@ class ShardFile:
 
     async def _claim(self, identity: dict[str, str]) -> None:
         found = {str(name): str(value) for name, value in await self._database.read("load_identity")}
-        if not found:
-            await self._database.transact([("save_identity", list(identity.items()))])
-            return
-        for name, expected in identity.items():
-            if found.get(name) != expected:
-                raise ConfigurationError(
-                    f"{self.path} belongs to {name} {found.get(name)!r}, this worker to {expected!r}: "
-                    "give the worker another --state-dir, or move that file away (it is rebuilt from Kafka)"
-                )
+        other = stranger(found, identity) if found else None
+        if other is not None:
+            raise mismatch(self.path, other, found, identity).error()
+        missing = gained(found, identity) if found else identity
+        if missing:
+            await self._database.transact([("save_identity", list(missing.items()))])

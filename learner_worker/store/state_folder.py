@@ -12,7 +12,8 @@ from pathlib import Path
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError, StateError
-from learner_worker.store.shard_file import ShardFile, shard_identity, shard_path
+from learner_worker.store.identity import shard_identity, stranger
+from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import statement
 
 _FILE = re.compile(r"shard-([0-9]{5,})\.sqlite3")
@@ -92,7 +93,20 @@ def held_shards(
     Files of another cluster, prefix or partition count, and unreadable ones, are left out: whoever opens one
     says what is wrong with it.
     """
-    found: dict[ShardId, int] = {}
+    return {
+        shard: positions[topic]
+        for shard, _, whose, positions in _read(path)
+        if whose and stranger(whose, identity_of(shard)) is None and topic in positions
+    }
+
+
+def filed_identities(path: Path) -> dict[Path, Mapping[str, str]]:
+    """What the shards' files in the folder say of themselves; unreadable ones are left out."""
+    return {file: whose for _, file, whose, _ in _read(path) if whose}
+
+
+def _read(path: Path) -> Iterator[tuple[ShardId, Path, dict[str, str], dict[str, int]]]:
+    """Each shard's file that can be read, with its identity and its positions."""
     for shard, file in shard_files(path).items():
         try:
             with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
@@ -100,9 +114,7 @@ def held_shards(
                 positions = dict(connection.execute(statement("load_positions")))
         except sqlite3.Error:
             continue
-        if whose == identity_of(shard) and topic in positions:
-            found[shard] = positions[topic]
-    return found
+        yield shard, file, whose, positions
 
 
 class StateFolder:
@@ -113,13 +125,25 @@ class StateFolder:
         cluster_id: the Kafka cluster that the files belong to.
         topic_prefix: the prefix of the topics they were made from.
         partitions: the partition count of those topics.
+        incarnation, generation: what their record says, if there is one.
     """
 
-    def __init__(self, path: Path, *, cluster_id: str, topic_prefix: str, partitions: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        cluster_id: str,
+        topic_prefix: str,
+        partitions: int,
+        incarnation: str | None = None,
+        generation: int | None = None,
+    ) -> None:
         self._path = path
         self._cluster_id = cluster_id
         self._topic_prefix = topic_prefix
         self._partitions = partitions
+        self._incarnation = incarnation
+        self._generation = generation
 
     async def open(self, shard_id: ShardId) -> ShardFile:
         """Opens a shard's file, or makes it.
@@ -140,4 +164,6 @@ class StateFolder:
             topic_prefix=self._topic_prefix,
             partitions=self._partitions,
             shard=shard_id,
+            incarnation=self._incarnation,
+            generation=self._generation,
         )

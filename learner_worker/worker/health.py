@@ -13,6 +13,7 @@ from learner_worker.errors import BrokerError, StuckError
 from learner_worker.kafka.admin import Administrator
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.watchdog import Observation, Watchdog
+from learner_worker.lifecycle import is_set_within
 from learner_worker.observability import ProcessInstruments
 from learner_worker.requests.path import RequestPath
 from learner_worker.shard.shard import Shard
@@ -20,7 +21,6 @@ from learner_worker.worker import event_loop
 from learner_worker.worker.checkpoint import Checkpointer
 from learner_worker.worker.consumer import EventConsumer
 from learner_worker.worker.ownership import Ownership
-from learner_worker.worker.periodic import is_set_within
 from learner_worker.worker.probes import Verdict
 from learner_worker.worker.standbys import Standbys
 

@@ -4,21 +4,12 @@ import asyncio
 import time
 
 from learner_worker.group.frontier import Frontier
+from learner_worker.lifecycle import is_set_within
 from learner_worker.observability import ProcessInstruments
 from learner_worker.worker.checkpoint import Checkpointer
 
 _STALL_LOOK_SECONDS = 0.01
 """Sampling interval: a stall that falls between two samples is shorter, which is too short to matter."""
-
-
-async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Waits for an event for at most `seconds`; returns whether it was set."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 class Periodic:

@@ -1,5 +1,6 @@
 """A worker's platform: Kafka clients, state files and a clock; a simulation passes its own."""
 
+import asyncio
 import functools
 import uuid
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
+from learner_worker.contract.topology import Topology
 from learner_worker.domain.retention import STEPS, Policy
 from learner_worker.group.assignor import StateKeepingAssignor
 from learner_worker.group.placement import Claim
@@ -75,6 +77,27 @@ class StateFiles(Protocol):
         ...
 
 
+class Guard(Protocol):
+    """Checks that the topics are still those that the worker was started with."""
+
+    async def look(self) -> None:
+        """Checks once.
+
+        Raises:
+            BrokerError, KafkaError, TimeoutError: Kafka did not answer.
+            ConfigurationError: the topics have changed.
+        """
+        ...
+
+    async def watch(self, stopping: asyncio.Event) -> None:
+        """Checks every few seconds until told to stop.
+
+        Raises:
+            ConfigurationError: the topics have changed.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Intervals:
     """The intervals of a worker's loops that no setting controls.
@@ -97,6 +120,7 @@ class Platform:
     Attributes:
         clients: makes its Kafka clients.
         files: its shards' files.
+        guard: checks that the topics stay as they were at the start.
         partitions: the shard count.
         process: identifies this run of this process.
         intervals: the intervals that no setting controls.
@@ -106,6 +130,7 @@ class Platform:
 
     clients: Clients
     files: StateFiles
+    guard: Guard
     partitions: int
     process: str
     intervals: Intervals
@@ -149,18 +174,21 @@ class KafkaClients:
         return clients.reply_producer(self._connection)
 
 
-def kafka_platform(settings: Settings, cluster_id: str, partitions: int) -> Platform:
+def kafka_platform(settings: Settings, topology: Topology, guard: Guard) -> Platform:
     """The platform of a real worker: Kafka, its state folder and the machine's clock."""
     clock = Clock()
     return Platform(
         clients=KafkaClients(settings),
         files=StateFolder(
             settings.state_dir,
-            cluster_id=cluster_id,
+            cluster_id=topology.cluster_id,
             topic_prefix=settings.topic_prefix,
-            partitions=partitions,
+            partitions=topology.shards,
+            incarnation=topology.incarnation,
+            generation=topology.generation,
         ),
-        partitions=partitions,
+        guard=guard,
+        partitions=topology.shards,
         process=uuid.uuid4().hex,
         intervals=Intervals(min(_FRONTIER_SECONDS, settings.auction_horizon_seconds / 10)),
         retention=_retention(settings, clock),

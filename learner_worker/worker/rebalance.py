@@ -7,7 +7,7 @@
     assigned  5. every partition is paused
               6. a new epoch begins; lost shards are CLOSING, new ones ASSIGNED
     prepared  7. lost and discarded shards are closed, while no batch and no checkpoint is under way
-              8. standbys that are not wanted are closed
+              8. the topics are compared with their record; standbys that are not wanted are closed
               9. Kafka is asked for committed offsets and offset ranges
              10. each shard is opened by rule 8 (docs/protocol.md), or continues if its memory is still valid
              11. the poll loop seeks and resumes the open shards (`consumer.py`)
@@ -36,6 +36,7 @@ from learner_worker.shard.shard import Shard
 from learner_worker.worker.checkpoint import Checkpointer
 from learner_worker.worker.failure import WorkerFailure
 from learner_worker.worker.ownership import Ownership
+from learner_worker.worker.platform import Guard
 from learner_worker.worker.shard_opener import ShardOpener
 
 REVOKE_SECONDS = 30.0
@@ -154,6 +155,7 @@ class ShardPreparation:
         ownership: Ownership,
         opener: ShardOpener,
         offsets: BrokerOffsetsReader,
+        guard: Guard,
         requests: RequestPath,
         outage: Outage,
         failure: WorkerFailure,
@@ -161,6 +163,7 @@ class ShardPreparation:
         self._ownership = ownership
         self._opener = opener
         self._offsets = offsets
+        self._guard = guard
         self._requests = requests
         self._outage = outage
         self._failure = failure
@@ -210,6 +213,7 @@ class ShardPreparation:
 
     async def _open_assigned(self, epoch: int) -> None:
         """Opens or continues every assigned shard, until a new epoch begins."""
+        await self._guard.look()
         await self._opener.release_standbys()
         found = await self._offsets.read(sorted(self._ownership.assigned or ()))
         for shard_id, offsets in found.items():

@@ -2,20 +2,21 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
 from aiokafka.errors import KafkaError
 
 from learner_worker.errors import BrokerError, LearnerError, StuckError
-from learner_worker.kafka.admin import connected
+from learner_worker.group.topology_guard import TopologyGuard
 from learner_worker.kafka.outage import Outage, first_line
+from learner_worker.lifecycle import is_set_within
 from learner_worker.observability import Instruments
 from learner_worker.settings import Settings
-from learner_worker.store.state_folder import locked_state_folder
-from learner_worker.worker.periodic import is_set_within
+from learner_worker.store.state_folder import filed_identities, locked_state_folder
 from learner_worker.worker.platform import kafka_platform
 from learner_worker.worker.probes import Verdict, serving
 from learner_worker.worker.worker import UNFINISHED, Worker
@@ -72,6 +73,7 @@ class Replica:
         self._outage = Outage()
         self._worker: Worker | None = None
         self._partitions = 0
+        self._guard: TopologyGuard | None = None
         self._rebuilds = 0
         self.working = False
         """Whether a worker is running, so that there may be state to make durable."""
@@ -92,18 +94,25 @@ class Replica:
 
     async def _make_worker(self, patience_seconds: float) -> Worker:
         settings = self._settings
+        guard = TopologyGuard(self._connection, settings.topics().named(), settings.group_id, self._outage)
         try:
-            async with connected(self._connection, patience_seconds=patience_seconds) as cluster:
-                partitions = await cluster.check_topics(settings.topics().named())
-                cluster_id = cluster.cluster_id
+            topology = await guard.establish(self._filed, patience_seconds=patience_seconds)
         except KafkaError as error:
             raise BrokerError(
                 f"Kafka answered, but refused to describe its topics ({first_line(error)}): "
                 "see the broker's log, then start again"
             ) from error
-        platform = kafka_platform(settings, cluster_id, partitions)
-        self._partitions = partitions
+        platform = kafka_platform(settings, topology, guard)
+        self._partitions, self._guard = topology.shards, guard
         return Worker(settings, platform, instruments=self._instruments, outage=self._outage)
+
+    def _filed(self) -> Mapping[Path, Mapping[str, str]]:
+        """What this replica's files of the same topics say of themselves."""
+        return {
+            path: identity
+            for path, identity in filed_identities(self._settings.state_dir).items()
+            if identity.get("topic_prefix") == self._settings.topic_prefix
+        }
 
     async def _make_worker_again(self, stopping: asyncio.Event) -> Worker | None:
         """Makes the next worker after a pause; None if `stopping` is set first."""
@@ -145,7 +154,13 @@ class Replica:
             return False
         finally:
             self._worker, self.working = None, False
+            await self._let_go_of_guard()
         return True
+
+    async def _let_go_of_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            await guard.close()
 
     def _healthy(self) -> Verdict:
         worker, rebuilds = self._worker, self._rebuilds

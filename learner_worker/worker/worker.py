@@ -129,6 +129,7 @@ class Worker:
                 group_id=settings.group_id,
                 topics=topics.subscribed,
             ),
+            guard=platform.guard,
             requests=requests,
             outage=outage,
             failure=failure,
@@ -174,6 +175,7 @@ class Worker:
             "frontier": periodic.ask_how_far_the_group_is,
             "progress": progress.tell,
             "watch": watch.watch,
+            "topology": platform.guard.watch,
             "stalls": periodic.measure_stalls,
         }
 

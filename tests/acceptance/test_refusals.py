@@ -107,7 +107,9 @@ async def _uneven_topics(broker: Broker, prefix: str) -> TopicNames:
     odd = Topics(prefix=prefix, auction_closed="unused-1", task_finished="unused-2", requests="unused-3")
     async with connected(Connection(broker.bootstrap_servers), patience_seconds=30) as cluster:
         await cluster.create_topics(odd.named(), partitions=3, replication_factor=1)
-    return await create_topics(broker.bootstrap_servers, prefix, partitions=4)
+        names = Topics(prefix=prefix).named()
+        await cluster.create_topics(names, partitions=4, replication_factor=1)
+    return names
 
 
 async def test_run_with_an_unwritable_state_folder_says_so(

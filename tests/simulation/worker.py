@@ -36,6 +36,7 @@ from tests.simulation.clients import (
     connected,
 )
 from tests.simulation.disk import Disk
+from tests.support.steady import SteadyTopics
 
 SECOND = 1_000_000
 TOLERANCE = SECOND
@@ -193,7 +194,7 @@ def _settings() -> Settings:
 class Process:
     """One run of a worker."""
 
-    without = frozenset({"requests", "progress", "watch", "stalls"})
+    without = frozenset({"requests", "progress", "watch", "topology", "stalls"})
     """The worker's loops that do not run here: nobody asks, and nobody looks at the metrics."""
     consumer: Consumer
     producer: Producer
@@ -221,6 +222,7 @@ class Process:
         platform = Platform(
             clients=SimulatedClients(self, broker, habits),
             files=SimulatedFiles(self, habits.latency),
+            guard=SteadyTopics(),
             partitions=broker.shards,
             process=f"{name}-{next(_runs)}",
             intervals=Intervals(

@@ -22,6 +22,7 @@ from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.state_folder import StateFolder
 from learner_worker.worker.platform import Intervals, Platform
 from learner_worker.worker.worker import Worker
+from tests.support.steady import SteadyTopics
 from tests.support.workers import until
 
 TOPICS = Topics().named()
@@ -145,6 +146,7 @@ def worker_on(clients: PlayedClients, files: RememberedFiles, **settings: Any) -
     platform = Platform(
         clients=clients,
         files=files,
+        guard=SteadyTopics(),
         partitions=2,
         process="this process",
         intervals=Intervals(frontier_seconds=1.0),

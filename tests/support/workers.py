@@ -19,6 +19,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from learner_worker.contract.topics import TopicName, TopicNames, Topics
+from learner_worker.group.topology_view import create_topics as create_missing
+from learner_worker.group.topology_view import topology_view
 from learner_worker.kafka.admin import connected
 from learner_worker.kafka.connection import Connection
 from tests.support.model import AuctionClosed, BidPlaced, Event, Outcome, TaskFinished
@@ -62,8 +64,10 @@ async def create_topics(
 ) -> TopicNames:
     """Creates all topics under a prefix; without a factor three copies, or as many as there are brokers."""
     names = Topics(prefix=prefix).named()
-    async with connected(Connection(bootstrap_servers), patience_seconds=30) as cluster:
-        await cluster.create_topics(names, partitions=partitions, replication_factor=replication_factor)
+    async with topology_view(Connection(bootstrap_servers), names, patience_seconds=30) as view:
+        await create_missing(
+            view, partitions=partitions, replication_factor=replication_factor, group_id=None
+        )
     return names
 
 

@@ -24,6 +24,7 @@ from learner_worker.contract.suggestions import (
     SuggestBidError,
     SuggestBidReply,
 )
+from learner_worker.contract.topology import decode_topology
 from learner_worker.errors import LearnerError
 from learner_worker.interface.schemas import schemas
 
@@ -64,6 +65,15 @@ FACT = {
     "result": {"finished_at": 6, "succeeded": True},
     "v": 1,
 }
+TOPOLOGY = {
+    "generation": 1,
+    "shards": 12,
+    "cluster_id": "c",
+    "incarnation": "i",
+    "owner_group": "g",
+    "topics": {"outcomes": "o", "metrics": "m", "rerouted": "r", "dead_letters": "d"},
+    "v": 1,
+}
 MARKER = {"agent_id": "a", "forget_until": 5, "v": 2}
 
 Read = Callable[[bytes], object]
@@ -74,6 +84,7 @@ READ: dict[str, tuple[Read, dict[str, Any]]] = {
     "suggest-bid-request": (decode_request, REQUEST),
     "outcome-fact": (decode_fact, FACT),
     "forget-marker": (decode_outcome_record, MARKER),
+    "topology": (decode_topology, TOPOLOGY),
 }
 
 VALUES: list[Any] = [

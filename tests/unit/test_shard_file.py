@@ -352,9 +352,9 @@ async def test_an_empty_file_is_a_fresh_one(path: Path) -> None:
 # --- whose file it is -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", list(IDENTITY))
+@pytest.mark.parametrize("name", ["cluster_id", "topic_prefix", "shard"])
 async def test_a_file_of_somebody_elses_is_refused(name: str, path: Path) -> None:
-    """Another cluster, prefix, partition count or shard: the message names both; the file is untouched."""
+    """Another cluster, prefix or shard: the message names both; the file is untouched."""
     await write(path, WHOLE)
     with pytest.raises(ConfigurationError) as caught:
         await ShardFile.open(path, IDENTITY | {name: "other"})
@@ -362,6 +362,56 @@ async def test_a_file_of_somebody_elses_is_refused(name: str, path: Path) -> Non
     assert f"belongs to {name} {IDENTITY[name]!r}, this worker to 'other': " in str(caught.value)
     assert await read(path) == WRITTEN
     assert [path.name] == left_in(path.parent)
+
+
+async def test_a_file_of_another_partition_count_is_kept(path: Path) -> None:
+    """Another folder would hide that its numbers are the right ones: nobody is sent there."""
+    await write(path, WHOLE)
+    with pytest.raises(ConfigurationError) as caught:
+        await ShardFile.open(path, IDENTITY | {"partitions": "24"})
+
+    assert f"{path} was written for 12 partitions, the topics have 24: " in str(caught.value)
+    assert "keep every state folder" in str(caught.value)
+    assert "another --state-dir" not in str(caught.value)
+    assert await read(path) == WRITTEN
+
+
+RECORDED = IDENTITY | {"incarnation": "i1", "generation": "2"}
+
+
+async def test_a_file_of_an_older_version_gains_its_incarnation(path: Path) -> None:
+    """It is opened as before, keeps its rows, and from then on belongs to that incarnation."""
+    await write(path, WHOLE)
+    await (await ShardFile.open(path, RECORDED)).close()
+
+    with closing(sqlite3.connect(path)) as database:
+        assert dict(database.execute("SELECT name, value FROM identity")) == RECORDED
+    assert await read(path) == WRITTEN
+    with pytest.raises(ConfigurationError, match=r"other topics of the same names .*'i1', now 'i2'"):
+        await ShardFile.open(path, RECORDED | {"incarnation": "i2"})
+
+
+async def test_a_file_that_is_somebody_elses_gains_nothing(path: Path) -> None:
+    """An older version's file of another cluster stays as it is."""
+    await write(path, WHOLE)
+    with pytest.raises(ConfigurationError, match="belongs to cluster_id"):
+        await ShardFile.open(path, RECORDED | {"cluster_id": "c2"})
+
+    with closing(sqlite3.connect(path)) as database:
+        assert dict(database.execute("SELECT name, value FROM identity")) == IDENTITY
+
+
+async def test_a_file_follows_the_generation_and_never_goes_back(path: Path) -> None:
+    """A higher one is noted; a lower one is what somebody reads from an old copy, or damage: refused."""
+    await (await ShardFile.open(path, RECORDED)).close()
+    await (await ShardFile.open(path, RECORDED | {"generation": "10"})).close()
+
+    with pytest.raises(ConfigurationError, match="under generation 10 of the topology, Kafka records 9"):
+        await ShardFile.open(path, RECORDED | {"generation": "9"})
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE identity SET value = 'ten' WHERE name = 'generation'")
+    with pytest.raises(ConfigurationError, match="generation ten"):
+        await ShardFile.open(path, RECORDED | {"generation": "10"})
 
 
 async def test_an_identity_without_a_name_is_refused(path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from learner_worker.errors import DuplicateInstanceError, StateError
+from learner_worker.errors import ConfigurationError, DuplicateInstanceError, StateError
 from tests.support.conditions import becomes_true
+from tests.support.steady import SteadyTopics
 from tests.support.wiring import partitions_of
 from tests.unit.test_duplicate_instances import Replica
 
@@ -54,6 +55,27 @@ async def test_a_replaced_replica_without_shards_stays_out_too(tmp_path: Path) -
         with pytest.raises(DuplicateInstanceError):
             await reading
     staying_out.cancel()
+
+
+async def test_topics_that_changed_end_the_worker_before_a_shard_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file would be made for another number of partitions."""
+    replica = Replica(tmp_path / "state")
+    (tmp_path / "state").mkdir()
+
+    async def changed(_: SteadyTopics) -> None:
+        raise ConfigurationError("the topics have 24 partitions now")
+
+    monkeypatch.setattr(SteadyTopics, "look", changed)
+    async with replica.worker.preparation.running():
+        reading = replica.read()
+        await replica.consumer.polled.wait()
+        await replica.worker.rebalance.on_partitions_assigned(partitions_of(0))
+        async with asyncio.timeout(5):
+            with pytest.raises(ConfigurationError, match="24 partitions now"):
+                await reading
+    assert list((tmp_path / "state").iterdir()) == []
 
 
 async def test_a_standby_that_cannot_be_closed_ends_the_worker(

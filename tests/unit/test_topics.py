@@ -11,7 +11,7 @@ PREFIXED = Topics(prefix="eu.").named()
 
 
 def test_the_default_names_are_the_contracts() -> None:
-    """The nine topics of the contract, in their default names."""
+    """The ten topics of the contract, in their default names."""
     expected = {
         "bid-placed",
         "auction-closed",
@@ -22,6 +22,7 @@ def test_the_default_names_are_the_contracts() -> None:
         "learner-agent-metrics",
         "learner-rerouted",
         "learner-dead-letters",
+        "learner-topology",
     }
 
     assert expected == set(PLAIN.all)
@@ -38,7 +39,7 @@ def test_requests_are_sharded_but_not_subscribed() -> None:
     """All topics with a shard's partition are the subscribed ones and the requests."""
     assert {*PLAIN.subscribed, PLAIN.requests} == set(PLAIN.sharded)
     assert PLAIN.requests not in PLAIN.subscribed
-    assert {PLAIN.replies, PLAIN.dead_letters} == set(PLAIN.all) - set(PLAIN.sharded)
+    assert {PLAIN.replies, PLAIN.dead_letters, PLAIN.topology} == set(PLAIN.all) - set(PLAIN.sharded)
 
 
 def test_each_source_topic_names_its_event() -> None:
@@ -48,6 +49,14 @@ def test_each_source_topic_names_its_event() -> None:
         for topic in (PREFIXED.bid_placed, PREFIXED.auction_closed, PREFIXED.task_finished)
     ] == ["bid-placed", "auction-closed", "task-finished"]
     assert [PREFIXED.event_kind(topic) for topic in ("bid-placed", PREFIXED.rerouted, "")] == [None] * 3
+
+
+def test_how_many_partitions_topics_are_given() -> None:
+    """The record of the topology has one, everything else as many as there are shards."""
+    assert {name: PLAIN.partitions(name, 12) for name in PLAIN.all} == {
+        **dict.fromkeys(PLAIN.all, 12),
+        PLAIN.topology: 1,
+    }
 
 
 @pytest.mark.parametrize("names", [PLAIN, PREFIXED])
@@ -60,6 +69,7 @@ def test_how_topics_are_kept(names: object) -> None:
         "min.compaction.lag.ms": "3600000",
     }
     assert topics.configuration(topics.metrics) == {"cleanup.policy": "compact"}
+    assert topics.configuration(topics.topology) == {"cleanup.policy": "compact"}
     assert topics.configuration(topics.requests)["message.timestamp.type"] == "LogAppendTime"
     assert topics.configuration(topics.replies) == {"retention.ms": "3600000"}
     assert [topics.configuration(topic) for topic in (topics.rerouted, topics.dead_letters)] == [

@@ -15,7 +15,8 @@ from learner_worker.contract.headers import reply_address, reply_headers
 from learner_worker.contract.topics import TopicName
 from learner_worker.stages.advise import Advise
 from learner_worker.stages.learn import Learn
-from learner_worker.store.shard_file import ShardFile, shard_identity, shard_path
+from learner_worker.store.identity import shard_identity
+from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
 from learner_worker.strategies.classic import CLASSIC
 from tests.programs.bench.figures import Better, Figure, Goal

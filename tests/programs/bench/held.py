@@ -14,7 +14,8 @@ from learner_worker.domain.outcomes import Outcome
 from learner_worker.kafka.admin import connected
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.partitioner import partitioner
-from learner_worker.store.shard_file import ShardFile, shard_identity, shard_path
+from learner_worker.store.identity import shard_identity
+from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
 from tests.programs.bench.load import BIDDERS, past_fact
 from tests.programs.bench.stage import PARTITIONS, Setting, Stage

@@ -1,0 +1,276 @@
+"""The topology as Kafka has it: read and compared, or recorded for the first time.
+
+`read_layout` is for those that only look, `establish` for a worker, `create_topics` for an operator.
+"""
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+import structlog
+from aiokafka import TopicPartition
+
+from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.contract.topology import KEEP_FOLDERS, OwnTopics, Topology
+from learner_worker.errors import BrokerError, ConfigurationError, Mismatch
+from learner_worker.group.topology import (
+    LiveTopics,
+    Misplaced,
+    common_count,
+    count_to_create,
+    misplaced,
+    require_same,
+)
+from learner_worker.kafka.admin import Cluster, connected
+from learner_worker.kafka.connection import Connection
+from learner_worker.kafka.partition_reader import PartitionReader, reading_partitions
+from learner_worker.kafka.polling import Gap
+from learner_worker.kafka.samples import sample_ends
+from learner_worker.kafka.topology_topic import append, read_standing
+
+DEFAULT_SHARDS: Final = 12
+SAMPLED: Final = 200  # records at each end of a changelog partition: of a doubled one half lie wrong
+Filed = Callable[[], Mapping[Path, Mapping[str, str]]]
+"""Asks for what the shard files of a state folder say of themselves."""
+_log = structlog.get_logger("learner_worker.group")
+
+
+class Layout(NamedTuple):
+    """How the topics are laid out; without a record the count is what a sample of the changelog allows."""
+
+    cluster_id: str
+    shards: int
+    topology: Topology | None
+
+
+class TopologyView:
+    """The topics, their record and the changelog, as they are now."""
+
+    def __init__(
+        self, connection: Connection, names: TopicNames, cluster: Cluster, reader: PartitionReader
+    ) -> None:
+        self.names = names
+        self.cluster = cluster
+        self._connection = connection
+        self._reader = reader
+
+    async def live(self) -> LiveTopics:
+        """The topics that exist."""
+        cluster_id = await self.cluster.current_id()
+        return LiveTopics(cluster_id, self.names, await self.cluster.partitions(self.names.all))
+
+    async def standing(self, live: LiveTopics) -> Topology | None:
+        """The record that holds; None if there is none, or no topic for it."""
+        if self.names.topology not in live.counts:
+            return None
+        return await read_standing(self._reader, self.names.topology)
+
+    async def write(self, topology: Topology) -> Topology:
+        """Writes a record, and reads which one stands: of several writers' the first.
+
+        Raises:
+            BrokerError: Kafka did not take it.
+        """
+        await append(self._connection, self.names.topology, topology)
+        stands = await read_standing(self._reader, self.names.topology)
+        if stands is None:
+            raise BrokerError(f"{self.names.topology} lost the record just written: look at the broker's log")
+        return stands
+
+    async def misplaced(self, live: LiveTopics, shards: int) -> Misplaced | None:
+        """Whether the ends of the changelog's partitions hold records that a count has elsewhere."""
+        outcomes = self.names.outcomes
+        partitions = [TopicPartition(outcomes, number) for number in range(live.counts.get(outcomes, 0))]
+        return misplaced(await sample_ends(self._connection, partitions, SAMPLED), shards)
+
+
+@asynccontextmanager
+async def topology_view(
+    connection: Connection, names: TopicNames, *, patience_seconds: float
+) -> AsyncIterator[TopologyView]:
+    """Connects.
+
+    Raises:
+        BrokerError: Kafka cannot be reached.
+    """
+    async with (
+        connected(connection, patience_seconds=patience_seconds) as cluster,
+        reading_partitions(connection, tell=_tell) as reader,
+    ):
+        yield TopologyView(connection, names, cluster, reader)
+
+
+def _tell(gap: Gap) -> None:
+    _log.warning("topology.record_ignored", error=str(gap))
+
+
+# --- for those that only look ----------------------------------------------------------------------------
+
+
+async def read_layout(
+    connection: Connection, names: TopicNames, *, group_id: str | None, patience_seconds: float
+) -> Layout:
+    """The layout that is recorded, or that the changelog allows. Writes nothing.
+
+    Args:
+        group_id: the group asked about; None: whichever owns the topics.
+
+    Raises:
+        BrokerError: Kafka cannot be reached.
+        ConfigurationError: topics are missing, or are not what is recorded.
+    """
+    async with topology_view(connection, names, patience_seconds=patience_seconds) as view:
+        live = await view.live()
+        require_topics(live, [name for name in live.missing if name != names.topology])
+        topology = await view.standing(live)
+        if topology is not None:
+            require_same(topology, live, group_id)
+            return Layout(live.cluster_id, topology.shards, topology)
+        shards = common_count(live)
+        await _require_placed(view, live, shards)
+        return Layout(live.cluster_id, shards, None)
+
+
+def require_topics(live: LiveTopics, missing: list[TopicName]) -> None:
+    """Refuses to go on without some topics.
+
+    Raises:
+        ConfigurationError: one is missing.
+    """
+    if missing:
+        raise ConfigurationError(
+            f"missing topics: {', '.join(live.missing)}; create them with `learner-worker topics create`"
+        )
+
+
+async def _require_placed(view: TopologyView, live: LiveTopics, shards: int) -> None:
+    found = await view.misplaced(live, shards)
+    if found is not None:
+        raise found.mismatch(view.names.outcomes, shards).error()
+
+
+# --- for an operator -------------------------------------------------------------------------------------
+
+
+async def create_topics(
+    view: TopologyView, *, partitions: int | None, replication_factor: int | None, group_id: str | None
+) -> list[TopicName]:
+    """Creates the topics that are missing, and the record if there is none; which topics it created.
+
+    Args:
+        partitions: the number of shards that was asked for; None: the recorded one, or the default.
+        group_id: the group that is to own the topics; None: the first one that runs.
+
+    Raises:
+        BrokerError: Kafka refused something.
+        ConfigurationError: a record, a topic or the changelog has another number; nothing was created.
+    """
+    live = await view.live()
+    topology = await view.standing(live)
+    shards = count_to_create(partitions, topology, live, DEFAULT_SHARDS)
+    if topology is None:
+        await _require_placed(view, live, shards)
+    created = await view.cluster.create_topics(
+        view.names, partitions=shards, replication_factor=replication_factor
+    )
+    live = await view.live()
+    if topology is None:
+        topology = await view.write(_first(live, shards, group_id))
+    require_same(topology, live, group_id)
+    return created
+
+
+async def require_recorded(view: TopologyView, group_id: str | None) -> Topology:
+    """The record, if it is there and the topics are as it says.
+
+    Raises:
+        ConfigurationError: they are not.
+    """
+    live = await view.live()
+    require_topics(live, live.missing)
+    topology = await view.standing(live)
+    if topology is None:
+        common_count(live)
+        raise ConfigurationError(
+            f"{view.names.topology} holds no record yet: `learner-worker topics create` writes it"
+        )
+    require_same(topology, live, group_id)
+    return topology
+
+
+# --- for a worker ----------------------------------------------------------------------------------------
+
+
+async def establish(view: TopologyView, *, group_id: str, filed: Filed) -> Topology:
+    """The topology that a worker of a group obeys; recorded if it is not yet, claimed if nobody owns it.
+
+    Workers that start at the same time may all write; they read back, and the first record stands for all.
+
+    Raises:
+        BrokerError: Kafka refused something.
+        ConfigurationError: topics are missing, are not what is recorded, or cannot be trusted.
+    """
+    live = await view.live()
+    require_topics(live, [name for name in live.missing if name != view.names.topology])
+    topology = await view.standing(live)
+    if topology is None:
+        topology = await _adopt(view, live, group_id, filed())
+        _log.info("topology.adopted", **msgspec.to_builtins(topology))
+    require_same(topology, live, group_id)
+    if topology.owner_group is None:
+        claim = msgspec.structs.replace(topology, generation=topology.generation + 1, owner_group=group_id)
+        topology = await view.write(claim)
+        _log.info("topology.claimed", **msgspec.to_builtins(topology))
+        require_same(topology, live, group_id)
+    return topology
+
+
+async def _adopt(
+    view: TopologyView, live: LiveTopics, group_id: str, filed: Mapping[Path, Mapping[str, str]]
+) -> Topology:
+    """Records today's count, if nothing speaks against it: neither changelog nor this worker's own files."""
+    shards = common_count(live)
+    of_this_cluster = {path: one for path, one in filed.items() if one.get("cluster_id") == live.cluster_id}
+    for path, identity in of_this_cluster.items():
+        if identity.get("partitions") != str(shards):
+            raise Mismatch(
+                f"{path} was written for {identity.get('partitions')} partitions, the topics have {shards}",
+                KEEP_FOLDERS,
+            ).error()
+    await _require_placed(view, live, shards)
+    await _create_topology_topic(view, shards)
+    return await view.write(_remembered(_first(live, shards, group_id), list(of_this_cluster.values())))
+
+
+async def _create_topology_topic(view: TopologyView, shards: int) -> None:
+    topic = view.names.topology
+    try:
+        await view.cluster.create_topics(view.names, partitions=shards, replication_factor=None, only=[topic])
+    except BrokerError as error:
+        raise ConfigurationError(
+            f"{topic} is missing and this user cannot create it ({error}): run `learner-worker topics "
+            "create` as somebody who may, and allow this user to read and write it"
+        ) from error
+
+
+def _first(live: LiveTopics, shards: int, group_id: str | None) -> Topology:
+    return Topology(
+        generation=1,
+        shards=shards,
+        cluster_id=live.cluster_id,
+        incarnation=uuid.uuid4().hex,
+        owner_group=group_id,
+        topics=OwnTopics.of(live.names),
+    )
+
+
+def _remembered(topology: Topology, filed: list[Mapping[str, str]]) -> Topology:
+    """With the incarnation that this worker's files agree on: only the record was lost."""
+    known = {one["incarnation"] for one in filed if "incarnation" in one}
+    if len(known) != 1:
+        return topology
+    generation = max(int(one.get("generation", 1)) for one in filed)
+    return msgspec.structs.replace(topology, incarnation=known.pop(), generation=generation)

@@ -1,0 +1,14 @@
+"""Topics that stay as they are, for workers without a Kafka behind them."""
+
+import asyncio
+
+
+class SteadyTopics:
+    """A guard that has nothing to tell."""
+
+    async def look(self) -> None:
+        """They are the same."""
+
+    async def watch(self, stopping: asyncio.Event) -> None:
+        """They stay the same."""
+        await stopping.wait()
