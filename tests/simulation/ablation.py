@@ -267,8 +267,8 @@ def _nothing_in_use(_: Ownership) -> Collection[ShardId]:
 
 
 async def _released_for_good(standbys: Standbys, shard_id: ShardId) -> None:
-    standbys.follow(standbys.wanted - {shard_id})
     await _release(standbys, shard_id)
+    standbys.follow(standbys.wanted - {shard_id})
 
 
 async def _after_a_torn_one(standby: StandbyState) -> None:
