@@ -24,7 +24,7 @@ from learner_worker.kafka.connection import Connection
 from learner_worker.observability import LogFormat, LogLevel
 
 SETTINGS_PREFIX = "LEARNER_"
-_LAST_PORT = 65_535
+_LAST_PORT = 65_535  # the largest TCP port
 
 
 def _none(value: object) -> object:

@@ -12,7 +12,7 @@ from typing import Self
 from learner_worker.brokers import maven
 from learner_worker.brokers.broker import Log, silent
 from learner_worker.brokers.node import KafkaNode
-from learner_worker.brokers.waiting import free_ports, is_true_within, live_nodes
+from learner_worker.brokers.probing import free_ports, is_true_within, live_nodes
 from learner_worker.errors import BrokerError
 
 ANSWER_SECONDS = 90.0  # three JVMs that start at once on a slow machine
@@ -96,14 +96,14 @@ class KafkaCluster:
     def _node_properties(self, node: int, folder: Path) -> dict[str, str]:
         own = f"PLAINTEXT://{self._servers[node]}"
         more = [f",{name}://{at}" for name, (at, _) in self._listeners.items()]
-        told = [f",{name}://{address}" for name, (_, address) in self._listeners.items()]
+        listed = [f",{name}://{address}" for name, (_, address) in self._listeners.items()]
         return {
             "process.roles": "broker,controller",
             "node.id": str(node),
             "controller.quorum.voters": ",".join(f"{voter}@{at}" for voter, at in self._controllers.items()),
             "controller.listener.names": "CONTROLLER",
             "listeners": f"{own},CONTROLLER://{self._controllers[node]}{''.join(more)}",
-            "advertised.listeners": f"{own}{''.join(told)}",
+            "advertised.listeners": f"{own}{''.join(listed)}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(folder / "data"),
             "auto.create.topics.enable": "false",
@@ -120,8 +120,8 @@ class KafkaCluster:
         for node in nodes:
             node.start()
         if not is_true_within(ANSWER_SECONDS, self._all_answer(list(nodes))):
-            told = "\n".join(node.last_words() for node in nodes)
-            raise BrokerError(f"Kafka did not answer within {ANSWER_SECONDS:.0f} s; its last words:\n{told}")
+            output = "\n".join(node.last_words() for node in nodes)
+            raise BrokerError(f"Kafka did not answer within {ANSWER_SECONDS:.0f} s; it printed:\n{output}")
 
     def _all_answer(self, started: list[KafkaNode]) -> Callable[[], bool]:
         def answer() -> bool:

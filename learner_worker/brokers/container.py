@@ -9,7 +9,7 @@ from testcontainers.core.docker_client import DockerClient
 
 from learner_worker.errors import BrokerError
 
-PING_SECONDS = 3  # an engine answers at once
+PING_SECONDS = 3  # a running engine answers at once
 START_SECONDS = 90  # a JVM in a container on a slow machine
 SETTINGS = {
     "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",

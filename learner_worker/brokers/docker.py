@@ -7,13 +7,13 @@ from importlib import import_module
 from types import ModuleType
 
 from learner_worker.brokers.broker import Broker, BrokerKind, Log
-from learner_worker.brokers.waiting import is_true_within, live_nodes
+from learner_worker.brokers.probing import is_true_within, live_nodes
 from learner_worker.errors import BrokerError
 
 # testcontainers' Kafka module drives Confluent's build of Apache Kafka (7.6.0 is Kafka 3.6) by that image's
 # own start scripts, which the apache/kafka image does not have.
 IMAGE = "confluentinc/cp-kafka:7.6.0"
-ANSWER_SECONDS = 30.0  # the container says that it runs before the broker answers
+ANSWER_SECONDS = 30.0  # the container runs before the broker in it answers
 NOT_INSTALLED = 'testcontainers is not installed; run: pip install "learner-worker[embedded]"'
 NO_ENGINE = "no Docker engine answers; start Docker"
 

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from learner_worker.brokers.broker import Broker, BrokerKind, Log
-from learner_worker.brokers.waiting import accepts, free_ports, is_true_within, live_nodes
+from learner_worker.brokers.probing import accepts, free_ports, is_true_within, live_nodes
 from learner_worker.errors import BrokerError
 
 NOT_INSTALLED = 'noida-db is not installed; run: pip install "learner-worker[embedded]"'
-COMMAND_SECONDS = 30.0  # a command of noida-db takes a fraction of a second
-ANSWER_SECONDS = 10.0  # it answers a fraction of a second after it started
+COMMAND_SECONDS = 30.0  # far beyond a command of noida-db, which takes a fraction of a second
+ANSWER_SECONDS = 10.0  # far beyond its start, which takes a fraction of a second
 # What the loader says of a binary built for a newer libc, though it runs.
 HARMLESS = "weak version `GLIBC"
 
@@ -60,7 +60,7 @@ def _refuse_running(data_dir: Path) -> None:
 def _up(data_dir: Path, port: int) -> None:
     done = _run("up", data_dir, "--only", "kafka", "--kafka-port", str(port), "--host", "127.0.0.1")
     if done.returncode != 0:
-        raise BrokerError(f"noida-db did not start, see {data_dir / 'noida.log'}: {_told(done)}")
+        raise BrokerError(f"noida-db did not start, see {data_dir / 'noida.log'}: {_output_of(done)}")
 
 
 def _wait_until_answering(server: str, data_dir: Path) -> None:
@@ -72,7 +72,7 @@ def _down(data_dir: Path, server: str) -> None:
     done = _run("down", data_dir)
     if done.returncode != 0 or not is_true_within(ANSWER_SECONDS, lambda: not accepts(server)):
         raise BrokerError(
-            f"noida-db did not stop, end it by hand (noida-db down --data-dir {data_dir}): {_told(done)}"
+            f"noida-db did not stop, end it by hand (noida-db down --data-dir {data_dir}): {_output_of(done)}"
         )
 
 
@@ -102,6 +102,6 @@ def _finished(verb: str, data_dir: Path, options: tuple[str, ...]) -> subprocess
         ) from error
 
 
-def _told(done: subprocess.CompletedProcess[str]) -> str:
+def _output_of(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if HARMLESS not in line]
     return " ".join(filter(None, lines))

@@ -16,9 +16,9 @@ from learner_worker.errors import BrokerError
 
 KAFKA_VERSION = "4.4.0"
 SLF4J_VERSION = "1.7.36"  # the slf4j-api this Kafka brings
-OLDEST_JAVA = 17
+OLDEST_JAVA = 17  # the oldest version that Kafka 4 brokers run on
 JAVA_SECONDS = 30.0  # `java -version` on a slow machine
-MAVEN_SECONDS = 600.0  # 43 MB over a slow line
+MAVEN_SECONDS = 600.0  # some 40 MB over a slow connection
 COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 PROJECT = f"""\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -108,5 +108,5 @@ def _copy_dependencies(project: Path, jars: Path) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BrokerError(f"Maven could not be run, install or repair it: {error}") from error
     if done.returncode != 0 or not any(jars.glob("kafka_*.jar")):
-        told = "\n".join((done.stdout + done.stderr).strip().splitlines()[:10])
-        raise BrokerError(f"Maven could not fetch Apache Kafka {KAFKA_VERSION}, check the network:\n{told}")
+        output = "\n".join((done.stdout + done.stderr).strip().splitlines()[:10])
+        raise BrokerError(f"Maven could not fetch Apache Kafka {KAFKA_VERSION}, check the network:\n{output}")

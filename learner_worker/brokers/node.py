@@ -9,9 +9,9 @@ from pathlib import Path
 
 from learner_worker.errors import BrokerError
 
-FORMAT_SECONDS = 60.0  # a JVM that starts and writes one file
-STOP_SECONDS = 15.0  # a broker hands its partitions over in a few
-TOLD_LINES = 15  # of a log: an error with its reason
+FORMAT_SECONDS = 60.0  # a JVM starts and writes one file, on a slow machine
+STOP_SECONDS = 15.0  # a broker hands over its leaderships in a few
+TOLD_LINES = 15  # of a log: enough for an error and its reason
 LOG_SETTINGS = [
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from learner_worker.brokers.broker import Broker, BrokerKind
-from learner_worker.brokers.waiting import accepts
+from learner_worker.brokers.probing import accepts
 from learner_worker.errors import BrokerError
 
 NOT_GIVEN = "none are given; set LEARNER_BOOTSTRAP_SERVERS to host:port of a running Kafka"

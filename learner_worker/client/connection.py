@@ -16,11 +16,11 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from learner_worker.errors import BrokerError, ConfigurationError
 from learner_worker.lifecycle import end_within, start_within
 
-CONNECT_SECONDS = 10.0  # a distant cluster with TLS and a login is reached in a few
-STOP_SECONDS = 2.0  # who leaves the client does not wait for a Kafka that is away
-RETRY_SECONDS = 0.25  # an agent that asks again and again soon has its connection back
-_ABANDON_STEP_SECONDS = 0.1  # between two looks at a task that aiokafka gives no event for
-REQUEST_TIMEOUT_MS = 5000  # aiokafka's 40 s would leave a half-open connection unnoticed for as long
+CONNECT_SECONDS = 10.0  # connecting to a distant cluster with TLS and SASL takes a few
+STOP_SECONDS = 2.0  # closing a client must not wait for an unreachable Kafka
+RETRY_SECONDS = 0.25  # an agent that keeps asking is reconnected soon
+_ABANDON_STEP_SECONDS = 0.1  # aiokafka has no event for the end of its task, so it is polled
+REQUEST_TIMEOUT_MS = 5000  # aiokafka's default of 40 s would leave a half-open connection unnoticed
 
 log = logging.getLogger("learner_worker.client")
 

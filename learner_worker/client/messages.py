@@ -16,7 +16,7 @@ from learner_worker.errors import InvalidEventError, SuggestionError
 Include = Literal["learned_keywords"]
 EventType = TypeVar("EventType", BidPlaced, AuctionClosed, TaskFinished)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # the zero of record times
 
 
 def suggest_bid_request(

@@ -17,8 +17,8 @@ from learner_worker.contract.suggestions import INTERNAL, SuggestBidError, Sugge
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError
 
-FETCH_MAX_WAIT_MS = 50  # a reply on another partition of the same broker waits for it
-READ_MS = 1000  # between two looks at whether Kafka still answers
+FETCH_MAX_WAIT_MS = 50  # a fetch for another partition of the same broker waits behind it
+READ_MS = 1000  # the interval of the checks whether Kafka still answers
 LAST_ASKS_SECONDS = 0.2
 """How long a session that ends tries to send its last requests: nobody waits for their replies."""
 SILENT_READS = 10
@@ -118,25 +118,25 @@ class PendingReplies:
     """Who waits for which reply, by correlation id. Nothing stays behind an ask that ended."""
 
     def __init__(self) -> None:
-        self._waiting: dict[bytes, asyncio.Future[Any]] = {}
+        self._pending: dict[bytes, asyncio.Future[Any]] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._pending)
 
     @contextmanager
     def expect(self, correlation_id: str) -> Iterator[asyncio.Future[Any]]:
         """The reply to come, as the record that carries it; forgotten on the way out, whatever happened."""
         key = correlation_id.encode()
-        reply = self._waiting[key] = asyncio.get_running_loop().create_future()
+        reply = self._pending[key] = asyncio.get_running_loop().create_future()
         try:
             yield reply
         finally:
-            del self._waiting[key]
+            del self._pending[key]
             reply.cancel()
 
     def fail(self, error: Exception) -> None:
         """Tell everybody who waits that no reply will come."""
-        for reply in self._waiting.values():
+        for reply in self._pending.values():
             if not reply.done():
                 reply.set_exception(error)
 
@@ -157,7 +157,7 @@ class PendingReplies:
         raise BrokerError(f"Kafka has not answered for {SILENT_READS * READ_MS // 1000} s: connecting anew")
 
     def _deliver(self, record: Any) -> None:
-        reply = self._waiting.get(header(record.headers, CORRELATION_ID) or b"")
+        reply = self._pending.get(header(record.headers, CORRELATION_ID) or b"")
         if reply is not None and not reply.done():
             reply.set_result(record)
 

@@ -26,8 +26,8 @@ from learner_worker.operations.forget import Forgetting
 from learner_worker.settings import Settings
 
 _agent_ids = TypeAdapter[AgentId](AgentIdField)
-_MICROS = 1_000_000
-_WAIT_SECONDS = 30
+_MICROS = 1_000_000  # microseconds in a second
+_WAIT_SECONDS = 30  # many times the default checkpoint interval
 
 
 def _agent(_context: click.Context, _parameter: click.Parameter, text: str) -> AgentId:

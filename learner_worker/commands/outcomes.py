@@ -31,8 +31,8 @@ from learner_worker.stages.advise import Advise
 from learner_worker.strategies.registry import find_strategy
 
 _Command = Callable[..., Any]
-_SHOWN_TASK, _SHOWN_DESCRIPTION = 40, 60
-_WIDTH_WITHOUT_A_TERMINAL = 240
+_SHOWN_TASK, _SHOWN_DESCRIPTION = 40, 60  # a UUID fits; a row stays on few lines
+_WIDTH_WITHOUT_A_TERMINAL = 240  # a row fits on one line in a file or a pipe
 
 
 def _agent_named(_context: click.Context, _parameter: click.Parameter, text: str) -> AgentId:

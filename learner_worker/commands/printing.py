@@ -14,7 +14,7 @@ from learner_worker.contract.times import Micros, parse_time
 from learner_worker.kafka.polling import Gap
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
-_SHOWN_KEYWORD = 40
+_SHOWN_KEYWORD = 40  # longer than English words; the table fits a terminal
 _UNIT_MICROS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 

@@ -21,8 +21,8 @@ from learner_worker.settings import Settings
 from learner_worker.store.state_folder import locked_state_folder, no_shard_files, shard_files
 
 _Command = Callable[..., Any]
-_UNIT = 1024
-_SHOWN_CHARACTERS = 60
+_UNIT = 1024  # binary units, as in KiB
+_SHOWN_CHARACTERS = 60  # a difference fits on one line
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -19,7 +19,7 @@ from learner_worker.contract.fields import MAX_SATS, AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.errors import RecordError, UpgradeRequiredError
 
-FACT_VERSION: Final = 1
+FACT_VERSION: Final = 1  # raised with a change that older learners would misread
 MARKER_VERSION: Final = 2
 """A newer format than that of facts: a worker that does not know markers must stop, not go on."""
 

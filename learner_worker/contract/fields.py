@@ -19,10 +19,10 @@ AgentId = NewType("AgentId", str)
 ShardId = NewType("ShardId", int)
 """A shard is a partition number."""
 
-MAX_SATS = 2**53 - 1
-MAX_ID_CHARACTERS = 256
-MAX_DESCRIPTION_CHARACTERS = 16_384
-MAX_RECORD_BYTES = 1024 * 1024
+MAX_SATS = 2**53 - 1  # the largest integer that JSON readers with doubles keep exact
+MAX_ID_CHARACTERS = 256  # ids are keys of records and rows: long ones would cost space in all of them
+MAX_DESCRIPTION_CHARACTERS = 16_384  # bounds the keywords and the size of one row
+MAX_RECORD_BYTES = 1024 * 1024  # Kafka's default limit of a record batch
 
 _NO_CONTROL_CHARACTERS = r"^[^\u0000-\u001f\u007f-\u009f]*$"
 _identifier = StringConstraints(min_length=1, max_length=MAX_ID_CHARACTERS, pattern=_NO_CONTROL_CHARACTERS)

@@ -34,12 +34,12 @@ DEADLINE_HEADER: Final = "deadline"
 ERROR_HEADER: Final = "learner-error"
 """On every error reply: the code, as text."""
 
-MAX_CORRELATION_ID_BYTES: Final = 1024
+MAX_CORRELATION_ID_BYTES: Final = 1024  # far above a UUID; it is copied into every reply
 MAX_KEY_BYTES: Final = 64 * 1024
 """Of a request: its reply carries it, too, and has to be small enough for Kafka."""
-_MAX_PARTITION = 2**31 - 1
-_BINARY_PARTITION_BYTES = 4
-_MAX_PARTITION_DIGITS = 10
+_MAX_PARTITION = 2**31 - 1  # Kafka numbers partitions with an int32
+_BINARY_PARTITION_BYTES = 4  # an int32, as Spring's header has it
+_MAX_PARTITION_DIGITS = 10  # of the largest int32
 _NEST_DISPOSED = ("kafka_nest-is-disposed", b"\x00")
 _NEST_ERROR = "kafka_nest-err"
 

@@ -15,10 +15,10 @@ _RFC3339 = re.compile(
 )
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (in UTC, as everything here; an offset would be printed)
 _EPOCH_ORDINAL = _EPOCH.toordinal()
-_FIRST_YEAR, _LAST_YEAR = 1970, 9998
-_LEAP_SECOND = 60
-_SECOND = 1_000_000
-_DECIMALS = 6
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998  # the range that a datetime holds in any time zone, from the epoch on
+_LEAP_SECOND = 60  # RFC 3339 allows it; datetime does not
+_SECOND = 1_000_000  # microseconds in a second
+_DECIMALS = 6  # microseconds: finer fractions are dropped
 _MINUTE = 60 * _SECOND
 _DAY = 24 * 60 * _MINUTE
 LAST_MICROS = Micros((_EPOCH.replace(year=9999) - _EPOCH) // timedelta(microseconds=1) - 1)

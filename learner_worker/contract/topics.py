@@ -9,7 +9,7 @@ EventKind = Literal["bid-placed", "auction-closed", "task-finished"]
 
 HOP_HEADER = "learner-hop"
 """Marks a record the learner has moved once; its value names the event's kind."""
-HOUR_MS = 60 * 60 * 1000
+HOUR_MS = 60 * 60 * 1000  # milliseconds in an hour
 ROOMY_RECORD_BYTES = 2 * 1024 * 1024
 """A moved record or a dead letter carries a whole original of up to 1 MiB, and headers."""
 

@@ -12,7 +12,7 @@ import msgspec
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import RecordError, UpgradeRequiredError
 
-TOPOLOGY_VERSION: Final = 1
+TOPOLOGY_VERSION: Final = 1  # raised with a change that older learners would misread
 KEEP_FOLDERS: Final = (
     "leave the workers stopped and keep every state folder (an empty or another one would not help: its "
     'numbers would be wrong); Kafka cannot lower a count: follow "Changed partition counts" in '

@@ -12,8 +12,8 @@ from learner_worker.contract.suggestions import INVALID_REQUEST, SuggestBidReque
 from learner_worker.contract.topics import EventKind
 from learner_worker.errors import RecordError, RequestError
 
-_FRAME_BYTES = 5
-_MAX_PROBLEMS = 5
+_FRAME_BYTES = 5  # a schema registry's prefix: a zero byte and a 4-byte id
+_MAX_PROBLEMS = 5  # enough to find the cause; a message may have thousands
 _MODELS: dict[EventKind, type[Event]] = {
     "bid-placed": BidPlaced,
     "auction-closed": AuctionClosed,

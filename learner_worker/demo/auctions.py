@@ -13,6 +13,7 @@ from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.demo.personas import OCCASIONS, PERSONAS, Persona
 
 SAME_TRADE_CHANCE: Final = 0.7
+"""Of verb and thing: lower, keywords predict little; higher, nothing is left to learn."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from learner_worker.contract.suggestions import AgentMetrics
 from learner_worker.demo.comparison import bids_by_agent, figures, finished_auctions
 from learner_worker.demo.market import Learner
 
-CATCH_UP_SECONDS: Final = 15.0  # some checkpoints, on a slow machine
-POLL_SECONDS: Final = 0.1  # between two questions for metrics that are on their way
+CATCH_UP_SECONDS: Final = 15.0  # several checkpoints, on a slow machine
+POLL_SECONDS: Final = 0.1  # between two reads of metrics that are not written yet
 
 
 class AgentCounts(NamedTuple):

@@ -16,11 +16,11 @@ import aiohttp
 from learner_worker.demo.cluster import DemoCluster
 from learner_worker.errors import LearnerError
 
-REPLICAS: Final = 2
-READY_SECONDS: Final = 60.0  # two processes and a group's first rebalance, on a slow machine
-STOP_SECONDS: Final = 30.0  # a worker's last checkpoint is bounded by less
-POLL_SECONDS: Final = 0.05  # between two looks at a log
-LAST_LINES: Final = 12  # of a log: an error with its reason
+REPLICAS: Final = 2  # the fewest that show shared work
+READY_SECONDS: Final = 60.0  # two processes start and a group rebalances, on a slow machine
+STOP_SECONDS: Final = 30.0  # above a worker's limit for its last checkpoint
+POLL_SECONDS: Final = 0.05  # between two reads of a log
+LAST_LINES: Final = 12  # of a log: enough for an error and its reason
 
 
 class ProcessError(LearnerError):

@@ -5,15 +5,15 @@ from typing import Final
 
 from learner_worker.demo.comparison import FigureDifference
 
-TOLD: Final = ("auctions won", "success rate", "sats earned", "sats per win")
+LISTED: Final = ("auctions won", "success rate", "sats earned", "sats per win")
 """The figures the sentences speak of; completed and failed tasks follow from them."""
 
 
 def verdict(differences: Sequence[FigureDifference]) -> tuple[str, str]:
     """Two sentences on the figures, the unflattering ones included."""
-    told = [difference for difference in differences if difference.name in TOLD]
-    better = [difference for difference in told if difference.helped]
-    rest = [difference for difference in told if not difference.helped]
+    listed = [difference for difference in differences if difference.name in LISTED]
+    better = [difference for difference in listed if difference.helped]
+    rest = [difference for difference in listed if not difference.helped]
     return _gain(better), _loss(rest)
 
 

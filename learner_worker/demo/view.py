@@ -18,9 +18,9 @@ from learner_worker.demo.comparison import NOTHING, FigureDifference, Figures
 from learner_worker.demo.personas import Persona, asks
 from learner_worker.demo.verdict import figure
 
-LINES_OF_PROGRESS = 12
-ROOM_FOR_REASONS = 116
-WORDS_SHOWN = 2
+LINES_OF_PROGRESS = 12  # a run without a terminal fits on a screen
+ROOM_FOR_REASONS = 116  # columns: what the table takes with its last column
+WORDS_SHOWN = 2  # of the best and of the worst: the line fits the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +106,15 @@ def _drawn(scene: Scene, *, roomy: bool) -> Group:
     table.add_column("why, and words it has learned", no_wrap=True, overflow="ellipsis", ratio=1)
     for standing in scene.standings:
         table.add_row(
-            _twins(Text(standing.persona.asking, style="bold cyan"), standing.persona.static),
+            _pair(Text(standing.persona.asking, style="bold cyan"), standing.persona.static),
             *_both(standing.asking, standing.static),
-            _twins(Text(_factor(standing), style=_factor_style(standing)), "x1.00"),
+            _pair(Text(_factor(standing), style=_factor_style(standing)), "x1.00"),
             Text("\n").join([_why(standing.advice, roomy=roomy), _words(standing.advice)]),
         )
     asking = sum((standing.asking for standing in scene.standings), NOTHING)
     static = sum((standing.static for standing in scene.standings), NOTHING)
     table.add_section()
-    table.add_row(_twins(Text("all asking", style="bold cyan"), "all static"), *_both(asking, static))
+    table.add_row(_pair(Text("all asking", style="bold cyan"), "all static"), *_both(asking, static))
     return Group(
         _headline(scene), ProgressBar(total=scene.total, completed=scene.number, complete_style="cyan"), table
     )
@@ -123,13 +123,13 @@ def _drawn(scene: Scene, *, roomy: bool) -> Group:
 def _both(asking: Figures, static: Figures) -> tuple[Text, Text, Text]:
     """Won, success and earned."""
     return (
-        _twins(Text(str(asking.auctions_won)), str(static.auctions_won)),
-        _twins(Text(_success(asking)), _success(static)),
-        _twins(Text(figure(asking.sats_earned, "")), figure(static.sats_earned, "")),
+        _pair(Text(str(asking.auctions_won)), str(static.auctions_won)),
+        _pair(Text(_success(asking)), _success(static)),
+        _pair(Text(figure(asking.sats_earned, "")), figure(static.sats_earned, "")),
     )
 
 
-def _twins(asking: Text, static: str) -> Text:
+def _pair(asking: Text, static: str) -> Text:
     return Text("\n").join([asking, Text(static, style="dim")])
 
 

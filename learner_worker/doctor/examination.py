@@ -26,7 +26,7 @@ from learner_worker.doctor.topology import check_changelog, check_topology
 from learner_worker.doctor.traffic import check_clocks, check_dead_letters, check_headers, check_partitioning
 from learner_worker.settings import Settings
 
-CHECK_SECONDS: Final = 20.0
+CHECK_SECONDS: Final = 20.0  # above each check's own time limits; a hanging one must not stop the rest
 
 
 class Check(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-_EXIT_CODES = (0, 0, 1, 2)
+_EXIT_CODES = (0, 0, 1, 2)  # by level: only warnings and errors fail a script
 
 
 class Level(IntEnum):

@@ -17,9 +17,9 @@ from learner_worker.store.formats import FORMAT
 from learner_worker.store.identity import mismatch, stranger
 from learner_worker.store.statements import statement
 
-_LOW_BYTES, _EMPTY_BYTES = 1024**3, 64 * 1024**2  # many checkpoints, and hardly one
+_LOW_BYTES, _EMPTY_BYTES = 1024**3, 64 * 1024**2  # room for many checkpoints; for hardly one
 _FILE_SECONDS = 2.0  # a check of twelve files has 20 s
-_STEPS = 100_000  # of SQLite's machine, between two looks at the clock: some milliseconds
+_STEPS = 100_000  # SQLite instructions between two looks at the clock: some milliseconds
 _ASIDE = ("*.damaged", "*.newer")
 _REBUILT = "move it away: it is rebuilt from Kafka"
 
@@ -33,7 +33,7 @@ async def check_folder(case: Case) -> Sequence[Finding]:
         return [error(f"{path} is a file, not a folder", "give --state-dir a folder")]
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         return [error(f"this user may not write to {path}", "give --state-dir a folder that it may write to")]
-    return or_ok([*_room(path), *_owner(path), *_set_aside(path)], f"{path} is writable, free and has room")
+    return or_ok([*_space(path), *_owner(path), *_set_aside(path)], f"{path} is writable, free and has room")
 
 
 def _absent(path: Path) -> Finding:
@@ -43,7 +43,7 @@ def _absent(path: Path) -> Finding:
     return note(f"{path} is not there yet", "the first `learner-worker run` makes it")
 
 
-def _room(path: Path) -> Iterator[Finding]:
+def _space(path: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(path).free
     text = f"{free // 1024**2} MiB are free in {path}"
     if free < _EMPTY_BYTES:

@@ -10,7 +10,7 @@ from learner_worker.doctor.findings import Finding, error, note, ok, warning
 from learner_worker.doctor.kafka import Kafka, code_in_words
 from learner_worker.kafka.admin import NO_ERROR, REBALANCING
 
-_MUCH = 10_000  # records: more than a worker that keeps up ever leaves
+_MUCH = 10_000  # records: more than a worker that keeps up leaves unread
 _RUN = "`learner-worker run`"
 Lags = Mapping[str, int]
 
@@ -44,8 +44,8 @@ def _lost(name: str, lost: Sequence[TopicPartition]) -> list[Finding]:
 def _members(
     name: str, state: str, members: Sequence[str], lags: Lags, partitions: Sequence[TopicPartition]
 ) -> list[Finding]:
-    waiting = ", ".join(f"{topic} {lag}" for topic, lag in lags.items() if lag) or "nothing"
-    text = f"group {name}: {state}, {len(members)} members; to be read: {waiting}"
+    unread = ", ".join(f"{topic} {lag}" for topic, lag in lags.items() if lag) or "nothing"
+    text = f"group {name}: {state}, {len(members)} members; to be read: {unread}"
     if state in REBALANCING:
         return [note(text, "wait a minute and look again; if it stays, a member comes and goes: see its log")]
     if not members and any(lags.values()):
@@ -68,10 +68,10 @@ async def check_requests_group(case: Case) -> Sequence[Finding]:
     if not await kafka.committed(name):
         return [note("no request was ever answered")]
     lags, _ = await _lags(kafka, name, partitions)
-    waiting = sum(lags.values())
-    if waiting > _MUCH:
-        return [warning(f"{waiting} requests wait for an answer", "add replicas; the late ones are dropped")]
-    return [ok(f"{waiting} requests wait for an answer")]
+    unread = sum(lags.values())
+    if unread > _MUCH:
+        return [warning(f"{unread} requests wait for an answer", "add replicas; the late ones are dropped")]
+    return [ok(f"{unread} requests wait for an answer")]
 
 
 async def _partitions(kafka: Kafka, names: Sequence[TopicName]) -> list[TopicPartition]:

@@ -28,15 +28,15 @@ from learner_worker.kafka.samples import sample_ends
 from learner_worker.kafka.topology_topic import read_standing
 from learner_worker.lifecycle import start_within
 
-UNKNOWN_TOPIC, TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 3, 29, 30
+UNKNOWN_TOPIC, TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 3, 29, 30  # Kafka's error codes
 READ, WRITE = 3, 4
 """Kafka's numbers of what one may do with a topic or group."""
-_REQUEST_MS = 8_000  # a check has 20 s, and may ask twice
-_SAMPLE = 200  # newest records of a partition: enough to see a habit
+_REQUEST_MS = 8_000  # a check has 20 s and may send two requests
+_SAMPLE = 200  # newest records of a partition: enough to see a publisher's habit
 _SAMPLE_SECONDS = 3.5  # a check may read four topics in its 20 s
-_POLL_MS = 200  # between two questions for the coordinator
-_COORDINATOR_SECONDS = 5.0  # a cluster that was just started takes some
-_UNKNOWN_OPERATIONS = -(2**31)
+_POLL_MS = 200  # between two requests for the coordinator
+_COORDINATOR_SECONDS = 5.0  # a cluster that has just started takes a few
+_UNKNOWN_OPERATIONS = -(2**31)  # Kafka's value for operations that were not asked for
 T = TypeVar("T")
 
 

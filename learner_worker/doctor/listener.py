@@ -12,7 +12,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from learner_worker.doctor.wire import NotKafkaError, Versions, stream
 
 _SECONDS = 3.0  # a listener answers a greeting at once, or never
-_ILLEGAL_STATE = 34
+_ILLEGAL_STATE = 34  # Kafka's ILLEGAL_SASL_STATE: the listener has no SASL
 _TLS_ALERT = b"\x15"
 
 

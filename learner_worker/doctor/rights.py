@@ -41,7 +41,7 @@ async def check_rights(case: Case) -> Sequence[Finding]:
 
 def _needed(names: TopicNames) -> Mapping[TopicName, Sequence[int]]:
     """What a worker does with each topic. It moves requests, so it writes those too."""
-    written = {
+    writable = {
         names.rerouted,
         names.outcomes,
         names.metrics,
@@ -52,7 +52,8 @@ def _needed(names: TopicNames) -> Mapping[TopicName, Sequence[int]]:
     }
     read = {*names.sharded, names.topology}
     return {
-        name: [*([READ] if name in read else []), *([WRITE] if name in written else [])] for name in names.all
+        name: [*([READ] if name in read else []), *([WRITE] if name in writable else [])]
+        for name in names.all
     }
 
 

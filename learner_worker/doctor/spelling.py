@@ -30,11 +30,11 @@ def _unread(what: str, names: Iterable[str], known: set[str], prefix: str) -> It
         setting = name[len(prefix) :].lower()
         if setting not in known:
             close = difflib.get_close_matches(setting, known, n=1)
-            meant = f"write {_written(close[0], prefix)}" if close else "see `learner-worker run --help`"
+            meant = f"write {_variable(close[0], prefix)}" if close else "see `learner-worker run --help`"
             yield warning(f"no setting reads the {what} {name}", f"{meant}, or remove it")
 
 
-def _written(setting: str, prefix: str) -> str:
+def _variable(setting: str, prefix: str) -> str:
     return f"{prefix}{setting.upper()}" if prefix else setting
 
 

@@ -10,7 +10,7 @@ from learner_worker.doctor.kafka import UNKNOWN_TOPIC, Topic
 from learner_worker.settings import Settings
 
 _CREATE = "`learner-worker topics create`"
-_NO_LEADER = -1
+_NO_LEADER = -1  # Kafka's node id for none
 _MARGIN_MS = HOUR_MS
 Configurations = Mapping[TopicName, Mapping[str, str]]
 Rule = Callable[[TopicNames, Configurations, Settings], Iterator[Finding]]

@@ -16,7 +16,7 @@ from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import Record
 from learner_worker.operations.dead_letters import parse_dead_letter, parse_mark
 
-_DAY_MS = 24 * 60 * 60 * 1000
+_DAY_MS = 24 * 60 * 60 * 1000  # milliseconds in a day
 _AHEAD_MS = 1_000  # the tolerance for late bids
 _TOP = 3  # causes named: the rest is in the list
 _BY_MURMUR2 = "publish with the id as key and Kafka's murmur2 (librdkafka: partitioner=murmur2_random)"

@@ -17,11 +17,11 @@ from learner_worker.errors import LearnerError
 Versions = Mapping[int, tuple[int, int]]
 """By a request's number: the oldest and the newest version a broker speaks."""
 
-METADATA, DESCRIBE_GROUPS = 3, 15
-_API_VERSIONS = 18
+METADATA, DESCRIBE_GROUPS = 3, 15  # Kafka's API keys
+_API_VERSIONS = 18  # Kafka's API key
 _CLIENT = b"learner-doctor"
-_SIZE_BYTES = 4
-_MAX_FRAME = 16 * 1024 * 1024
+_SIZE_BYTES = 4  # of Kafka's frames: an int32
+_MAX_FRAME = 16 * 1024 * 1024  # far above any answer asked for here: a larger size is another protocol
 _NAMED = "utf-8"
 
 

@@ -113,7 +113,7 @@ class Retention:
         self._policy = policy
         self._forgotten = {} if forgotten is None else forgotten
         self.cutoff = later_cutoff(filed, committed)
-        self._written = filed
+        self._durable = filed
         self._snapshot: Cutoff | None = filed
         self._sweeping: Cutoff | None = None
         self._swept: Cutoff | None = None
@@ -139,7 +139,7 @@ class Retention:
 
     def on_checkpoint_written(self) -> None:
         """Notes that the last snapshot is in the file: rows may be swept by its cutoff."""
-        self._written = self._snapshot
+        self._durable = self._snapshot
 
     # --- facts -------------------------------------------------------------------------------------------
 
@@ -211,9 +211,9 @@ class Retention:
     async def next_page(self, pages: Pages) -> list[OutcomeKey] | None:
         """Keys of some rows with an expired part; None when all rows are swept by the written cutoff."""
         if self._sweeping is None:
-            if self._written == self._swept:
+            if self._durable == self._swept:
                 return None
-            self._sweeping, self._after = self._written, None
+            self._sweeping, self._after = self._durable, None
         cutoff = self._sweeping
         if cutoff is None:
             return None

@@ -31,7 +31,7 @@ from learner_worker.kafka.polling import Gap
 from learner_worker.kafka.samples import sample_ends
 from learner_worker.kafka.topology_topic import append, read_standing
 
-DEFAULT_SHARDS: Final = 12
+DEFAULT_SHARDS: Final = 12  # shared evenly by 1, 2, 3, 4, 6 or 12 replicas; fixed from then on
 SAMPLED: Final = 200  # records at each end of a changelog partition: of a doubled one half lie wrong
 Filed = Callable[[], Mapping[Path, Mapping[str, str]]]
 """Asks for what the shard files of a state folder say of themselves."""

@@ -23,8 +23,8 @@ from learner_worker.contract.suggestions import (
 )
 from learner_worker.contract.topology import TOPOLOGY_VERSION, Topology
 
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_CONTRACT_VERSION = 1
+_JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
+_CONTRACT_VERSION = 1  # raised with an incompatible change of the contract
 _ACCEPTED: Mapping[str, type[BaseModel]] = {
     "bid-placed": BidPlaced,
     "auction-closed": AuctionClosed,
@@ -106,7 +106,7 @@ def _of_struct(struct: type[msgspec.Struct], version: int) -> JsonSchemaValue:
 
 
 def _document(name: str, schema: JsonSchemaValue, version: int = _CONTRACT_VERSION) -> JsonSchemaValue:
-    heading = {"$schema": _DIALECT, "$id": f"urn:learner-worker:{name}:v{version}"}
+    heading = {"$schema": _JSON_SCHEMA, "$id": f"urn:learner-worker:{name}:v{version}"}
     first = ("title", "description", "$comment", "type", "properties", "required")
     ordered = {key: schema[key] for key in first if key in schema}
     return {**heading, **ordered, **schema}

@@ -21,16 +21,16 @@ class Ledger:
         "bids",
         "cold_base",
         "cold_profit",
+        "cost",
         "done",
         "paid",
         "segment_base",
         "segment_profit",
-        "spent",
         "won",
     )
 
     def __init__(self) -> None:
-        self.bids = self.won = self.done = self.paid = self.spent = 0
+        self.bids = self.won = self.done = self.paid = self.cost = 0
         self.cold_profit = self.cold_base = 0
         self.segment_profit = [0] * SEGMENTS
         self.segment_base = [0] * SEGMENTS
@@ -38,7 +38,7 @@ class Ledger:
     @property
     def profit(self) -> int:
         """Paid minus spent."""
-        return self.paid - self.spent
+        return self.paid - self.cost
 
     @property
     def base(self) -> int:
@@ -52,26 +52,26 @@ class Ledger:
             self.cold_base += base_bid_sats
         self.bids += 1
 
-    def win(self, segment: int, paid: int, spent: int, *, done: bool) -> None:
+    def win(self, segment: int, paid: int, cost: int, *, done: bool) -> None:
         """Counts a won auction, whose bid was entered."""
         self.won += 1
         self.done += done
         self.paid += paid
-        self.spent += spent
-        self.segment_profit[segment] += paid - spent
+        self.cost += cost
+        self.segment_profit[segment] += paid - cost
         if self.bids <= COLD_BIDS:
-            self.cold_profit += paid - spent
+            self.cold_profit += paid - cost
 
 
 class Player:
-    """An agent in a run, or its twin: a bidder and a ledger."""
+    """An agent in a run, or its twin, which has the second seat: a bidder and a ledger."""
 
-    __slots__ = ("agent", "bidder", "ledger", "twin")
+    __slots__ = ("agent", "bidder", "ledger", "seat")
 
-    def __init__(self, agent: int, bidder: Bidder, *, twin: bool = False) -> None:
+    def __init__(self, agent: int, bidder: Bidder, *, second: bool = False) -> None:
         self.agent = agent
         self.bidder = bidder
-        self.twin = int(twin)
+        self.seat = int(second)
         self.ledger = Ledger()
 
 
@@ -100,8 +100,8 @@ def _offers(auction: DrawnAuction, seats: Sequence[Sequence[Player]]) -> list[Of
     offers: list[Offer] = []
     for contestant in auction.contestants:
         for player in seats[contestant.agent]:
-            bid, twin = player.bidder.bid(contestant, description), player.twin
-            offers.append((bid * contestant.seen[twin], contestant.arrivals[twin], bid, player, contestant))
+            bid, seat = player.bidder.bid(contestant, description), player.seat
+            offers.append((bid * contestant.seen[seat], contestant.arrivals[seat], bid, player, contestant))
     return offers
 
 
@@ -115,17 +115,17 @@ def _settle(
     segment = auction.number * SEGMENTS // market.auctions
     _, _, winning_bid, champion, chosen = winner
     done = chosen.luck < chosen.chance
-    told = winning_bid if auction.price_told else None
+    price = winning_bid if auction.price_told else None
     for _, _, bid, player, contestant in offers:
         player.ledger.enter(segment, contestant.base_bid_sats)
         if player.bidder.learns:
             won = player is champion
             result = done if won else None
             news.append(
-                (player.bidder, SettledBid(bid, won, told, auction.description, result, auction.number))
+                (player.bidder, SettledBid(bid, won, price, auction.description, result, auction.number))
             )
-    paid, spent = payment(market, chosen, winning_bid)
-    champion.ledger.win(segment, paid, spent, done=done)
+    paid, cost = payment(market, chosen, winning_bid)
+    champion.ledger.win(segment, paid, cost, done=done)
 
 
 def payment(market: MarketModel, contestant: Contestant, bid_sats: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from learner_worker.laboratory.memory import AgentMemory
 from learner_worker.strategies.protocol import NO_SUMS, PaidOn, SettledBid, Strategy
 from learner_worker.strategies.registry import find_strategy
 
-LOWEST_FACTOR: Final = 0.8
+LOWEST_FACTOR: Final = 0.8  # as in expected-profit
 HIGHEST_FACTOR: Final = 2.0
 """The range of the random-factor and oracle baselines: that of expected-profit."""
 

@@ -13,10 +13,10 @@ _WIDTH: Final = 900  # in SVG units; the page scales it
 _NAMES: Final = 190  # left of the plot, for the markets' names
 COLOURS: Final = 8  # beyond them they repeat
 _RIGHT: Final = 30  # of the plot, for half of the last tick's text
-_LANE: Final = 9  # between two contenders of one market
+_ROW_HEIGHT: Final = 9  # between two contenders of one market
 _GAP: Final = 10  # between two markets
 _TICKS: Final = 8  # about so many on an axis
-_CURVE_HEIGHT: Final = 260
+_CURVE_HEIGHT: Final = 260  # two curves fit on a screen
 _CLIPPED: Final = 0.03  # the share of ends of wide intervals that may leave the picture
 
 
@@ -52,16 +52,18 @@ def forest(findings: Findings, population: Population) -> str:
     """Every market's gains with their intervals, a line a contender; right of the line is better."""
     groups = [(market, _rows(findings, market, population)) for market in findings.markets]
     groups = [(market, rows) for market, rows in groups if rows]
-    height = 40 + sum(len(rows) * _LANE + _GAP for _, rows in groups)
+    height = 40 + sum(len(rows) * _ROW_HEIGHT + _GAP for _, rows in groups)
     scale = Scale(*_span([row.gain for _, rows in groups for row in rows]), _NAMES + 10, _WIDTH - _RIGHT)
     parts = [*_grid(scale, height)]
     top = 30
     for market, rows in groups:
-        middle = top + len(rows) * _LANE / 2 + 1
+        middle = top + len(rows) * _ROW_HEIGHT / 2 + 1
         parts.append(f'<text class="name" x="{_NAMES}" y="{middle:.1f}">{escape(market)}</text>')
-        for lane, row in enumerate(rows):
-            parts.append(_line(row, findings.contenders.index(row.contender), scale, top + lane * _LANE))
-        top += len(rows) * _LANE + _GAP
+        for slot, row in enumerate(rows):
+            parts.append(
+                _line(row, findings.contenders.index(row.contender), scale, top + slot * _ROW_HEIGHT)
+            )
+        top += len(rows) * _ROW_HEIGHT + _GAP
     return _svg(height, f"Gains by market, population {population}", parts)
 
 
@@ -87,7 +89,7 @@ def _grid(scale: Scale, height: float) -> Iterator[str]:
 
 
 def _line(row: Row, colour: int, scale: Scale, top: float) -> str:
-    y = top + _LANE / 2
+    y = top + _ROW_HEIGHT / 2
     low, mean, high = (scale.at(value) for value in (row.gain.low, row.gain.mean, row.gain.high))
     title = f"{row.contender}, {row.market}: {row.gain.mean:+.2f} [{row.gain.low:+.2f}, {row.gain.high:+.2f}]"
     return (

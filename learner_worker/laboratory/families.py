@@ -41,9 +41,12 @@ _NAMES: Final = (
     "ember",
     "flint",
 )
-_BASES: Final = (100, 130, 120, 110, 140, 90, 95, 105, 115, 125, 135, 145)
-_SKILLS: Final = (0.65, 0.75, 0.6, 0.55, 0.8, 0.5, 0.6, 0.7, 0.5, 0.65, 0.75, 0.55)
+_BASES: Final = (100, 130, 120, 110, 140, 90, 95, 105, 115, 125, 135, 145)  # sats
+_SKILLS: Final = (0.65, 0.75, 0.6, 0.55, 0.8, 0.5, 0.6, 0.7, 0.5, 0.65, 0.75, 0.55)  # chances to deliver
 _COSTS: Final = (0.45, 0.5, 0.4, 0.55, 0.45, 0.35, 0.5, 0.4, 0.45, 0.55, 0.5, 0.4)
+"""Base bids, chances to deliver and costs (shares of the base bid) of the agents: different enough that no
+strategy gains by one agent alone.
+"""
 
 
 def _agents(count: int = 6, **shared: Any) -> tuple[MarketAgent, ...]:

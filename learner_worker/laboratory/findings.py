@@ -141,9 +141,9 @@ def per_100(totals: Totals) -> float:
 
 def _buyers(pairs: Sequence[tuple[Totals, Totals]]) -> Buyers | None:
     """None if a run did no task at all: there is nothing to divide by."""
-    if not pairs or not all(after.done and before.done and before.spent for after, before in pairs):
+    if not pairs or not all(after.done and before.done and before.cost for after, before in pairs):
         return _free_buyers(pairs)
-    return _compared(pairs, lambda totals: totals.spent / totals.done)
+    return _compared(pairs, lambda totals: totals.cost / totals.done)
 
 
 def _free_buyers(pairs: Sequence[tuple[Totals, Totals]]) -> Buyers | None:

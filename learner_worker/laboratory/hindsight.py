@@ -21,8 +21,8 @@ def best_in_hindsight(market: MarketModel, auctions: Sequence[DrawnAuction], age
             continue
         bid = _highest_winning_bid(own, [one for one in auction.contestants if one is not own])
         if bid and _expected_profit(market, own, bid) > 0:
-            paid, spent = payment(market, own, bid)
-            ledger.win(0, paid, spent, done=True)
+            paid, cost = payment(market, own, bid)
+            ledger.win(0, paid, cost, done=True)
     return ledger.profit
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 _T_QUANTILES: Final = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """Student's t, 97.5 %, for 0 to 10 degrees of freedom; beyond, an expansion is exact to three digits."""
-_NORMAL: Final = statistics.NormalDist().inv_cdf(0.975)
+_NORMAL: Final = statistics.NormalDist().inv_cdf(0.975)  # the two-sided 95 % quantile
 
 
 class Interval(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from learner_worker.contract.fields import MAX_SATS
 from learner_worker.laboratory.market import MarketAgent, MarketModel
 from learner_worker.laboratory.questions import all_questions
 
-_HALF = 0.5
+_HALF = 0.5  # of the auctions: a skill that changes does so in the middle of a run
 
 
 class Contestant(NamedTuple):
@@ -93,8 +93,8 @@ def _draw_questions(chance: random.Random, market: MarketModel) -> list[Task]:
 def _draw_auction(chance: random.Random, market: MarketModel, number: int, task: Task) -> DrawnAuction:
     progress = number / market.auctions
     drawn = [_draw_contestant(chance, market, index, task, progress) for index in range(len(market.agents))]
-    told = chance.random() < market.prices_told
-    return DrawnAuction(number, task.description, tuple(one for one in drawn if one is not None), told)
+    priced = chance.random() < market.prices_told
+    return DrawnAuction(number, task.description, tuple(one for one in drawn if one is not None), priced)
 
 
 def _draw_contestant(

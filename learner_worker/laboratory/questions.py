@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 _FILE: Final = Path(__file__).parent / "data" / "mmlu_two_models.json"
-_LETTERS: Final = string.ascii_lowercase
+_ALPHABET: Final = string.ascii_lowercase
 
 
 class Question(NamedTuple):
@@ -33,5 +33,5 @@ def _text(subject: int, words: list[int]) -> str:
 
 def _spelled(number: int) -> str:
     """A number in letters: keywords have no digits."""
-    high, low = divmod(number, len(_LETTERS) ** 2)
-    return _LETTERS[high] + _LETTERS[low // len(_LETTERS)] + _LETTERS[low % len(_LETTERS)]
+    high, low = divmod(number, len(_ALPHABET) ** 2)
+    return _ALPHABET[high] + _ALPHABET[low // len(_ALPHABET)] + _ALPHABET[low % len(_ALPHABET)]

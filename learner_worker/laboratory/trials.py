@@ -26,7 +26,7 @@ class Totals(msgspec.Struct, frozen=True):
     won: int = 0
     done: int = 0
     paid: int = 0
-    spent: int = 0
+    cost: int = 0
 
     @classmethod
     def of(cls, ledgers: Sequence[Ledger]) -> "Totals":
@@ -37,7 +37,7 @@ class Totals(msgspec.Struct, frozen=True):
             won=sum(one.won for one in ledgers),
             done=sum(one.done for one in ledgers),
             paid=sum(one.paid for one in ledgers),
-            spent=sum(one.spent for one in ledgers),
+            cost=sum(one.cost for one in ledgers),
         )
 
 
@@ -82,7 +82,7 @@ class _Run:
         self._market = market
         self._seed = seed
         self._auctions: Sequence[DrawnAuction] = draw_auctions(market, seed)
-        self._told: PaidOn = market.paid_on if market.paid_on_told else "success"
+        self._paid_on: PaidOn = market.paid_on if market.paid_on_told else "success"
         self._agents = range(len(market.agents))
         self._asking = [place for place in self._agents if market.agents[place].asks]
         self._static = self._ledgers({})
@@ -96,7 +96,7 @@ class _Run:
             if "all" in populations:
                 yield self._all(contender)
             if "twins" in populations:
-                yield self._twins(contender)
+                yield self._pairs(contender)
 
     def _one(self, contenders: Sequence[Contender]) -> Iterator[Trial]:
         """One agent asks, another one in each seed."""
@@ -148,17 +148,17 @@ class _Run:
         trial = self._trial("all", contender.label, own, before)
         return msgspec.structs.replace(trial, buyers=(Totals.of(after), Totals.of(self._static)))
 
-    def _twins(self, contender: Contender) -> Trial:
+    def _pairs(self, contender: Contender) -> Trial:
         """Every asking agent has a static twin with the same base, skill and luck."""
         others = [Player(agent, StaticBidder()) for agent in self._agents]
-        asking = [Player(agent, contender.bidder(self._told), twin=True) for agent in self._asking]
+        asking = [Player(agent, contender.bidder(self._paid_on), second=True) for agent in self._asking]
         play(self._market, self._auctions, [*others, *asking])
-        own, twins = [one.ledger for one in asking], [others[agent].ledger for agent in self._asking]
-        return self._trial("twins", contender.label, own, twins)
+        own, partners = [one.ledger for one in asking], [others[agent].ledger for agent in self._asking]
+        return self._trial("twins", contender.label, own, partners)
 
     def _ledgers(self, asking: dict[int, Contender]) -> list[Ledger]:
         players = [
-            Player(agent, asking[agent].bidder(self._told) if agent in asking else StaticBidder())
+            Player(agent, asking[agent].bidder(self._paid_on) if agent in asking else StaticBidder())
             for agent in self._agents
         ]
         play(self._market, self._auctions, players)

@@ -23,7 +23,7 @@ LISTED: Final = 10
 _PLACED_AT = OUTCOME_COLUMNS.index("placed_at")
 _COUNTS = Metrics.__struct_fields__
 _NO_COUNTS = (0, 0, 0, 0, 0, "0")
-_NO_TALLY = (0, 0)
+_NO_TALLY = (0, 0)  # a keyword that is missing counts nothing
 _encode = msgspec.json.Encoder().encode
 
 

@@ -32,8 +32,8 @@ Handled = Literal["replayed", "dropped"]
 SHOWN_BYTES = 200
 """How much of a value a summary keeps."""
 
-_MARKS: Mapping[str, Handled] = {"learner-replayed": "replayed", "learner-dropped": "dropped"}
-_MARK_HEADERS: Mapping[Handled, str] = {handled: name for name, handled in _MARKS.items()}
+_HANDLED_BY_HEADER: Mapping[str, Handled] = {"learner-replayed": "replayed", "learner-dropped": "dropped"}
+_HEADER_OF_HANDLED: Mapping[Handled, str] = {handled: name for name, handled in _HANDLED_BY_HEADER.items()}
 _INT32, _INT64 = struct.Struct(">i"), struct.Struct(">q")
 
 
@@ -174,7 +174,7 @@ def parse_mark(record: Record) -> tuple[DeadLetterId, Handled] | None:
     headers = dict(record.headers)
     if REASON_HEADER in headers:
         return None
-    for name, handled in _MARKS.items():
+    for name, handled in _HANDLED_BY_HEADER.items():
         if name in headers:
             try:
                 return DeadLetterId.parse((headers[name] or b"").decode()), handled
@@ -186,7 +186,7 @@ def parse_mark(record: Record) -> tuple[DeadLetterId, Handled] | None:
 def mark(topic: TopicName, dead_letter: DeadLetterId, handled: Handled) -> Outgoing:
     """The record that marks a dead letter as handled."""
     name = str(dead_letter).encode()
-    return Outgoing(topic, dead_letter.partition, None, name, [(_MARK_HEADERS[handled], name)])
+    return Outgoing(topic, dead_letter.partition, None, name, [(_HEADER_OF_HANDLED[handled], name)])
 
 
 class DeadLetterReader:

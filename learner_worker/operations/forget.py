@@ -36,7 +36,7 @@ from learner_worker.kafka.records import Record
 
 _AT_ONCE: Final = 1_000
 """Tombstones on their way before their acknowledgements are awaited."""
-_POLL_SECONDS: Final = 0.2
+_POLL_SECONDS: Final = 0.2  # short beside a checkpoint interval
 
 
 class SupersededFacts:

@@ -8,7 +8,7 @@ import msgspec
 
 EXAMPLES: Final = 5
 """Examples of each kind: enough to find the cause, few enough to read."""
-_SHOWN_CHARACTERS: Final = 80
+_SHOWN_CHARACTERS: Final = 80  # a value fits on one line
 
 
 class ReportedRows(msgspec.Struct):

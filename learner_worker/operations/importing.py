@@ -33,8 +33,8 @@ from learner_worker.operations.import_staging import Staging, StandingRow
 from learner_worker.operations.swarm_file import swarm_file
 from learner_worker.settings import Settings
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROS: Final = 1_000_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)  # the zero of times in microseconds
+_MICROS: Final = 1_000_000  # microseconds in a second
 _SENDING: Final[dict[str, Any]] = {
     "linger_ms": 5,  # fewer, larger requests; nobody waits for a single event
     "max_batch_size": 128 * 1024,  # aiokafka holds back what does not fit into a partition's open batch

@@ -12,7 +12,7 @@ from learner_worker.store.snapshot import Snapshot, snapshot_of
 from learner_worker.store.state_folder import no_shard_files, shard_files
 
 _KEPT = ("damaged", "newer", "replaced", "rebuilding")
-_NANOS_IN_MICRO = 1_000
+_NANOS_IN_MICRO = 1_000  # nanoseconds in a microsecond
 
 
 class FileSize(msgspec.Struct, frozen=True):

@@ -133,9 +133,9 @@ async def mark_all(
     Raises:
         BrokerError: Kafka did not take a mark.
     """
-    marks = [mark(topics.dead_letters, one, handled) for one in ids]
+    mark_records = [mark(topics.dead_letters, one, handled) for one in ids]
     try:
-        await asyncio.gather(*(send_single(producer, record) for record in marks))
+        await asyncio.gather(*(send_single(producer, record) for record in mark_records))
     except (KafkaError, TimeoutError) as error:
         raise BrokerError(
             f"Kafka did not accept a mark ({error!r}): repeat the command, that is safe"

@@ -26,7 +26,7 @@ from learner_worker.operations.swarm_rows import COLUMNS, RawRow
 _MAGIC: Final = b"SQLite format 3\0"
 _WAL_VERSION: Final = 2
 """The file format version of a database in WAL mode, at offsets 18 and 19 of its header."""
-_HEADER_BYTES: Final = 20
+_HEADER_BYTES: Final = 20  # of SQLite's header: up to the bytes that tell WAL mode
 _PAGE: Final = 5_000
 """Rows fetched at once: some megabytes even if every description is long."""
 _BUSY_SECONDS: Final = 5.0

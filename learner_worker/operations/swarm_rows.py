@@ -63,7 +63,7 @@ RawRow = tuple[Any, ...]
 _ids = TypeAdapter[str](TaskIdField)  # an agent's id has the same limits
 _sats = TypeAdapter[int](Sats)
 _descriptions = TypeAdapter[str](Description)
-_FLAGS: Final = (0, 1)
+_FLAGS: Final = (0, 1)  # SQLite's booleans
 _CACHED_IDS: Final = 16_384
 """A task's id repeats in neighbouring rows, an agent's all over the file."""
 _SQLITE_TIME = re.compile(

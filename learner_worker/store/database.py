@@ -17,24 +17,24 @@ from learner_worker.store import formats
 from learner_worker.store.formats import CHANGES, FormatChange
 from learner_worker.store.statements import ROWS_AT_ONCE, SqlRow, rows_at_once, statement
 
-_CONVERTED: Final = 500  # rows of a page: a few milliseconds in the file's thread, one in the event loop
+_CONVERTED: Final = 500  # rows of a page: more would hold the file's thread while answers wait
 _MAX_LOG_BYTES: Final = 16 * 2**20
-"""A longer write-ahead log is emptied: SQLite itself starts it anew only in a moment without readers."""
+"""A longer write-ahead log is truncated: SQLite itself restarts it only when there are no readers."""
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_PRIMARY: Final = 0xFF  # of an error code; the other bits say more, as those of SQLITE_CORRUPT_INDEX
+_PRIMARY: Final = 0xFF  # the bits of the primary result code; the others hold the extended one
 _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
-    # Kafka holds every fact: a power cut may cost the last checkpoints, and then the shard reads them again.
+    # Kafka holds every fact: if a power failure loses the last checkpoints, the shard reads them again.
     "PRAGMA synchronous = NORMAL",
     "PRAGMA cache_size = -8000",
-    # Many builds of SQLite have it by default: what is deleted is overwritten, not only let go of.
+    # Overwrites deleted content with zeros. Many builds of SQLite have it by default, but not all.
     "PRAGMA secure_delete = ON",
 )
 _log = structlog.get_logger("learner_worker.store")
 
 
 class Database:
-    """An open file. Statements go by their names in queries.sql."""
+    """An open SQLite file. Statements are given by their names in queries.sql."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Database:
 
     @classmethod
     async def open(cls, path: Path, changes: Mapping[int, FormatChange] = CHANGES) -> Self:
-        """Opens or makes the file, in today's format; a damaged one, or one of a newer format, is set aside.
+        """Opens or creates the file in the current format; sets aside a damaged one or one of a newer format.
 
         Raises:
             StateError: it cannot be read or written.
@@ -67,12 +67,12 @@ class Database:
             rows_to_convert = await formats.are_rows_to_convert(reader)
         except (sqlite3.Error, OSError) as error:
             raise StateError(
-                f"cannot open {path}: {error}; check the state folder's disk and rights"
+                f"cannot open {path}: {error}; check the state folder's disk and permissions"
             ) from error
         return cls(path, writer, reader, changes, rows_to_convert=rows_to_convert)
 
     async def close(self) -> None:
-        """Closes both connections, after the reads that have begun; later ones fail."""
+        """Closes both connections after the reads in progress; later reads fail."""
         self._closed = True
         try:
             await self._reader.close()
@@ -80,7 +80,7 @@ class Database:
             await self._writer.close()
 
     async def read(self, name: str, *parameters: str | int) -> list[SqlRow]:
-        """The rows of a statement.
+        """Runs a query; returns its rows.
 
         Raises:
             ClosedFileError: the file was closed.
@@ -97,17 +97,17 @@ class Database:
         """Runs statements, each with its rows, in one transaction.
 
         Raises:
-            StateError: SQLite refused; nothing of it is in the file.
+            StateError: SQLite refused; the file is unchanged.
         """
         async with self._transaction():
             for name, rows in writes:
                 await self._save(name, iter(rows))
 
     async def convert_page(self) -> bool:
-        """Converts some of the rows that a change of the format has left; whether there may be more.
+        """Converts some of the rows left by a change of the format; returns whether there may be more.
 
         Raises:
-            StateError: SQLite refused; nothing of the page is in the file.
+            StateError: SQLite refused; the file is unchanged.
         """
         if self._rows_to_convert:
             async with self._transaction():
@@ -131,7 +131,7 @@ class Database:
             await self._bound_log()
 
     async def _save(self, name: str, rows: Iterator[SqlRow]) -> None:
-        """Many rows a statement where there are many: see `rows_at_once`."""
+        """Runs a statement for all rows, many at a time if possible: see `rows_at_once`."""
         while batch := list(itertools.islice(rows, ROWS_AT_ONCE)):
             if len(batch) == ROWS_AT_ONCE and (many := rows_at_once(name)) is not None:
                 await self._writer.execute(many, list(itertools.chain.from_iterable(batch)))
@@ -139,29 +139,29 @@ class Database:
                 await self._writer.executemany(statement(name), batch)
 
     async def _bound_log(self) -> None:
-        """Empties a log that has grown too long, waiting for the reads under way, not for later ones.
+        """Truncates a log that has grown too long; waits for the reads in progress, not for later ones.
 
-        What was committed stays committed if this fails; a disk that is full is the next transaction's error.
+        A failure does not affect what was committed; the next transaction reports a full disk.
         """
         with contextlib.suppress(OSError, sqlite3.OperationalError):
             if self._log.stat().st_size > _MAX_LOG_BYTES:
                 await self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _failure(self, what: str, error: sqlite3.Error) -> StateError:
-        """The error for operators; a damaged file is moved away, so that a restart mends it."""
+        """Makes the error for operators; sets a damaged file aside, so that a restart rebuilds it."""
         if primary_code(error) in _DAMAGED and self.path.exists():
             _set_aside(self.path, "damaged", str(error))
             return StateError(
-                f"{self.path} is damaged ({error}) and was set aside: restart, and it is rebuilt from Kafka"
+                f"{self.path} is damaged ({error}) and was set aside: restart to rebuild it from Kafka"
             )
         return StateError(
             f"cannot {what} {self.path}: {error}; "
-            "free disk space, or mend the disk or this user's rights to it, then restart"
+            "free disk space, or check the disk and this user's permissions, then restart"
         )
 
 
 def primary_code(error: sqlite3.Error) -> int:
-    """What kind of error it is, as sqlite3.SQLITE_CORRUPT; 0 for one that SQLite did not raise."""
+    """The error's primary result code, such as sqlite3.SQLITE_CORRUPT; 0 if SQLite did not raise it."""
     return int(getattr(error, "sqlite_errorcode", 0)) & _PRIMARY
 
 

@@ -1,13 +1,13 @@
-"""The numbered formats of a shard's file, and how a file of an older format becomes one of today's.
+"""The numbered formats of a shard's file, and the upgrade of a file of an older format.
 
-PRAGMA user_version is a file's format. Format N is made from format N - 1 by one change, which is:
+PRAGMA user_version is a file's format. One change turns format N - 1 into format N. It consists of:
 
 1. a script, `migrations/N.sql`, run when the file is opened, in one transaction that also writes the number;
-2. where rows have to be converted, too, a conversion: it takes the rows in pages while the file is in use.
-   A page is one transaction that also writes how far it has come, in the table `conversions`.
+2. if rows have to be converted, too, a conversion, which runs in pages while the file is in use.
+   A page is one transaction that also writes its progress to the table `conversions`.
 
-Wherever the process ends, the next one goes on from there. The table `conversions` is made with the first
-conversion that a file needs and goes with its last; a new file, made by `schema.sql`, never has it.
+Wherever the process ends, the next one continues. The table `conversions` is created with the first
+conversion that a file needs and dropped with its last; a new file, created by `schema.sql`, never has it.
 """
 
 import json
@@ -21,7 +21,7 @@ import aiosqlite
 from learner_worker.store.statements import SqlRow
 
 Writes = Iterable[tuple[str, Iterable[SqlRow]]]
-"""SQL, and the rows that it is run with."""
+"""Pairs of a statement and the rows that it is run with."""
 
 _ANY_CONVERSIONS = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'conversions'"
 _MAKE_CONVERSIONS = (
@@ -35,15 +35,15 @@ _DROP_CONVERSIONS = "DROP TABLE conversions"
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """How the rows of a table are converted, in the order of their keys.
+    """The conversion of a table's rows, in the order of their keys.
 
-    Until it is over a file holds rows of both kinds, and whoever reads them has to tell them apart.
+    Until it is complete the file holds rows of both kinds, and readers must distinguish them.
 
     Attributes:
-        page: SQL that reads the rows behind a key, with the key's columns and the most rows as parameters;
-            a row begins with the columns of its key.
+        page: a query for the rows after a key; its parameters are the key's columns and the most rows; a row
+            begins with the columns of its key.
         before_first: a key that is smaller than any row's.
-        convert: what is to be written for some rows.
+        convert: makes the statements to run for some rows.
     """
 
     page: str
@@ -53,7 +53,7 @@ class Conversion:
 
 @dataclass(frozen=True, slots=True)
 class FormatChange:
-    """What makes a format of the one before."""
+    """The change from one format to the next."""
 
     script: str
     conversion: Conversion | None = None
@@ -67,7 +67,7 @@ CHANGES: Final[Mapping[int, FormatChange]] = {
     2: FormatChange(_script("migrations/0002.sql")),
     3: FormatChange(_script("migrations/0003.sql")),
 }
-"""By the format that each makes. The first format was the schema of the first release."""
+"""The changes by the format that each one makes. Format 1 is the schema of the first release."""
 FORMAT: Final = max(CHANGES)
 
 
@@ -80,7 +80,7 @@ async def format_of(connection: aiosqlite.Connection) -> int:
 async def bring_up_to_date(
     connection: aiosqlite.Connection, changes: Mapping[int, FormatChange] = CHANGES
 ) -> None:
-    """Makes the tables of a new file, or runs the scripts that an older one lacks."""
+    """Creates the tables of a new file, or runs the scripts that an older one needs."""
     found = await format_of(connection)
     if found == 0:
         await _run_script(connection, _script("schema.sql"), FORMAT)
@@ -91,7 +91,7 @@ async def bring_up_to_date(
 
 
 def _begin(number: int, conversion: Conversion | None) -> str:
-    """The end of a script whose change has rows to convert."""
+    """The SQL that starts a conversion, at the end of its change's script."""
     if conversion is None:
         return ""
     before_first = json.dumps(conversion.before_first).replace("'", "''")
@@ -107,17 +107,17 @@ def _conversions(changes: Mapping[int, FormatChange]) -> dict[int, Conversion]:
 
 
 async def are_rows_to_convert(connection: aiosqlite.Connection) -> bool:
-    """Whether a conversion is not over yet."""
+    """Whether a conversion is incomplete."""
     return bool(list(await connection.execute_fetchall(_ANY_CONVERSIONS)))
 
 
 async def convert_page(
     connection: aiosqlite.Connection, rows: int, changes: Mapping[int, FormatChange] = CHANGES
 ) -> bool:
-    """Converts some rows, within a transaction of the caller's; whether there are more.
+    """Converts some rows, within the caller's transaction; returns whether there are more.
 
     Args:
-        rows: how many at the most.
+        rows: the most rows to convert.
     """
     (number, converted_to), *others = await connection.execute_fetchall(_LOAD_CONVERSIONS)
     conversion = _conversions(changes)[number]

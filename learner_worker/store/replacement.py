@@ -1,4 +1,4 @@
-"""A shard's file takes the place of another in one step; the old one is kept under another ending."""
+"""Replaces a shard's file by another one atomically; keeps the old one under another suffix."""
 
 import contextlib
 import os
@@ -12,18 +12,18 @@ _LOG, _INDEX = "-wal", "-shm"
 
 
 def remove(path: Path) -> None:
-    """Removes a SQLite file with all that belongs to it, if it is there."""
+    """Removes a SQLite file, its log and its index, if they exist."""
     for each in (path, _beside(path, _LOG), _beside(path, _INDEX)):
         each.unlink(missing_ok=True)
 
 
 def replace(path: Path, new: Path) -> Path | None:
-    """Puts a closed file in a shard's place; where the old one is kept now, or None if there was none.
+    """Replaces a shard's file by a new, closed one; returns the old one's path, or None without an old one.
 
-    At every moment the place holds a whole file, the old one or the new one. An older kept file goes.
+    At every moment the path holds a complete file, the old one or the new one. An older kept one is removed.
 
     Raises:
-        StateError: the folder does not take it; the old file is still in its place.
+        StateError: the folder cannot be written; the old file is still in its place.
     """
     kept = path.with_suffix(".replaced")
     try:
@@ -34,7 +34,7 @@ def replace(path: Path, new: Path) -> Path | None:
             return None
         _take_log_in(path)
         _keep(path, kept)
-        _move_log(path, kept)  # only a damaged file still has one: its log must not meet the new file
+        _move_log(path, kept)  # a damaged file keeps its log, which must not be applied to the new file
         new.replace(path)
     except OSError as error:
         raise StateError(f"cannot replace {path}: {error.strerror}") from error
@@ -42,7 +42,7 @@ def replace(path: Path, new: Path) -> Path | None:
 
 
 def _take_log_in(path: Path) -> None:
-    """Lets SQLite move what a killed worker left in the log into the file; a damaged file stays as it is."""
+    """Checkpoints a log that a killed worker left behind; leaves a damaged file unchanged."""
     with (
         contextlib.suppress(sqlite3.Error),
         contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection,
@@ -53,7 +53,7 @@ def _take_log_in(path: Path) -> None:
 def _keep(path: Path, kept: Path) -> None:
     try:
         os.link(path, kept)
-    except OSError:  # not every file system has links
+    except OSError:  # not every file system supports hard links
         shutil.copyfile(path, kept)
 
 

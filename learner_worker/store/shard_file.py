@@ -1,4 +1,4 @@
-"""A shard's SQLite file: whose it is, what is read of it in batches, and a checkpoint's transaction."""
+"""A shard's SQLite file: its identity, reads in batches, and a checkpoint's transaction."""
 
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -28,18 +28,18 @@ from learner_worker.store.statements import (
     writes_of,
 )
 
-_BATCH: Final = 500  # rows of a read: more at once would hold the event loop for longer than a chunk
-_CONVERTED_PAGES: Final = 10  # a checkpoint: a tenth of a second in the file's thread, now and then
-_SCANNED: Final = 5_000  # rows looked at in one read: about two milliseconds, in the file's own thread
+_BATCH: Final = 500  # rows of a read: more would block the event loop for longer than a chunk
+_CONVERTED_PAGES: Final = 10  # per checkpoint: a small part of the time between two checkpoints
+_SCANNED: Final = 5_000  # rows scanned in one read: more would make answers wait for the file's thread
 
 
 def shard_path(state_dir: Path, shard: ShardId) -> Path:
-    """Where a shard's file lies."""
+    """The path of a shard's file."""
     return state_dir / f"shard-{shard:05d}.sqlite3"
 
 
 class ShardFile:
-    """An open file. One task writes checkpoints; reads have a connection of their own and never wait."""
+    """An open file. One task writes checkpoints; reads use their own connection and never wait for it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -48,10 +48,10 @@ class ShardFile:
     async def open(
         cls, path: Path, identity: dict[str, str], changes: Mapping[int, FormatChange] = CHANGES
     ) -> Self:
-        """Opens or makes the file; a damaged one, or one of a newer format, is set aside.
+        """Opens or creates the file; sets aside a damaged one or one of a newer format.
 
         Args:
-            changes: those that make today's format.
+            changes: the changes that lead to the current format.
 
         Raises:
             ConfigurationError: the file belongs to another cluster, prefix, partition count or incarnation.
@@ -67,11 +67,11 @@ class ShardFile:
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """The file's path."""
         return self._database.path
 
     async def close(self) -> None:
-        """Closes it after the reads that have begun; later ones fail."""
+        """Closes the file after the reads in progress; later reads fail."""
         await self._database.close()
 
     async def load_positions(self) -> dict[str, int]:
@@ -80,7 +80,7 @@ class ShardFile:
         return {str(topic): int(str(offset)) for topic, offset in rows}
 
     async def load_auctions(self) -> dict[TaskId, AuctionState]:
-        """Everything settle remembered, in pages: one read must not hold the loop longer than a chunk."""
+        """Loads all of settle's auctions, in pages: one read must not block the loop longer than a chunk."""
         found: dict[TaskId, AuctionState] = {}
         last = ""
         while rows := await self._database.read("load_auctions", last, _BATCH):
@@ -89,7 +89,7 @@ class ShardFile:
         return found
 
     async def load_outcomes(self, keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
-        """The rows of the given (task, agent) pairs; missing ones are left out."""
+        """Loads the rows of the given (task, agent) pairs; missing ones are left out."""
         found: dict[OutcomeKey, Outcome] = {}
         for start in range(0, len(keys), _BATCH):
             rows = await self._database.read("load_outcomes", pairs_parameter(keys[start : start + _BATCH]))
@@ -97,7 +97,7 @@ class ShardFile:
         return found
 
     async def all_outcomes(self) -> AsyncIterator[list[Outcome]]:
-        """Every row, in pages."""
+        """Loads all rows, in pages."""
         task_id, agent_id = "", ""
         while rows := await self._database.read("load_outcomes_after", task_id, agent_id, _BATCH):
             page = [outcome_of(row) for row in rows]
@@ -105,9 +105,9 @@ class ShardFile:
             task_id, agent_id = page[-1].task_id, page[-1].agent_id
 
     async def load_cutoff(self) -> Cutoff | None:
-        """Before which times parts of outcomes have expired; None: nothing was ever forgotten.
+        """The cutoff before which parts of outcomes have expired; None if there never was one.
 
-        Rows may still hold such parts until they are swept: compare what is `living` under it.
+        Rows may still hold expired parts until they are swept: `living` removes them.
         """
         for row in await self._database.read("load_cutoff"):
             return msgspec.convert(row, Cutoff)
@@ -116,12 +116,12 @@ class ShardFile:
     async def expired_after(
         self, after: OutcomeKey | None, cutoff: Cutoff, *, scanned: int, limit: int
     ) -> tuple[list[OutcomeKey], OutcomeKey | None]:
-        """Rows with an expired part, among the next so many in the order of their keys.
+        """Finds rows with an expired part among the next `scanned` rows in key order.
 
-        Without an index on the times: it would cost every insert, also where nothing is ever forgotten.
+        There is no index on the times, because it would slow down every insert, even without a retention.
 
         Returns:
-            At most `limit` keys, and the key to go on after; None at the table's end.
+            At most `limit` keys, and the key to continue after; None at the table's end.
         """
         first = after or ("", "")
         page_end = await self._database.read("load_page_end", *first, scanned - 1)
@@ -136,15 +136,15 @@ class ShardFile:
         return keys, msgspec.convert(page_end[0], OutcomeKey) if page_end else None
 
     async def load_forgotten(self) -> dict[AgentId, Micros]:
-        """Until when agents are forgotten."""
+        """Loads the time until which each agent is forgotten."""
         return dict(
             msgspec.convert(await self._database.read("load_forgotten"), list[tuple[AgentId, Micros]])
         )
 
     async def keys_of_agents(self, ids: Sequence[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
-        """The keys of all rows of some agents, in pages.
+        """Finds the keys of all rows of some agents, in pages.
 
-        Every row is looked at: an index by agent would cost every insert, for something that is rare.
+        It scans every row: an index by agent would slow down every insert for a rare operation.
         """
         parameter, after = ids_parameter(ids), ("", "")
         while last := await self._page_end(after, _SCANNED):
@@ -153,7 +153,7 @@ class ShardFile:
             after = last
 
     async def _page_end(self, after: tuple[str, str], scanned: int) -> tuple[str, str] | None:
-        """The key that so many rows lead to, or the table's last; None if none comes after."""
+        """The key `scanned` rows further, or the table's last key; None if no row follows `after`."""
         rows = await self._database.read("load_page_end", *after, scanned - 1) or await self._database.read(
             "load_last_key"
         )
@@ -161,7 +161,7 @@ class ShardFile:
         return last if last > after else None
 
     async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
-        """The metrics and keywords of the given agents; unknown ones are left out."""
+        """Loads the metrics and keywords of the given agents; unknown ones are left out."""
         parameter = ids_parameter(ids)
         found: dict[AgentId, tuple[AgentRow, dict[str, Tally]]] = {
             agent_id: (row, {})
@@ -169,12 +169,12 @@ class ShardFile:
         }
         for row in map(keyword_of, await self._database.read("load_keywords", parameter)):
             if row.agent_id in found:
-                # Words and small counts repeat from agent to agent: shared, they take a third of the memory.
+                # Words and small counts repeat between agents: sharing the objects saves most of the memory.
                 found[row.agent_id][1][sys.intern(row.keyword)] = tally_of(row.wins, row.failures)
         return found
 
     async def load_unpublished(self) -> set[AgentId]:
-        """The agents whose metrics record is still to be written."""
+        """Loads the agents whose metrics record is due."""
         return {
             msgspec.convert(agent_id, AgentId)
             for (agent_id,) in await self._database.read("load_unpublished")
@@ -183,11 +183,11 @@ class ShardFile:
     async def write(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint's rows and positions in one transaction.
 
-        After it some of the rows are converted that a change of the format has left, if any: as many as take
-        a fraction of the time between two checkpoints.
+        Then it converts some of the rows that a change of the format has left, if any: few enough to take a
+        fraction of the time between two checkpoints.
 
         Raises:
-            StateError: SQLite refused; of what it refused nothing is in the file.
+            StateError: SQLite refused; the refused transaction is not in the file.
         """
         await self._database.transact(writes_of(checkpoint))
         for _ in range(_CONVERTED_PAGES):
@@ -195,9 +195,9 @@ class ShardFile:
                 return
 
     async def rewind(self, positions: Mapping[TopicName, int]) -> None:
-        """Drops what settle remembered and notes where it is read anew from, in one transaction.
+        """Deletes settle's auctions and sets the positions to read again from, in one transaction.
 
-        A file without its auctions but with its old positions would look whole to the next start.
+        A file without its auctions but with its old positions would look complete to the next start.
         """
         await self._database.transact([("delete_auctions", [()]), ("save_position", list(positions.items()))])
 

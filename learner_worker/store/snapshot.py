@@ -1,4 +1,4 @@
-"""A shard's file as it is at one moment, for looking only: nothing is written, made or locked."""
+"""Reads a shard's file as of one moment: nothing is written, created or locked."""
 
 import contextlib
 import sqlite3
@@ -32,17 +32,17 @@ _UNREACHABLE = {
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CANTOPEN,
 }
-"""What says nothing of the file itself."""
+"""Errors of access, which do not mean that the file is damaged."""
 
 
 class RowCounts(NamedTuple):
-    """How much a file holds.
+    """The number of rows in a file.
 
     Attributes:
         outcomes: rows that count.
-        rows: all of them.
+        rows: all rows of outcomes.
         unpublished: agents whose metrics record is still due.
-        open_auctions: those that settle remembers without a close.
+        open_auctions: remembered auctions without a close.
     """
 
     outcomes: int
@@ -55,7 +55,7 @@ class RowCounts(NamedTuple):
 
 
 class Snapshot:
-    """One read transaction: whatever is read of it belongs together, also while a worker writes on."""
+    """One read transaction: all reads are consistent, even while a worker writes."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, file_format: int) -> None:
         self.path = path
@@ -63,7 +63,7 @@ class Snapshot:
         self._connection = connection
 
     def identity(self) -> dict[str, str]:
-        """Whose file it is."""
+        """The file's identity: its cluster, prefix, shard count and shard."""
         return {str(name): str(value) for name, value in self._rows("load_identity")}
 
     def positions(self) -> dict[str, int]:
@@ -71,17 +71,17 @@ class Snapshot:
         return dict(_converted(self.path, list(self._rows("load_positions")), list[tuple[str, int]]))
 
     def position(self, topic: TopicName) -> int:
-        """A topic's next offset; 0 for one that was never read."""
+        """A topic's next offset; 0 if it was never read."""
         return self.positions().get(topic, 0)
 
     def cutoff(self) -> Cutoff | None:
-        """Before which times parts of outcomes have expired; None: nothing was ever forgotten."""
+        """The cutoff before which parts of outcomes have expired; None if there never was one."""
         if self.format < _FORMAT_WITH_CUTOFF:
             return None
         return next((_converted(self.path, row, Cutoff) for row in self._rows("load_cutoff")), None)
 
     def counts(self) -> RowCounts:
-        """How much it holds."""
+        """The number of rows in the file."""
         (row,) = self._rows("count_rows")
         return _converted(self.path, row, RowCounts)
 
@@ -94,11 +94,11 @@ class Snapshot:
         return {(row.task_id, row.agent_id): row for row in found}
 
     def outcomes_by_task(self) -> Iterator[SqlRow]:
-        """Every row in the order of its key (task, agent)."""
+        """All rows, in the order of their key (task, agent)."""
         return self._rows("outcomes_by_task")
 
     def outcomes_by_agent(self) -> Iterator[SqlRow]:
-        """Every row that has a close, agent by agent."""
+        """All rows with a close, grouped by agent."""
         return self._rows("outcomes_by_agent")
 
     def agents(self) -> Iterator[SqlRow]:
@@ -119,7 +119,7 @@ def snapshot_of(path: Path) -> Iterator[Snapshot]:
 
     Raises:
         UnreadableFileError: it is damaged, of a newer format, or was never written.
-        StateError: it cannot be read, or was changed in a way that makes what was read worthless.
+        StateError: it cannot be read, or changed so that what was read is inconsistent.
     """
     before = _stamp(path)
     at_rest = not path.with_name(path.name + "-wal").exists()
@@ -147,10 +147,10 @@ def _damaged(path: Path, error: Exception) -> UnreadableFileError:
 
 
 def _connect(path: Path, *, at_rest: bool) -> sqlite3.Connection:
-    """A read-only connection.
+    """Opens a read-only connection.
 
-    A file that its last user closed has no log; SQLite would make one even to read. Such a file is read as
-    an immutable one, and `_require_rest` asks afterwards whether that was true.
+    A cleanly closed file has no log, and SQLite would create one even to read. Such a file is opened as
+    immutable, and `_require_rest` checks afterwards that it did not change.
     """
     mode = "?mode=ro&immutable=1" if at_rest else "?mode=ro"
     return sqlite3.connect(

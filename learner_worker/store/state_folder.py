@@ -1,4 +1,4 @@
-"""The state folder: one worker's at a time."""
+"""The state folder: the shards' files of one worker, which locks it."""
 
 import asyncio
 import fcntl
@@ -35,14 +35,14 @@ def shard_files(path: Path) -> dict[ShardId, Path]:
 
 
 def no_shard_files(path: Path) -> ConfigurationError:
-    """What to say of a folder that holds no shard's file."""
+    """The error for a folder without any shard's file."""
     what = "holds no shard's file" if path.is_dir() else "does not exist"
-    return ConfigurationError(f"the state folder {path} {what}: give the one of a worker with --state-dir")
+    return ConfigurationError(f"the state folder {path} {what}: set --state-dir to a worker's state folder")
 
 
 @contextmanager
 def locked_state_folder(path: Path) -> Iterator[Path]:
-    """Makes the folder if need be and holds its lock; the lock goes with the process.
+    """Creates the folder if necessary and holds its lock; the lock ends with the process.
 
     Raises:
         ConfigurationError: it cannot be written, or another worker uses it.
@@ -54,7 +54,7 @@ def locked_state_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise ConfigurationError(
             f"cannot write to the state folder {path}: {error.strerror}; "
-            "give --state-dir a folder that this user may write to"
+            "set --state-dir to a folder that this user may write to"
         ) from error
     try:
         _lock(handle, path)
@@ -71,7 +71,7 @@ def _lock(handle: int, path: Path) -> None:
         owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
         raise ConfigurationError(
             f"the state folder {path} is in use by another worker (process {owner}): "
-            "stop it, or give this one its own --state-dir"
+            "stop that worker, or set --state-dir to another folder"
         ) from error
 
 
@@ -81,17 +81,17 @@ def _name_owner(handle: int, path: Path) -> None:
         os.pwrite(handle, str(os.getpid()).encode(), 0)
     except OSError as error:
         raise StateError(
-            f"cannot write {path / 'lock'}: {error.strerror}; free disk space or mend the disk, then restart"
+            f"cannot write {path / 'lock'}: {error.strerror}; free disk space or check the disk, then restart"
         ) from error
 
 
 def held_shards(
     path: Path, identity_of: Callable[[ShardId], Mapping[str, str]], topic: TopicName
 ) -> dict[ShardId, int]:
-    """The shards whose files lie in the folder, each with the position of a topic.
+    """The shards that have a file in the folder, each with its position in a topic.
 
-    Files of another cluster, prefix or partition count, and unreadable ones, are left out: whoever opens one
-    says what is wrong with it.
+    Files of another cluster, prefix or partition count, and unreadable ones, are left out: opening one
+    reports the error.
     """
     return {
         shard: positions[topic]
@@ -123,7 +123,7 @@ class StateFolder:
     Args:
         path: the folder, locked by this process.
         cluster_id: the Kafka cluster that the files belong to.
-        topic_prefix: the prefix of the topics they were made from.
+        topic_prefix: the prefix of the topics that they are built from.
         partitions: the partition count of those topics.
         incarnation, generation: what their record says, if there is one.
     """
@@ -146,16 +146,16 @@ class StateFolder:
         self._generation = generation
 
     async def open(self, shard_id: ShardId) -> ShardFile:
-        """Opens a shard's file, or makes it.
+        """Opens a shard's file; creates it if there is none.
 
         Raises:
-            ConfigurationError: it is of another cluster, prefix or partition count.
+            ConfigurationError: it belongs to another cluster, prefix or partition count.
             StateError: it cannot be opened.
         """
         return await ShardFile.open(shard_path(self._path, shard_id), self._identity_of(shard_id))
 
     async def positions(self, topic: TopicName) -> Mapping[ShardId, int]:
-        """The shards whose files lie in the folder, each with the position of a topic."""
+        """The shards that have a file in the folder, each with its position in a topic."""
         return await asyncio.to_thread(held_shards, self._path, self._identity_of, topic)
 
     def _identity_of(self, shard_id: ShardId) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The store's statements and the rows they take and give, apart from how they are run."""
+"""The store's SQL statements and their rows, independent of how they are run."""
 
 import functools
 import re
@@ -20,20 +20,20 @@ from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 
 SqlRow = tuple[object, ...]
-ROWS_AT_ONCE: Final = 250  # of twelve columns: within SQLite's smallest limit of parameters, 32,766
+ROWS_AT_ONCE: Final = 250  # with twelve columns far below SQLite's limit of 32,766 parameters
 _VALUES = re.compile(r"VALUES (\([?, ]+\))")
 _MARK = "-- name: "
 
 
 @dataclass(slots=True)
 class Checkpoint:
-    """A consistent snapshot of a shard: the positions, and every row that changed since the last one.
+    """The content of a shard's checkpoint: the positions, and every row that changed since the last one.
 
-    A None stands for a row to delete, and so does an outcome of which nothing is known.
+    A value of None means that the row is deleted, and so does an outcome without parts.
 
     Attributes:
-        forgotten: until when agents are forgotten, of those of whom that changed.
-        leaving: published agents whose row goes if they have no outcomes.
+        forgotten: the time until which agents are forgotten, where it changed.
+        leaving: published agents whose row is deleted if they have no outcomes.
     """
 
     positions: Mapping[TopicName, int]
@@ -63,7 +63,7 @@ class _OutcomeColumns(NamedTuple):
 
 
 OUTCOME_COLUMNS: Final = _OutcomeColumns._fields
-"""The columns of an outcome's row; behind its key they follow the fields of its parts in their order."""
+"""The columns of an outcome's row: its key, then the fields of its parts in their order."""
 _KEY_COLUMNS: Final = ("task_id", "agent_id")
 
 
@@ -75,10 +75,10 @@ def statement(name: str) -> str:
 
 @functools.cache
 def rows_at_once(name: str) -> str | None:
-    """An insert of `ROWS_AT_ONCE` rows in one statement; None for anything but an insert.
+    """A statement that inserts `ROWS_AT_ONCE` rows at once; None if the named statement is no insert.
 
-    After every statement a file's thread has to wait for the event loop to let go of the interpreter: row by
-    row most of a checkpoint would be waiting.
+    After every statement the file's thread has to wait for the GIL, which the event loop holds: row by row,
+    a checkpoint would spend most of its time waiting.
     """
     found = _VALUES.search(statement(name))
     if found is None:
@@ -96,7 +96,7 @@ def _statements() -> dict[str, str]:
 
 
 def _written_out() -> dict[str, str]:
-    """What stands in braces in queries.sql."""
+    """The replacements for the names in braces in queries.sql."""
     updated = (column for column in OUTCOME_COLUMNS if column not in _KEY_COLUMNS)
     return {
         "outcome columns": ", ".join(OUTCOME_COLUMNS),
@@ -112,9 +112,9 @@ _decode_auction = msgspec.json.Decoder(AuctionState).decode
 
 
 def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
-    """A checkpoint as (statement, rows), in the order they are run within one transaction.
+    """A checkpoint as pairs of statement and rows, in the order in which one transaction runs them.
 
-    The rows are made while they are read: in the connection's thread, not in the event loop.
+    The rows are generated when they are consumed: in the connection's thread, not in the event loop.
     """
     outcomes = checkpoint.outcomes
     yield "save_outcome", (outcome_row(outcome) for outcome in outcomes.values() if outcome.known)
@@ -134,7 +134,7 @@ def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
 
 
 def _held_auctions(auctions: Mapping[TaskId, AuctionState | None], gone: list[SqlRow]) -> Iterator[SqlRow]:
-    """The rows of remembered auctions; the forgotten ones are added to `gone` on the way."""
+    """The rows of remembered auctions; adds the keys of forgotten ones to `gone`."""
     for task_id, state in auctions.items():
         if state is None:
             gone.append((task_id,))
@@ -143,23 +143,23 @@ def _held_auctions(auctions: Mapping[TaskId, AuctionState | None], gone: list[Sq
 
 
 def pairs_parameter(keys: Sequence[OutcomeKey]) -> str:
-    """The parameter of `load_outcomes`."""
+    """Encodes the parameter of `load_outcomes`."""
     return _encode(keys).decode()
 
 
 def ids_parameter(ids: Sequence[AgentId]) -> str:
-    """The parameter of `load_agents` and `load_keywords`."""
+    """Encodes the parameter of `load_agents` and `load_keywords`."""
     return _encode(ids).decode()
 
 
 def auction_of(row: Sequence[object]) -> tuple[TaskId, AuctionState]:
-    """A row of `load_auctions`."""
+    """Decodes a row of `load_auctions`."""
     task_id, state = row
     return msgspec.convert(task_id, TaskId), _decode_auction(msgspec.convert(state, bytes))
 
 
 def outcome_row(outcome: Outcome) -> SqlRow:
-    """An outcome as the columns of its row."""
+    """Encodes an outcome as the columns of its row."""
     close, bid, result = outcome.close, outcome.bid, outcome.result
     return (
         outcome.task_id,
@@ -171,7 +171,7 @@ def outcome_row(outcome: Outcome) -> SqlRow:
 
 
 def outcome_of(row: Sequence[object]) -> Outcome:
-    """A row of `load_outcomes`."""
+    """Decodes a row of `load_outcomes`."""
     columns = msgspec.convert(row, _OutcomeColumns)
     close = bid = result = None
     if columns.closed_at is not None:
@@ -217,7 +217,7 @@ class _AgentColumns(NamedTuple):
 
 
 def agent_of(row: Sequence[object]) -> tuple[AgentId, AgentRow]:
-    """A row of `load_agents`."""
+    """Decodes a row of `load_agents`."""
     columns = msgspec.convert(row, _AgentColumns)
     metrics = Metrics(
         total_bids=columns.total_bids,
@@ -240,5 +240,5 @@ class KeywordRow(NamedTuple):
 
 
 def keyword_of(row: Sequence[object]) -> KeywordRow:
-    """A row of `load_keywords`."""
+    """Decodes a row of `load_keywords`."""
     return msgspec.convert(row, KeywordRow)

@@ -16,11 +16,11 @@ from learner_worker.strategies.protocol import (
     Sums,
 )
 
-_MIN_BIDS = 3
-_MIN_RESULTS = 2
-_MIN_KEYWORD_RESULTS = 2
-_EASY_WIN_RATE, _RARE_WIN_RATE = 0.8, 0.2
-_WEAK_SUCCESS_RATE, _STRONG_SUCCESS_RATE = 0.5, 0.8
+_MIN_BIDS = 3  # docs/contract.md: fewer bids tell little about a rate
+_MIN_RESULTS = 2  # docs/contract.md: one result may be chance
+_MIN_KEYWORD_RESULTS = 2  # docs/contract.md: one occurrence may be chance
+_EASY_WIN_RATE, _RARE_WIN_RATE = 0.8, 0.2  # of the rules win_rate_high and win_rate_low (docs/contract.md)
+_WEAK_SUCCESS_RATE, _STRONG_SUCCESS_RATE = 0.5, 0.8  # of success_rate_low and success_rate_high
 
 
 class Classic:

@@ -35,8 +35,8 @@ _PRIOR_PRICES = 8.0  # what the assumed distribution of the others' lowest bid w
 _OMEGA = 1 / ((1 - 0.6) * 6.0 - 1)  # makes the base bid the best one for an agent of whom nothing is known
 _LOWEST_SHARE, _HIGHEST_SHARE = 0.8, 2.0  # of the base bid: the range that is searched
 
-_LOST_ONE: Final[Counts] = (1, 0)
-_WON_ONE: Final[Counts] = (0, 1)
+_LOST_ONE: Final[Counts] = (1, 0)  # the change of (lost, won) by a lost bid
+_WON_ONE: Final[Counts] = (0, 1)  # the change of (lost, won) by a won bid
 
 
 Cells = Mapping[int, Counts]
@@ -124,8 +124,8 @@ def chance_to_deliver(metrics: Metrics, tallies: Mapping[str, Tally], descriptio
         rate = (won + _WORD_RESULTS * overall) / (failed + _WORD_RESULTS * (1 - overall))
         evidence = min(max(evidence * (rate / odds), 1 / _MAX_EVIDENCE), _MAX_EVIDENCE)
         successes, failures = successes + won, failures + failed
-    told = odds * sqrt(evidence)
-    return Delivery(told / (1 + told), overall, results, successes, failures)
+    estimate = odds * sqrt(evidence)
+    return Delivery(estimate / (1 + estimate), overall, results, successes, failures)
 
 
 def stakes_at(chance: float, overall: float, costs: Costs) -> Stakes:

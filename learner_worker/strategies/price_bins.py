@@ -4,7 +4,7 @@ from typing import Final
 
 from learner_worker.contract.fields import MAX_SATS
 
-_BINS_PER_OCTAVE: Final = 16
+_BINS_PER_OCTAVE: Final = 16  # bins of at most 6 %: bids closer than that have about the same chance
 _BINS_PER_CLASS: Final = 8  # half an octave: bids of about one size
 
 

@@ -7,7 +7,7 @@ from learner_worker.domain.outcomes import Outcome
 from learner_worker.strategies.protocol import Addend, Counts, SettledBid, Strategy, SumKey
 
 GrowingSums = dict[SumKey, dict[SumKey, Counts]]
-_NOTHING: Counts = (0, 0)
+_NOTHING: Counts = (0, 0)  # a bin without bids
 
 
 def settled_bid(outcome: Outcome) -> SettledBid | None:

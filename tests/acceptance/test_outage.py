@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from learner_worker.brokers import Broker, BrokerKind, KafkaCluster, embedded
-from learner_worker.brokers.waiting import free_ports
+from learner_worker.brokers.probing import free_ports
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support import model
 from tests.support.swarm import swarm_history

@@ -177,8 +177,8 @@ async def test_of_two_replicas_with_one_name_the_first_ends_and_names_the_other(
     """Exit code 1 and a sentence that says where the twin runs; the twin goes on."""
     fleet = Fleet(broker, prefix, tmp_path)
     await create_topics(fleet.servers, prefix, partitions=SHARDS)
-    twins = [fleet.replica(name, instance="same", wait=name == "first") for name in ("first", "second")]
-    async with twins[0] as first, twins[1] as second:
+    duplicates = [fleet.replica(name, instance="same", wait=name == "first") for name in ("first", "second")]
+    async with duplicates[0] as first, duplicates[1] as second:
         assert await asyncio.wait_for(first.process.wait(), 60) == 1
         said = first.log_path.read_text().splitlines()[-1]
         assert f"process {second.process.pid}" in said

@@ -22,7 +22,7 @@ from learner_worker.kafka.admin import connected
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.partitioner import partitioner
 from tests.acceptance.test_refusals import Ended, learner_worker
-from tests.integration.test_doctor import examined, told
+from tests.integration.test_doctor import examined, messages
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support.swarm import swarm_history
 from tests.support.workers import (
@@ -148,10 +148,10 @@ async def test_topics_raised_under_live_workers_are_refused_and_no_number_change
 
     report = await examined(tmp_path, broker.bootstrap_servers, prefix, state_dir=tmp_path / "a")
     assert report.exit_code == 2
-    assert GROWN_WORDS in told(report, "topology", Level.ERROR)[0]
-    assert told(report, "partitioning", Level.WARNING) == []
+    assert GROWN_WORDS in messages(report, "topology", Level.ERROR)[0]
+    assert messages(report, "partitioning", Level.WARNING) == []
     assert not any("CRC32" in finding.what for _, finding in report.findings)
-    assert told(report, "state files", Level.ERROR) == []
+    assert messages(report, "state files", Level.ERROR) == []
 
     assert await latest_metrics(broker.bootstrap_servers, names) == metrics
     assert [outcomes_on_disk(tmp_path / folder) for folder in ("a", "b")] == outcomes
@@ -195,9 +195,9 @@ async def test_a_changelog_that_was_grown_before_there_was_a_record_is_not_adopt
     assert names.topology in check.sentence
 
     report = await examined(tmp_path, broker.bootstrap_servers, prefix)
-    assert f"grown from {SHARDS} partitions" in told(report, "changelog", Level.ERROR)[0]
-    assert "holds no record" in told(report, "topology", Level.WARNING)[0]
-    (bids, *_) = told(report, "partitioning", Level.WARNING)
+    assert f"grown from {SHARDS} partitions" in messages(report, "changelog", Level.ERROR)[0]
+    assert "holds no record" in messages(report, "topology", Level.WARNING)[0]
+    (bids, *_) = messages(report, "partitioning", Level.WARNING)
     assert f"the topic had {SHARDS} partitions when they were written" in bids
     assert not any("CRC32" in finding.what for _, finding in report.findings)
 
@@ -323,7 +323,7 @@ async def test_another_group_is_refused(broker: Broker, prefix: str, tmp_path: P
         check = await command(broker, prefix, "topics", "check", group="another-group")
         assert (check.code, words in check.sentence) == (2, True)
         report = await examined(tmp_path, broker.bootstrap_servers, prefix, group_id="another-group")
-        assert words in told(report, "topology", Level.ERROR)[0]
+        assert words in messages(report, "topology", Level.ERROR)[0]
         assert (await command(broker, prefix, "topics", "check", group=f"{prefix}learner")).code == 0
         assert await worker.stop() == 0
 

@@ -95,13 +95,13 @@ async def play_all(plays: Sequence[Play], servers: str, at_once: int) -> dict[st
 
     async def play_on() -> None:
         for play in left:
-            rows[play.name].add(await _told(play, servers))
+            rows[play.name].add(await _verdict_of(play, servers))
 
     await asyncio.gather(*(play_on() for _ in range(at_once)))
     return rows
 
 
-async def _told(play: Play, servers: str) -> Verdict | None:
+async def _verdict_of(play: Play, servers: str) -> Verdict | None:
     try:
         verdict = await played(play, servers)
     except Exception:  # noqa: BLE001 (the run goes on, and its row says so)

@@ -357,7 +357,7 @@ def broken(good: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
         st.builds(_retokened, good, st.integers(0, 60), TOKENS),
         st.builds(_pierced, good, _EDITS),
         st.builds(lambda before, value, after: before + value + after, _SEAMS, good, _SEAMS),
-        st.builds(lambda value, cut: value[: cut % (len(value) + 1)], good, st.integers(0, 500)),
+        st.builds(lambda value, length: value[: length % (len(value) + 1)], good, st.integers(0, 500)),
         TOKENS,
         st.binary(max_size=30),
     )

@@ -144,13 +144,13 @@ def check_surely(change: Change, published: Sequence[Published]) -> None:
 def check_exactly(change: Change, expected: Sequence[Due]) -> None:
     """Every record became what the model says, and its dead letter is whole."""
     assert change.counted("learner_events_total") == Counter(one.result for one in expected)
-    letters = list(change.written[TOPICS.dead_letters])
+    unmatched = list(change.written[TOPICS.dead_letters])
     for one in expected:
         if one.reason is not None:
-            fitting = next((letter for letter in letters if is_letter_of(letter, one)), None)
-            assert fitting is not None, f"no dead letter is {one}: {letters}"
-            letters.remove(fitting)
-    assert letters == []
+            fitting = next((letter for letter in unmatched if is_letter_of(letter, one)), None)
+            assert fitting is not None, f"no dead letter is {one}: {unmatched}"
+            unmatched.remove(fitting)
+    assert unmatched == []
 
 
 def is_letter_of(letter: Entry, one: Due) -> bool:

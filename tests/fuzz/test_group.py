@@ -60,17 +60,17 @@ def test_the_leader_deals_every_shard_whatever_the_members_claim(
     user_data: Mapping[str, bytes | None],
 ) -> None:
     """Each partition has one owner, balanced to one, and every member can read what it is given."""
-    told: list[frozenset[ShardId]] = []
+    announced: list[frozenset[ShardId]] = []
     members = {key: metadata_of(content) for key, content in user_data.items()}
-    dealt = assignor(told).assign(Counts(SHARDS), members)
+    dealt = assignor(announced).assign(Counts(SHARDS), members)
     assert dealt.keys() == members.keys()
     for topic in TOPICS.subscribed:
         owned = {key: _shards(assignment, topic) for key, assignment in dealt.items()}
         assert sorted(shard for shards in owned.values() for shard in shards) == list(range(SHARDS))
         assert max(map(len, owned.values())) - min(map(len, owned.values())) <= 1
     for assignment in dealt.values():
-        assignor(told).on_assignment(assignment)
-        standbys = told.pop()
+        assignor(announced).on_assignment(assignment)
+        standbys = announced.pop()
         assert standbys <= set(range(SHARDS)) - set(_shards(assignment, TOPICS.outcomes))
 
 
@@ -90,11 +90,11 @@ def _shards(assignment: ConsumerProtocolMemberAssignment, topic: str) -> list[in
 )
 def test_a_member_takes_any_placement(user_data: bytes) -> None:
     """Bytes that are no placement give no standbys; after any of them the member can claim again."""
-    told: list[frozenset[ShardId]] = []
-    member = assignor(told)
+    announced: list[frozenset[ShardId]] = []
+    member = assignor(announced)
     assignment = ConsumerProtocolMemberAssignment(0, [], user_data)
     member.on_assignment(assignment)
-    assert told == [standbys_of(assignment)]
+    assert announced == [standbys_of(assignment)]
     assert claim_of(member.metadata(TOPICS.subscribed).user_data) is not None
 
 

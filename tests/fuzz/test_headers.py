@@ -44,9 +44,9 @@ def test_a_reply_carries_its_conventions_headers_and_no_other(
     if isinstance(expected, set):
         return
     found = reply_headers(reply_address(headers, TOPICS.replies), error=error)
-    told = None if error is None else (error.code, error.message)
+    described = None if error is None else (error.code, error.message)
     assert len(dict(found)) == len(found)
-    assert dict(found) == model.reply_headers(expected, told)
+    assert dict(found) == model.reply_headers(expected, described)
     assert not set(dict(found)) & {*strategies.TOPIC_NAMES, *strategies.PARTITION_NAMES}
     if expected.convention == "plain":
         b"".join(value for name, value in found if name != "correlation_id").decode()

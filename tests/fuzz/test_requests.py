@@ -135,12 +135,12 @@ def answers(reply: Entry, one: Due) -> bool:
         return False
     body = json.loads(reply.value or b"")
     error = body.get("error")
-    told = None if error is None else (error["code"], error["message"])
-    code = "OK" if told is None else told[0]
+    described = None if error is None else (error["code"], error["message"])
+    code = "OK" if described is None else described[0]
     return (
         (code, reply.topic, reply.key) == (one.code, address.topic, asked.key)
         and reply.partition in _places(asked, address)
-        and dict(reply.headers) == model.reply_headers(address, told)
+        and dict(reply.headers) == model.reply_headers(address, described)
         and _names(body, asked)
     )
 

@@ -74,7 +74,7 @@ class FuzzWorld(World):
     def _is_done(self) -> bool:
         shards, committable = self.worker.shards, self.worker.worker.requests.consumer.committable
         return (
-            not self.broker.waiting()
+            not self.broker.pending()
             and not self.broker.acknowledgements
             and len(shards) == SHARDS
             and all(

@@ -102,13 +102,13 @@ async def test_every_bad_record_becomes_one_dead_letter_and_the_rest_counts(
         placed = await _publish_raw(broker, bad)
         await publish(broker.bootstrap_servers, names, events[100:])
         await metrics_equal_the_model(broker, names, events)
-        letters = await until(
+        found = await until(
             lambda: _dead_letters(broker, names, at_least=len(expected)), "all dead letters", seconds=30
         )
         assert await worker.stop() == 0
-    assert sorted(_reason(letter) for letter in letters) == expected
-    assert {_origin(letter) for letter in letters} == set(placed)
-    for letter in letters:
+    assert sorted(_reason(letter) for letter in found) == expected
+    assert {_origin(letter) for letter in found} == set(placed)
+    for letter in found:
         _is_whole(letter, placed[_origin(letter)])
     assert outcomes_on_disk(tmp_path / "state") == model.outcomes(events)
 
@@ -127,8 +127,8 @@ async def _publish_raw(broker: Broker, bad: dict[Any, Any]) -> dict[tuple[str, i
 
 
 async def _dead_letters(broker: Broker, names: TopicNames, *, at_least: int) -> list[Any] | None:
-    letters = await read_topic(broker.bootstrap_servers, names.dead_letters)
-    return letters if len(letters) >= at_least else None
+    found = await read_topic(broker.bootstrap_servers, names.dead_letters)
+    return found if len(found) >= at_least else None
 
 
 def _headers(letter: Any) -> dict[str, bytes]:

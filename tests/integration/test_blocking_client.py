@@ -103,7 +103,7 @@ async def test_replies_errors_and_fallbacks_are_the_asynchronous_clients(
     async def by_asyncio(**arguments: Any) -> object:
         async with LearnerClient(servers, topics=topics, timeout_seconds=1) as client:
             try:
-                return told(await client.suggest_bid("agent-1", **arguments))
+                return shape_of(await client.suggest_bid("agent-1", **arguments))
             except SuggestionError as error:
                 return error.code, str(error), error.retry_after_ms
 
@@ -111,7 +111,7 @@ async def test_replies_errors_and_fallbacks_are_the_asynchronous_clients(
         with BlockingLearnerClient(servers, topics=topics, timeout_seconds=1) as client:
             client.ready()
             try:
-                return told(client.suggest_bid("agent-1", **arguments))
+                return shape_of(client.suggest_bid("agent-1", **arguments))
             except SuggestionError as error:
                 return error.code, str(error), error.retry_after_ms
 
@@ -127,7 +127,7 @@ async def test_replies_errors_and_fallbacks_are_the_asynchronous_clients(
             assert await asyncio.to_thread(by_blocking, **arguments) == await by_asyncio(**arguments)
 
 
-def told(reply: Any) -> object:
+def shape_of(reply: Any) -> object:
     return reply.model_dump(exclude={"request_id"})
 
 

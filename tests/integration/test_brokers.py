@@ -23,7 +23,7 @@ from learner_worker.brokers import (
     running_broker,
     why_not,
 )
-from learner_worker.brokers.waiting import accepts, free_ports, live_nodes
+from learner_worker.brokers.probing import accepts, free_ports, live_nodes
 from learner_worker.errors import BrokerError
 from tests.conftest import BrokerPool
 from tests.support.processes import running
@@ -155,7 +155,7 @@ def hide_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "hide", "told"),
+    ("kind", "hide", "reason"),
     [
         (
             BrokerKind.GIVEN,
@@ -181,15 +181,15 @@ def hide_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_broker_that_cannot_run_says_why(
-    kind: BrokerKind, hide: Callable[[pytest.MonkeyPatch], None], told: str, monkeypatch: pytest.MonkeyPatch
+    kind: BrokerKind, hide: Callable[[pytest.MonkeyPatch], None], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kind that is not here is left out, and asking for it tells what to install."""
     hide(monkeypatch)
     assert kind not in available_brokers()
-    assert why_not(kind) == told
+    assert why_not(kind) == reason
     with pytest.raises(BrokerError) as raised, running_broker(kind):
         pass
-    assert str(raised.value) == told
+    assert str(raised.value) == reason
 
 
 def test_the_first_that_is_there_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from learner_worker import EventPublisher, LearnerClient, SuggestionError
 from learner_worker.brokers import Broker, BrokerKind, available_brokers
-from learner_worker.brokers.waiting import accepts, free_ports
+from learner_worker.brokers.probing import accepts, free_ports
 from learner_worker.client import replies
 from learner_worker.client.replies import ALL_PARTITIONS, OwnPartition, ReplyPartition
 from learner_worker.contract.headers import reply_address, reply_headers

@@ -15,7 +15,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.structs import OffsetAndMetadata
 
 from learner_worker.brokers import Broker
-from learner_worker.brokers.waiting import free_ports
+from learner_worker.brokers.probing import free_ports
 from learner_worker.contract.topics import Topics
 from learner_worker.doctor import CHECKS, Level, Report, examine
 from learner_worker.doctor.case import Case
@@ -45,7 +45,7 @@ async def examined(tmp_path: Path, servers: str, prefix: str = "", **settings: A
     return await examine(load_settings(flags), environment={}, folder=tmp_path)
 
 
-def told(report: Report, check: str, level: Level) -> list[str]:
+def messages(report: Report, check: str, level: Level) -> list[str]:
     """What a check found at a level; every warning and error says what to do, too."""
     found = [finding for name, finding in report.findings if (name, finding.level) == (check, level)]
     assert all(finding.remedy for finding in found if finding.level >= Level.WARNING)
@@ -55,7 +55,7 @@ def told(report: Report, check: str, level: Level) -> list[str]:
 def only(report: Report, check: str, level: Level) -> str:
     """The one thing that a check found, and that nothing else is as bad."""
     assert {name for name, finding in report.findings if finding.level >= level} == {check}, report
-    (what,) = told(report, check, level)
+    (what,) = messages(report, check, level)
     return what
 
 
@@ -66,13 +66,13 @@ async def test_a_wrong_port_is_told_from_a_wrong_name(tmp_path: Path) -> None:
     """Nothing listens, or the name does not resolve: an error each; what needs Kafka is left out."""
     (port,) = free_ports(1)
     report = await examined(tmp_path, f"127.0.0.1:{port},no-such-host.invalid:9092")
-    closed, unknown = told(report, "addresses", Level.ERROR)
+    closed, unknown = messages(report, "addresses", Level.ERROR)
     assert closed == f"nothing listens at 127.0.0.1:{port}"
     assert unknown == "this machine cannot resolve the name no-such-host.invalid"
     assert report.exit_code == 2
-    (left_out,) = told(report, "not checked", Level.NOTE)
+    (left_out,) = messages(report, "not checked", Level.NOTE)
     assert "topics" in left_out
-    assert told(report, "state folder", Level.NOTE)
+    assert messages(report, "state folder", Level.NOTE)
 
 
 async def test_one_dead_address_of_two_is_a_warning(broker: Broker, prefix: str, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ async def test_one_dead_address_of_two_is_a_warning(broker: Broker, prefix: str,
     report = await examined(tmp_path, f"127.0.0.1:{port},{broker.bootstrap_servers}", prefix)
     assert only(report, "addresses", Level.WARNING) == f"nothing listens at 127.0.0.1:{port}"
     assert report.exit_code == 1
-    assert not told(report, "not checked", Level.NOTE)
+    assert not messages(report, "not checked", Level.NOTE)
 
 
 @asynccontextmanager
@@ -142,7 +142,7 @@ async def test_a_state_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path, words in ((tmp_path / "file", "is a file"), (tmp_path / "file" / "state", "cannot be made")):
         report = await examined(tmp_path, "127.0.0.1:1", state_dir=path)
-        (what,) = told(report, "state folder", Level.ERROR)
+        (what,) = messages(report, "state folder", Level.ERROR)
         assert words in what
 
 
@@ -157,19 +157,19 @@ async def test_state_files_in_use_damaged_and_of_another_prefix_are_told(
         running = await examined(tmp_path, broker.bootstrap_servers, prefix)
         assert running.exit_code == 0, running
         assert any(
-            f"process {worker.process.pid}" in what for what in told(running, "state folder", Level.NOTE)
+            f"process {worker.process.pid}" in what for what in messages(running, "state folder", Level.NOTE)
         )
-        assert "1 members" in " ".join(told(running, "group", Level.OK))
+        assert "1 members" in " ".join(messages(running, "group", Level.OK))
         assert await worker.stop() == 0
     before = listing(state_dir)
     still = await examined(tmp_path, broker.bootstrap_servers, prefix)
-    assert told(still, "state files", Level.OK) == ["4 shard files are whole and belong here"]
+    assert messages(still, "state files", Level.OK) == ["4 shard files are whole and belong here"]
     assert listing(state_dir) == before
 
     with (state_dir / "shard-00001.sqlite3").open("r+b") as file:
         file.write(b"no database, but long enough to be one")
     foreign = await examined(tmp_path, broker.bootstrap_servers, f"{prefix}other-")
-    errors = told(foreign, "state files", Level.ERROR)
+    errors = messages(foreign, "state files", Level.ERROR)
     assert len([what for what in errors if f"belongs to topic_prefix '{prefix}'" in what]) == 3
     assert len([what for what in errors if "shard-00001.sqlite3 cannot be read" in what]) == 1
 
@@ -229,14 +229,14 @@ async def test_topics_that_are_kept_wrongly_are_told(broker: Broker, prefix: str
         ),
     )
     report = await examined(tmp_path, broker.bootstrap_servers, prefix)
-    errors = told(report, "configuration", Level.ERROR)
+    errors = messages(report, "configuration", Level.ERROR)
     assert [what.split(":")[0] for what in errors] == [
         f"{names.outcomes} has cleanup.policy=delete",
         f"{names.bid_placed} has cleanup.policy=compact",
         f"{names.rerouted} stamps records anew",
         f"{names.auction_closed} is kept for 60 s, the auction horizon is 3600 s",
     ]
-    warnings = told(report, "configuration", Level.WARNING)
+    warnings = messages(report, "configuration", Level.WARNING)
     assert [what.split(":")[0] for what in warnings] == [
         f"{names.outcomes} has min.compaction.lag.ms=0",
         f"{names.requests} keeps the agents' own times",
@@ -264,7 +264,7 @@ async def test_events_on_wrong_partitions_are_counted_and_their_cause_is_told(
     await publish(broker.bootstrap_servers, names, closes, keyed=False)
     await publish(broker.bootstrap_servers, names, [one for one in events if one not in {*bids, *closes}])
     report = await examined(tmp_path, broker.bootstrap_servers, prefix)
-    crc32, keyless = told(report, "partitioning", Level.WARNING)
+    crc32, keyless = messages(report, "partitioning", Level.WARNING)
     assert f"of the newest {len(bids)} records of {names.bid_placed}" in crc32
     assert "hashes keys by CRC32" in crc32
     assert f"of {names.auction_closed}" in keyless
@@ -367,6 +367,6 @@ async def test_a_check_that_fails_or_hangs_hides_no_other(tmp_path: Path) -> Non
     checks = [Check("raises", raises, needs_kafka=False), Check("hangs", hangs), Check("works", works)]
     settings = load_settings({"bootstrap_servers": "127.0.0.1:1"})
     report = await examine(settings, environment={}, folder=tmp_path, checks=checks, check_seconds=0.2)
-    assert told(report, "raises", Level.ERROR) == ["could not be checked (KeyError: 'surprise')"]
-    assert told(report, "hangs", Level.ERROR) == ["no answer within 0.2 s"]
-    assert told(report, "works", Level.OK) == ["fine"]
+    assert messages(report, "raises", Level.ERROR) == ["could not be checked (KeyError: 'surprise')"]
+    assert messages(report, "hangs", Level.ERROR) == ["no answer within 0.2 s"]
+    assert messages(report, "works", Level.OK) == ["fine"]

@@ -14,13 +14,13 @@ from aiokafka.admin import NewTopic
 from aiokafka.protocol.admin import CreateAclsRequest
 
 from learner_worker.brokers import BrokerKind, KafkaCluster, maven
-from learner_worker.brokers.waiting import free_ports
+from learner_worker.brokers.probing import free_ports
 from learner_worker.contract.topics import TopicNames, Topics
 from learner_worker.doctor import Level, Report
 from learner_worker.doctor.kafka import connect
 from learner_worker.kafka.connection import Connection
 from tests.acceptance.test_refusals import learner_worker
-from tests.integration.test_doctor import examined, only, told
+from tests.integration.test_doctor import examined, messages, only
 from tests.support.workers import administrator, create_topics, until
 
 PASSWORD = secrets.token_hex(8)
@@ -126,7 +126,7 @@ async def test_the_open_listener_of_a_right_set_up_has_nothing_to_say(
     await create_topics(guarded.open, prefix)
     report = await examined(tmp_path, guarded.open, prefix)
     assert report.worst == Level.NOTE, report
-    assert told(report, "rights", Level.OK) == [
+    assert messages(report, "rights", Level.OK) == [
         "this client may do all that a worker does with 9 topics and its groups"
     ]
 
@@ -188,7 +188,7 @@ async def test_certificates_that_do_not_fit(guarded: Guarded, prefix: str, tmp_p
     assert "127.0.0.1" in only(misnamed, "listener", Level.ERROR)
     right = await examined(tmp_path, guarded.tls, prefix, **trusting)
     assert right.worst == Level.NOTE, right
-    assert told(right, "listener", Level.OK) == [f"{guarded.tls} speaks Kafka's protocol over SSL"]
+    assert messages(right, "listener", Level.OK) == [f"{guarded.tls} speaks Kafka's protocol over SSL"]
 
 
 async def test_a_broker_that_wants_this_clients_certificate(guarded: Guarded, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ async def test_an_unreadable_certificate_file_hides_no_other_check(guarded: Guar
         tmp_path, guarded.tls, security_protocol="SSL", ssl_cafile=tmp_path / "missing.pem"
     )
     assert "--ssl-cafile" in only(report, "listener", Level.ERROR)
-    assert told(report, "state folder", Level.NOTE)
+    assert messages(report, "state folder", Level.NOTE)
 
 
 async def test_a_broker_that_names_an_address_unknown_here(guarded: Guarded, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ async def test_missing_rights_are_named_one_by_one(guarded: Guarded, prefix: str
     """No right at all; then all but three; then all: what is missing, one by one."""
     names = await create_topics(guarded.open, prefix)
     nobody = await examined(tmp_path, guarded.login, prefix, **as_worker(sasl_username="other"))
-    assert sorted(told(nobody, "rights", Level.ERROR)) == [
+    assert sorted(messages(nobody, "rights", Level.ERROR)) == [
         *sorted(f"user other may not Describe topic {name}" for name in names.all),
         f"user other may not Read group {prefix}learner",
         f"user other may not Read group {prefix}learner.requests",
@@ -241,7 +241,7 @@ async def test_missing_rights_are_named_one_by_one(guarded: Guarded, prefix: str
         f"user worker may not Write topic {names.rerouted}",
     ]
     some = await refusals_become(missing, guarded, prefix, tmp_path)
-    assert not told(some, "topics", Level.ERROR)
+    assert not messages(some, "topics", Level.ERROR)
     await allow(guarded.open, resource=TOPIC, name=names.bid_placed, operations=[READ])
     await allow(guarded.open, resource=TOPIC, name=names.rerouted, operations=[WRITE])
     await allow(guarded.open, resource=GROUP, name=f"{prefix}learner.requests", operations=[READ])
@@ -249,7 +249,7 @@ async def test_missing_rights_are_named_one_by_one(guarded: Guarded, prefix: str
         await producer.send_and_wait(names.dead_letters, b"a letter that a worker need not read")
     enough = await refusals_become([], guarded, prefix, tmp_path)
     assert enough.worst == Level.NOTE, enough
-    assert "may not look there" in told(enough, "dead letters", Level.NOTE)[0]
+    assert "may not look there" in messages(enough, "dead letters", Level.NOTE)[0]
     refused = await learner_worker(
         *("dead-letters", "list", "--bootstrap-servers", guarded.login, "--topic-prefix", prefix),
         *("--security-protocol", "SASL_PLAINTEXT", "--sasl-username", "worker"),
@@ -264,7 +264,7 @@ async def refusals_become(expected: list[str], guarded: Guarded, prefix: str, tm
 
     async def report() -> Report | None:
         found = await examined(tmp_path, guarded.login, prefix, **as_worker())
-        return found if sorted(told(found, "rights", Level.ERROR)) == expected else None
+        return found if sorted(messages(found, "rights", Level.ERROR)) == expected else None
 
     return await until(report, f"what is refused is {expected}", seconds=30)
 
@@ -298,7 +298,7 @@ async def examined_once_known(tmp_path: Path, servers: str, prefix: str) -> Repo
 
     async def known() -> Report | None:
         report = await examined(tmp_path, servers, prefix)
-        return None if told(report, "topics", Level.ERROR) else report
+        return None if messages(report, "topics", Level.ERROR) else report
 
     return await until(known, "every topic is known")
 
@@ -315,7 +315,7 @@ async def test_single_copies_in_a_cluster_of_three_and_a_broker_that_is_away(
         report = await examined_once_known(tmp_path, kafka.bootstrap_servers, prefix)
         refused = f"{names.replies} takes no records on partitions [0, 1]: 2 copies must be in sync"
         assert only(report, "copies", Level.ERROR) == refused
-        warnings = told(report, "copies", Level.WARNING)
+        warnings = messages(report, "copies", Level.WARNING)
         single = "has one copy in a cluster of 3 brokers: with its broker its records are gone"
         assert f"{names.outcomes} {single}" in warnings
         assert f"{names.metrics} acknowledges records that only one broker has" in warnings
@@ -327,8 +327,8 @@ async def test_single_copies_in_a_cluster_of_three_and_a_broker_that_is_away(
         await asyncio.to_thread(kafka.stop, 3)
         missing = await examined(tmp_path, kafka.bootstrap_servers, prefix)
         lacking = f"{names.bid_placed} lacks copies of partitions [0, 1]"
-        assert lacking in told(missing, "copies", Level.WARNING)
-        (address,) = told(missing, "addresses", Level.WARNING)
+        assert lacking in messages(missing, "copies", Level.WARNING)
+        (address,) = messages(missing, "addresses", Level.WARNING)
         assert address.startswith("nothing listens at")
 
 

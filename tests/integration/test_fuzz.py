@@ -137,8 +137,8 @@ async def _check_requests(
     """As many replies as were counted, on the one listed topic there is; what is refused is the model's."""
     replies = await read_topic(broker.bootstrap_servers, names.replies)
     assert len(replies) == sum(codes.values()) - sum(codes[code] for code in _SILENT) + 1
-    told = Counter(_code(reply) for reply in replies)
-    assert told == codes - Counter({code: codes[code] for code in _SILENT}) + Counter({"OK": 1})
+    answered = Counter(_code(reply) for reply in replies)
+    assert answered == codes - Counter({code: codes[code] for code in _SILENT}) + Counter({"OK": 1})
     refused = [headers for _, _, _, headers in requests if not _is_listed(headers, names)]
     assert codes["REFUSED"] >= len(refused) > 0
     moved = codes["REROUTED"]
@@ -166,10 +166,10 @@ async def _check_events(
     broker: Broker, names: TopicNames, events: list[tuple[TopicName, Fuzzed]], results: Counter[str]
 ) -> None:
     """One dead letter for each that was counted as one, of different records, with the model's reasons."""
-    letters = await read_topic(broker.bootstrap_servers, names.dead_letters)
-    assert len(letters) == results["dead-letter"]
-    assert len({_origin(letter) for letter in letters}) == len(letters)
-    reasons = Counter(dict(letter.headers)["learner-reason"].decode() for letter in letters)
+    dead_letters = await read_topic(broker.bootstrap_servers, names.dead_letters)
+    assert len(dead_letters) == results["dead-letter"]
+    assert len({_origin(letter) for letter in dead_letters}) == len(dead_letters)
+    reasons = Counter(dict(letter.headers)["learner-reason"].decode() for letter in dead_letters)
     decided = Counter(_reason(topic, fuzzed, names) for topic, fuzzed in events)
     for reason in ("empty", "too-large", "not-json", "invalid"):
         assert decided[reason] <= reasons[reason] <= decided[reason] + decided["undecided"]

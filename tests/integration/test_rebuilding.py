@@ -22,7 +22,7 @@ from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support.swarm import swarm_history
 from tests.support.workers import create_topics, http_get, publish, until
 
-TOLD = ("kafka.away", "worker.rebuilding", "kafka.back")
+LOGGED = ("kafka.away", "worker.rebuilding", "kafka.back")
 _reading = EventConsumer.reading
 
 
@@ -59,8 +59,8 @@ async def test_a_silent_client_is_replaced_and_the_work_goes_on(
         await until(back, "what the first worker missed works again")
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, 30)
-    told = [line["event"] for line in log if line["event"] in TOLD]
-    assert told == list(TOLD)
+    logged = [line["event"] for line in log if line["event"] in LOGGED]
+    assert logged == list(LOGGED)
     (said,) = [line for line in log if line["event"] == "worker.rebuilding"]
     assert said["reason"] == "asking for the ends of events fails repeatedly"
 

@@ -241,8 +241,8 @@ async def test_a_greedy_agent_is_refused_and_nobody_else_waits(
 
 async def _give_it_keywords(learner: Asking) -> None:
     """Until a reply carries as many learned keywords as replies ever do."""
-    letters = "abcdefghij"
-    words = " ".join(f"word{a}{b}" for a in letters for b in letters)
+    alphabet = "abcdefghij"
+    words = " ".join(f"word{a}{b}" for a in alphabet for b in alphabet)
     task = {"task_id": "wordy", "agent_id": "agent-1"}
     events = {
         learner.names.bid_placed: {**task, "bid_sats": 10, "description": words},

@@ -110,8 +110,8 @@ async def test_an_unreadable_record_with_nothing_before_it_does_not_end_the_work
         await publish(broker.bootstrap_servers, names, events)
         await metrics_equal_the_model(broker, names, events)
         assert await worker.stop() == 0
-    letters = await read_topic(broker.bootstrap_servers, names.dead_letters)
-    origins = {dict(letter.headers)["learner-origin"].decode() for letter in letters}
+    dead_letters = await read_topic(broker.bootstrap_servers, names.dead_letters)
+    origins = {dict(letter.headers)["learner-origin"].decode() for letter in dead_letters}
     assert origins == {f"{names.bid_placed}/{partition}/0" for partition in range(SHARDS)}
 
 
@@ -164,7 +164,7 @@ class Poisoned(NamedTuple):
         return ended
 
 
-def told(topic: str, partition: int, first: int, last: int) -> str:
+def gap_message(topic: str, partition: int, first: int, last: int) -> str:
     """What a tool says of offsets that it could not read."""
     offsets = f"offset {first}" if first == last else f"offsets {first} to {last}"
     return f"{topic}/{partition}, {offsets}: skipped, a header's name is not UTF-8"
@@ -189,7 +189,7 @@ async def poisoned(broker: Broker, prefix: str, tmp_path: Path) -> Poisoned:
         await publish(servers, names, events[half:])
         await metrics_equal_the_model(broker, names, events)
         assert await worker.stop() == 0
-    lines = [told(names.outcomes, shard, first, first + 1) for shard, first in enumerate(offsets)]
+    lines = [gap_message(names.outcomes, shard, first, first + 1) for shard, first in enumerate(offsets)]
     return Poisoned(Replica(broker, prefix, names, tmp_path / "state", events), lines)
 
 
@@ -239,7 +239,7 @@ async def test_dead_letters_and_doctor_step_over_an_unreadable_record(
     await send(broker, [letter])
     bid = await publish_with_poison(servers, names.bid_placed, 0, [], poisoned=3)
     poisoned = Poisoned(Replica(broker, prefix, names, tmp_path / "state", []), [])
-    line = told(names.dead_letters, 0, first, first)
+    line = gap_message(names.dead_letters, 0, first, first)
     listed = await poisoned.command("dead-letters", "list")
     assert (listed.code, listed.err.splitlines()) == (0, [line])
     assert listed.out.endswith("2 open, 0 replayed, 0 dropped\n")
@@ -247,7 +247,7 @@ async def test_dead_letters_and_doctor_step_over_an_unreadable_record(
     assert (dropped.code, dropped.err.splitlines()) == (0, [line])
     report = json.loads((await poisoned.command("doctor", "--json")).out)
     found = [(entry["level"], entry["what"]) for entry in report if entry["check"] == "headers"]
-    assert found == [("warning", told(names.bid_placed, 0, bid, bid + 2)), ("warning", line)]
-    (letters,) = [entry["what"] for entry in report if entry["check"] == "dead letters"]
-    assert letters.startswith("at least 1 dead letters")
+    assert found == [("warning", gap_message(names.bid_placed, 0, bid, bid + 2)), ("warning", line)]
+    (dead_letters,) = [entry["what"] for entry in report if entry["check"] == "dead letters"]
+    assert dead_letters.startswith("at least 1 dead letters")
     assert "UnicodeDecodeError" not in str(report)

@@ -24,19 +24,19 @@ MARKERS = st.builds(ForgetMarker, st.sampled_from(AGENTS), TIMES)
 CONTENTS = st.lists(st.one_of(facts(), facts(), MARKERS), max_size=12)
 
 
-async def folded(contents: Sequence[Content], cuts: set[int]) -> tuple[MemoryRows, Learn]:
+async def applied(contents: Sequence[Content], checkpoints: set[int]) -> tuple[MemoryRows, Learn]:
     """A changelog as a fold takes it, with checkpoints after some records."""
     rows = MemoryRows()
     learn = Learn(rows, cached_agents=1)
-    sieve = MarkerFilter(learn.forgotten)
+    retention_filter = MarkerFilter(learn.forgotten)
     for offset, content in enumerate(contents):
         if isinstance(content, ForgetMarker):
-            await learn.forget([MarkerRecord(offset, 0, content)], sieve.on_row_swept)
-        elif (fact := sieve.filter_read(content)) is not None:
+            await learn.forget([MarkerRecord(offset, 0, content)], retention_filter.on_row_swept)
+        elif (fact := retention_filter.filter_read(content)) is not None:
             record = FactRecord.of(offset, 0, fact)
             learn.pin([record])
             learn.apply([record], await learn.load([record]))
-        if offset in cuts:
+        if offset in checkpoints:
             await checkpoint(learn, rows)
     await checkpoint(learn, rows)
     return rows, learn
@@ -66,11 +66,11 @@ def expected(contents: Sequence[Content]) -> dict[OutcomeKey, Outcome]:
     st.sets(st.integers(0, 12)),
 )
 def test_any_order_and_any_copies_end_in_the_same_rows_and_metrics(
-    orders: tuple[list[Content], list[Content]], cuts: set[int]
+    orders: tuple[list[Content], list[Content]], checkpoints: set[int]
 ) -> None:
     """Join first and forget then is the naive way; the metrics are those of the rows that are left."""
     contents, shuffled = orders
-    rows, learn = asyncio.run(folded(shuffled, cuts))
+    rows, learn = asyncio.run(applied(shuffled, checkpoints))
     known = {key: row for key, row in rows.outcomes.items() if row.known}
     assert known == expected(contents)
     for agent_id in AGENTS:

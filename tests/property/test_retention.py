@@ -163,7 +163,7 @@ async def after(steps: Sequence[Step]) -> ShardId:
     return shard
 
 
-def folded(facts: Sequence[Fact]) -> Rows:
+def join_facts(facts: Sequence[Fact]) -> Rows:
     rows: Rows = {}
     for fact in facts:
         key = (fact.task_id, fact.agent_id)
@@ -192,7 +192,7 @@ def test_any_order_and_any_steps_of_the_cutoff_end_in_the_same_state(
 
     cutoff = walked.retention.cutoff
     assert cutoff == Cutoff(Micros(final.closes), Micros(final.closes - GRACE))
-    expected = {key: left for key, row in folded(facts).items() if (left := living(row, cutoff)).known}
+    expected = {key: left for key, row in join_facts(facts).items() if (left := living(row, cutoff)).known}
     assert [expected] * 3 == [walked.known(), at_once.known(), at_last.known()]
     assert [walked.counts()] * 2 == [at_once.counts(), at_last.counts()]
     restored = asyncio.run(after([final, *(Join(decode_fact(value)) for value in walked.log.values())]))
@@ -207,7 +207,7 @@ def test_the_changelog_keeps_nothing_expired_but_what_was_superseded(steps: list
     walked = asyncio.run(after([*steps, Move(max([last, *moves]))]))
     cutoff = walked.retention.cutoff
     assert cutoff is not None
-    joined = folded([step.fact for step in steps if isinstance(step, Join)])
+    joined = join_facts([step.fact for step in steps if isinstance(step, Join)])
     expired = [
         fact
         for fact in map(decode_fact, walked.log.values())

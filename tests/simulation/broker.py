@@ -215,7 +215,7 @@ class Broker:
         self.queues.setdefault((id(client), topic, partition), deque()).append(flight)
         return flight
 
-    def waiting(self) -> list[tuple[int, str, int]]:
+    def pending(self) -> list[tuple[int, str, int]]:
         """The queues that hold something, in a stable order."""
         return [key for key, queue in self.queues.items() if queue]
 

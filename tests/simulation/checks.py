@@ -12,7 +12,7 @@ from tests.support import model
 Key = tuple[str, str]
 Parts = dict[str, tuple[Any, ...]]
 """What is known of an agent in a task: `close`, `bid`, `result`, each as (order, what it says)."""
-Folded = dict[Key, Parts]
+JoinedFacts = dict[Key, Parts]
 _EVER = -(2**63)
 
 
@@ -29,14 +29,14 @@ def require(holds: bool, message: str, *details: object) -> None:
 # --- folding ---------------------------------------------------------------------------------------------
 
 
-def fold(entries: Iterable[Entry]) -> Folded:
+def join_facts(entries: Iterable[Entry]) -> JoinedFacts:
     """The greatest close, bid and result of every (task, agent)."""
-    folded: Folded = {}
+    joined: JoinedFacts = {}
     for entry in entries:
         fact = {} if entry.value is None else json.loads(entry.value)
         if "task_id" in fact:
-            _join(folded.setdefault((fact["task_id"], fact["agent_id"]), {}), _parts_of_fact(fact))
-    return folded
+            _join(joined.setdefault((fact["task_id"], fact["agent_id"]), {}), _parts_of_fact(fact))
+    return joined
 
 
 def markers(entries: Iterable[Entry]) -> dict[str, int]:
@@ -117,8 +117,8 @@ class _Reversed:
 
 
 def living(
-    folded: Folded, cutoff: tuple[int, int] | None, forgotten: Mapping[str, int] | None = None
-) -> Folded:
+    joined: JoinedFacts, cutoff: tuple[int, int] | None, forgotten: Mapping[str, int] | None = None
+) -> JoinedFacts:
     """What is known without the parts of before the cutoff (of closes, and of bids and results), and without
     those of forgotten agents until they are."""
     closes, others = cutoff or (_EVER, _EVER)
@@ -129,15 +129,15 @@ def living(
             for name, part in parts.items()
             if part[1][0] >= first[name] and part[1][0] > (forgotten or {}).get(key[1], _EVER)
         }
-        for key, parts in folded.items()
+        for key, parts in joined.items()
     }
     return {key: parts for key, parts in left.items() if parts}
 
 
-def counted(folded: Folded) -> dict[Key, model.Outcome]:
+def counted(joined: JoinedFacts) -> dict[Key, model.Outcome]:
     """The outcomes that the folded facts amount to."""
     found: dict[Key, model.Outcome] = {}
-    for key, parts in folded.items():
+    for key, parts in joined.items():
         outcome = _outcome(key[1], parts)
         if outcome is not None:
             found[key] = outcome
@@ -167,9 +167,9 @@ def _outcome(agent_id: str, parts: Parts) -> model.Outcome | None:
 # --- a file ----------------------------------------------------------------------------------------------
 
 
-def rows_of(database: sqlite3.Connection) -> Folded:
+def rows_of(database: sqlite3.Connection) -> JoinedFacts:
     """The outcomes table as folded facts."""
-    found: Folded = {}
+    found: JoinedFacts = {}
     for row in database.execute("SELECT * FROM outcomes").fetchall():
         task_id, agent_id, closed_at, winner, winning, digest, close_text, placed_at, sats, text, *result = (
             row
@@ -245,8 +245,8 @@ def check_file(
     position = positions_of(database).get(topic, 0)
     rows, forgotten = rows_of(database), forgotten_of(database)
     prefix = [entry for entry in live if entry.offset < position]
-    least = living(fold(prefix), cutoff_of(database), forgotten)
-    most = fold(entry for entry in history if entry.offset < position)
+    least = living(join_facts(prefix), cutoff_of(database), forgotten)
+    most = join_facts(entry for entry in history if entry.offset < position)
     require(
         all(forgotten.get(agent_id, _EVER) >= until for agent_id, until in markers(prefix).items()),
         f"{name}: markers below the position {position} are not kept",
@@ -270,7 +270,7 @@ def check_file(
     )
 
 
-def _without_needless_texts(rows: Folded) -> Folded:
+def _without_needless_texts(rows: JoinedFacts) -> JoinedFacts:
     """A close's text says nothing where there is a bid: rows published again leave it out."""
     return {
         key: {**parts, "close": ((*parts["close"][0][:-1], False), parts["close"][1])}
@@ -280,7 +280,7 @@ def _without_needless_texts(rows: Folded) -> Folded:
     }
 
 
-def _within(smaller: Folded, greater: Folded) -> bool:
+def _within(smaller: JoinedFacts, greater: JoinedFacts) -> bool:
     return all(
         name in greater.get(key, {}) and not greater[key][name][0] < part[0]
         for key, parts in smaller.items()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from learner_worker.contract.topics import HOP_HEADER
-from tests.simulation.checks import cutoff_of, fold, living, require, rows_of
+from tests.simulation.checks import cutoff_of, join_facts, living, require, rows_of
 from tests.simulation.history import Planned
 from tests.simulation.log import Sent
 from tests.simulation.worker import HORIZON, SECOND, TOPICS, Habits, Process, instruments
@@ -289,7 +289,7 @@ def _zombies_poorer_record() -> World:
     there = world("w0", "w1")
     there.held.add("w0")
     publish(there, close("t", "a", 5))
-    there.until(lambda: bool(there.broker.waiting()))
+    there.until(lambda: bool(there.broker.pending()))
     there.processes["w0"].paused = True
     publish(there, bid("t", "a", 3, 4))
     there.expire("w0")
@@ -382,7 +382,7 @@ def state_and_positions_are_of_one_moment() -> World:
     there.until(process.worker.ownership.checkpointing.locked)
     publish(there, close("t", "b", 5))
     there.until(lambda: position(process, TOPICS.auction_closed) == 1)
-    (key,) = there.broker.waiting()
+    (key,) = there.broker.pending()
     there.until(lambda: len(there.broker.queues[key]) == 2)
     there.broker.deliver(key)
     there.until(lambda: filed(there, "w0", TOPICS.task_finished) == 1)
@@ -424,11 +424,11 @@ def an_older_owners_metrics_after_compaction_hid_a_change() -> World:
     there.held.add("w0")
     flipped = result("t", "a", 21, succeeded=False)
     publish(there, flipped)
-    there.until(lambda: bool(there.broker.waiting()))
+    there.until(lambda: bool(there.broker.pending()))
     there.held.clear()
     there.deliver_all()
     there.held.add("w0")
-    there.until(lambda: any(key[1] == TOPICS.metrics for key in there.broker.waiting()))
+    there.until(lambda: any(key[1] == TOPICS.metrics for key in there.broker.pending()))
     there.processes["w0"].paused = True
     publish(there, result("t", "a", 22), flipped)
     there.expire("w0")
@@ -462,7 +462,7 @@ def a_stalled_owners_metrics_read_before_a_crash() -> World:
     there = world("w0", "w1")
     there.held.add("w0")
     publish(there, *(bid("t", agent, 1, 4) for agent in "ab"), close("t", "a", 5))
-    there.until(lambda: bool(there.broker.waiting()))
+    there.until(lambda: bool(there.broker.pending()))
     there.held.clear()
     there.deliver_all()
     there.held.add("w0")
@@ -672,8 +672,8 @@ def a_stalled_owner_claims_its_shards() -> World:
 def a_changelog_loses_its_end() -> World:
     """An unclean leader knows nothing of the last facts: the owner, who has read them, writes them again."""
     there = world()
-    told = AuctionClosed("t", "a", None, START_US + 5 * SECOND, "label images")
-    publish(there, Planned(told))
+    close = AuctionClosed("t", "a", None, START_US + 5 * SECOND, "label images")
+    publish(there, Planned(close))
     there.settle()
     publish(there, bid("t", "a", 1, 4))
     there.settle()
@@ -871,7 +871,7 @@ def a_zombie_sends_expired_facts_again() -> World:
     there = _forgetful("w0", "w1", closes_from=3)
     there.held.add("w0")
     publish(there, bid("t", "a", 3, 4), close("t", "a", 5))
-    there.until(lambda: bool(there.broker.waiting()))
+    there.until(lambda: bool(there.broker.pending()))
     there.processes["w0"].paused = True
     there.expire("w0")
     there.until(lambda: filed(there, "w1", TOPICS.outcomes) > 0)
@@ -959,7 +959,7 @@ def _without_expired(there: World) -> bool:
     owner = there.broker.group.owner(0)
     database = None if owner is None else there.disks[owner.name].databases.get(0)
     last = {entry.key: entry for entry in there.broker.log.partitions[TOPICS.outcomes, 0].live}
-    known = fold(last.values())
+    known = join_facts(last.values())
     return database is not None and known == living(known, cutoff_of(database))
 
 
@@ -1002,7 +1002,7 @@ def _forgotten(there: World, agent_id: str, seconds: float) -> None:
 def _facts_of(there: World, agent_id: str) -> int:
     """How many facts of an agent the cleaner would leave in the changelog."""
     last = {entry.key: entry for entry in there.broker.log.partitions[TOPICS.outcomes, 0].live}
-    return sum(key[1] == agent_id for key in fold(last.values()))
+    return sum(key[1] == agent_id for key in join_facts(last.values()))
 
 
 @scenario
@@ -1099,7 +1099,7 @@ def a_zombie_sends_what_is_forgotten() -> World:
     there = world("w0", "w1")
     there.held.add("w0")
     publish(there, bid("t", "a", 3, 4), close("t", "a", 5))
-    there.until(lambda: bool(there.broker.waiting()))
+    there.until(lambda: bool(there.broker.pending()))
     there.processes["w0"].paused = True
     there.expire("w0")
     there.until(lambda: filed(there, "w1", TOPICS.outcomes) > 0)

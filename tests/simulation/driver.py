@@ -209,9 +209,9 @@ class Weather:
             process.step(self.rng.choice((1, 2, 5, 20, 60)))
 
     def _deliver(self) -> None:
-        waiting = self.world.broker.waiting()
-        if waiting:
-            self.world.broker.deliver(self.rng.choice(waiting))
+        pending = self.world.broker.pending()
+        if pending:
+            self.world.broker.deliver(self.rng.choice(pending))
 
     def _acknowledge(self) -> None:
         for _ in range(self.rng.randint(1, 4)):
@@ -219,9 +219,9 @@ class Weather:
                 self.world.broker.acknowledge(self.rng.randrange(len(self.world.broker.acknowledgements)))
 
     def _fail(self) -> None:
-        waiting = self.world.broker.waiting()
-        if waiting:
-            key = self.rng.choice(waiting)
+        pending = self.world.broker.pending()
+        if pending:
+            key = self.rng.choice(pending)
             self.world.note(f"a send to {key[1]}/{key[2]} fails")
             self.world.broker.fail(key, applied=self.rng.random() < 0.5)
 

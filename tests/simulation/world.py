@@ -23,7 +23,7 @@ from tests.simulation.checks import (
     check_published,
     counted,
     cutoff_of,
-    fold,
+    join_facts,
     living,
     markers,
     metrics_of,
@@ -243,7 +243,7 @@ class World:
     def deliver_all(self) -> bool:
         """Everything in flight arrives and is acknowledged, but what `held` workers sent."""
         busy = False
-        for key in self.broker.waiting():
+        for key in self.broker.pending():
             while self.broker.queues[key] and self.broker.queues[key][0].client.name not in self.held:
                 self.broker.deliver(key)
                 busy = True
@@ -295,7 +295,7 @@ class World:
 
     def is_quiet(self) -> bool:
         """Whether everything published is read, acknowledged and in the owners' files."""
-        in_flight = self.broker.waiting() or self.broker.acknowledgements
+        in_flight = self.broker.pending() or self.broker.acknowledgements
         return not in_flight and self.is_at_rest()
 
     def is_at_rest(self) -> bool:
@@ -356,10 +356,10 @@ class World:
         known = self._modelled(cutoff)
         found = {key: value for key, value in known.items() if key[0] not in self.lost_tasks}
         for shard in range(self.shards) if self.lost_tasks or self.forgotten else ():
-            logged = fold(self.broker.log.partitions[TOPICS.outcomes, shard].live)
-            folded = counted(living(logged, cutoff, self.forgotten))
-            found.update((key, value) for key, value in folded.items() if key[0] in self.lost_tasks)
-            self._excuse_texts(found, folded)
+            logged = join_facts(self.broker.log.partitions[TOPICS.outcomes, shard].live)
+            joined = counted(living(logged, cutoff, self.forgotten))
+            found.update((key, value) for key, value in joined.items() if key[0] in self.lost_tasks)
+            self._excuse_texts(found, joined)
         return found
 
     def _modelled(self, cutoff: tuple[int, int] | None) -> dict[tuple[str, str], model.Outcome]:
@@ -375,7 +375,7 @@ class World:
     def _excuse_texts(
         self,
         expected: dict[tuple[str, str], model.Outcome],
-        folded: Mapping[tuple[str, str], model.Outcome],
+        joined: Mapping[tuple[str, str], model.Outcome],
     ) -> None:
         """A win whose bid is forgotten has its close's text only if that travelled before the bid came."""
         forgotten_bids = {
@@ -384,8 +384,8 @@ class World:
             if isinstance(event, model.BidPlaced)
             and event.placed_at <= self.forgotten.get(event.agent_id, event.placed_at - 1)
         }
-        for key in forgotten_bids & expected.keys() & folded.keys():
-            if expected[key].placed_at is None and not folded[key].description:
+        for key in forgotten_bids & expected.keys() & joined.keys():
+            if expected[key].placed_at is None and not joined[key].description:
                 expected[key] = dataclasses.replace(expected[key], description="")
 
     def _check_shard(
@@ -398,7 +398,7 @@ class World:
         check_keys(there.history)
         database = self._owners_file(shard)
         cutoff = cutoff_of(database)
-        logged = living(fold(there.live), cutoff, self.forgotten)
+        logged = living(join_facts(there.live), cutoff, self.forgotten)
         _require_equal(f"shard {shard}: the changelog's fold", counted(logged), outcomes)
         rows = rows_of(database)
         swept = living(rows, cutoff, self.forgotten)
@@ -421,8 +421,8 @@ class World:
         left = agents_of(database) & gone
         require(not left, f"shard {shard}: rows of forgotten agents", left)
         records = {entry.key: entry.value for entry in self.broker.log.partitions[TOPICS.metrics, shard].live}
-        told = [agent_id for agent_id in gone if records.get(agent_id.encode()) is not None]
-        require(not told, f"shard {shard}: metrics records of forgotten agents", told)
+        remaining = [agent_id for agent_id in gone if records.get(agent_id.encode()) is not None]
+        require(not remaining, f"shard {shard}: metrics records of forgotten agents", remaining)
 
     def _owners_file(self, shard: int) -> sqlite3.Connection:
         owner = self.broker.group.owner(shard)

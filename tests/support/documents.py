@@ -16,7 +16,7 @@ from unittest import mock
 
 import click
 
-from learner_worker.brokers.waiting import free_ports
+from learner_worker.brokers.probing import free_ports
 from learner_worker.cli import cli
 
 ROOT = Path(__file__).parents[2]

@@ -48,7 +48,7 @@ def _commands() -> Iterator[str]:
         options = [option for option in command.params if isinstance(option, click.Option)]
         own = [option for option in options if option.name not in Settings.model_fields]
         if own:
-            rows = ((f"`{', '.join(option.opts)}`", _told(option)) for option in own)
+            rows = ((f"`{', '.join(option.opts)}`", _described(option)) for option in own)
             yield from _table(("option", "meaning"), rows)
         if taken := {str(option.name) for option in options} & Settings.model_fields.keys():
             yield f"{_taken(taken)}\n"
@@ -67,7 +67,7 @@ def _usage(path: tuple[str, ...], command: click.Command) -> str:
     return " ".join([" ".join(path), *command.collect_usage_pieces(context)])
 
 
-def _told(option: click.Option) -> str:
+def _described(option: click.Option) -> str:
     default = option.default
     shown = "" if default in {None, False} or not isinstance(default, int | float | str) else f" [{default}]"
     return f"{option.help or ''}{shown}"

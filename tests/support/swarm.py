@@ -235,9 +235,9 @@ _DESCRIPTIONS = ("", "a", "b", "parse invoices", "parse the parser", "Invoices I
 _CLOSE_OFFSETS = (0, 1, SECOND_US, 5 * SECOND_US)
 _TIMES = tuple(
     sorted(
-        START_US + close + around
+        START_US + close + offset
         for close in _CLOSE_OFFSETS
-        for around in (-1, 0, 1, SECOND_US - 1, SECOND_US, SECOND_US + 1)
+        for offset in (-1, 0, 1, SECOND_US - 1, SECOND_US, SECOND_US + 1)
     )
 )
 

@@ -17,11 +17,11 @@ class Recorder:
         self.name = name
         self.factor = factor
         self.asked: list[tuple[str, Sums, int | None, PaidOn]] = []
-        self.told: list[SettledBid] = []
+        self.settled: list[SettledBid] = []
 
     def addends(self, *, settled: SettledBid) -> Sequence[Addend]:
         """One count a bid."""
-        self.told.append(settled)
+        self.settled.append(settled)
         return (Addend("bids", 0, (1, 0)),)
 
     def suggest(

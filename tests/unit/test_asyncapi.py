@@ -199,9 +199,9 @@ def test_dead_letter_has_the_documents_headers() -> None:
     """What a dead letter carries besides the record's own headers, cut or whole: the document knows."""
     error = RecordError("invalid", "no")
     whole = dead_letter(Lying(), ELSEWHERE, error)
-    cut = dead_letter(Lying(), ELSEWHERE, error, truncate=True)
+    truncated = dead_letter(Lying(), ELSEWHERE, error, truncate=True)
 
-    assert names_and_required("dead-letter") == (names(cut.headers), names(whole.headers))
+    assert names_and_required("dead-letter") == (names(truncated.headers), names(whole.headers))
 
 
 def test_moved_records_have_the_documents_headers() -> None:

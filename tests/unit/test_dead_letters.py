@@ -37,8 +37,8 @@ def test_a_dead_letter_gives_back_everything_its_original_was() -> None:
 def test_a_cut_off_dead_letter_knows_how_long_it_was() -> None:
     """The truncation and the length before it are read back."""
     original = LightRecord("bid-placed", 0, 0, 0, None, b"v" * (TRUNCATED_BYTES + 1))
-    cut = dead_letter(original, DEAD_LETTERS, RecordError("too-large", "too large"), truncate=True)
-    parsed = parse_dead_letter(lying(cut))
+    truncated = dead_letter(original, DEAD_LETTERS, RecordError("too-large", "too large"), truncate=True)
+    parsed = parse_dead_letter(lying(truncated))
     assert parsed is not None
     assert (parsed.value_bytes, parsed.truncated_bytes) == (TRUNCATED_BYTES, TRUNCATED_BYTES + 1)
 

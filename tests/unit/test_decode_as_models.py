@@ -97,7 +97,7 @@ STRANGE = st.one_of(
 KINDS = st.sampled_from(list(BODIES))
 
 
-def told(readers: Mapping[str, Reader], kind: str, value: bytes) -> Any:
+def outcome_of_reading(readers: Mapping[str, Reader], kind: str, value: bytes) -> Any:
     """What a reader makes of a value: the message, or its refusal."""
     try:
         return readers[kind](value)
@@ -122,7 +122,7 @@ def test_a_strange_field_is_read_as_by_the_models(kind: str, place: int, value: 
     names = [*BODIES[kind], "unknown"]
     body = as_json({**BODIES[kind], names[place % len(names)]: value})
 
-    assert told(DECODED, kind, body) == told(MODELS, kind, body)
+    assert outcome_of_reading(DECODED, kind, body) == outcome_of_reading(MODELS, kind, body)
 
 
 @given(KINDS, st.data())
@@ -132,15 +132,15 @@ def test_damaged_bytes_are_read_as_by_the_models(kind: str, data: st.DataObject)
     start, end = sorted((data.draw(st.integers(0, len(body))), data.draw(st.integers(0, len(body)))))
     body[start:end] = data.draw(st.one_of(st.binary(max_size=3), st.just(bytes(body[start:end]) * 2)))
 
-    assert told(DECODED, kind, bytes(body)) == told(MODELS, kind, bytes(body))
+    assert outcome_of_reading(DECODED, kind, bytes(body)) == outcome_of_reading(MODELS, kind, bytes(body))
 
 
 @pytest.mark.parametrize("kind", BODIES)
 def test_the_usual_message_never_sees_the_models(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its fields are those of the contract, and nothing is wrong: no model is asked."""
     body = as_json(BODIES[kind])
-    expected = told(MODELS, kind, body)
+    expected = outcome_of_reading(MODELS, kind, body)
     monkeypatch.delattr(decode, "validate_event")
     monkeypatch.delattr(decode, "validate_request")
 
-    assert told(DECODED, kind, body) == expected
+    assert outcome_of_reading(DECODED, kind, body) == expected

@@ -71,20 +71,22 @@ def test_a_longer_run_starts_like_a_shorter_one() -> None:
 def test_twins_meet_in_every_auction_with_one_draw() -> None:
     """Both twins of a persona bid in the same auctions, from one base bid and with one luck."""
     for auction in _auctions(7, 100):
-        twins = {agent for entry in auction.entries for agent in (entry.persona.asking, entry.persona.static)}
-        assert set(auction.arrival) == twins
+        members = {
+            agent for entry in auction.entries for agent in (entry.persona.asking, entry.persona.static)
+        }
+        assert set(auction.arrival) == members
         assert len(auction.arrival) == 2 * len(auction.entries)
 
 
-@pytest.mark.parametrize("twin", [lambda persona: persona.asking, lambda persona: persona.static])
-def test_the_luck_is_that_of_the_persona(twin: Callable[..., AgentId]) -> None:
+@pytest.mark.parametrize("member", [lambda persona: persona.asking, lambda persona: persona.static])
+def test_the_luck_is_that_of_the_persona(member: Callable[..., AgentId]) -> None:
     """Whichever twin wins, the task ends as the draw says."""
     for auction in _auctions(7, 50):
         for entry in auction.entries:
-            bids_sats = dict.fromkeys(auction.arrival, 100) | {twin(entry.persona): 1}
+            bids_sats = dict.fromkeys(auction.arrival, 100) | {member(entry.persona): 1}
             won = award(auction, bids_sats)
             assert (won.agent_id, won.bid_sats, won.succeeded) == (
-                twin(entry.persona),
+                member(entry.persona),
                 1,
                 entry.would_deliver,
             )

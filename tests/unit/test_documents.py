@@ -110,8 +110,8 @@ def test_what_nobody_writes_by_hand_is_marked(path: str, attribute: str) -> None
     """Generated and vendored files are told apart from the project's own by .gitattributes."""
     assert (ROOT / path).exists()
     lines = (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
-    marks = [line.split() for line in lines if line and not line.startswith("#")]
-    assert any(attribute == given and _matches(path, pattern) for pattern, given in marks)
+    attributes = [line.split() for line in lines if line and not line.startswith("#")]
+    assert any(attribute == given and _matches(path, pattern) for pattern, given in attributes)
 
 
 def _matches(path: str, pattern: str) -> bool:

@@ -56,10 +56,10 @@ def test_nothing_is_lost_or_doubled_and_the_limit_holds(moves: list[tuple[str, b
 def test_an_agent_within_its_share_is_never_refused(agents: list[str]) -> None:
     """Eight places for four agents: who has at most two waiting loses none."""
     queue: FairQueue[Item] = FairQueue(8)
-    waiting: Counter[str] = Counter()
+    queued: Counter[str] = Counter()
     for number, agent in enumerate(agents):
-        waiting[agent] += 1
+        queued[agent] += 1
         gone = queue.put(AgentId(agent), (agent, number))
         if gone is not None:
-            assert waiting[gone[0]] > 2
-            waiting[gone[0]] -= 1
+            assert queued[gone[0]] > 2
+            queued[gone[0]] -= 1

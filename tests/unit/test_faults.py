@@ -113,7 +113,7 @@ def test_what_was_preloaded_is_judged_as_what_its_facts_amount_to() -> None:
     """The facts that are written, folded by the judge, are the outcomes that are expected of them."""
     facts = map(encode_fact, load.past_facts(2_000))
     entries = [Entry("", 0, offset, 0, key, value) for offset, (key, value) in enumerate(facts)]
-    assert load.past_outcomes(2_000) == checks.counted(checks.fold(entries))
+    assert load.past_outcomes(2_000) == checks.counted(checks.join_facts(entries))
     assert len(load.past_outcomes(2_000)) == 2_000
 
 

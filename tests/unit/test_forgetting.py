@@ -112,9 +112,9 @@ async def test_a_marker_takes_away_what_is_not_later_wherever_it_stands(
     """Before the facts, between or behind them: the same rows, and the metrics are the rows'."""
     contents = (SETTLED, FINISHED, forget(A, until))
     other = Fact(T, B, CLOSE, BID)
-    fold = await opened(file)
-    await fold.take(log(*(contents[index] for index in order), other))
-    await fold.write()
+    applier = await opened(file)
+    await applier.take(log(*(contents[index] for index in order), other))
+    await applier.write()
     expected = {} if left is None else {(T, A): left}
     assert await file.load_outcomes([(T, A)]) == expected
     assert (T, B) in await file.load_outcomes([(T, B)])
@@ -138,11 +138,11 @@ async def test_a_marker_is_known_after_a_restart(file: ShardFile) -> None:
 async def test_a_marker_takes_rows_from_disk_and_memory(file: ShardFile) -> None:
     """Rows of the file, rows that no checkpoint has written, and more than a page of them."""
     facts = [Fact(TaskId(f"t{number:05}"), A, CLOSE, BID) for number in range(5_100)]
-    fold = await opened(file)
-    await fold.take(log(*facts[:5_050]))
-    await fold.write()
-    await fold.take(log(*facts, Fact(T, B, CLOSE, BID), forget(A, 30))[5_050:])
-    await fold.write()
+    applier = await opened(file)
+    await applier.take(log(*facts[:5_050]))
+    await applier.write()
+    await applier.take(log(*facts, Fact(T, B, CLOSE, BID), forget(A, 30))[5_050:])
+    await applier.write()
     keys = [(fact.task_id, A) for fact in facts]
     assert await file.load_outcomes([*keys, (T, B)]) == {(T, B): Outcome(T, B, CLOSE, BID)}
 
@@ -157,7 +157,7 @@ async def test_a_file_keeps_until_when_agents_are_forgotten(file: ShardFile) -> 
 # --- learn ------------------------------------------------------------------------------------------
 
 
-def told(row: Outcome, cutoff: Cutoff) -> None:
+def ignore(row: Outcome, cutoff: Cutoff) -> None:
     """Nobody needs to know."""
 
 
@@ -167,7 +167,7 @@ async def test_a_forgotten_agent_is_as_one_without_history() -> None:
     await take(learn, [SETTLED, FINISHED])
     learn.snapshot()
     learn.unpublished.clear()
-    await learn.forget([MarkerRecord(7, 9_000, forget(A, 30))], told)
+    await learn.forget([MarkerRecord(7, 9_000, forget(A, 30))], ignore)
     agent = await agent_of(learn, A)
     assert (agent.known, agent.as_of, agent.tallies) == (False, None, {})
     assert learn.unpublished == {A}
@@ -181,10 +181,10 @@ async def test_the_latest_marker_stands_and_others_are_outdated() -> None:
     learn = Learn(MemoryRows(), cached_agents=10)
     await take(learn, [FINISHED, Fact(T, A, Close(Micros(50), A), None)])
     first = [MarkerRecord(5 + index, 0, forget(A, until)) for index, until in enumerate((6, 8, 7))]
-    assert await learn.forget(first, told) == [forget(A, 6), forget(A, 7)]
+    assert await learn.forget(first, ignore) == [forget(A, 6), forget(A, 7)]
     assert learn.forgotten == {A: 8}
-    assert await learn.forget([MarkerRecord(9, 0, forget(A, 8))], told) == []
-    assert await learn.forget([MarkerRecord(10, 0, forget(A, 3))], told) == [forget(A, 3)]
+    assert await learn.forget([MarkerRecord(9, 0, forget(A, 8))], ignore) == []
+    assert await learn.forget([MarkerRecord(10, 0, forget(A, 3))], ignore) == [forget(A, 3)]
     assert learn.forgotten == {A: 8}
     assert (await agent_of(learn, A)).row.outcome_offset == 10
 
@@ -225,9 +225,9 @@ async def test_a_file_behind_a_marker_is_not_wrong(tmp_path: Path) -> None:
     other = Fact(T, B, CLOSE, BID)
     for name, facts in (("file", [SETTLED, FINISHED, other]), ("fold", [other])):
         opened_file = await ShardFile.open(tmp_path / name, {"shard": "3"})
-        fold = await opened(opened_file)
-        await fold.take(log(*facts))
-        await fold.write()
+        applier = await opened(opened_file)
+        await applier.take(log(*facts))
+        await applier.write()
         await opened_file.close()
     with snapshot_of(tmp_path / "file") as file, snapshot_of(tmp_path / "fold") as changelog:
         assert compare(file, changelog).count > 0

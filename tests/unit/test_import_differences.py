@@ -144,7 +144,7 @@ def test_exactly_what_does_not_end_as_the_file_says_is_reported(before: Any, aft
     earlier, later = rows_of(before), rows_of(after)
     together = model.outcomes([*events_of(earlier), *events_of(later)])
     alone = model.outcomes(events_of(later))
-    wrong = {agent for agent in ("a", "b") if _told(alone, agent) != _told(together, agent)}
+    wrong = {agent for agent in ("a", "b") if _bid_of(alone, agent) != _bid_of(together, agent)}
     findings = found_between(earlier, later)
     said = {finding.reason: _agents_in(finding) for finding in findings}
     flipped = said.pop("result_flipped", set())
@@ -155,7 +155,7 @@ def _agents_in(finding: ReportedRows) -> set[str]:
     return {example.removeprefix("task t, agent ").split(":")[0] for example in finding.examples}
 
 
-def _told(outcomes: Mapping[tuple[str, str], model.Outcome], agent: str) -> tuple[Any, ...]:
+def _bid_of(outcomes: Mapping[tuple[str, str], model.Outcome], agent: str) -> tuple[Any, ...]:
     """All that a file says of an agent's bid but the times."""
     winners = [(name, outcome.bid_sats) for (_, name), outcome in outcomes.items() if outcome.won]
     outcome = outcomes["t", agent]

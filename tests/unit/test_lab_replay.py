@@ -157,7 +157,7 @@ def test_what_is_told_was_over_before_each_bid(auctions: list[RecordedAuction]) 
     for bid in replayed_bids(auctions, recorder, "mace", "success"):
         at = bid.recorded.placed_at
         assert at is not None
-        known = {told.closed_at_us for told in recorder.told}
+        known = {settled.closed_at_us for settled in recorder.settled}
         own = {one.closed_at for one in auctions if any(each.agent_id == "mace" for each in one.bids)}
         assert known == {closed_at for closed_at in own if closed_at < at}
 
@@ -168,8 +168,8 @@ def test_a_bid_dated_after_its_close_does_not_know_it(auctions: list[RecordedAuc
     late = first.bids[0]._replace(placed_at=first.closed_at + 500_000)
     recorder = Recorder("recorder", 1.0)
     for _ in replayed_bids([first._replace(bids=(late,))], recorder, late.agent_id, "success"):
-        assert recorder.told == []
-    assert len(recorder.told) > 0
+        assert recorder.settled == []
+    assert len(recorder.settled) > 0
 
 
 @pytest.mark.parametrize(

@@ -120,14 +120,14 @@ def test_who_is_paid_on_winning_is_paid_for_failures() -> None:
 
 def test_a_strategy_is_told_what_the_market_tells() -> None:
     """Its own bid, who won, the price if the close says it; in bursts nothing until the last auction."""
-    STILL.told.clear()
+    STILL.settled.clear()
     run_trials(named("silent closes", prices_told=0.0), 1, [STILL_ONE], ("all",))
-    assert STILL.told
-    assert all(bid.winning_bid_sats is None for bid in STILL.told)
-    assert all((bid.succeeded is not None) == bid.won for bid in STILL.told)
-    STILL.told.clear()
+    assert STILL.settled
+    assert all(bid.winning_bid_sats is None for bid in STILL.settled)
+    assert all((bid.succeeded is not None) == bid.won for bid in STILL.settled)
+    STILL.settled.clear()
     run_trials(named("bursts", burst=1_000), 1, [STILL_ONE], ("all",))
-    assert STILL.told == []
+    assert STILL.settled == []
 
 
 @pytest.mark.parametrize(
@@ -154,13 +154,13 @@ def test_without_prices_a_strategy_sees_no_sums() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "told"), [("paid on win", "win"), ("paid on win untold", "success"), ("demo", "success")]
+    ("family", "expected"), [("paid on win", "win"), ("paid on win untold", "success"), ("demo", "success")]
 )
-def test_the_learner_is_told_when_it_is_paid(family: str, told: str) -> None:
+def test_the_learner_is_told_when_it_is_paid(family: str, expected: str) -> None:
     """Or not, where the family says so."""
     STILL.asked.clear()
     run_trials(named(family), 1, [STILL_ONE], ("one",))
-    assert {paid_on for *_, paid_on in STILL.asked} == {told}
+    assert {paid_on for *_, paid_on in STILL.asked} == {expected}
 
 
 def test_twins_share_all_but_the_coin() -> None:
@@ -171,7 +171,7 @@ def test_twins_share_all_but_the_coin() -> None:
     assert even.asking.base == even.static.base
     assert even.asking.won + even.static.won == dear.asking.won + dear.static.won
     assert dear.asking.won < even.asking.won
-    assert DEAR.told
+    assert DEAR.settled
 
 
 def test_a_mixture_deals_every_hand() -> None:
@@ -204,8 +204,8 @@ def _best_by_trial(market: MarketModel, auction: DrawnAuction, agent: int) -> in
         share = 1.0 if market.paid_on == "win" else own.chance
         expected = share * bid - own.cost_sats - (1 - own.chance) * own.failure_cost_sats
         if expected > best:
-            paid, spent = payment(market, own, bid)
-            best, profit = expected, paid - spent
+            paid, cost = payment(market, own, bid)
+            best, profit = expected, paid - cost
     return profit
 
 

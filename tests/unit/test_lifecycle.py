@@ -6,7 +6,7 @@ import contextlib
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from learner_worker.brokers.waiting import free_ports
+from learner_worker.brokers.probing import free_ports
 from learner_worker.errors import BrokerError
 from learner_worker.kafka.clients import running
 from learner_worker.lifecycle import KAFKA_FAILURES, Ending, end_within, start_within

@@ -49,11 +49,11 @@ async def test_rows_are_published_again_when_the_changelog_lost_its_end(
     sink = RecordingSink()
     ends = dict.fromkeys(TOPICS.subscribed, OffsetRange(0, 0)) | {TOPICS.outcomes: OffsetRange(0, end)}
     shard = await Shard.open(SHARD, shard_context(sink), file, BrokerOffsets({}, ends))
-    folded: dict[tuple[TaskId, AgentId], Outcome] = {}
+    joined: dict[tuple[TaskId, AgentId], Outcome] = {}
     for fact in sink.facts:
         key = (fact.task_id, fact.agent_id)
-        folded[key] = join(folded.get(key, Outcome(*key)), fact)
-    assert folded == (rows if published else {})
+        joined[key] = join(joined.get(key, Outcome(*key)), fact)
+    assert joined == (rows if published else {})
     assert shard.positions[TOPICS.outcomes] == (0 if published else 100)
     await shard.close()
 

@@ -160,9 +160,9 @@ def test_quantities_have_three_digits_and_their_spread() -> None:
 
 
 @pytest.mark.parametrize("around", ["{}\n", "starting\n{}\nbye\n", "\x1b[?25l\x08\x1b[?25h{}\x1b[0m\n"])
-def test_a_peers_rate_is_found_among_its_frameworks_words(around: str) -> None:
+def test_a_peers_rate_is_found_among_its_frameworks_words(frame: str) -> None:
     """Lines before and after it do not matter, nor codes for the terminal."""
-    assert rate_said(around.replace("{}", '{"rate": 1843.15, "events": 36000}')) == 1843.15
+    assert rate_said(frame.replace("{}", '{"rate": 1843.15, "events": 36000}')) == 1843.15
 
 
 def test_a_peer_without_a_rate_is_an_error() -> None:

@@ -285,5 +285,5 @@ def test_two_ordered_sides_are_paired_by_key(left: str, right: str, pairs: list[
     assert list(side_by_side(_each(left), _each(right), lambda letter: letter)) == pairs
 
 
-def _each(letters: str) -> Iterator[str]:
-    yield from letters
+def _each(each_of: str) -> Iterator[str]:
+    yield from each_of

@@ -142,7 +142,7 @@ def test_topics_as_recorded_are_right_for_the_owner() -> None:
     require_same(changed(owner_group=None), LIVE, "anybody")
 
 
-def told(topology: Topology, live: LiveTopics, group_id: str | None = "learner") -> str:
+def messages(topology: Topology, live: LiveTopics, group_id: str | None = "learner") -> str:
     """The sentence of a mismatch."""
     with pytest.raises(ConfigurationError) as caught:
         require_same(topology, live, group_id)
@@ -152,7 +152,7 @@ def told(topology: Topology, live: LiveTopics, group_id: str | None = "learner")
 
 def test_raised_counts_are_refused_with_what_would_become_wrong() -> None:
     """Twelve recorded, twenty-four there: both numbers, half of the agents, and: keep the folders."""
-    sentence = told(TOPOLOGY, grown())
+    sentence = messages(TOPOLOGY, grown())
     assert sentence.startswith(
         "eu.learner-topology records 12 partitions, but all sharded topics have 24 now"
     )
@@ -164,7 +164,7 @@ def test_raised_counts_are_refused_with_what_would_become_wrong() -> None:
 
 def test_one_raised_topic_is_named() -> None:
     """Also a topic of requests alone."""
-    sentence = told(TOPOLOGY, grown(NAMES.requests))
+    sentence = messages(TOPOLOGY, grown(NAMES.requests))
     assert "but eu.suggest-bid-requests has 24 now" in sentence
     assert "bid-placed" not in sentence
 
@@ -175,20 +175,20 @@ def test_the_share_of_agents_that_another_count_would_lose(count: int, share: in
     before, after = partitioner(12), partitioner(count)
     many = [f"agent-{number}" for number in range(20_000)]
     lost = sum(before(agent) != after(agent) for agent in many) / len(many)
-    assert f"about {share} %" in told(TOPOLOGY, grown(to=count))
+    assert f"about {share} %" in messages(TOPOLOGY, grown(to=count))
     assert lost == pytest.approx(share / 100, abs=0.02)
 
 
 def test_another_cluster_another_group_other_topics_are_refused() -> None:
     """Each with both values and with what to do."""
-    assert "on cluster 'c1', this is cluster 'c2': give the address" in told(
+    assert "on cluster 'c1', this is cluster 'c2': give the address" in messages(
         TOPOLOGY, replace(LIVE, cluster_id="c2")
     )
-    foreign = told(TOPOLOGY, LIVE, "other")
+    foreign = messages(TOPOLOGY, LIVE, "other")
     assert "belong to group 'learner' (eu.learner-topology), this group is 'other'" in foreign
     assert "--group-id learner" in foreign
     moved = changed(topics=msgspec.structs.replace(TOPOLOGY.topics, outcomes="eu.learner-outcomes-2"))
-    assert "names 'eu.learner-outcomes-2' as the topic of outcomes" in told(moved, LIVE)
+    assert "names 'eu.learner-outcomes-2' as the topic of outcomes" in messages(moved, LIVE)
 
 
 def test_every_reason_is_told_to_who_asks_for_all() -> None:

@@ -86,8 +86,9 @@ def test_checkpoints_may_be_as_far_apart_as_they_are_set() -> None:
 
 def test_a_replica_without_its_shards_is_said_after_two_minutes() -> None:
     """Revoked and never asked back, or shards that do not open."""
-    waiting = [seen(settled=False, checkpoints=n) for n in range(1, 40)]
-    assert first_word(waiting) == (125, "the group assigns no shards to this replica, or they do not open")
+    observations = [seen(settled=False, checkpoints=n) for n in range(1, 40)]
+    problem = "the group assigns no shards to this replica, or they do not open"
+    assert first_word(observations) == (125, problem)
 
 
 def test_a_shard_that_takes_long_to_open_is_not_suspected_while_it_goes_on() -> None:

@@ -129,9 +129,9 @@ class Asker:
 
     async def quiet(self, seconds: float) -> None:
         """Waits until every request is answered, or for so long."""
-        waiting = [answered for _, answered in self._due.values()]
-        if waiting:
-            await asyncio.wait(waiting, timeout=seconds)
+        unanswered = [answered for _, answered in self._due.values()]
+        if unanswered:
+            await asyncio.wait(unanswered, timeout=seconds)
 
     async def _read(self) -> None:
         while True:
@@ -239,23 +239,23 @@ async def first(asker: Asker, *, every_seconds: float, patience_seconds: float) 
     """Says "ready", then asks again and again until the first answer: its moment, by the wall clock."""
     print("ready", flush=True)  # noqa: T201 (the parent waits for it)
     deadline = time.perf_counter() + patience_seconds
-    waiting: list[asyncio.Future[bool]] = []
+    unanswered: list[asyncio.Future[bool]] = []
     while time.perf_counter() < deadline:
-        waiting.append(await asker.ask(time.perf_counter(), agent=0))
-        await asyncio.wait(waiting, timeout=every_seconds, return_when=asyncio.FIRST_COMPLETED)
-        if any(answered.done() and answered.result() for answered in waiting):
+        unanswered.append(await asker.ask(time.perf_counter(), agent=0))
+        await asyncio.wait(unanswered, timeout=every_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if any(answered.done() and answered.result() for answered in unanswered):
             return {"answered_at": time.time()}
-        waiting = [answered for answered in waiting if not answered.done()]
+        unanswered = [answered for answered in unanswered if not answered.done()]
     return {"answered_at": None}
 
 
 async def every_agent(asker: Asker, *, at_once: int) -> dict[str, Any]:
     """Asks for each agent once: afterwards the worker has them all in its cache."""
-    waiting: set[asyncio.Future[bool]] = set()
+    unanswered: set[asyncio.Future[bool]] = set()
     for _ in range(asker.agents):
-        waiting.add(await asker.ask(time.perf_counter()))
-        if len(waiting) >= at_once:
-            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        unanswered.add(await asker.ask(time.perf_counter()))
+        if len(unanswered) >= at_once:
+            _, unanswered = await asyncio.wait(unanswered, return_when=asyncio.FIRST_COMPLETED)
     await asker.quiet(_PATIENCE_SECONDS)
     heard = asker.heard()
     return {"answered": len(heard.latencies_ms), "refused": heard.refused, "unanswered": heard.unanswered}

@@ -22,7 +22,7 @@ from tests.programs.bench.stage import PARTITIONS, Setting, Stage
 
 KEYWORDS = 30
 _WRITTEN = 50_000
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 
 async def write_state(stage: Stage, setting: Setting, state_dir: Path, *, outcomes: int, agents: int) -> None:
@@ -105,7 +105,7 @@ def keywords_of_agent(agent_id: AgentId) -> dict[str, Tally]:
 
 def _word(number: int) -> str:
     number %= 5_000
-    return "word" + "".join(_LETTERS[number // 26**place % 26] for place in range(3))
+    return "word" + "".join(_ALPHABET[number // 26**place % 26] for place in range(3))
 
 
 def outcomes_of_one(agent_id: AgentId, outcomes: int) -> Iterator[Outcome]:

@@ -141,27 +141,27 @@ def judge_shard(
     verdict: Verdict, path: Path, *, entries: list[Entry], topic: TopicName, expected: Outcomes
 ) -> None:
     """Compares a shard's file and its whole changelog with the model and with each other."""
-    folded = checks.fold(entries)
+    joined = checks.join_facts(entries)
     verdict.compare(f"{path.parent.name}/{path.name}", outcomes_in_file(path), expected)
-    verdict.compare(f"the changelog of {path.name}", checks.counted(folded), expected)
+    verdict.compare(f"the changelog of {path.name}", checks.counted(joined), expected)
     verdict.require(lambda: checks.check_keys(entries))
-    verdict.require(lambda: _check_whole(path, folded, entries[-1].offset + 1 if entries else 0, topic))
+    verdict.require(lambda: _check_whole(path, joined, entries[-1].offset + 1 if entries else 0, topic))
 
 
-def _check_whole(path: Path, folded: checks.Folded, end: int, topic: TopicName) -> None:
+def _check_whole(path: Path, joined: checks.JoinedFacts, end: int, topic: TopicName) -> None:
     """A file stands at the changelog's end, its rows are the fold of all of it, its metrics are the rows'."""
     with contextlib.closing(sqlite3.connect(path)) as database:
         position = checks.positions_of(database).get(topic, 0)
         checks.require(position == end, f"{path}: position {position}, and the changelog ends at {end}")
         rows = checks.rows_of(database)
-        checks.require(_orders(rows) == _orders(folded), f"{path}: the rows are not the changelog's fold")
+        checks.require(_orders(rows) == _orders(joined), f"{path}: the rows are not the changelog's fold")
         metrics = checks.metrics_of(database)
     expected = model.metrics(checks.counted(rows))
     checks.require(metrics == expected, f"{path}: the metrics are not the rows'", metrics, expected)
 
 
-def _orders(folded: checks.Folded) -> dict[Key, dict[str, Any]]:
-    return {key: {name: part[0] for name, part in parts.items()} for key, parts in folded.items()}
+def _orders(joined: checks.JoinedFacts) -> dict[Key, dict[str, Any]]:
+    return {key: {name: part[0] for name, part in parts.items()} for key, parts in joined.items()}
 
 
 def check_prefix(path: Path, entries: list[Entry], topic: TopicName) -> None:

@@ -123,12 +123,12 @@ class Swarm:
 
 async def _delivered(producer: AIOKafkaProducer, outgoing: Sequence[_Outgoing]) -> None:
     """Sends until Kafka has acknowledged every record: what it refused, or never answered, is sent again."""
-    waiting = list(outgoing)
-    while waiting:
-        sent = [await _handed_over(producer, item) for item in waiting]
+    unsent = list(outgoing)
+    while unsent:
+        sent = [await _handed_over(producer, item) for item in unsent]
         answers = await asyncio.gather(*sent, return_exceptions=True)
-        waiting = [item for item, answer in zip(waiting, answers, strict=True) if _failed(answer)]
-        if waiting:
+        unsent = [item for item, answer in zip(unsent, answers, strict=True) if _failed(answer)]
+        if unsent:
             await asyncio.sleep(_RETRY_SECONDS)
 
 

@@ -147,10 +147,10 @@ class Prober:
 
     async def _last_replies(self) -> None:
         """Waits until every request is answered, or past its deadline, and a moment for a second reply."""
-        waiting = list(self._recent(time.monotonic() - self._deadline_seconds))
+        unanswered = list(self._recent(time.monotonic() - self._deadline_seconds))
 
         async def over() -> bool:
-            return all(asked.answered_at or time.monotonic() > asked.deadline for asked in waiting)
+            return all(asked.answered_at or time.monotonic() > asked.deadline for asked in unanswered)
 
         await until(over, "the last requests are over", seconds=2 * self._deadline_seconds)
         await asyncio.sleep(_SECOND_REPLY_SECONDS)

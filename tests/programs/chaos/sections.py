@@ -185,10 +185,10 @@ async def _scaling(options: Options) -> Row:
         await scene.published(5_000)
         moves = [await faults.scale(scene, *names) for names in (three, pair, three, pair, ("one",))]
         report = await scene.report()
-    return row_of("scaling 2-3-2-3-2-1", len(moves), report, *map(_told, moves))
+    return row_of("scaling 2-3-2-3-2-1", len(moves), report, *map(_described, moves))
 
 
-def _told(move: faults.Move) -> str:
+def _described(move: faults.Move) -> str:
     silent = ", ".join(
         f"{max(seconds):.1f} s with {kept}" for kept, seconds in sorted(move.silent_seconds.items())
     )

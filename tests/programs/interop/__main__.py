@@ -149,25 +149,27 @@ class Run:
 
     async def _run_samples(self, site: Site) -> None:
         """Each as it stands: the swarm publishes, the agents ask; once more where nobody answers."""
-        told = samples.Told()
+        output = samples.SampleOutput()
         for sample in samples.SAMPLES:
             self._say(f"running {sample.title}")
-            await self._guarded(sample, told, samples.with_learner(sample, site.broker, site.names, told))
+            await self._guarded(sample, output, samples.with_learner(sample, site.broker, site.names, output))
         if code := await site.worker.stop():
             self._add(Row("the worker", "", "", "", "", (f"ended with {code}",)))
         for sample in samples.SAMPLES:
-            if sample.title not in told.failed and sample.asks:
+            if sample.title not in output.failed and sample.asks:
                 self._say(f"running {sample.title}, no learner there")
-                await self._guarded(sample, told, samples.without_learner(sample, site.broker, told))
-        for row in samples.rows(told):
+                await self._guarded(sample, output, samples.without_learner(sample, site.broker, output))
+        for row in samples.rows(output):
             self._add(row)
 
-    async def _guarded(self, sample: samples.Sample, told: samples.Told, running: samples.Running) -> None:
+    async def _guarded(
+        self, sample: samples.Sample, output: samples.SampleOutput, running: samples.Running
+    ) -> None:
         try:
             self._require(sample.project)
             await running
         except (ProjectError, AssertionError) as error:
-            told.failed[sample.title] = str(error)
+            output.failed[sample.title] = str(error)
         finally:
             running.close()
 

@@ -76,7 +76,7 @@ def judge(title: str, output: str, counted: Mapping[str, int], written: int, *, 
     report = read_report(output)
     expected = expected_replies()
     wrong = [
-        f"{way}: {ask} was told {_cut(str(reply))}"
+        f"{way}: {ask} was told {_shortened(str(reply))}"
         for way, ask, reply in report.answers
         if comparable(reply) != expected.get(ask)
     ]
@@ -140,12 +140,12 @@ def _asked(report: Report, counted: Mapping[str, int]) -> str:
 
 
 def _shown(report: Report) -> str:
-    shown = dict.fromkeys(map(_cut, report.errors))
+    shown = dict.fromkeys(map(_shortened, report.errors))
     silences = dict.fromkeys(report.silences)
     return "; ".join([*shown, *(f"unlisted topic: {silence}" for silence in silences), *report.notes])
 
 
-def _cut(text: str) -> str:
+def _shortened(text: str) -> str:
     """What comes before the body, or the beginning."""
     before = text.split("{", maxsplit=1)[0] if "{" in text[1:] else text
     before = before.removesuffix(", body ").removesuffix(", payload ").removesuffix(", value ").strip(" :,")

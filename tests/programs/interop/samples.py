@@ -61,7 +61,7 @@ SAMPLES = (
 
 
 @dataclass(slots=True)
-class Told:
+class SampleOutput:
     """What the samples printed, and what they should have."""
 
     expected_sats: dict[str, int] = field(default_factory=dict)
@@ -71,30 +71,30 @@ class Told:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-async def with_learner(sample: Sample, broker: Broker, names: TopicNames, told: Told) -> None:
+async def with_learner(sample: Sample, broker: Broker, names: TopicNames, output: SampleOutput) -> None:
     """Runs a sample while a worker answers; of the swarm's, waits until it is learned.
 
     Raises:
         ProjectError: it failed.
     """
-    told.advised[sample.title] = await _output(sample, broker)
+    output.advised[sample.title] = await _output(sample, broker)
     metrics = model.metrics(model.outcomes(await _events(broker, names))).get(AGENT, model.NO_HISTORY)
     if not sample.asks:
         await _learned(broker, names, metrics.total_bids)
         return
     request = await _last_request(broker, names)
     suggestion = model.classic(metrics, request["description"], request["base_bid_sats"])
-    told.expected_sats[sample.title] = suggestion.suggested_bid_sats
-    told.base_sats[sample.title] = request["base_bid_sats"]
+    output.expected_sats[sample.title] = suggestion.suggested_bid_sats
+    output.base_sats[sample.title] = request["base_bid_sats"]
 
 
-async def without_learner(sample: Sample, broker: Broker, told: Told) -> None:
+async def without_learner(sample: Sample, broker: Broker, output: SampleOutput) -> None:
     """Runs a sample where nobody answers.
 
     Raises:
         ProjectError: it failed.
     """
-    told.alone[sample.title] = await _output(sample, broker)
+    output.alone[sample.title] = await _output(sample, broker)
 
 
 async def _output(sample: Sample, broker: Broker) -> str:
@@ -139,27 +139,31 @@ async def _last_request(broker: Broker, names: TopicNames) -> dict[str, Any]:
     return found
 
 
-def rows(told: Told) -> list[Row]:
+def rows(output: SampleOutput) -> list[Row]:
     """A row a sample."""
-    return [_row(sample, told) for sample in SAMPLES]
+    return [_row(sample, output) for sample in SAMPLES]
 
 
-def _row(sample: Sample, told: Told) -> Row:
-    if reason := told.failed.get(sample.title):
+def _row(sample: Sample, output: SampleOutput) -> Row:
+    if reason := output.failed.get(sample.title):
         return Row(sample.title, "", "", "", "", (f"did not run: {reason}",))
     if not sample.asks:
         return Row(
-            sample.title, "", f"`{sample.shown_command}` publishes", told.advised[sample.title].strip(), ""
+            sample.title,
+            "",
+            f"`{sample.shown_command}` publishes",
+            output.advised[sample.title].strip(),
+            "",
         )
-    advised = _BID.search(told.advised[sample.title])
-    alone = _BID.search(told.alone[sample.title])
+    advised = _BID.search(output.advised[sample.title])
+    alone = _BID.search(output.alone[sample.title])
     problems = []
-    if advised is None or int(advised[1]) != told.expected_sats[sample.title]:
+    if advised is None or int(advised[1]) != output.expected_sats[sample.title]:
         problems.append(
-            f"should bid {told.expected_sats[sample.title]}, printed {told.advised[sample.title]!r}"
+            f"should bid {output.expected_sats[sample.title]}, printed {output.advised[sample.title]!r}"
         )
-    if alone is None or int(alone[1]) != told.base_sats[sample.title]:
-        problems.append(f"should bid its base with no learner, printed {told.alone[sample.title]!r}")
+    if alone is None or int(alone[1]) != output.base_sats[sample.title]:
+        problems.append(f"should bid its base with no learner, printed {output.alone[sample.title]!r}")
     return Row(
         sample.title,
         "",

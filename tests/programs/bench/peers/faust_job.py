@@ -37,8 +37,10 @@ async def settle(events: Any) -> None:
             task["closed"] = event["winner_agent_id"]
         tasks[event["task_id"]] = task
         if "closed" in task:
-            told = [event["agent_id"]] if "agent_id" in event else [name for name in task if name != "closed"]
-            for agent in told:
+            bidders = (
+                [event["agent_id"]] if "agent_id" in event else [name for name in task if name != "closed"]
+            )
+            for agent in bidders:
                 await outcomes.send(key=agent, value={"agent_id": agent, "task_id": event["task_id"]})
         meter.add()
 

@@ -9,25 +9,25 @@ from meter import JOB, Meter
 from quixstreams import Application, State
 
 _OUTCOMES = f"{JOB['group']}-outcomes"
-told_outcomes = learned_outcomes = 0
-meter = Meter(JOB["events"], also=lambda: learned_outcomes >= told_outcomes)
+notified_outcomes = learned_outcomes = 0
+meter = Meter(JOB["events"], also=lambda: learned_outcomes >= notified_outcomes)
 
 
 def settle(event: dict[str, Any], state: State) -> list[dict[str, Any]]:
     """The outcomes that an event brings: those of its auction once it has closed."""
-    global told_outcomes  # noqa: PLW0603 (the framework calls a function)
+    global notified_outcomes  # noqa: PLW0603 (the framework calls a function)
     known = state.get("auction", {"bids": {}, "close": None, "result": None})
     if "bid_sats" in event:
         known["bids"][event["agent_id"]] = [event["bid_sats"], event["description"]]
-        told = [event["agent_id"]]
+        notified = [event["agent_id"]]
     elif "succeeded" in event:
         known["result"] = event["succeeded"]
-        told = [event["agent_id"]]
+        notified = [event["agent_id"]]
     else:
         known["close"] = event["winner_agent_id"]
-        told = list(known["bids"])
+        notified = list(known["bids"])
     state.set("auction", known)
-    told_outcomes += 0 if known["close"] is None else len(told)
+    notified_outcomes += 0 if known["close"] is None else len(notified)
     meter.add()
     if known["close"] is None:
         return []
@@ -40,7 +40,7 @@ def settle(event: dict[str, Any], state: State) -> list[dict[str, Any]]:
             "bid": known["bids"].get(agent),
             "succeeded": known["result"] if agent == winner else None,
         }
-        for agent in told
+        for agent in notified
     ]
 
 

@@ -21,18 +21,18 @@ class Replies:
     """Who waits for which correlation id."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._pending: dict[str, asyncio.Future[Any]] = {}
 
     def expect(self, correlation_id: str) -> "asyncio.Future[Any]":
         """The reply to come."""
-        self._waiting[correlation_id] = asyncio.get_running_loop().create_future()
-        return self._waiting[correlation_id]
+        self._pending[correlation_id] = asyncio.get_running_loop().create_future()
+        return self._pending[correlation_id]
 
     def deliver(self, message: Any) -> None:
         """Hand a reply to who waits for it."""
-        waiting = self._waiting.pop(message.correlation_id, None)
-        if waiting is not None:
-            waiting.set_result(message)
+        pending = self._pending.pop(message.correlation_id, None)
+        if pending is not None:
+            pending.set_result(message)
 
 
 async def converse(plan: Plan, broker: Any, message_type: Any) -> None:

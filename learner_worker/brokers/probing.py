@@ -13,9 +13,9 @@ from aiokafka.errors import KafkaError
 
 # Below every ephemeral range: a client that dials a stopped node's port again and again could otherwise be
 # given that very port as its own, connect to itself and keep the node from ever coming back.
-FIRST_PORT, LAST_PORT = 20_000, 32_000
-POLL_SECONDS = 0.05  # between two looks
-PROBE_SECONDS = 5.0  # a broker on this machine answers at once, or is not up
+FIRST_PORT, LAST_PORT = 20_000, 32_000  # below the ephemeral ports of Linux, from 32,768: no client takes one
+POLL_SECONDS = 0.05  # between two attempts: short beside a start
+PROBE_SECONDS = 5.0  # a broker on this machine answers at once if it is up
 
 
 def free_ports(count: int) -> list[int]:
