@@ -1,6 +1,6 @@
-"""The command line: every command, and what becomes of an error.
+"""The command line: the table of commands, and the mapping of errors to exit codes.
 
-Exit codes: 0 done, 1 a failure, 2 a mistake in what was asked or configured.
+Exit codes: 0 for success, 1 for a failure, 2 for an error in the arguments or the configuration.
 """
 
 import errno
@@ -56,7 +56,7 @@ def cli() -> None:
 
 
 def main() -> NoReturn:
-    """The console script: errors become one sentence and an exit code, never a traceback."""
+    """The console script: prints an error as one sentence and returns its exit code, without a traceback."""
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -76,13 +76,13 @@ def main() -> NoReturn:
 
 
 def _give_up_output() -> None:
-    """What could not be written is not tried again at the exit: that would change the exit code."""
+    """Discards unwritten output: another attempt at exit would change the exit code."""
     with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _is_mistake(error: LearnerError) -> bool:
-    """Whether what was asked or configured has to be corrected."""
+    """Whether the arguments or the configuration have to be corrected."""
     if isinstance(error, SuggestionError):
         return error.code == INVALID_REQUEST
     return isinstance(error, ConfigurationError)

@@ -1,18 +1,18 @@
-"""The one tree of errors. Each class says who is told, and what they can do about it."""
+"""The tree of errors. Each class states what happened and what follows from it."""
 
 from typing import NamedTuple
 
 
 class LearnerError(Exception):
-    """The root: everything the learner raises on purpose."""
+    """The base class of all errors that the learner raises on purpose."""
 
 
 class ConfigurationError(LearnerError):
-    """The settings, the topics or the state folder do not allow a start: exit code 2."""
+    """The settings, the topics or the state folder do not allow a start; exit code 2."""
 
 
 class Mismatch(NamedTuple):
-    """Why topics or a file cannot be worked with, and what to do: half a sentence each."""
+    """Why topics or a file cannot be used, and the remedy: half a sentence each."""
 
     what: str
     remedy: str
@@ -23,27 +23,27 @@ class Mismatch(NamedTuple):
 
 
 class BrokerError(LearnerError):
-    """Kafka could not be reached or started: exit code 1."""
+    """Kafka could not be reached or started; exit code 1."""
 
 
 class StuckError(LearnerError):
-    """Kafka is there, but a client of this worker stands still: the worker is built anew."""
+    """Kafka can be reached, but a client of this worker makes no progress: the worker is rebuilt."""
 
 
 class DuplicateInstanceError(LearnerError):
-    """Another replica has taken this one's name in the group: exit code 1, name the replicas apart."""
+    """Another replica has joined the group with this one's instance id; exit code 1."""
 
 
 class StateError(LearnerError):
-    """A shard's file cannot be read or written: the shard stops, the process exits with code 1."""
+    """A shard's file cannot be read or written: the shard stops, and the process exits with code 1."""
 
 
 class ClosedFileError(StateError):
-    """A shard's file was closed before it was read: the shard went to another replica, or is opened anew."""
+    """A shard's file was closed before it was read: the shard moved to another replica, or is reopened."""
 
 
 class UnreadableFileError(StateError):
-    """A shard's file cannot be looked into: `kind` says why (damaged, newer, empty). It can be rebuilt."""
+    """A shard's file has no readable content; `kind` is damaged, newer or empty. It can be rebuilt."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -51,11 +51,11 @@ class UnreadableFileError(StateError):
 
 
 class UpgradeRequiredError(LearnerError):
-    """A record was written by a newer version: upgrade this worker."""
+    """A record was written by a newer version: this worker must be upgraded."""
 
 
 class RecordError(LearnerError):
-    """A record breaks the contract: it becomes a dead letter, and the worker goes on."""
+    """A record breaks the contract: it becomes a dead letter, and the worker continues."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -63,7 +63,7 @@ class RecordError(LearnerError):
 
 
 class RequestError(LearnerError):
-    """A request that gets an error reply: `code` is one of the contract's codes."""
+    """A request is answered with an error; `code` is one of the contract's codes."""
 
     def __init__(self, code: str, message: str, *, retry_after_ms: int | None = None) -> None:
         super().__init__(message)
@@ -72,7 +72,7 @@ class RequestError(LearnerError):
 
 
 class RefusedReplyError(LearnerError):
-    """A request's headers name a reply address that is never written: refused, counted and logged."""
+    """A request's headers name a reply address that must not be written to: it is counted and logged."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -80,11 +80,11 @@ class RefusedReplyError(LearnerError):
 
 
 class InvalidEventError(LearnerError, ValueError):
-    """An event handed to the publisher breaks the contract: correct it; nothing was sent."""
+    """An event passed to the publisher breaks the contract: nothing was sent."""
 
 
 class SendError(LearnerError):
-    """Kafka did not acknowledge a record: the shard goes back to its last checkpoint."""
+    """Kafka did not acknowledge a record: the shard returns to its last checkpoint."""
 
 
 class SuggestionError(LearnerError):

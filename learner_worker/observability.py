@@ -16,7 +16,7 @@ _ANSWER_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 
 def configure_logging(log_format: LogFormat = "auto", level: LogLevel = "info") -> None:
-    """Sends logs to stderr: JSON lines, or readable text on a terminal; aiokafka's own only at `debug`.
+    """Configures logs on stderr: JSON lines, or text on a terminal; aiokafka's own logs only at `debug`.
 
     The worker logs an outage of Kafka once; aiokafka would log it for every connection.
     """
@@ -42,7 +42,7 @@ def configure_logging(log_format: LogFormat = "auto", level: LogLevel = "info") 
 
 
 class ShardInstruments:
-    """What the shards count."""
+    """The metrics of the shards."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.events = Counter(
@@ -88,7 +88,7 @@ class ShardInstruments:
 
 
 class RequestInstruments:
-    """What the request path counts."""
+    """The metrics of the request path."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.by_code = Counter(
@@ -106,7 +106,7 @@ class RequestInstruments:
 
 
 class ProcessInstruments:
-    """What the worker as a whole counts and measures."""
+    """The metrics of the worker as a whole."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.checkpoints = Counter(

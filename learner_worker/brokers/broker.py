@@ -1,4 +1,4 @@
-"""What a broker is: its kind, where it listens, how it is named to a person."""
+"""A broker: its kind, its address and its description."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,4 +26,4 @@ class Broker:
 
 
 def silent(_sentence: str) -> None:
-    """The log of a caller who wants none."""
+    """A log that discards its lines."""

@@ -1,4 +1,4 @@
-"""Apache Kafka in KRaft mode on this machine: one node for the demo, three for the tests of faults."""
+"""Apache Kafka in KRaft mode on this machine: one node for the demo, three for fault tests."""
 
 import base64
 import signal
@@ -67,15 +67,15 @@ class KafkaCluster:
         self._end(signal.SIGTERM, self._nodes.values())
 
     def start(self, node: int) -> None:
-        """Start a node again on its ports and data; back when the cluster lists every running node."""
+        """Restart a node on its ports and data; returns when the cluster lists every running node."""
         self._start([self._nodes[node]])
 
     def stop(self, node: int) -> None:
-        """Stop a node in order: it hands its partitions over first."""
+        """Shut a node down: it moves its leaderships to others first."""
         self._end(signal.SIGTERM, [self._nodes[node]])
 
     def kill(self, node: int) -> None:
-        """Kill a node: the others learn of it when its session times out (broker.session.timeout.ms)."""
+        """Kill a node: the others notice when its session times out (broker.session.timeout.ms)."""
         self._end(signal.SIGKILL, [self._nodes[node]])
 
     def _prepared_nodes(self) -> dict[int, KafkaNode]:
@@ -142,7 +142,7 @@ class KafkaCluster:
 
 
 def _replication(nodes: int) -> dict[str, str]:
-    """Kafka's own topics, on up to three nodes and in few partitions, so that a first group is quick."""
+    """The settings of Kafka's own topics: few partitions on up to three nodes, so that groups start fast."""
     copies, in_sync = str(min(3, nodes)), str(min(2, nodes))
     return {
         "default.replication.factor": copies,
@@ -158,7 +158,7 @@ def _replication(nodes: int) -> dict[str, str]:
 
 
 def _kept_cluster_id(data_dir: Path) -> str:
-    """The cluster's id: made on the first start, read on every later one."""
+    """The cluster's id: created on the first start, read on later ones."""
     path = data_dir / "cluster-id"
     if not path.exists():
         data_dir.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The one place that imports testcontainers, which is optional: `docker` imports this module late."""
+"""The only module that imports testcontainers, which is optional: `docker` imports it on demand."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ DockerException: type[Exception] = import_module("docker.errors").DockerExceptio
 
 
 def engine_answers() -> bool:
-    """Whether a Docker engine answers, and not only a client is installed."""
+    """Whether a Docker engine answers: an installed client is not enough."""
     try:
         return bool(DockerClient(timeout=PING_SECONDS).client.ping())
     except (DockerException, OSError):
@@ -29,7 +29,7 @@ def engine_answers() -> bool:
 
 @contextmanager
 def running_container(image: str) -> Iterator[str]:
-    """One node in KRaft mode; gives its host:port, and removes the container on the way out.
+    """Runs one node in KRaft mode; yields its host:port, and removes the container on exit.
 
     Raises `BrokerError` when it does not start.
     """

@@ -26,13 +26,13 @@ def obstacle() -> str:
 
 
 def description() -> str:
-    """The container in the words of a header line."""
+    """The container's description for a header line."""
     return f"Apache Kafka by Docker ({IMAGE})"
 
 
 @contextmanager
 def running(log: Log) -> Iterator[Broker]:
-    """One node of Apache Kafka in a container, which is removed on the way out.
+    """Runs one node of Apache Kafka in a container, which is removed on exit.
 
     Raises `BrokerError` when the container does not start or does not answer.
     """

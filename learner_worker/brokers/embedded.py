@@ -16,7 +16,7 @@ from learner_worker.errors import BrokerError
 NOT_INSTALLED = 'noida-db is not installed; run: pip install "learner-worker[embedded]"'
 COMMAND_SECONDS = 30.0  # far beyond a command of noida-db, which takes a fraction of a second
 ANSWER_SECONDS = 10.0  # far beyond its start, which takes a fraction of a second
-# What the loader says of a binary built for a newer libc, though it runs.
+# A warning of the loader for binaries built for a newer libc, which run nevertheless.
 HARMLESS = "weak version `GLIBC"
 
 
@@ -26,7 +26,7 @@ def obstacle() -> str:
 
 
 def description() -> str:
-    """noida-db in the words of a header line."""
+    """noida-db's description for a header line."""
     if obstacle():
         return "noida-db (embedded)"
     return f"noida-db {importlib.metadata.version('noida-db')} (embedded)"
@@ -34,7 +34,7 @@ def description() -> str:
 
 @contextmanager
 def running(data_dir: Path, log: Log) -> Iterator[Broker]:
-    """noida-db's Kafka on a free port of 127.0.0.1, its data in the folder; stopped on the way out.
+    """Runs noida-db's Kafka on a free port of 127.0.0.1, with its data in the folder; stops it on exit.
 
     Raises `BrokerError` when it does not start, or when one already runs on the folder.
     """
@@ -77,7 +77,7 @@ def _down(data_dir: Path, server: str) -> None:
 
 
 def _run(verb: str, data_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """One noida-db command, always to its end: Ctrl-C in the middle of `up` must not leave a server behind.
+    """Runs a noida-db command, always to its end: Ctrl-C during `up` must not leave a server running.
 
     So it runs in a thread, which is waited for, and in a session that the terminal's Ctrl-C does not reach.
     """

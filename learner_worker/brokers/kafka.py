@@ -15,13 +15,13 @@ def obstacle() -> str:
 
 
 def description() -> str:
-    """Apache Kafka in the words of a header line."""
+    """Apache Kafka's description for a header line."""
     return f"Apache Kafka {maven.KAFKA_VERSION} (KRaft, from Maven Central)"
 
 
 @contextmanager
 def running(data_dir: Path, log: Log) -> Iterator[Broker]:
-    """One node of Apache Kafka on 127.0.0.1, its data in the folder; stopped on the way out.
+    """Runs one node of Apache Kafka on 127.0.0.1, with its data in the folder; stops it on exit.
 
     Raises `BrokerError` when it cannot be fetched or does not start.
     """

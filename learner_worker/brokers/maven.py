@@ -46,7 +46,7 @@ def obstacle() -> str:
 
 
 def java_program() -> str:
-    """The path of a Java that is new enough, JAVA_HOME's first; empty when there is none."""
+    """The path of a Java that is recent enough, JAVA_HOME's first; empty if there is none."""
     at_home = Path(os.environ.get("JAVA_HOME") or "/nonexistent", "bin", "java")
     candidates = [str(at_home), shutil.which("java") or ""]
     return next((path for path in candidates if path and _java_version(path) >= OLDEST_JAVA), "")
@@ -65,13 +65,13 @@ def _java_version(path: str) -> int:
 
 
 def jar_folder() -> Path:
-    """Where the jars are kept: XDG_CACHE_HOME or ~/.cache, whole or not at all."""
+    """The cache folder of the jars, in XDG_CACHE_HOME or ~/.cache; complete if it exists."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home, "learner-worker", f"kafka-{KAFKA_VERSION}")
 
 
 def fetched_jars(log: Log) -> Path:
-    """The folder with Kafka's jars, fetched on the first call of this user's life.
+    """The folder with Kafka's jars, fetched on the first call and cached per user.
 
     Two processes do not race: one fetches into a folder aside and renames it, the other waits.
     Raises `BrokerError` when Maven is missing or cannot fetch them.

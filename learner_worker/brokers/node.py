@@ -21,7 +21,7 @@ LOG_SETTINGS = [
 
 @dataclass(slots=True)
 class KafkaNode:
-    """One node. It is started and stopped any number of times on the same folder and ports."""
+    """One node; it may be started and stopped repeatedly on the same folder and ports."""
 
     node_id: int
     folder: Path
@@ -33,11 +33,11 @@ class KafkaNode:
 
     @property
     def log_file(self) -> Path:
-        """What the node's process says."""
+        """The log of the node's process."""
         return self.folder / "kafka.log"
 
     def format(self, cluster_id: str) -> None:
-        """Write the settings; prepare the folder for the cluster, unless an earlier start did.
+        """Write the settings, and format the folder for the cluster unless an earlier start did.
 
         Raises `BrokerError` when Kafka refuses the settings or the folder.
         """
@@ -48,7 +48,7 @@ class KafkaNode:
             self._format_storage(cluster_id)
 
     def start(self) -> None:
-        """Start the process, in a group of its own, and come back at once."""
+        """Start the process in its own process group; returns at once."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self._java("-Xms128m", "-Xmx512m"), "kafka.Kafka", str(self._settings_file)],
@@ -77,7 +77,7 @@ class KafkaNode:
             os.killpg(self.process.pid, signal_number)
 
     def wait(self) -> None:
-        """Wait for the end of the process; one that takes too long is killed."""
+        """Wait for the process to end; kill it if that takes too long."""
         if self.process is None:
             return
         try:

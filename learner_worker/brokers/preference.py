@@ -1,4 +1,4 @@
-"""The order of preference: which brokers can run here, which one the demo takes, and running any of them."""
+"""The order of preference of brokers: which can run here, which one the demo uses, and how to run them."""
 
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ NAMES = {
 
 
 def available_brokers(given: str | None = None) -> list[BrokerKind]:
-    """The kinds that can run here, in the order of preference. Starts nothing, asks no network."""
+    """The kinds that can run here, in the order of preference. Starts nothing, uses no network."""
     return [kind for kind in BrokerKind if not _obstacle(kind, given)]
 
 
@@ -32,13 +32,13 @@ def first_available(given: str | None = None) -> BrokerKind:
 
 
 def why_not(kind: BrokerKind) -> str:
-    """One sentence: why the kind cannot be had here and what to do. Empty for one that can."""
+    """A sentence on why the kind cannot run here and what to do; empty if it can."""
     obstacle = _obstacle(kind, None)
     return f"{NAMES[kind]}: {obstacle}." if obstacle else ""
 
 
 def description(kind: BrokerKind, given: str | None = None) -> str:
-    """How a running broker of the kind describes itself, without starting one."""
+    """The description of a running broker of the kind, without starting one."""
     match kind:
         case BrokerKind.GIVEN:
             return servers.description(given)
@@ -56,7 +56,7 @@ def description(kind: BrokerKind, given: str | None = None) -> str:
 def running_broker(
     kind: BrokerKind, *, given: str | None = None, data_dir: Path | None = None, log: Log = silent
 ) -> Iterator[Broker]:
-    """A broker of the kind that answers; stopped on the way out, also by an error or Ctrl-C.
+    """Starts a broker of the kind and waits until it answers; stops it on exit, also after Ctrl-C.
 
     Its data lives in `data_dir`, where a later start finds it again, or in a temporary folder. `log` is told
     what takes long. A SIGTERM that the program turns into no exception leaves the broker running. Raises

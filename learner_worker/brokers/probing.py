@@ -1,4 +1,4 @@
-"""Ports nobody uses, and waiting until a server answers on one."""
+"""Finds free ports, and waits until a server answers."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ PROBE_SECONDS = 5.0  # a broker on this machine answers at once if it is up
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct ports of 127.0.0.1 that nobody listens on; they are chosen at random, not reserved."""
+    """Distinct free ports of 127.0.0.1; they are chosen at random, not reserved."""
     ports: set[int] = set()
     while len(ports) < count:
         port = FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT)
@@ -39,7 +39,7 @@ def _is_free(port: int) -> bool:
 
 
 def is_true_within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Whether the condition came true before the time was up; what the condition raises is raised."""
+    """Waits until a condition holds; False after the time limit; passes on the condition's errors."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -49,7 +49,7 @@ def is_true_within(seconds: float, condition: Callable[[], bool]) -> bool:
 
 
 def accepts(server: str) -> bool:
-    """Whether something accepts a connection at host:port."""
+    """Whether a server accepts connections at host:port."""
     host, _, port = server.strip().rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()

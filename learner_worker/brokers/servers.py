@@ -11,7 +11,7 @@ NOT_GIVEN = "none are given; set LEARNER_BOOTSTRAP_SERVERS to host:port of a run
 
 
 def description(given: str | None) -> str:
-    """The given servers in the words of a header line."""
+    """The given servers' description for a header line."""
     return f"given servers {given}" if given else "given servers"
 
 

@@ -1,4 +1,4 @@
-"""What swarm services and bidding agents import."""
+"""The client library for swarm services and bidding agents."""
 
 from learner_worker.client.advice import BidAdvice
 from learner_worker.client.blocking import BlockingEventPublisher, BlockingLearnerClient

@@ -1,4 +1,4 @@
-"""The bid to place: the learner's, or the agent's own when there is no advice."""
+"""The bid to place: the suggested one, or the agent's base bid if there is no advice."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from learner_worker.contract.suggestions import SuggestBidReply
 
 @dataclass(frozen=True, slots=True)
 class BidAdvice:
-    """What `suggest_bid_or_base` returns: always a bid."""
+    """The result of `suggest_bid_or_base`: always a bid."""
 
     bid_sats: int
     """The bid to place: the suggested one, or the agent's own base bid."""
     reply: SuggestBidReply | None
-    """The learner's whole reply; None without advice."""
+    """The learner's full reply; None without advice."""
     reason: str | None
-    """Why there is no advice, as `TIMEOUT: no reply within 2.0 s`; None with advice."""
+    """Why there is no advice, for example `TIMEOUT: no reply within 2.0 s`; None with advice."""
 
     @property
     def advised(self) -> bool:

@@ -1,4 +1,4 @@
-"""An event loop on a thread of its own: how blocking code uses the asyncio clients."""
+"""Runs an event loop on its own thread, so that blocking code can use the asyncio clients."""
 
 import asyncio
 import atexit
@@ -14,13 +14,13 @@ from learner_worker.errors import ConfigurationError, LearnerError
 
 T = TypeVar("T")
 JOIN_SECONDS = 5.0
-"""How long an end waits for the thread: what runs on it is bounded itself."""
+"""Time limit for the thread to end: the coroutines on it have shorter limits of their own."""
 
 
 class _Work(Generic[T]):
-    """A coroutine for the loop that can be cancelled before anybody holds its future.
+    """A coroutine for the loop that can be cancelled before its future exists.
 
-    An interrupt may come while the coroutine is being handed over: it runs, and nobody would wait for it.
+    An interrupt may arrive while the coroutine is being submitted: it would then run without a waiter.
     """
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
@@ -29,18 +29,18 @@ class _Work(Generic[T]):
         self._stop: Callable[[], object] | None = None
 
     async def run(self) -> T:
-        """Does the work, on the loop."""
+        """Runs the coroutine, on the loop."""
         work = asyncio.ensure_future(self._begun())
         self._stop = partial(asyncio.get_running_loop().call_soon_threadsafe, work.cancel)
         return await work
 
     async def _begun(self) -> T:
-        if self._cancelled:  # asked for later than this, the work can be stopped
+        if self._cancelled:  # a later cancellation goes through `_stop`
             raise asyncio.CancelledError
         return await self._make()
 
     def cancel(self) -> None:
-        """Ends the work, begun or not; from any thread."""
+        """Cancels the coroutine, started or not; may be called from any thread."""
         self._cancelled = True
         if self._stop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended already
@@ -50,13 +50,13 @@ class _Work(Generic[T]):
 class BackgroundLoop:
     """Runs coroutines for other threads, any number at a time.
 
-    A fork copies no threads: in a child process the loop is not running, whatever the parent does. The thread
-    is a daemon and, if nobody stops it, is stopped at the interpreter's exit: it never keeps a process alive.
+    A fork does not copy threads, so the loop never runs in a child process. The thread is a daemon and is
+    stopped at the interpreter's exit at the latest: it never keeps a process alive.
 
     Args:
-        name: the thread's.
-        blocking: the class that its user sees, and `asynchronous` the one for use within a loop.
-        refusal: the error of a call while the loop does not run.
+        name: the name of the thread.
+        blocking: the name of the blocking class, and `asynchronous` that of the asyncio class, for messages.
+        refusal: makes the error of a call while the loop does not run.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class BackgroundLoop:
         """Start the thread.
 
         Args:
-            at_exit: ends what runs on it, should the interpreter exit before it is stopped.
+            at_exit: closes the client if the interpreter exits before the thread is stopped.
 
         Raises:
             ConfigurationError: it runs already, or this thread runs an event loop.
@@ -83,25 +83,25 @@ class BackgroundLoop:
             raise ConfigurationError("the client is open already: one `with` at a time")
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=_run, args=(loop,), name=self._name, daemon=True)
-        self._lock = threading.Lock()  # a fork may have copied one that is held for ever
+        self._lock = threading.Lock()  # a fork may have copied a lock in the held state
         self._running = os.getpid(), loop, thread
         thread.start()
         atexit.register(self.stop, at_exit)
 
     def call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The coroutine's result; what it raises. An interrupt of this thread cancels it.
+        """Runs a coroutine and returns its result or raises its error; an interrupt cancels it.
 
         Raises:
-            LearnerError: the refusal: not started, stopped, or started in another process.
-            ConfigurationError: this thread runs an event loop, which waiting would stop.
+            LearnerError: the loop is not started, is stopped, or was started in another process.
+            ConfigurationError: this thread runs an event loop, which a blocking call would stop.
         """
         self._refuse_within_a_loop()
         return self._result(make)
 
     def stop(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Let a last coroutine end, cancel all others, and end the thread; what the last one raises.
+        """Run a last coroutine, cancel all others, and end the thread; raises the last one's error.
 
-        From now on calls are refused. Without effect if it does not run, or runs in another process.
+        Later calls are refused. Has no effect if the loop does not run, or runs in another process.
         """
         if (running := self._in_this_process()) is None:
             return
@@ -117,14 +117,14 @@ class BackgroundLoop:
                 thread.join(JOIN_SECONDS)
 
     def abandon(self) -> None:
-        """End the thread at once: nothing on it is worth an end of its own."""
+        """End the thread at once, without a last coroutine."""
         self.stop(_nothing)
 
     def _submit(self, make: Callable[[], Coroutine[Any, Any, T]], *, is_last: bool = False) -> Future[T]:
         running = self._in_this_process()
         if running is None:
             raise self._refusal(self._why_not_running())
-        with self._lock:  # what is submitted here is known to the loop before it is told to stop
+        with self._lock:  # so that the loop knows of the coroutine before it is stopped
             if self._running is None:
                 raise self._refusal(self._why_not_running())
             if is_last:
@@ -166,7 +166,7 @@ class BackgroundLoop:
 
 
 async def _nothing() -> None:
-    """An end that takes no time."""
+    """Does nothing."""
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -191,4 +191,4 @@ def _stop_soon(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.call_soon_threadsafe(loop.stop)
     except RuntimeError:
-        return  # it has ended already
+        return  # the loop has ended already

@@ -1,4 +1,4 @@
-"""The clients for code without asyncio: the asynchronous ones, on one thread's event loop each."""
+"""The clients for code without asyncio: each runs an asyncio client on the event loop of its own thread."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ log = logging.getLogger("learner_worker.client")
 
 
 class BlockingLearnerClient:
-    """Asks the learner how to adjust a bid, from code without asyncio; any number of threads may ask.
+    """Asks the learner for bid advice, from code without asyncio; any number of threads may use it.
 
         with BlockingLearnerClient("kafka:9092") as learner:
             advice = learner.suggest_bid_or_base(
@@ -32,12 +32,12 @@ class BlockingLearnerClient:
             )
             place_bid(advice.bid_sats)
 
-    Everything is `LearnerClient`'s: arguments, methods, results and errors; it runs on a thread of this
-    client's own, and each method returns when it has ended there. Where an event loop runs in the calling
-    thread, entering and asking are refused: use `LearnerClient` there.
+    Arguments, methods, results and errors are those of `LearnerClient`, which runs on this client's own
+    thread; each method blocks until it has ended there. In a thread that runs an event loop, entering and
+    asking are refused: use `LearnerClient` there.
 
-    A process that forks opens its clients after the fork: in a child the parent's client is not open. Without
-    leaving the context a program ends all the same, and the client is closed.
+    A process that forks must open its clients after the fork: the parent's client is not open in a child. If
+    a program ends without leaving the context, the client is closed at exit.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class BlockingLearnerClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the connection; asks still in flight in other threads end with UNAVAILABLE."""
+        """Close the connection; requests in flight in other threads fail with UNAVAILABLE."""
         self._background.stop(partial(self._client.__aexit__, kind, error, trace))
 
     @property
     def pending(self) -> int:
-        """How many asks wait for their reply."""
+        """The number of requests in flight."""
         return self._client.pending
 
     def ready(self, timeout_seconds: float = READY_SECONDS) -> None:
@@ -108,7 +108,7 @@ class BlockingLearnerClient:
         include: Iterable[Include] = (),
         timeout_seconds: float | None = None,
     ) -> SuggestBidReply:
-        """Ask for advice on a bid; arguments and errors as `LearnerClient.suggest_bid` has them.
+        """Ask for advice on a bid; arguments and errors are those of `LearnerClient.suggest_bid`.
 
         Raises:
             SuggestionError: there is no advice; `code` says why.
@@ -134,10 +134,10 @@ class BlockingLearnerClient:
         include: Iterable[Include] = (),
         timeout_seconds: float | None = None,
     ) -> BidAdvice:
-        """Ask for advice on a bid, and bid the base where there is none.
+        """Ask for advice on a bid, with the base bid as the fallback.
 
-        Never raises, also not where the client is not open or an event loop runs: `bid_sats` is always a bid
-        to place, `reason` says why it is the base bid.
+        Never raises, even if the client is not open or an event loop runs: `bid_sats` is always a bid to
+        place, and `reason` tells why it is the base bid.
         """
         asking = partial(
             self._client.suggest_bid_or_base,
@@ -157,16 +157,16 @@ class BlockingLearnerClient:
 
 
 class BlockingEventPublisher:
-    """Reports what happens in auctions, from code without asyncio; any number of threads may publish.
+    """Publishes the events of auctions, from code without asyncio; any number of threads may use it.
 
         with BlockingEventPublisher("kafka:9092") as events:
             events.bid_placed("task-1", "agent-7", bid_sats=900, description="parse invoices")
             events.auction_closed("task-1", winner_agent_id="agent-7", winning_bid_sats=900)
             events.task_finished("task-1", "agent-7", succeeded=True)
 
-    Everything is `EventPublisher`'s: arguments, methods and errors; only that the acknowledgement is a
-    `concurrent.futures.Future`. As with `BlockingLearnerClient`: refused where an event loop runs, to be
-    opened after a fork, closed and flushed at the interpreter's exit if nobody did it before.
+    Arguments, methods and errors are those of `EventPublisher`, except that the acknowledgement is a
+    `concurrent.futures.Future`. As with `BlockingLearnerClient`, it is refused in a thread that runs an event
+    loop, must be opened after a fork, and is flushed and closed at the interpreter's exit at the latest.
     """
 
     def __init__(
@@ -227,14 +227,14 @@ class BlockingEventPublisher:
         placed_at: datetime | None = None,
         wait: bool = True,
     ) -> "Future[None]":
-        """An agent bid for a task; `description` is the task's text as the agent saw it.
+        """Publish that an agent bid for a task; `description` is the task's text as the agent saw it.
 
         Returns:
-            The acknowledgement: done with `wait`, else a future to ask for its `result()` later.
+            The acknowledgement: done with `wait`, otherwise a future whose `result()` blocks until it is.
 
         Raises:
             InvalidEventError: the event breaks the contract; nothing was sent.
-            BrokerError: Kafka did not take or acknowledge it in time; the message says what to do.
+            BrokerError: Kafka did not accept or acknowledge it in time; the message says what to do.
             ConfigurationError: this thread runs an event loop.
         """
         return self._publish(
@@ -259,7 +259,7 @@ class BlockingEventPublisher:
         description: str | None = None,
         wait: bool = True,
     ) -> "Future[None]":
-        """An auction ended; `winner_agent_id` None: nobody won. A later close corrects an earlier one.
+        """Publish that an auction ended; `winner_agent_id` is None if nobody won. A later close corrects it.
 
         Returns and raises as `bid_placed`.
         """
@@ -284,7 +284,7 @@ class BlockingEventPublisher:
         finished_at: datetime | None = None,
         wait: bool = True,
     ) -> "Future[None]":
-        """The winner delivered, or failed. The latest `finished_at` stands.
+        """Publish that the winner completed or failed a task. The latest `finished_at` counts.
 
         Returns and raises as `bid_placed`.
         """
@@ -317,7 +317,7 @@ class BlockingEventPublisher:
 
 
 def _open(background: BackgroundLoop, client: LearnerClient | EventPublisher) -> None:
-    """Enters a client on its thread; without it the thread has no reason to be."""
+    """Enters a client on its thread; ends the thread if that fails."""
     background.start(partial(client.__aexit__, None, None, None))
     try:
         background.call(client.__aenter__)
@@ -327,7 +327,7 @@ def _open(background: BackgroundLoop, client: LearnerClient | EventPublisher) ->
 
 
 def _for_other_threads(acknowledgement: "asyncio.Future[None]") -> "Future[None]":
-    """A future that any thread may wait for; it cannot be cancelled, as an event cannot be called back."""
+    """A future that any thread may wait for; not cancellable, because an event cannot be recalled."""
     handed: Future[None] = Future()
     handed.set_running_or_notify_cancel()
     if acknowledgement.done():

@@ -1,7 +1,7 @@
-"""Kafka for the client: every wait is bounded, every failure says what to do next.
+"""The client's connection to Kafka: every wait has a time limit, every error says what to do next.
 
-aiokafka alone waits for ever where Kafka is away: an idempotent producer to start, `send` for metadata,
-`stop` for what is still unsent.
+aiokafka itself waits without end while Kafka is unreachable: an idempotent producer to start, `send` for
+metadata, `stop` for unsent records.
 """
 
 import asyncio
@@ -27,18 +27,18 @@ log = logging.getLogger("learner_worker.client")
 
 @dataclass(frozen=True, slots=True)
 class ClientConnection:
-    """How to reach Kafka: `options` go to aiokafka as they are, over the client's own settings."""
+    """How to reach Kafka: `options` are passed to aiokafka and override the client's own settings."""
 
     bootstrap_servers: str
     client_id: str
     options: Mapping[str, Any]
 
     async def start_producer(self, **settings: Any) -> Any:
-        """A started `AIOKafkaProducer`; raises one of KAFKA_FAILURES, or ConfigurationError."""
+        """Starts an `AIOKafkaProducer`; raises one of KAFKA_FAILURES, or ConfigurationError."""
         return await self._start(AIOKafkaProducer, stop_producer, settings)
 
     async def start_consumer(self, **settings: Any) -> Any:
-        """A started `AIOKafkaConsumer` without partitions; raises as `start_producer`."""
+        """Starts an `AIOKafkaConsumer` without partitions; raises as `start_producer`."""
         return await self._start(AIOKafkaConsumer, stop_consumer, settings)
 
     async def _start(self, kind: Any, stop: Callable[[Any], Any], settings: dict[str, Any]) -> Any:
@@ -55,7 +55,7 @@ class ClientConnection:
             raise ConfigurationError(f"aiokafka refuses these kafka_options: {error}") from error
 
     def failure(self, error: BaseException | None) -> BrokerError:
-        """The failure as a sentence that says what to do next."""
+        """Makes the error for a failure, with a message that says what to do next."""
         if isinstance(error, BrokerError):
             return error
         if isinstance(error, ConfigurationError):
@@ -75,7 +75,7 @@ class ClientConnection:
 
 
 async def stop_producer(producer: Any, *, flush_seconds: float = STOP_SECONDS) -> None:
-    """Send what is still unsent, if that takes no longer than this, and close."""
+    """Flush for at most `flush_seconds`, then close."""
     if await _ends_within(flush_seconds, producer.flush()):
         await _ends_within(STOP_SECONDS, producer.stop())
     else:
@@ -83,12 +83,12 @@ async def stop_producer(producer: Any, *, flush_seconds: float = STOP_SECONDS) -
 
 
 async def stop_consumer(consumer: Any) -> None:
-    """Close, within a bound."""
+    """Close, within a time limit."""
     await _ends_within(STOP_SECONDS, consumer.stop())
 
 
 async def _abandon(producer: Any) -> None:
-    """Close without `stop()`, which waits for ever for records that cannot be sent, and keeps its tasks."""
+    """Close without `stop()`, which waits without end for records that cannot be sent."""
     producer._closed = True
     await _ends_within(STOP_SECONDS, producer.client.close())
     sender, until = producer._sender.sender_task, asyncio.get_running_loop().time() + STOP_SECONDS
@@ -97,14 +97,14 @@ async def _abandon(producer: Any) -> None:
     sender.cancel()
     while not sender.done() and asyncio.get_running_loop().time() < until:
         await asyncio.wait([sender], timeout=_ABANDON_STEP_SECONDS)
-        # What was in flight waits for news of the cluster, which a closed client never brings.
+        # Records in flight wait for metadata of the cluster, which a closed client never receives.
         news = producer.client._md_update_fut
         if news is not None and not news.done():
             news.set_result(False)
 
 
 async def _ends_within(seconds: float, ending: Coroutine[Any, Any, None]) -> bool:
-    """Whether it came to its end, well or not."""
+    """Waits for an operation to end; returns whether it did in time, with or without an error."""
     ended = await end_within(ending, seconds)
     if ended.failure is not None:
         log.warning("client.stop-failed: %r", ended.failure)

@@ -1,4 +1,4 @@
-"""LearnerClient: how a bidding agent asks for advice."""
+"""LearnerClient: asks the learner for bid advice."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -20,13 +20,13 @@ from learner_worker.errors import SuggestionError
 from learner_worker.lifecycle import KAFKA_FAILURES
 
 TIMEOUT: Final = "TIMEOUT"
-"""No reply in time."""
+"""No reply arrived in time."""
 
 READY_SECONDS = 10.0  # as long as one attempt to connect may take
 
 
 class LearnerClient:
-    """Asks the learner how to adjust a bid. One client serves any number of asks at a time.
+    """Asks the learner for bid advice. One client serves any number of concurrent requests.
 
         async with LearnerClient("kafka:9092") as learner:
             advice = await learner.suggest_bid_or_base(
@@ -34,27 +34,27 @@ class LearnerClient:
             )
             place_bid(advice.bid_sats)
 
-    Entering opens the connection and waits for its first attempt, successful or not: an agent starts without
-    Kafka, too, and bids its base until Kafka is there. The client connects again by itself, for as long as it
-    is open. Call `ready()` to insist on a connection.
+    Entering opens the connection and waits for the first attempt, successful or not: an agent can start
+    without Kafka, and bids its base until Kafka is available. While it is open, the client reconnects by
+    itself. Call `ready()` to require a connection.
 
     Args:
         bootstrap_servers: Kafka, as `host:port`, several separated by commas.
         topics: The topics' names; `Topics(prefix="...")` for another prefix.
-        timeout_seconds: How long an ask waits, when it does not say so itself.
-        kafka_options: Passed to aiokafka's producer and consumer as they are, as `{"security_protocol":
-            "SSL", "ssl_context": context}`; they win over the client's own settings.
-        client_id: The name that Kafka's logs show.
+        timeout_seconds: The default time limit of a request.
+        kafka_options: Passed to aiokafka's producer and consumer, for example `{"security_protocol":
+            "SSL", "ssl_context": context}`; they override the client's own settings.
+        client_id: The client id that Kafka's logs show.
         reply_partition: The partition of the reply topic that all replies are sent to, the only one that
-            this client reads. None: any one, chosen at random when the client first connects, so that of N
-            partitions each client reads about 1/N of all replies. "all": read all of them; replies lie
-            where their keys belong.
+            this client reads. None chooses one at random when the client first connects, so that with N
+            partitions each client reads about 1/N of all replies. "all" reads all partitions; replies are
+            then sent to the partitions of their keys.
 
-    Who else reads the replies: clients that share a partition read each other's replies and pass over them.
-    A number of its own, known to no other client, keeps others' replies away from this client, but Kafka
-    grants the right to read a whole topic, never a partition. Where nobody else may read them, give the agent
-    a topic of its own, `Topics(replies="suggest-bid-replies.agent-7")`, which the learner may write by
-    default once it exists, and let only this agent read it.
+    Clients that share a partition read each other's replies and skip them. A partition of its own keeps other
+    replies away from this client, but does not protect its own: Kafka grants access to whole topics only. If
+    nobody else may read an agent's replies, give it its own topic,
+    `Topics(replies="suggest-bid-replies.agent-7")`, to which the learner may write by default once it exists,
+    and allow only this agent to read it.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class LearnerClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the connection; asks still in flight end with UNAVAILABLE."""
+        """Close the connection; requests in flight fail with UNAVAILABLE."""
         await self._session.close()
 
     @property
     def pending(self) -> int:
-        """How many asks wait for their reply."""
+        """The number of requests in flight."""
         return len(self._pending)
 
     async def ready(self, timeout_seconds: float = READY_SECONDS) -> None:
@@ -119,20 +119,20 @@ class LearnerClient:
     ) -> SuggestBidReply:
         """Ask for advice on a bid.
 
-        The request carries a deadline, now + timeout, after which the learner drops it: the clocks of agents
-        and learner should agree to well within the timeout.
+        The request carries a deadline, now plus the timeout, after which the learner drops it: the clocks of
+        agents and learner should differ by much less than the timeout.
 
         Args:
-            agent_id: Who bids; 1 to 256 characters.
+            agent_id: The bidding agent; 1 to 256 characters.
             description: The task's text, at most 16,384 characters.
-            base_bid_sats: What the agent would bid without advice, in satoshis.
+            base_bid_sats: The agent's bid without advice, in satoshis.
             include: `["learned_keywords"]` for the agent's strongest keywords, too.
-            timeout_seconds: How long to wait; None for the client's own.
+            timeout_seconds: The time limit; None for the client's default.
 
         Raises:
             SuggestionError: `code` is INVALID_REQUEST (nothing was sent, or the learner refused it), TIMEOUT,
-                UNAVAILABLE, or another code of the learner: RESTORING, OVERLOADED, INTERNAL. Where the
-                learner says when to ask again, it is in `retry_after_ms`.
+                UNAVAILABLE, or another code of the learner: RESTORING, OVERLOADED, INTERNAL. If the learner
+                tells when to ask again, `retry_after_ms` is set.
         """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         request_id = uuid4().hex
@@ -157,10 +157,10 @@ class LearnerClient:
         include: Iterable[Include] = (),
         timeout_seconds: float | None = None,
     ) -> BidAdvice:
-        """Ask for advice on a bid, and bid the base where there is none.
+        """Ask for advice on a bid, with the base bid as the fallback.
 
-        Arguments as for `suggest_bid`. Never raises (but is cancelled like anything else): `bid_sats` is
-        always a bid to place, `reason` says why it is the base bid.
+        Arguments as for `suggest_bid`. Never raises, except on cancellation: `bid_sats` is always a bid to
+        place, and `reason` tells why it is the base bid.
         """
         try:
             reply = await self.suggest_bid(
@@ -178,7 +178,7 @@ class LearnerClient:
         return BidAdvice(reply.suggested_bid_sats, reply, None)
 
     async def _ask(self, request: SuggestBidRequest, correlation_id: str) -> Any:
-        """The record that carries the reply."""
+        """Sends a request; returns the record of its reply."""
         session = await self._session.current()
         with self._pending.expect(correlation_id) as reply:
             sent = await session.producer.send(

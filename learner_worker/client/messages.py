@@ -1,4 +1,4 @@
-"""Arguments to messages: what breaks the contract is refused here, before anything is sent."""
+"""Makes messages from arguments; refuses those that break the contract before anything is sent."""
 
 import math
 import time
@@ -28,7 +28,7 @@ def suggest_bid_request(
     request_id: str,
     timeout_seconds: float,
 ) -> SuggestBidRequest:
-    """A request whose deadline is the timeout from now.
+    """A request whose deadline is now plus the timeout.
 
     Raises:
         SuggestionError: INVALID_REQUEST; the message names the fields.
@@ -65,7 +65,7 @@ def event(kind: type[EventType], **fields: Any) -> EventType:
 
 
 def wire_time(field: str, moment: datetime | None) -> str:
-    """The moment as the contract writes times; now, if there is none.
+    """A time as text in the contract's format; the current time for None.
 
     Raises:
         InvalidEventError: it has no time zone, or its year is not from 1970 to 9998.

@@ -1,4 +1,4 @@
-"""The publisher's producer, kept going: one that has ended, or gets nothing through, is replaced."""
+"""The publisher's producer: replaced when it has ended or is stuck."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ _SETTINGS: dict[str, Any] = {"acks": "all", "enable_idempotence": True, "linger_
 
 
 class PersistentProducer:
-    """Starts a producer when one is needed, and the next one when that is stuck, until it is closed."""
+    """Starts a producer when one is needed, and replaces it when it is stuck, until it is closed."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
@@ -29,11 +29,11 @@ class PersistentProducer:
         self._endings: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """From now on producers are started."""
+        """Allows producers to be started."""
         self._open = True
 
     async def started(self) -> Any:
-        """The producer; waits for Kafka, unbounded.
+        """Returns the producer, starting it if necessary; waits for Kafka without a time limit.
 
         Raises:
             BrokerError: the publisher is not open.
@@ -51,15 +51,15 @@ class PersistentProducer:
             return self._producer
 
     def not_started(self) -> BrokerError:
-        """Why none could be started, as a sentence that says what to do next."""
+        """The error for a producer that could not be started; the message says what to do next."""
         return self._connection.failure(self._failure)
 
     def acknowledged(self) -> None:
-        """Note that Kafka has acknowledged an event just now."""
+        """Note that Kafka has just acknowledged an event."""
         self._acknowledged_at = asyncio.get_running_loop().time()
 
     def replace_if_stuck(self, producer: Any, error: Exception, since: float) -> None:
-        """Give up this producer if it has ended, or ran out of time with nothing acknowledged since."""
+        """Give up this producer if it has ended, or timed out without any acknowledgement since `since`."""
         silent = isinstance(error, TimeoutError) and self._acknowledged_at < since
         if producer is not None and producer is self._producer and (silent or is_dead(producer)):
             log.warning("events.producer-replaced: %r", error)
@@ -71,7 +71,7 @@ class PersistentProducer:
             ending.add_done_callback(self._endings.discard)
 
     async def close(self) -> None:
-        """Stop, within a bound, what was started."""
+        """Stop the producers that were started, within a time limit."""
         self._open = False
         producer, self._producer = self._producer, None
         if producer is not None:

@@ -1,4 +1,4 @@
-"""EventPublisher: how a swarm service reports bids, closes and results."""
+"""EventPublisher: publishes bids, closes and results."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,34 +16,33 @@ from learner_worker.errors import BrokerError
 from learner_worker.lifecycle import KAFKA_FAILURES
 
 _AGAIN = (
-    "The event may have arrived all the same: publish it again with the same time, copies do no harm. "
-    "It said: "
+    "The event may still have arrived: publish it again with the same time, duplicates do no harm. It said: "
 )
 
 
 class EventPublisher:
-    """Reports what happens in auctions to the learner. One publisher serves any number of tasks at a time.
+    """Publishes the events of auctions to the learner. One publisher serves any number of concurrent tasks.
 
         async with EventPublisher("kafka:9092") as events:
             await events.bid_placed("task-1", "agent-7", bid_sats=900, description="parse invoices")
             await events.auction_closed("task-1", winner_agent_id="agent-7", winning_bid_sats=900)
             await events.task_finished("task-1", "agent-7", succeeded=True)
 
-    Each method returns when Kafka has acknowledged the event on all its in-sync replicas. With `wait=False`
-    it returns once the event is on its way, with a future of the acknowledgement; `flush()` waits for all of
-    them, and leaving the context flushes.
+    Each method returns when all in-sync replicas of Kafka have acknowledged the event. With `wait=False` it
+    returns once the event is passed to the producer, with a future of the acknowledgement; `flush()` waits
+    for all of them, and leaving the context flushes.
 
-    Times are aware datetimes; without one, now. An event published again must carry its first time: then
-    copies count once.
+    Times are aware datetimes; the default is now. An event that is published again must carry its first time,
+    so that duplicates count once.
 
     Args:
         bootstrap_servers: Kafka, as `host:port`, several separated by commas.
         topics: The topics' names; `Topics(prefix="...")` for another prefix.
-        timeout_seconds: How long an event, or the start, may wait for Kafka before BrokerError. Long enough
-            for a partition to change its leader.
-        kafka_options: Passed to aiokafka's producer as they are, as `{"security_protocol": "SSL",
-            "ssl_context": context, "compression_type": "zstd"}`; they win over the publisher's own settings.
-        client_id: The name that Kafka's logs show.
+        timeout_seconds: Time limit for an event, or for the start, before BrokerError is raised. The default
+            is long enough for a partition to change its leader.
+        kafka_options: Passed to aiokafka's producer, for example `{"security_protocol": "SSL",
+            "ssl_context": context, "compression_type": "zstd"}`; they override the publisher's own settings.
+        client_id: The client id that Kafka's logs show.
     """
 
     def __init__(
@@ -107,14 +106,14 @@ class EventPublisher:
         placed_at: datetime | None = None,
         wait: bool = True,
     ) -> "asyncio.Future[None]":
-        """An agent bid for a task; `description` is the task's text as the agent saw it.
+        """Publish that an agent bid for a task; `description` is the task's text as the agent saw it.
 
         Returns:
-            The acknowledgement: done with `wait`, else a future to await or gather later.
+            The acknowledgement: done with `wait`, otherwise a future to await later.
 
         Raises:
             InvalidEventError: the event breaks the contract; nothing was sent.
-            BrokerError: Kafka did not take or acknowledge it in time; the message says what to do.
+            BrokerError: Kafka did not accept or acknowledge it in time; the message says what to do.
         """
         placed = event(
             BidPlaced,
@@ -136,7 +135,7 @@ class EventPublisher:
         description: str | None = None,
         wait: bool = True,
     ) -> "asyncio.Future[None]":
-        """An auction ended; `winner_agent_id` None: nobody won. A later close corrects an earlier one.
+        """Publish that an auction ended; `winner_agent_id` is None if nobody won. A later close corrects it.
 
         Returns and raises as `bid_placed`.
         """
@@ -159,7 +158,7 @@ class EventPublisher:
         finished_at: datetime | None = None,
         wait: bool = True,
     ) -> "asyncio.Future[None]":
-        """The winner delivered, or failed. The latest `finished_at` stands.
+        """Publish that the winner completed or failed a task. The latest `finished_at` counts.
 
         Returns and raises as `bid_placed`.
         """
@@ -199,7 +198,7 @@ class EventPublisher:
         return acknowledgement
 
     async def _send(self, topic: TopicName, key: bytes, value: bytes, until: float) -> tuple[Any, Any]:
-        """Hand the event to the producer: which one, and the future of Kafka's acknowledgement."""
+        """Pass the event to the producer; returns the producer and the future of the acknowledgement."""
         producer = None
         try:
             async with asyncio.timeout_at(until):

@@ -1,4 +1,4 @@
-"""The session of a client with Kafka: one producer, one reply consumer, many asks in flight."""
+"""A client's session with Kafka: one producer, one reply consumer, many requests in flight."""
 
 import asyncio
 import random
@@ -20,9 +20,9 @@ from learner_worker.errors import BrokerError, ConfigurationError, SuggestionErr
 FETCH_MAX_WAIT_MS = 50  # a fetch for another partition of the same broker waits behind it
 READ_MS = 1000  # the interval of the checks whether Kafka still answers
 LAST_ASKS_SECONDS = 0.2
-"""How long a session that ends tries to send its last requests: nobody waits for their replies."""
+"""Time limit for sending the last requests of a session that ends: their replies are not awaited."""
 SILENT_READS = 10
-"""After so many reads without any answer from Kafka (10 s) the session is opened anew."""
+"""Reads without any answer from Kafka (10 s) after which the session is reopened: beyond a failover."""
 
 _REQUESTS_SETTINGS: dict[str, Any] = {"acks": 1, "linger_ms": 0, "enable_idempotence": False}
 _REPLIES_SETTINGS: dict[str, Any] = {
@@ -37,10 +37,10 @@ ReplyPartition = int | Literal["all"] | None
 
 
 class OwnPartition:
-    """Which partition of the reply topic a client owns, for as long as it lives.
+    """The partition of the reply topic that a client uses, the same for its lifetime.
 
     Args:
-        wanted: a partition's number, ALL_PARTITIONS for none of its own, None for any one.
+        wanted: a partition number, ALL_PARTITIONS, or None for a random one.
     """
 
     def __init__(self, wanted: ReplyPartition) -> None:
@@ -48,7 +48,7 @@ class OwnPartition:
         self._picked: int | None = None
 
     def among(self, existing: Collection[int], topic: str) -> int | None:
-        """The one of these partitions that it owns; None: it reads all of them.
+        """The client's partition among the existing ones; None if it reads all of them.
 
         Raises:
             ConfigurationError: the wanted one does not exist.
@@ -56,7 +56,7 @@ class OwnPartition:
         if self._wanted == ALL_PARTITIONS:
             return None
         if self._wanted is None:
-            if self._picked not in existing:  # kept: replies to earlier asks go there
+            if self._picked not in existing:  # kept: replies to earlier requests go there
                 self._picked = random.choice(sorted(existing))  # noqa: S311 (to spread, not to hide)
             return self._picked
         if type(self._wanted) is not int or self._wanted not in existing:
@@ -72,7 +72,7 @@ class Session:
     """An open session: requests can be sent, and no reply to them can be missed.
 
     Attributes:
-        reply_partition: where all replies are sent to; None: wherever their keys belong.
+        reply_partition: the partition of all replies; None if they go to the partitions of their keys.
     """
 
     producer: Any
@@ -84,11 +84,11 @@ class Session:
 async def open_session(
     connection: ClientConnection, topics: TopicNames, own_partition: OwnPartition
 ) -> AsyncIterator[Session]:
-    """Open a session, in this order, so that the reply to the very first ask is read.
+    """Open a session, in this order, so that even the reply to the first request is read.
 
     1. The producer starts and knows the partitions of requests and replies.
-    2. The consumer takes the reply partitions by hand: there is no group, nothing to rebalance.
-    3. Its position on each of them is known: the end, as of now.
+    2. The reply partitions are assigned manually: without a group there are no rebalances.
+    3. The consumer's position on each of them is set to the current end.
 
     Raises one of `lifecycle.KAFKA_FAILURES`, or ConfigurationError.
     """
@@ -115,7 +115,7 @@ async def open_session(
 
 
 class PendingReplies:
-    """Who waits for which reply, by correlation id. Nothing stays behind an ask that ended."""
+    """The replies that requests wait for, by correlation id; removed when the request ends."""
 
     def __init__(self) -> None:
         self._pending: dict[bytes, asyncio.Future[Any]] = {}
@@ -125,7 +125,7 @@ class PendingReplies:
 
     @contextmanager
     def expect(self, correlation_id: str) -> Iterator[asyncio.Future[Any]]:
-        """The reply to come, as the record that carries it; forgotten on the way out, whatever happened."""
+        """Yields a future of the reply's record; removes it on exit."""
         key = correlation_id.encode()
         reply = self._pending[key] = asyncio.get_running_loop().create_future()
         try:
@@ -135,13 +135,13 @@ class PendingReplies:
             reply.cancel()
 
     def fail(self, error: Exception) -> None:
-        """Tell everybody who waits that no reply will come."""
+        """Fail all pending requests with an error."""
         for reply in self._pending.values():
             if not reply.done():
                 reply.set_exception(error)
 
     async def read(self, consumer: Any) -> None:
-        """Hand every reply to who waits for it, until Kafka falls silent.
+        """Deliver replies to the requests that wait for them, until Kafka stops answering.
 
         Raises:
             BrokerError: no answer from Kafka for SILENT_READS reads in a row.
@@ -151,10 +151,10 @@ class PendingReplies:
             batches = await consumer.getmany(timeout_ms=READ_MS)
             for record in chain.from_iterable(batches.values()):
                 self._deliver(record)
-            # aiokafka may stay stuck after a broker restart. An idle Kafka answers too, a stuck one does not.
+            # After a broker restart aiokafka may stay stuck; an idle Kafka, in contrast, answers fetches.
             before, answered_at = answered_at, _answered_at(consumer)
             silent_reads = 0 if batches or answered_at != before else silent_reads + 1
-        raise BrokerError(f"Kafka has not answered for {SILENT_READS * READ_MS // 1000} s: connecting anew")
+        raise BrokerError(f"Kafka has not answered for {SILENT_READS * READ_MS // 1000} s: reconnecting")
 
     def _deliver(self, record: Any) -> None:
         reply = self._pending.get(header(record.headers, CORRELATION_ID) or b"")
@@ -163,15 +163,15 @@ class PendingReplies:
 
 
 def _answered_at(consumer: Any) -> int:
-    """When Kafka last answered a fetch, on whichever partition."""
+    """When Kafka last answered a fetch of any partition, in milliseconds."""
     return max(consumer.last_poll_timestamp(partition) or 0 for partition in consumer.assignment())
 
 
 def read_reply(record: Any) -> SuggestBidReply:
-    """The advice in a reply's record.
+    """Decodes the advice in a reply's record.
 
     Raises:
-        SuggestionError: the learner answered with an error; INTERNAL when the reply cannot be read.
+        SuggestionError: the learner answered with an error; INTERNAL if the reply cannot be decoded.
     """
     try:
         if header(record.headers, ERROR_HEADER) is None:

@@ -1,4 +1,4 @@
-"""The session that a client keeps open: whenever one breaks, the next one follows by itself."""
+"""Keeps a client's session open: reopens it whenever it breaks."""
 
 import asyncio
 from typing import Final
@@ -16,7 +16,7 @@ _NOT_OPEN = "the client is not open: ask inside `async with LearnerClient(...)`"
 
 
 class PersistentSession:
-    """Opens a session, reads its replies, and opens the next one when it breaks, until it is closed."""
+    """Opens a session, reads its replies, and reopens it when it breaks, until it is closed."""
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class PersistentSession:
         return self._current is not None and self._current.done()
 
     def failure(self) -> BrokerError:
-        """Why no session is open, as a sentence that says what to do next."""
+        """The error while no session is open; the message says what to do next."""
         return self._connection.failure(self._failure)
 
     async def open(self) -> None:
-        """Make the first attempt, successful or not, and go on trying.
+        """Make the first attempt to connect, successful or not, and keep trying in the background.
 
         Raises:
             ConfigurationError: it can never work.
@@ -67,7 +67,7 @@ class PersistentSession:
             raise self._failure
 
     async def current(self) -> Session:
-        """The open session; waits for it, unbounded.
+        """The open session; waits for it without a time limit.
 
         Raises:
             SuggestionError: UNAVAILABLE, the client is not open.
@@ -77,14 +77,14 @@ class PersistentSession:
         return await asyncio.shield(self._current)
 
     async def close(self) -> None:
-        """Close the session, and tell who still waits for it or for a reply."""
+        """Close the session; requests that wait for it or for a reply fail with UNAVAILABLE."""
         current, self._current = self._current, None
         task, self._task = self._task, None
         closed = SuggestionError(UNAVAILABLE, "the client was closed")
         self._pending.fail(closed)
         if current is not None and not current.done():
             current.set_exception(closed)
-            current.exception()  # seen: asyncio need not complain where nobody waited
+            current.exception()  # marks it as retrieved, so that asyncio logs nothing if nobody waited
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
@@ -112,7 +112,7 @@ class PersistentSession:
             self._opened(session)
             try:
                 await self._pending.read(session.consumer)
-            finally:  # before the session is closed, so that no ask takes it any more
+            finally:  # before the session is closed, so that no request uses it any more
                 if self._current is not None:
                     self._current = asyncio.get_running_loop().create_future()
 

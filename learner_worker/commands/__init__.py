@@ -1,1 +1,1 @@
-"""The commands of `learner-worker`, a module for each group; `options` is what they share."""
+"""The commands of `learner-worker`, one module per group; `options` holds shared flags."""

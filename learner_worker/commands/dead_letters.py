@@ -1,4 +1,4 @@
-"""`dead-letters list|show|replay|drop`: what the learner could not use, and what becomes of it."""
+"""`dead-letters list|show|replay|drop`: lists dead letters, and replays or drops them."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ _Command = Callable[..., Any]
 
 
 def _filters(command: _Command) -> _Command:
-    """The flags that choose dead letters."""
+    """Adds the flags that select dead letters."""
     options = (
         click.option(
             "--reason", help="Only dead letters with this reason, for example `invalid` or `wrong-partition`."
@@ -170,7 +170,7 @@ def drop_dead_letters(
 
 
 def _taken_filter(flags: dict[str, Any], ids: Sequence[DeadLetterId] = ()) -> Filter:
-    """Takes the filter's flags away from the settings' ones."""
+    """Separates the filter's flags from those of the settings."""
     return Filter(
         reason=flags.pop("reason"),
         topic=flags.pop("topic"),
@@ -216,7 +216,7 @@ async def _replay(settings: Settings, wanted: Filter, *, dry_run: bool) -> int:
     async with _reader(settings) as reader:
         index = await reader.list_matching(wanted)
         _require_all(index, wanted.ids)
-        # Those that are named are replayed even if they were before: it is safe, and somebody wants it.
+        # Named dead letters are replayed even if they were before: that is safe, and explicitly requested.
         chosen = index.dead_letters if wanted.ids else index.open()
         whole = reader.whole({dead_letter.id for dead_letter in chosen})
         if dry_run:
@@ -226,7 +226,7 @@ async def _replay(settings: Settings, wanted: Filter, *, dry_run: bool) -> int:
 
 
 async def _report(results: AsyncIterator[ReplayResult], done: str) -> int:
-    """Prints what becomes of each dead letter; the exit code."""
+    """Prints the result for each dead letter; returns the exit code."""
     counts: Counter[str] = Counter()
     async for result in results:
         click.echo(_result_line(result, done))

@@ -1,4 +1,4 @@
-"""`demo`: the learner at work, on a broker of its own."""
+"""`demo`: runs a sample swarm with two workers on a temporary broker."""
 
 import asyncio
 import logging

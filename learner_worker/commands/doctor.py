@@ -1,4 +1,4 @@
-"""`doctor`: what keeps a worker from working here, and how to mend it."""
+"""`doctor`: reports what keeps a worker from running here, and how to fix it."""
 
 import asyncio
 import json

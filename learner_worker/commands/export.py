@@ -68,7 +68,7 @@ def outcome_fields(outcome: Outcome) -> dict[str, Any]:
 
 
 def exported_time(micros: Micros) -> str:
-    """The time as RFC 3339 text; the microseconds themselves where no such time has them."""
+    """The time as RFC 3339 text; as microseconds if it is out of range."""
     try:
         return format_time(micros)
     except (OverflowError, ValueError):
@@ -76,7 +76,7 @@ def exported_time(micros: Micros) -> str:
 
 
 def json_lines(history: History, suggestion: SuggestBidReply | None) -> Iterator[str]:
-    """Everything, a JSON object a line, in ASCII: nothing in it moves a terminal's cursor."""
+    """All data as ASCII JSON lines, so that nothing in it can move a terminal's cursor."""
     for outcome in history.outcomes():
         yield _json_line("outcome", outcome_fields(outcome))
     yield _json_line("metrics", _metrics(history.agent))

@@ -1,4 +1,4 @@
-"""`forget`: what the learner keeps about an agent is deleted, everywhere and for good."""
+"""`forget`: deletes everything that the learner keeps about an agent, permanently."""
 
 import asyncio
 import sys
@@ -42,7 +42,7 @@ def _agent(_context: click.Context, _parameter: click.Parameter, text: str) -> A
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """What the command works with, once Kafka has answered and its topics are right."""
+    """The parts that the command needs, once Kafka has answered and its topics are checked."""
 
     forgetting: Forgetting
     cluster: Cluster
@@ -100,7 +100,7 @@ def forget(
 
 
 def _past(until: Micros | None, settings: Settings) -> Micros:
-    """The moment asked for, if it is not in the future."""
+    """The given time; refuses one in the future."""
     now = time.time_ns() // 1000
     if until is None:
         return Micros(now)

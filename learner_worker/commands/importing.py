@@ -1,4 +1,4 @@
-"""`import`: a swarm's own record of its auctions becomes events."""
+"""`import`: publishes a swarm's own record of its auctions as events."""
 
 import asyncio
 import logging
@@ -54,7 +54,7 @@ def _say(line: str) -> None:
 
 
 class _Bars:
-    """A bar a step, on a terminal."""
+    """A progress bar for each step, on a terminal."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -65,7 +65,7 @@ class _Bars:
         self._current = self._bars.add_task(step, total=total)
 
     def advance(self, count: int) -> None:
-        """Moves it on."""
+        """Advances the bar."""
         if self._current is not None:
             self._bars.advance(self._current, count)
 

@@ -1,4 +1,4 @@
-"""`lab simulate|replay`: what strategies earn on simulated markets, and in recorded auctions."""
+"""`lab simulate|replay`: compares strategies on simulated markets and in recorded auctions."""
 
 import os
 import sys
@@ -173,7 +173,7 @@ def replay_recording(
 
 
 def _find_own_modules() -> None:
-    """The folder one stands in is looked into for `package.module:name`."""
+    """Adds the working directory to the import path, for `package.module:name`."""
     sys.path.insert(0, str(Path.cwd()))
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: flags for settings, and what is made of them."""
+"""The flags that commands share, and the settings made from them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,9 +22,9 @@ CONNECTION = (
     "ssl_keyfile",
     "startup_timeout_seconds",
 )
-"""The settings that say how to reach Kafka."""
+"""The settings of the connection to Kafka."""
 TOPICS = tuple(name for name in Settings.model_fields if name.startswith("topic_"))
-"""The settings that name the topics."""
+"""The settings of the topics' names."""
 _Command = Callable[..., Any]
 
 
@@ -47,7 +47,7 @@ def settings_flags(*names: str) -> Callable[[_Command], _Command]:
 
 
 def moment_flag(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Micros | None:
-    """The callback of a flag that takes a time, or how long ago."""
+    """The callback of a flag whose value is a time or an age."""
     try:
         return None if text is None else moment(text)
     except ValueError as error:
@@ -57,7 +57,7 @@ def moment_flag(_context: click.Context, _parameter: click.Parameter, text: str 
 
 
 def given(flags: dict[str, Any]) -> Settings:
-    """The settings, from the flags that were given and all the other places.
+    """The settings, from the given flags and all other sources.
 
     Raises:
         ConfigurationError: a value is not allowed.
@@ -66,6 +66,6 @@ def given(flags: dict[str, Any]) -> Settings:
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """How the client library reaches Kafka, besides its address."""
+    """The client library's options to reach Kafka, besides its address."""
     shared = settings.connection().options()
     return {name: value for name, value in shared.items() if name not in {"bootstrap_servers", "client_id"}}

@@ -1,4 +1,4 @@
-"""`outcomes list|export`: why an agent is advised as it is."""
+"""`outcomes list|export`: shows the outcomes behind an agent's advice."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ def _agent_named(_context: click.Context, _parameter: click.Parameter, text: str
 
 
 def _shared(command: _Command) -> _Command:
-    """The agent, the task to advise on, and how to reach Kafka."""
+    """Adds the arguments for the agent, the task to advise on, and the connection."""
     decorators: tuple[Callable[[_Command], _Command], ...] = (
         click.argument("agent_id", metavar="AGENT", callback=_agent_named),
         click.option("--description", help="Text of a task: also show the advice for it."),
@@ -144,7 +144,7 @@ def export_outcomes(agent_id: AgentId, *, shape: str, output: Path | None, **fla
 
 
 def _request(agent_id: AgentId, flags: dict[str, Any]) -> SuggestBidRequest | None:
-    """Takes the task to advise on away from the settings' flags."""
+    """Separates the task to advise on from the settings' flags."""
     description, base_bid_sats = flags.pop("description"), flags.pop("base_bid_sats")
     if (description is None) != (base_bid_sats is None):
         raise click.UsageError("--description and --base go together: the task's text, and the bid for it")
@@ -168,7 +168,7 @@ def _configured(flags: dict[str, Any]) -> Settings:
 def _suggestion(
     request: SuggestBidRequest | None, agent: Agent, settings: Settings
 ) -> SuggestBidReply | None:
-    """What a worker would answer."""
+    """The advice that a worker would give."""
     if request is None:
         return None
     reply = Advise(find_strategy(settings.strategy)).answer(request_of(request), agent)
@@ -183,7 +183,7 @@ def _say(line: str) -> None:
 
 
 def _write(lines: Iterable[str], output: Path | None) -> None:
-    """Writes UTF-8, whatever the terminal's encoding is."""
+    """Writes UTF-8, independent of the terminal's encoding."""
     content = (line.encode() for line in lines)
     if output is None:
         _write_to_stdout(content)

@@ -1,4 +1,4 @@
-"""What the commands print of what came from outside, and the times they read."""
+"""Prints untrusted values safely, and parses the times in flags."""
 
 import re
 import time
@@ -19,7 +19,7 @@ _UNIT_MICROS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400
 
 
 def escaped(text: str | bytes) -> str:
-    """The text with everything that could move a cursor or hide itself written as an escape."""
+    """The text with characters escaped that could move the cursor or are invisible."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
     return "".join(
@@ -29,12 +29,12 @@ def escaped(text: str | bytes) -> str:
 
 
 def shortened(text: str, characters: int) -> str:
-    """The text, cut off with three dots where it is longer."""
+    """The text, truncated with three dots if it is too long."""
     return text if len(text) <= characters else text[: characters - 3] + "..."
 
 
 def text_or_hex(content: bytes | None) -> str | dict[str, str] | None:
-    """Bytes as JSON shows them: text where they are UTF-8, else `{"hex": ...}`."""
+    """Bytes as a JSON value: text if they are UTF-8, otherwise `{"hex": ...}`."""
     if content is None:
         return None
     try:
@@ -44,7 +44,7 @@ def text_or_hex(content: bytes | None) -> str | dict[str, str] | None:
 
 
 def shown_time(timestamp_ms: int) -> str:
-    """A record's time as RFC 3339 text in UTC; the number itself where it is no such time."""
+    """A record time as RFC 3339 text in UTC; as a number if it is out of range."""
     try:
         return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError, OSError):
@@ -52,7 +52,7 @@ def shown_time(timestamp_ms: int) -> str:
 
 
 def moment(text: str) -> Micros:
-    """The time that a text names: RFC 3339, or how long ago, as `90s`, `2h`, `7d`.
+    """Parses a time: RFC 3339, or an age such as `90s`, `2h`, `7d`.
 
     Raises:
         ValueError: it names none, or one before 1970.
@@ -67,7 +67,7 @@ def moment(text: str) -> Micros:
 
 
 def advice_lines(reply: SuggestBidReply) -> list[str]:
-    """What an agent is told, in words: the bid, each adjustment with its reason, and the record behind it."""
+    """Advice as text: the bid, each adjustment with its reason, and the metrics behind it."""
     metrics = reply.metrics
     advice = (
         f"{reply.agent_id}: bid {reply.suggested_bid_sats} sats "
@@ -82,12 +82,12 @@ def advice_lines(reply: SuggestBidReply) -> list[str]:
 
 
 def echo_gap(gap: Gap) -> None:
-    """Says on stderr what could not be read."""
+    """Reports an unreadable gap on stderr."""
     click.echo(str(gap), err=True)
 
 
 def keywords_table(keywords: Iterable[LearnedKeyword | KeywordTally]) -> Table:
-    """Learned keywords in their order; a word has no longest length, so long ones are cut off."""
+    """Learned keywords in their order; long ones are truncated, because their length has no limit."""
     table = Table("keyword", "wins", "failures", "net", box=None, pad_edge=False)
     for word in keywords:
         cells = (shortened(word.keyword, _SHOWN_KEYWORD), str(word.wins), str(word.failures), str(word.net))

@@ -1,4 +1,4 @@
-"""`run`: one replica."""
+"""`run`: runs one replica."""
 
 from typing import Any
 

@@ -19,7 +19,7 @@ _SUFFIX = ".schema.json"
 _INTERFACE = "asyncapi.json"
 _RELEASED = "released"
 _PARTS = ("info", "channels", "operations", "components")
-"""What of a released interface is compared."""
+"""The files of a released interface that are compared."""
 
 
 @click.group()
@@ -75,7 +75,7 @@ def export(folder: Path, page: Path | None = None) -> list[Path]:
 
 
 def check(folder: Path, page: Path | None = None) -> list[str]:
-    """What in the folder, or the page, is not current, a sentence each; nothing when all is.
+    """What is out of date in the folder or the page, as one sentence each; empty if nothing is.
 
     Raises:
         ConfigurationError: a file cannot be read.
@@ -93,7 +93,7 @@ def check(folder: Path, page: Path | None = None) -> list[str]:
 
 
 def compatibility(folder: Path, current: Mapping[str, Any]) -> str:
-    """How the interface stands to the newest released one, in a sentence.
+    """Compares the interface with the newest released one; returns the result as a sentence.
 
     Raises:
         LearnerError: it breaks it and its version does not say so; or the release is newer.
@@ -118,7 +118,7 @@ def compatibility(folder: Path, current: Mapping[str, Any]) -> str:
 
 
 def release(folder: Path, current: Mapping[str, Any]) -> Path:
-    """Keeps the interface as that of its version; returns the file.
+    """Writes the interface as that of its version; returns the file.
 
     Raises:
         LearnerError: it breaks the last release, or this version was released and said something else.
@@ -154,7 +154,7 @@ def _released_interface(path: Path) -> dict[str, Any]:
 
 
 def _files(folder: Path, page: Path | None) -> dict[Path, bytes]:
-    """What the files hold as this version knows the interface."""
+    """The contents of the interface's files in this version."""
     interface = asyncapi(__version__)
     texts = {f"{name}{_SUFFIX}": schema_text(schema) for name, schema in schemas_by_name().items()}
     files = {

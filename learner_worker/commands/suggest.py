@@ -1,4 +1,4 @@
-"""`suggest`: what an agent would be told."""
+"""`suggest`: asks the learner for the advice to an agent."""
 
 import asyncio
 import json

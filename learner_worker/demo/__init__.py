@@ -1,4 +1,4 @@
-"""`learner-worker demo`: a swarm bids, two workers learn, and what asking them changes."""
+"""`learner-worker demo`: a swarm bids, two workers learn, and the effect of asking them is shown."""
 
 from learner_worker.demo.run import DemoOptions, run_demo
 

@@ -45,7 +45,7 @@ class Award:
 
 
 def draw_auction(seed: int, number: int) -> DemoAuction:
-    """The auction with this number, from 1; it depends on nothing but the seed and the number."""
+    """The auction with a number, from 1; it depends only on the seed and the number."""
     chance = random.Random(f"learner-worker demo {seed} {number}")
     verb, thing = _draw_words(chance)
     draws = [_draw_entry(chance, persona, verb, thing) for persona in PERSONAS]
@@ -61,7 +61,7 @@ def draw_auction(seed: int, number: int) -> DemoAuction:
 
 
 def _draw_words(chance: random.Random) -> tuple[str, str]:
-    """A verb and a thing, mostly of the same trade: whoever owns the verb always bids."""
+    """A verb and a thing, mostly of the same trade: the persona with the verb always bids."""
     home, elsewhere = chance.sample(PERSONAS, 2)
     things = home if chance.random() < SAME_TRADE_CHANCE else elsewhere
     return chance.choice(home.favourite_verbs), chance.choice(things.favourite_things)
@@ -79,7 +79,7 @@ def _draw_entry(chance: random.Random, persona: Persona, verb: str, thing: str) 
 
 
 def award(auction: DemoAuction, bids_sats: Mapping[AgentId, int]) -> Award:
-    """The lowest bid wins; among equal ones the first to come in."""
+    """Determines the winner: the lowest bid, of equal ones the first to arrive."""
     winner = min(auction.arrival, key=bids_sats.__getitem__)
     entry = next(entry for entry in auction.entries if winner in {entry.persona.asking, entry.persona.static})
     return Award(agent_id=winner, bid_sats=bids_sats[winner], succeeded=entry.would_deliver)

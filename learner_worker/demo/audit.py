@@ -1,4 +1,4 @@
-"""Does the learner count what was published? Its metrics of every agent against the history."""
+"""Checks that the learner counts what was published: compares its metrics with the history."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ POLL_SECONDS: Final = 0.1  # between two reads of metrics that are not written y
 
 
 class AgentCounts(NamedTuple):
-    """What is known of an agent, by the events or by the learner."""
+    """An agent's counts, by the events or by the learner."""
 
     total_bids: int
     auctions_won: int
@@ -24,7 +24,7 @@ class AgentCounts(NamedTuple):
 
 
 def counted_by_hand(history: Sequence[Event]) -> dict[AgentId, AgentCounts]:
-    """What the learner should come to know of every agent that bid."""
+    """The counts that the learner should arrive at for every agent that bid."""
     auctions = finished_auctions(history)
     own = {agent_id: figures(auctions, agent_id.__eq__) for agent_id in bids_by_agent(history)}
     return {
@@ -36,7 +36,7 @@ def counted_by_hand(history: Sequence[Event]) -> dict[AgentId, AgentCounts]:
 
 
 async def disagreements(learner: Learner, history: Sequence[Event]) -> list[str]:
-    """A sentence for every agent whose metrics do not come to agree with the history in time."""
+    """A sentence for every agent whose metrics do not match the history in time."""
     expected = counted_by_hand(history)
     wrong: dict[AgentId, AgentCounts | None] = dict.fromkeys(expected)
     try:

@@ -1,4 +1,4 @@
-"""The demo's corner of a Kafka: a broker that runs, topics of its own, nothing of it left afterwards."""
+"""The demo's part of a Kafka cluster: a running broker and its own topics, deleted afterwards."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ _OURS = ("bootstrap_servers", "client_id")
 
 @dataclass(frozen=True, slots=True)
 class DemoCluster:
-    """Where the workers and the swarm meet. `folder` holds the workers' state and logs."""
+    """The cluster that the workers and the swarm share; `folder` holds the workers' state and logs."""
 
     broker: Broker
     prefix: str
@@ -40,20 +40,20 @@ class DemoCluster:
 
     @property
     def kafka_options(self) -> dict[str, Any]:
-        """How to log in to the user's own cluster, as the settings say; nothing for the others."""
+        """The login to the user's own cluster, from the settings; empty for other brokers."""
         options = self._settings.connection().options() if self._is_given else {}
         return {name: value for name, value in options.items() if name not in _OURS}
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """For the workers: the user's settings matter only for the user's own cluster."""
+        """The workers' environment: the user's settings apply only to the user's own cluster."""
         if self._is_given:
             return os.environ
         return {name: value for name, value in os.environ.items() if not name.startswith("LEARNER_")}
 
     @property
     def working_folder(self) -> Path:
-        """Where the workers look for a settings file: beside the user's own cluster only."""
+        """The workers' folder for a settings file: the user's only with the user's own cluster."""
         return Path.cwd() if self._is_given else self.folder
 
     @property
@@ -67,7 +67,7 @@ class DemoCluster:
         )
 
     async def clear(self) -> None:
-        """Delete the run's topics from a cluster that lives on; empty groups expire by themselves."""
+        """Delete the run's topics from a cluster that keeps running; empty groups expire by themselves."""
         if not self._is_given:
             return
         patience = self._settings.startup_timeout_seconds
@@ -82,7 +82,7 @@ class DemoCluster:
 async def started_broker(
     kind: BrokerKind, given: str | None, data_dir: Path, log: Callable[[str], None]
 ) -> AsyncIterator[Broker]:
-    """The broker, started in a thread so that Ctrl-C is heard meanwhile; stopped on the way out."""
+    """Runs the broker, started in a thread so that Ctrl-C works meanwhile; stops it on exit."""
     with ExitStack() as stack:
         starting = asyncio.create_task(
             asyncio.to_thread(

@@ -1,4 +1,4 @@
-"""What learning changed: the asking twins against the static ones, counted from published events alone.
+"""Compares the asking twins with the static ones, counted from published events alone.
 
 Everything that both groups share (base bids, skill, luck) cancels out, so a difference is the learner's
 doing or chance. How far chance alone reaches is computed beside each figure, at two standard errors.
@@ -17,7 +17,7 @@ STANDARD_ERRORS: Final = 2  # about a 95 % interval
 
 @dataclass(frozen=True, slots=True)
 class FinishedAuction:
-    """An auction that somebody won, and how its task ended."""
+    """A won auction, and its task's result."""
 
     winner: AgentId
     winning_bid_sats: int
@@ -31,7 +31,7 @@ class FinishedAuction:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How a group of agents did."""
+    """The figures of a group of agents."""
 
     auctions_won: int
     tasks_completed: int
@@ -49,12 +49,12 @@ class Figures:
 
     @property
     def success_rate(self) -> float:
-        """Completed of all won; 0.0 if none."""
+        """Completed tasks divided by won ones; 0.0 without any."""
         return self.tasks_completed / self.auctions_won if self.auctions_won else 0.0
 
     @property
     def sats_per_win(self) -> float:
-        """Earned of all won, failed ones included; 0.0 if none."""
+        """Sats earned divided by won tasks, including failed ones; 0.0 without any."""
         return self.sats_earned / self.auctions_won if self.auctions_won else 0.0
 
 
@@ -63,7 +63,7 @@ NOTHING: Final = Figures(0, 0, 0, 0)  # the figures of an agent before its first
 
 @dataclass(frozen=True, slots=True)
 class FigureDifference:
-    """One figure of both groups, and how far apart chance alone would bring them."""
+    """One figure of both groups, and the difference that chance alone would explain."""
 
     name: str
     unit: Literal["", "%"]
@@ -79,7 +79,7 @@ class FigureDifference:
 
     @property
     def helped(self) -> bool:
-        """Whether the asking twins did better, by however little."""
+        """Whether the asking twins did better at all."""
         return self.difference > 0 if self.more_is_better else self.difference < 0
 
     @property
@@ -153,12 +153,12 @@ def compare(auctions: Sequence[FinishedAuction], asks: Callable[[AgentId], bool]
 
 
 def _sum_by_chance(values: Sequence[float]) -> float:
-    """How far the groups' sums drift apart if a fair coin decides which twin gets each auction."""
+    """The difference of the groups' sums to expect if a fair coin decides which twin gets each auction."""
     return STANDARD_ERRORS * sqrt(sum(value * value for value in values))
 
 
 def _mean_by_chance(values: Sequence[float], asking_count: int, static_count: int) -> float:
-    """How far the groups' means drift apart if both draw from the same auctions; infinite without a win."""
+    """The difference of means to expect if both draw from the same auctions; infinite without a win."""
     if not asking_count or not static_count:
         return float("inf")
     mean = sum(values) / len(values)

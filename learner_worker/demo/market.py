@@ -1,4 +1,4 @@
-"""The swarm at work: an auction's agents ask and bid, the winner delivers or fails, all of it published."""
+"""Runs the swarm: agents ask and bid, the winner delivers or fails, and all events are published."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from learner_worker.demo.auctions import Award, DemoAuction, Entry, award
 from learner_worker.errors import LearnerError
 
 PATIENCE: Final = 10
-"""Questions in a row without an answer, after which the demo gives up."""
+"""Unanswered requests in a row after which the demo gives up: more than one outage would explain."""
 
 
 class SilentLearnerError(LearnerError):
@@ -21,7 +21,7 @@ class SilentLearnerError(LearnerError):
 
 
 class Learner(Protocol):
-    """Whom the asking agents ask: a `LearnerClient`."""
+    """The client through which agents ask: a `LearnerClient`."""
 
     async def suggest_bid_or_base(
         self,
@@ -35,7 +35,7 @@ class Learner(Protocol):
 
 
 class Publisher(Protocol):
-    """Where the swarm's services report what happened: an `EventPublisher`."""
+    """The publisher of the swarm's events: an `EventPublisher`."""
 
     async def bid_placed(self, task_id: str, agent_id: str, *, bid_sats: int, description: str) -> Any:
         """An agent bid."""
@@ -50,7 +50,7 @@ class Publisher(Protocol):
 
 
 class Market:
-    """Plays auctions, and keeps what it published: the history that the comparison is made from."""
+    """Runs auctions, and records the published events for the comparison."""
 
     def __init__(self, learner: Learner, publisher: Publisher) -> None:
         self._learner = learner
@@ -79,7 +79,7 @@ class Market:
         return won
 
     async def _bids_sats(self, auction: DemoAuction) -> dict[AgentId, int]:
-        """Every static twin bids its base bid; every asking one asks first, all of them at once."""
+        """Collects bids: static twins bid their base, asking twins ask first, all concurrently."""
         async with asyncio.TaskGroup() as asking:
             advised = {
                 entry.persona.asking: asking.create_task(

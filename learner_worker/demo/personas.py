@@ -1,4 +1,4 @@
-"""Who bids in the demo, and on what: six personas and the six trades they come from."""
+"""The demo's bidders: six personas and their six trades."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -123,7 +123,7 @@ OCCASIONS: Final = (
     "for the quarterly review",
     "while the team sleeps",
 )
-"""How a task's text ends: words that say nothing about its trade."""
+"""Endings of a task's text, without words of its trade."""
 
 
 def asks(agent_id: AgentId) -> bool:

@@ -1,4 +1,4 @@
-"""The learner as real processes: its topics created, two replicas started, watched and stopped."""
+"""Runs the learner as processes: creates its topics, and starts, watches and stops two replicas."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ LAST_LINES: Final = 12  # of a log: enough for an error and its reason
 
 
 class ProcessError(LearnerError):
-    """A process of the demo did not start, did not stay or did not end well: exit code 1."""
+    """A process of the demo did not start, keep running or end properly; exit code 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ReplicaProcess:
             raise self.error(f"ended with exit code {self.process.returncode}")
 
     def error(self, what: str) -> ProcessError:
-        """What happened, what the worker said last and where it said more."""
+        """Makes the error for a failed worker, with its last log lines and its log file."""
         text = self.log_file.read_text(encoding="utf-8", errors="replace")
         last_words = "\n".join(text.splitlines()[-LAST_LINES:]) or "(nothing)"
         return ProcessError(
@@ -80,7 +80,7 @@ async def create_topics(cluster: DemoCluster) -> None:
 
 @asynccontextmanager
 async def running_replicas(cluster: DemoCluster) -> AsyncIterator[Sequence[ReplicaProcess]]:
-    """Replicas that are ready to answer; on the way out they get SIGTERM and are waited for.
+    """Starts replicas and waits until they are ready; on exit stops them with SIGTERM and waits.
 
     Raises `ProcessError` when one does not get ready, or at the end when one does not exit with 0.
     """
@@ -115,7 +115,7 @@ async def _start(cluster: DemoCluster, number: int) -> ReplicaProcess:
 
 
 async def _spawn(cluster: DemoCluster, *arguments: str, output: int) -> asyncio.subprocess.Process:
-    """Start a command in a process group of its own: the terminal's Ctrl-C reaches only the demo."""
+    """Start a command in its own process group, so that the terminal's Ctrl-C reaches only the demo."""
     where = ["--bootstrap-servers", cluster.broker.bootstrap_servers, "--topic-prefix", cluster.prefix]
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "learner_worker", *arguments, *where),
@@ -156,7 +156,7 @@ async def _is_ready(replica: ReplicaProcess, session: aiohttp.ClientSession) -> 
 
 
 async def _end(processes: Sequence[asyncio.subprocess.Process]) -> None:
-    """SIGTERM to all that still run, then SIGKILL to those that take too long."""
+    """Sends SIGTERM to all running processes, then SIGKILL to those that take too long."""
     running = [process for process in processes if process.returncode is None]
     for process in running:
         process.terminate()

@@ -1,4 +1,4 @@
-"""The demo from its broker to its last sentence; it ends by itself and leaves nothing running."""
+"""Runs the demo from its broker to its result; ends by itself and leaves nothing running."""
 
 import asyncio
 import secrets
@@ -40,7 +40,7 @@ class WrongCountError(LearnerError):
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the command's flags say."""
+    """The options of the command."""
 
     seed: int = TYPICAL_SEED
     auctions: int = 200
@@ -70,7 +70,7 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
 
 @contextmanager
 def _cancelled_by_signals(demo: "asyncio.Task[None]") -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM end the demo in order; a second one does not disturb the first."""
+    """Makes Ctrl-C and SIGTERM end the demo cleanly; further ones are ignored."""
     received: list[int] = []
 
     def stop(number: int) -> None:
@@ -89,7 +89,7 @@ def _cancelled_by_signals(demo: "asyncio.Task[None]") -> Iterator[list[int]]:
 
 
 async def _run(options: DemoOptions, story: Story) -> None:
-    """From nothing to the comparison, and back to nothing."""
+    """Starts everything, plays the auctions, compares, and stops everything."""
     story.title()
     kind = _broker_kind(options)
     with _temporary_folder(options.keep) as folder:
@@ -111,7 +111,7 @@ def _broker_kind(options: DemoOptions) -> BrokerKind:
 
 @contextmanager
 def _temporary_folder(keep: bool) -> Iterator[Path]:
-    """Removed at the end, unless it is to be kept or something failed: then the logs are in it."""
+    """A temporary folder; kept if requested, or after a failure because of the logs in it."""
     folder = Path(tempfile.mkdtemp(prefix="learner-demo-"))
     try:
         yield folder

@@ -1,4 +1,4 @@
-"""The demo in words, from the opening to what changed."""
+"""Prints the demo's text, from the introduction to the result."""
 
 import statistics
 import time
@@ -18,28 +18,28 @@ from learner_worker.errors import LearnerError
 
 
 class Story:
-    """Tells a person what goes on."""
+    """Prints what happens."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._begun = time.monotonic()
 
     def tell(self, sentence: str) -> None:
-        """A step on the way."""
+        """Prints a step."""
         self._print(sentence, style="dim")
 
     def title(self) -> None:
-        """What this is."""
+        """Prints the title."""
         self._print("learner-worker demo: does it pay to ask?", style="bold")
 
     def failure(self, error: LearnerError) -> None:
-        """What went wrong."""
+        """Prints a failure."""
         self._print(f"The demo failed. {error}", style="red")
 
     def opening(
         self, seed: int, auctions: int, cluster: DemoCluster, replicas: Sequence[ReplicaProcess]
     ) -> None:
-        """Who plays, on what."""
+        """Prints the introduction: agents, broker and rules."""
         self._print(
             f"{len(replicas)} workers share {cluster.partitions} shards on {cluster.broker.description}; "
             f"ready after {self._seconds()}."
@@ -58,7 +58,7 @@ class Story:
         self._print()
 
     def answers(self, market: Market) -> None:
-        """How well the learner answered."""
+        """Prints how well the learner answered."""
         asked = len(market.answer_seconds) + len(market.unanswered)
         times = sorted(market.answer_seconds) or [0.0]
         self._print(
@@ -69,7 +69,7 @@ class Story:
             self._print(f"Unanswered, so the agent bid its base: {reason}")
 
     def comparison(self, history: Sequence[Event]) -> None:
-        """What asking changed, by the events that were published."""
+        """Prints the effect of asking, by the published events."""
         auctions = finished_auctions(history)
         half = len(auctions) // 2
         whole = compare(auctions, asks)
@@ -88,7 +88,7 @@ class Story:
         self._print()
 
     def nothing_left(self, cluster: DemoCluster, *, keep: bool) -> None:
-        """How it ended, and how to go on."""
+        """Prints the end and the next steps."""
         folder = f"kept in {cluster.folder}" if keep else "removed"
         self._print(
             f"Both workers stopped in order, nothing is left running; the demo's files are {folder}. "
@@ -100,6 +100,6 @@ class Story:
         return f"{time.monotonic() - self._begun:.0f} s"
 
     def _print(self, text: str = "", *, style: str | None = None) -> None:
-        """Wrapped for a terminal; elsewhere a sentence is a line."""
+        """Wraps text for a terminal; elsewhere prints one sentence per line."""
         whole = not self.console.is_terminal
         self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=whole)

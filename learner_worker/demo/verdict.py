@@ -1,4 +1,4 @@
-"""What changed, in two plain sentences: first what learning improved, then what it did not."""
+"""The result in two sentences: what learning improved, and what it did not."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from learner_worker.demo.comparison import FigureDifference
 
 LISTED: Final = ("auctions won", "success rate", "sats earned", "sats per win")
-"""The figures the sentences speak of; completed and failed tasks follow from them."""
+"""The figures in the sentences; completed and failed tasks follow from them."""
 
 
 def verdict(differences: Sequence[FigureDifference]) -> tuple[str, str]:
@@ -41,6 +41,6 @@ def _phrase(difference: FigureDifference) -> str:
 
 
 def figure(value: float, unit: str, *, sign: bool = False) -> str:
-    """A number as a person reads it: whole, thousands apart, with its unit."""
+    """A number for people: whole, with thousands separators and its unit."""
     text = f"{round(value):+,}" if sign else f"{round(value):,}"
     return f"{text.replace(',', ' ')}{' ' if unit else ''}{unit}"

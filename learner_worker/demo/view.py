@@ -1,4 +1,4 @@
-"""What a person sees: a table that lives on a terminal, plain lines everywhere else."""
+"""Shows the run: a live table on a terminal, plain lines elsewhere."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ WORDS_SHOWN = 2  # of the best and of the worst: the line fits the table
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a persona's twins do, and what the learner last told the one that asks."""
+    """The figures of a persona's twins, and the last advice to the asking one."""
 
     persona: Persona
     asking: Figures
@@ -48,7 +48,7 @@ class View(Protocol):
     """Shows the market while it runs."""
 
     def show(self, scene: Scene) -> None:
-        """An auction is over."""
+        """Shows the state after an auction."""
 
 
 class LiveView:
@@ -63,7 +63,7 @@ class LiveView:
 
 
 class PlainView:
-    """One line for every so many auctions."""
+    """Prints a line every few auctions."""
 
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
@@ -171,13 +171,13 @@ def _why(advice: SuggestBidReply | None, *, roomy: bool) -> Text:
 
 
 def _step(step: Adjustment, *, roomy: bool) -> str:
-    """What follows the reason's counts, as `be more competitive`."""
+    """The advice part of a reason, for example `be more competitive`."""
     gist = step.reason.rpartition(": ")[2]
     return f"x{step.multiplier:.2f} {gist}" if roomy else gist
 
 
 def _words(advice: SuggestBidReply | None) -> Text:
-    """The words it does best with, then the worst."""
+    """The agent's best keywords, then its worst."""
     if advice is None or not advice.learned_keywords:
         return Text("no words yet", style="dim")
     best = [word for word in advice.learned_keywords if word.net > 0][:WORDS_SHOWN]

@@ -1,4 +1,4 @@
-"""What keeps a worker from working here, in plain words; nothing is written or created."""
+"""Diagnoses what keeps a worker from running here; writes and creates nothing."""
 
 from learner_worker.doctor.examination import CHECKS, examine
 from learner_worker.doctor.findings import Finding, Level, Report

@@ -1,4 +1,4 @@
-"""What the checks share: the settings under examination, and the cluster once it can be reached."""
+"""The state that the checks share: the settings, and the cluster once it can be reached."""
 
 import ssl
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ class Case:
 
     Attributes:
         environment: this process's environment variables.
-        folder: the working folder, where settings files lie.
-        reached: the addresses of the settings that take connections, filled in by the first check.
+        folder: the working directory, which holds the settings files.
+        reached: the configured addresses that accept connections; set by the first check.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Case:
         return [(host.strip("[]"), int(port)) for host, _, port in texts]
 
     def connection(self) -> Connection:
-        """How the settings say to connect.
+        """The connection that the settings define.
 
         Raises:
             ConfigurationError: a certificate cannot be read.
@@ -52,7 +52,7 @@ class Case:
         return self.settings.connection()
 
     async def listener(self) -> Listener:
-        """What was found at the first address that takes connections."""
+        """The listener at the first address that accepts connections."""
         if self._listener is None:
             context: ssl.SSLContext | None = self.connection().ssl_context
             self._listener = await look_at(*self.reached[0], context)

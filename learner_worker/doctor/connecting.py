@@ -1,4 +1,4 @@
-"""From here to Kafka: addresses, TLS, login, the brokers' own addresses, the versions they speak."""
+"""Checks the way to Kafka: addresses, TLS, login, the brokers' advertised addresses, protocol versions."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -23,11 +23,11 @@ _NEEDED = {
     14: ("SyncGroup", 3),
     15: ("DescribeGroups", 3),
 }
-"""Kafka's requests by number, each with the version from which on the worker can use it."""
+"""Kafka's requests by API key, each with the oldest version that the worker can use."""
 
 
 async def check_addresses(case: Case) -> Sequence[Finding]:
-    """Each address of the settings: its name resolves, its port takes connections."""
+    """Checks that each configured address resolves and accepts connections."""
     problems = await asyncio.gather(*(unreachable(*address) for address in case.addresses))
     case.reached = [one for one, problem in zip(case.addresses, problems, strict=True) if problem is None]
     # One address is enough to find the cluster; with none of them nothing works.
@@ -37,7 +37,7 @@ async def check_addresses(case: Case) -> Sequence[Finding]:
 
 
 async def check_listener(case: Case) -> Sequence[Finding]:
-    """What listens there speaks Kafka's protocol, in the way that the settings want to talk to it."""
+    """Checks that the listener speaks Kafka's protocol with the configured security protocol."""
     found = await case.listener()
     problems = [*_strange(found), *_misprotected(found, case.settings)]
     return or_ok(problems[:1], f"{found.host}:{found.port} speaks Kafka's protocol over {found.protocol}")
@@ -94,7 +94,7 @@ def _offered(found: Listener) -> str:
 
 
 async def check_login(case: Case) -> Sequence[Finding]:
-    """The user name and password are taken."""
+    """Checks that Kafka accepts the user name and password."""
     if not case.settings.security_protocol.startswith("SASL"):
         return [ok("no login is needed")]
     try:
@@ -112,7 +112,7 @@ async def check_login(case: Case) -> Sequence[Finding]:
 
 
 async def check_brokers(case: Case) -> Sequence[Finding]:
-    """The addresses by which the brokers call themselves: that is where clients go after the first answer."""
+    """Checks the brokers' advertised addresses, to which clients connect after the first answer."""
     conn = await connect(case.connection(), *case.reached[0])
     try:
         _, brokers, *_ = await conn.send(describe_topics([]))
@@ -131,7 +131,7 @@ async def check_brokers(case: Case) -> Sequence[Finding]:
 
 
 async def check_versions(case: Case) -> Sequence[Finding]:
-    """The broker speaks the versions of Kafka's protocol that the worker needs."""
+    """Checks that the broker supports the protocol versions that the worker needs."""
     versions = (await case.listener()).versions or {}
     lacking = [
         name for number, (name, needed) in _NEEDED.items() if versions.get(number, (0, -1))[1] < needed

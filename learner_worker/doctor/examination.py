@@ -1,4 +1,4 @@
-"""The table of checks, and running them: each bounded in time, none hiding another."""
+"""The table of checks, and how they are run: each with a time limit, independently of the others."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ class Check(NamedTuple):
     """A check of the table.
 
     Attributes:
-        gate: an error here means that Kafka cannot be asked anything: later checks that need it are left out.
+        gate: an error here means that Kafka cannot be used: later checks that need it are skipped.
     """
 
     name: str
@@ -74,7 +74,7 @@ async def examine(
     checks: Sequence[Check] = CHECKS,
     check_seconds: float = CHECK_SECONDS,
 ) -> Report:
-    """Runs the checks in their order. Reads only: no topic, group, record or file comes to be."""
+    """Runs the checks in their order. Reads only: creates no topic, group, record or file."""
     findings: list[tuple[str, Finding]] = []
     left_out: list[str] = []
     async with AsyncExitStack() as stack:
@@ -101,7 +101,7 @@ async def _run(check: Check, case: Case, seconds: float) -> Sequence[Finding]:
     except TimeoutError:
         return [error(f"no answer within {seconds:g} s", "see whether Kafka is overloaded, then try again")]
     except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as refusal:
-        # What a worker itself needs is for `rights` to say.
+        # `rights` reports the permissions that a worker needs.
         return [note(f"this user may not look there ({refusal})", "ask as somebody who may")]
     except Exception as failure:  # noqa: BLE001 (one check that fails must not hide the others)
         words = f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__

@@ -1,4 +1,4 @@
-"""What a check has to say."""
+"""The findings of checks, and the report."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ _EXIT_CODES = (0, 0, 1, 2)  # by level: only warnings and errors fail a script
 
 
 class Level(IntEnum):
-    """How bad it is. A warning will hurt one day; an error keeps a worker from its work or loses outcomes."""
+    """The severity. A warning may cause trouble later; an error stops a worker or loses outcomes."""
 
     OK = 0
     NOTE = 1
@@ -18,7 +18,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence on what is, and one on what to do; the second is empty where nothing is to be done."""
+    """What was found, and what to do about it; the remedy is empty if nothing has to be done."""
 
     level: Level
     what: str
@@ -38,30 +38,30 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 all well or notes only, 1 warnings, 2 errors."""
+        """0 without warnings and errors, 1 with warnings, 2 with errors."""
         return _EXIT_CODES[self.worst]
 
 
 def ok(what: str) -> Finding:
-    """Nothing is wrong."""
+    """A finding without a problem."""
     return Finding(Level.OK, what)
 
 
 def note(what: str, remedy: str = "") -> Finding:
-    """Worth knowing."""
+    """A finding that is worth knowing."""
     return Finding(Level.NOTE, what, remedy)
 
 
 def warning(what: str, remedy: str) -> Finding:
-    """It will hurt one day."""
+    """A finding that may cause trouble later."""
     return Finding(Level.WARNING, what, remedy)
 
 
 def error(what: str, remedy: str) -> Finding:
-    """It keeps a worker from its work, or loses outcomes."""
+    """A finding that stops a worker or loses outcomes."""
     return Finding(Level.ERROR, what, remedy)
 
 
 def or_ok(findings: Iterable[Finding], what: str) -> list[Finding]:
-    """The findings, or that all is well."""
+    """The findings, or a single one without a problem."""
     return list(findings) or [ok(what)]

@@ -1,4 +1,4 @@
-"""The state folder: may it be written, who has it, is there room, whose files lie in it."""
+"""Checks the state folder: permissions, its lock, free space, and the identity of its files."""
 
 import asyncio
 import fcntl
@@ -25,7 +25,7 @@ _REBUILT = "move it away: it is rebuilt from Kafka"
 
 
 async def check_folder(case: Case) -> Sequence[Finding]:
-    """The folder is there or can be made, is writable, has room, and is nobody else's."""
+    """Checks that the folder exists or can be created, is writable, has free space, and is not in use."""
     path = case.settings.state_dir
     if not path.exists():
         return [_absent(path)]
@@ -53,7 +53,7 @@ def _space(path: Path) -> Iterator[Finding]:
 
 
 def _owner(path: Path) -> Iterator[Finding]:
-    """Tries the lock as a worker would, without making or changing its file."""
+    """Tries the lock as a worker would, without creating or changing its file."""
     try:
         handle = os.open(path / "lock", os.O_RDONLY)
     except OSError:
@@ -78,7 +78,7 @@ def _set_aside(path: Path) -> Iterator[Finding]:
 
 
 async def check_files(case: Case) -> Sequence[Finding]:
-    """The shard files belong to this cluster, prefix and partition count, and SQLite finds them whole."""
+    """Checks that the shard files belong to this cluster, prefix and shard count, and are intact."""
     files = sorted(case.settings.state_dir.glob("shard-*.sqlite3"))
     if not files:
         return [note(f"{case.settings.state_dir} holds no shards yet")]
@@ -88,7 +88,7 @@ async def check_files(case: Case) -> Sequence[Finding]:
 
 
 async def _identity(case: Case) -> Mapping[str, str]:
-    """What a file of this worker says of itself, as far as it is known from Kafka."""
+    """The identity that a file of this worker must have, as far as Kafka tells it."""
     cluster_id, _ = await (await case.kafka()).identity()
     known = {"cluster_id": cluster_id, "topic_prefix": case.settings.topic_prefix}
     count, topology = await expected_count(case), await recorded(case)
@@ -114,7 +114,7 @@ def _look_into(path: Path, identity: Mapping[str, str]) -> list[Finding]:
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
-    """Without a journal beside it a file is read as it lies: SQLite would make one even to read."""
+    """Opens a file read-only; one without a log as immutable, because SQLite would create a log to read."""
     lies_still = not path.with_name(f"{path.name}-wal").exists()
     mode = "immutable=1" if lies_still else "mode=ro"
     return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)

@@ -1,4 +1,4 @@
-"""The consumer groups: who is in them, and how much waits to be read."""
+"""Checks the consumer groups: their members and their lag."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +16,7 @@ Lags = Mapping[str, int]
 
 
 async def check_group(case: Case) -> Sequence[Finding]:
-    """The workers' group: members, lag by topic, and nothing deleted before it was read."""
+    """Checks the workers' group: members, lag by topic, and records deleted before they were read."""
     kafka, name = await case.kafka(), case.settings.group_id
     group = await kafka.group(name)
     if group.code != NO_ERROR:
@@ -62,7 +62,7 @@ def _members(
 
 
 async def check_requests_group(case: Case) -> Sequence[Finding]:
-    """Requests that wait for an answer."""
+    """Checks the number of unanswered requests."""
     kafka, name = await case.kafka(), f"{case.settings.group_id}.requests"
     partitions = await _partitions(kafka, (case.names.requests,))
     if not await kafka.committed(name):
@@ -82,7 +82,7 @@ async def _partitions(kafka: Kafka, names: Sequence[TopicName]) -> list[TopicPar
 async def _lags(
     kafka: Kafka, group: str, partitions: Sequence[TopicPartition]
 ) -> tuple[dict[str, int], list[TopicPartition]]:
-    """What waits, by topic, and the partitions whose next record is gone."""
+    """The lag by topic, and the partitions whose next record is deleted."""
     committed = await kafka.committed(group)
     lags: dict[str, int] = {}
     lost = []

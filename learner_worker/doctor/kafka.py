@@ -1,4 +1,4 @@
-"""The cluster, asked once: its topics, their settings, the newest records, and what this user may do."""
+"""The cluster as the checks see it: topics, their settings, newest records, and this user's permissions."""
 
 import asyncio
 import time
@@ -30,7 +30,7 @@ from learner_worker.lifecycle import start_within
 
 UNKNOWN_TOPIC, TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 3, 29, 30  # Kafka's error codes
 READ, WRITE = 3, 4
-"""Kafka's numbers of what one may do with a topic or group."""
+"""Kafka's codes of operations on a topic or group."""
 _REQUEST_MS = 8_000  # a check has 20 s and may send two requests
 _SAMPLE = 200  # newest records of a partition: enough to see a publisher's habit
 _SAMPLE_SECONDS = 3.5  # a check may read four topics in its 20 s
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A partition's leader (-1: none) and copies."""
+    """A partition's leader (-1 for none) and replicas."""
 
     number: int
     leader: int
@@ -52,7 +52,7 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as this user sees it; `operations` None: this Kafka does not say what the user may do."""
+    """A topic as this user sees it; `operations` is None if this Kafka does not report permissions."""
 
     code: int
     partitions: Sequence[Partition]
@@ -71,7 +71,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Newest records of a topic, and what among them cannot be read."""
+    """The newest records of a topic, and the gaps among them that cannot be read."""
 
     records: Sequence[Record]
     gaps: Sequence[Gap]
@@ -82,7 +82,7 @@ _NO_GROUP = Group(NO_ERROR, "Dead", (), None)
 
 
 class Kafka:
-    """A running cluster, at most one question for each answer."""
+    """A running cluster; every answer is requested once and cached."""
 
     def __init__(self, admin: Any, conn: Any, consumer: AIOKafkaConsumer, connection: Connection) -> None:
         self._admin, self._conn, self._consumer = admin, conn, consumer
@@ -96,7 +96,7 @@ class Kafka:
         return str(described.get("cluster_id") or ""), len(described["brokers"])
 
     async def topics(self, names: Sequence[TopicName]) -> Mapping[TopicName, Topic]:
-        """The topics of these names, also those that are not there; none is made."""
+        """The topics with these names, including missing ones; creates none."""
 
         async def ask() -> dict[TopicName, Topic]:
             _, _, _, _, topics, _ = await self._conn.send(describe_topics(names))
@@ -115,12 +115,12 @@ class Kafka:
         return await self._once(("topics", tuple(names)), ask)
 
     async def existing(self, names: Sequence[TopicName]) -> Mapping[TopicName, Topic]:
-        """Those of the topics that are there and visible."""
+        """The topics among these that exist and are visible."""
         found = await self.topics(names)
         return {name: topic for name, topic in found.items() if topic.code == NO_ERROR}
 
     async def configurations(self, names: Sequence[TopicName]) -> Mapping[TopicName, Mapping[str, str]]:
-        """The settings of existing topics; those this user may not see are left out."""
+        """The settings of existing topics, without those that this user may not see."""
 
         async def ask() -> dict[TopicName, Mapping[str, str]]:
             resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
@@ -135,7 +135,7 @@ class Kafka:
         return await self._once(("configurations", tuple(names)), ask)
 
     async def group(self, name: str) -> Group:
-        """A group, as its coordinator says."""
+        """A group, as its coordinator describes it."""
 
         async def ask() -> Group:
             if not await self._has_groups():
@@ -151,9 +151,9 @@ class Kafka:
         return await self._once(("group", name), ask)
 
     async def _has_groups(self) -> bool:
-        """Whether there was ever a group: Kafka makes the topic for all of them when first asked for one.
+        """Whether any group ever existed: Kafka creates their topic when a group is first asked for.
 
-        Where this user may not see that topic it is taken to be there: then only asking tells its rights.
+        If this user may not see that topic, it is assumed to exist: only a request shows the permissions.
         """
 
         async def ask() -> bool:
@@ -171,7 +171,7 @@ class Kafka:
         raise BrokerError(f"the group's coordinator, broker {node}, is not in the cluster")
 
     async def _find_coordinator(self, group: str) -> int:
-        """The broker that keeps a group; a cluster that was just started takes a moment to name it."""
+        """The group's coordinator; a cluster that has just started takes a moment to elect it."""
         deadline = time.monotonic() + _COORDINATOR_SECONDS
         while True:
             try:
@@ -182,7 +182,7 @@ class Kafka:
             await asyncio.sleep(_POLL_MS / 1000)
 
     async def committed(self, group: str) -> Mapping[TopicPartition, Committed]:
-        """What a group has committed."""
+        """The group's commits, by partition."""
         if not await self._has_groups():
             return {}
         offsets = await self._admin.list_consumer_group_offsets(
@@ -195,7 +195,7 @@ class Kafka:
         }
 
     async def ranges(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, OffsetRange]:
-        """What each partition holds now."""
+        """The offset range that each partition holds now."""
         return await offset_ranges(self._consumer, partitions) if partitions else {}
 
     async def topology(self, name: TopicName) -> Topology | None:
@@ -236,21 +236,21 @@ class Kafka:
         return Sample(records, gaps)
 
     async def _once(self, key: object, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """An answer, asked for once: also by a check that ran out of time."""
+        """Returns a cached answer; a request continues even if the check that made it runs out of time."""
         if key not in self._known:
             self._known[key] = asyncio.create_task(ask(), name=f"ask-{key}")
         answer: T = await asyncio.shield(self._known[key])
         return answer
 
     async def close(self) -> None:
-        """Ends what is still being asked."""
+        """Cancels the requests in progress."""
         for task in self._known.values():
             task.cancel()
         await asyncio.gather(*self._known.values(), return_exceptions=True)
 
 
 async def connect(connection: Connection, host: str, port: int) -> Any:
-    """A connection to one broker, logged in.
+    """Opens an authenticated connection to one broker.
 
     Raises:
         KafkaError, OSError, TimeoutError: it cannot be made; the error says why.
@@ -262,7 +262,7 @@ async def connect(connection: Connection, host: str, port: int) -> Any:
 
 @asynccontextmanager
 async def kafka(connection: Connection, host: str, port: int) -> AsyncIterator[Kafka]:
-    """The cluster behind an address that was found to work."""
+    """Connects to the cluster behind an address that is known to work."""
     async with AsyncExitStack() as stack:
         conn = await connect(connection, host, port)
         stack.callback(conn.close)
@@ -276,12 +276,12 @@ async def kafka(connection: Connection, host: str, port: int) -> AsyncIterator[K
 
 
 def code_in_words(code: int) -> str:
-    """What Kafka calls an error."""
+    """Kafka's name of an error code."""
     return str(for_code(code).__name__)
 
 
 def _pass_over(_: Gap) -> None:
-    """`check_headers` tells of records that cannot be read."""
+    """Does nothing: `check_headers` reports unreadable records."""
 
 
 def _operations(bits: int) -> frozenset[int] | None:

@@ -1,4 +1,4 @@
-"""A port, looked at from outside: does it answer, is it Kafka's, through TLS, does it want a login."""
+"""Probes a port: whether it answers, speaks Kafka's protocol, uses TLS, and requires a login."""
 
 import asyncio
 import socket
@@ -18,15 +18,15 @@ _TLS_ALERT = b"\x15"
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """What was found behind an address.
+    """A listener, as found by probing its address.
 
     Attributes:
-        versions: what it speaks of Kafka's protocol; None: it does not speak it.
-        said: the start of what it answered, if that is not Kafka's.
-        tls: through TLS.
-        wants_login: it closes the connection on those who do not log in.
-        mechanisms: how one may log in.
-        certificate_problem: why its certificate, or this client's, is not accepted.
+        versions: the API versions that it supports; None if it does not speak Kafka's protocol.
+        said: the start of its answer, if that is not Kafka's protocol.
+        tls: whether it uses TLS.
+        wants_login: whether it closes connections that do not authenticate.
+        mechanisms: its SASL mechanisms.
+        certificate_problem: why its certificate or this client's is not accepted; empty if both are.
     """
 
     host: str
@@ -40,12 +40,12 @@ class Listener:
 
     @property
     def protocol(self) -> str:
-        """The security protocol that it takes."""
+        """Its security protocol."""
         return ("SASL_" if self.wants_login else "") + ("SSL" if self.tls else "PLAINTEXT")
 
 
 async def unreachable(host: str, port: int) -> tuple[str, str] | None:
-    """Why no connection can be made, and what to do; None: one can."""
+    """The reason why no connection can be made, and the remedy; None if one can."""
     address = f"{host}:{port}"
     try:
         async with asyncio.timeout(_SECONDS):
@@ -66,10 +66,10 @@ async def unreachable(host: str, port: int) -> tuple[str, str] | None:
 
 
 async def look_at(host: str, port: int, context: ssl.SSLContext | None) -> Listener:
-    """Finds out what listens there.
+    """Probes the listener at an address.
 
     Args:
-        context: what this worker's settings trust and show; None: they want no TLS.
+        context: the TLS context of this worker's settings; None if they use no TLS.
     """
     lenient = _lenient()
     said = b""
@@ -92,7 +92,7 @@ async def look_at(host: str, port: int, context: ssl.SSLContext | None) -> Liste
 
 
 def _lenient() -> ssl.SSLContext:
-    """Trusts everybody: to tell TLS from no TLS, never to send anything worth hiding."""
+    """A TLS context that trusts every certificate: only to detect TLS, never to send secrets."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -100,7 +100,7 @@ def _lenient() -> ssl.SSLContext:
 
 
 async def _certificate_problem(host: str, port: int, context: ssl.SSLContext) -> str:
-    """Why a handshake with these settings fails on a certificate; empty if it does not."""
+    """The reason why a handshake fails on a certificate; empty if it does not."""
     try:
         async with asyncio.timeout(_SECONDS), stream(host, port, context) as asked:
             await asked.versions()
@@ -127,7 +127,7 @@ async def _with_login(found: Listener, context: ssl.SSLContext | None) -> Listen
             answer = await asked.ask(SaslHandShakeRequest("PLAIN"), versions)
             mechanisms = () if answer.error_code == _ILLEGAL_STATE else answer.enabled_mechanisms
     except (OSError, EOFError, TimeoutError, NotImplementedError):
-        pass  # it knows no logins at all
+        pass  # it does not support SASL
     return Listener(
         found.host,
         found.port,

@@ -1,4 +1,4 @@
-"""What this user may do, as Kafka itself says: nothing is tried out."""
+"""Checks this user's permissions as Kafka reports them, without trying operations."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -13,7 +13,7 @@ _WORDS = {READ: "Read", WRITE: "Write"}
 
 
 async def check_rights(case: Case) -> Sequence[Finding]:
-    """Reading, writing and joining the groups: all that a worker does."""
+    """Checks the permissions that a worker needs: reading, writing and joining the groups."""
     kafka = await case.kafka()
     topics = await kafka.topics(case.names.all)
     user = f"user {case.settings.sasl_username}" if case.settings.sasl_username else "this client"
@@ -40,7 +40,7 @@ async def check_rights(case: Case) -> Sequence[Finding]:
 
 
 def _needed(names: TopicNames) -> Mapping[TopicName, Sequence[int]]:
-    """What a worker does with each topic. It moves requests, so it writes those too."""
+    """The operations of a worker on each topic. It moves requests, so it also writes to their topic."""
     writable = {
         names.rerouted,
         names.outcomes,
@@ -60,7 +60,7 @@ def _needed(names: TopicNames) -> Mapping[TopicName, Sequence[int]]:
 def _on_topic(
     name: TopicName, topic: Topic, needed: Mapping[TopicName, Sequence[int]]
 ) -> Iterator[tuple[str, str]]:
-    """The operations that are refused, each with the resource."""
+    """The operations that are denied, each with its resource."""
     if topic.code == TOPIC_FORBIDDEN:
         yield "Describe", f"topic {name}"
     elif topic.operations is not None and topic.partitions:

@@ -1,4 +1,4 @@
-"""Settings that nothing reads: misspelt variables and keys do not fail, they just have no effect."""
+"""Checks for unknown settings: misspelt variables and keys are ignored without an error."""
 
 import difflib
 import tomllib
@@ -13,7 +13,7 @@ _ENV = ".env"
 
 
 async def check_spelling(case: Case) -> Sequence[Finding]:
-    """Names in the environment, `.env` and the TOML file that are no setting's."""
+    """Checks the names in the environment, `.env` and the TOML file against the known settings."""
     known = set(Settings.model_fields)
     return or_ok(
         [

@@ -1,4 +1,4 @@
-"""The topics: there, of equal partition counts, kept as the learner needs them, copied."""
+"""Checks the topics: existence, partition counts, configuration and replication."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
@@ -17,7 +17,7 @@ Rule = Callable[[TopicNames, Configurations, Settings], Iterator[Finding]]
 
 
 async def check_topics(case: Case) -> Sequence[Finding]:
-    """Every topic exists, and those that make up the shards have one partition count."""
+    """Checks that every topic exists and that the sharded topics have equal partition counts."""
     found = await (await case.kafka()).topics(case.names.all)
     missing = [name for name, topic in found.items() if topic.code == UNKNOWN_TOPIC]
     if missing == [case.names.topology]:  # of a version without it; `topology` tells, and `run` creates it
@@ -44,7 +44,7 @@ async def check_topics(case: Case) -> Sequence[Finding]:
 
 
 async def check_configuration(case: Case) -> Sequence[Finding]:
-    """Each topic is kept, compacted and stamped as the learner needs it."""
+    """Checks each topic's retention, compaction and timestamps."""
     kafka = await case.kafka()
     existing = list(await kafka.existing(case.names.all))
     found = await kafka.configurations(existing)
@@ -164,7 +164,7 @@ _RULES: Final[tuple[Rule, ...]] = (
 
 
 async def check_copies(case: Case) -> Sequence[Finding]:
-    """Every partition has a leader and enough copies to lose a broker."""
+    """Checks that every partition has a leader and enough replicas to survive the loss of a broker."""
     kafka = await case.kafka()
     topics = await kafka.existing(case.names.all)
     _, brokers = await kafka.identity()

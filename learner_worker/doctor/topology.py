@@ -1,4 +1,4 @@
-"""The record of the topology, and whether the changelog is laid out as it says."""
+"""Checks the recorded topology, and whether the changelog is partitioned by it."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ async def live_topics(case: Case) -> LiveTopics:
 
 
 async def recorded(case: Case) -> Topology | None:
-    """The record; None if there is none, or no topic for it.
+    """The recorded topology; None if there is none, or no topic for it.
 
     Raises:
         TopicAuthorizationFailedError: this user may not read it.
@@ -39,7 +39,7 @@ async def recorded(case: Case) -> Topology | None:
 
 
 async def check_topology(case: Case) -> Sequence[Finding]:
-    """The topics are what is recorded of them, on the recorded cluster, and this group may use them."""
+    """Checks that topics, cluster and group match the recorded topology."""
     topology = await recorded(case)
     if topology is None:
         return [
@@ -58,7 +58,7 @@ async def check_topology(case: Case) -> Sequence[Finding]:
 
 
 async def expected_count(case: Case) -> int | None:
-    """The number of partitions that records are laid out by; None: the topics do not agree on one."""
+    """The partition count that records are partitioned by; None if the topics disagree."""
     topology = await recorded(case)
     if topology is not None:
         return topology.shards
@@ -67,7 +67,7 @@ async def expected_count(case: Case) -> int | None:
 
 
 async def check_changelog(case: Case) -> Sequence[Finding]:
-    """The records at the ends of each changelog partition are about agents that belong there."""
+    """Checks that the records at both ends of each changelog partition belong to its agents."""
     kafka, name, count = await case.kafka(), case.names.outcomes, await expected_count(case)
     if count is None or name not in await kafka.existing(case.names.all):
         return [note("there is no changelog of a known partition count to look into")]

@@ -1,4 +1,4 @@
-"""A shard's changelog as verify and rebuild read it: which cluster, from where to where, into a file."""
+"""Reads a shard's changelog for verify and rebuild: checks its identity and replays it into a file."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -49,7 +49,7 @@ class Changelog:
         self._say = say
 
     def identity(self, shard: ShardId) -> dict[str, str]:
-        """Whose a shard's file has to be."""
+        """The identity that a shard's file must have."""
         topology = self._layout.topology
         return shard_identity(
             cluster_id=self._layout.cluster_id,
@@ -78,7 +78,7 @@ class Changelog:
             )
 
     async def range_of(self, shard: ShardId) -> OffsetRange:
-        """What the shard's partition holds now."""
+        """The offset range that the shard's partition holds now."""
         return await self._reader.range_of(TopicPartition(self.topic, shard))
 
     def misplaced(self, shard: ShardId) -> int:
@@ -92,7 +92,7 @@ class Changelog:
         return agent_id is not None and self._partition_of(agent_id) != record.partition
 
     def unreadable(self, shard: ShardId) -> list[str]:
-        """Which records of the shard's partition could not be read so far, a sentence each."""
+        """The unreadable records of the shard's partition found so far, as one sentence each."""
         return list(map(str, self._reader.gaps.of(TopicPartition(self.topic, shard))))
 
     async def replay(
@@ -103,7 +103,7 @@ class Changelog:
         *,
         wanted: Callable[[Record], bool] = _every,
     ) -> None:
-        """Replays the partition's records at these offsets, those before the replay's position excepted.
+        """Replays the partition's records in an offset range, without those before the replay's position.
 
         Args:
             wanted: whether a record is replayed at all.
@@ -118,7 +118,7 @@ class Changelog:
         await replay.reach(end)
 
     def records(self, shard: ShardId, offsets: OffsetRange) -> AsyncIterator[Sequence[Record]]:
-        """The partition's records in batches."""
+        """Reads the partition's records, in batches."""
         return self._reader.records(TopicPartition(self.topic, shard), offsets)
 
 

@@ -1,6 +1,6 @@
-"""A shard's file against its replayed changelog: rows field by field, metrics counted anew from rows.
+"""Compares a shard's file with its replayed changelog: rows by field, metrics with a recount of the rows.
 
-Both sides are read in the order of their keys, side by side; memory holds a row of each, and one agent.
+Both sides are read in key order, in parallel; memory holds one row of each side and one agent.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from learner_worker.store.snapshot import Snapshot
 from learner_worker.store.statements import OUTCOME_COLUMNS, SqlRow, outcome_of, outcome_row
 
 LISTED: Final = 10
-"""How many differences are kept; all are counted."""
+"""Differences kept as examples: enough to find the cause; all are counted."""
 _PLACED_AT = OUTCOME_COLUMNS.index("placed_at")
 _COUNTS = Metrics.__struct_fields__
 _NO_COUNTS = (0, 0, 0, 0, 0, "0")
@@ -28,7 +28,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ValueDifference(msgspec.Struct, frozen=True):
-    """One value that is not what the changelog says.
+    """One value that differs from the changelog's.
 
     Attributes:
         task: the outcome's task; None for an agent's metrics.
@@ -43,12 +43,12 @@ class ValueDifference(msgspec.Struct, frozen=True):
 
 
 class FileComparison:
-    """What was compared, and what differs.
+    """The result of a comparison.
 
     Attributes:
-        rows: of the file; `outcomes` are those that count.
-        digest: SHA-256 of all rows of the file in the order of their keys: equal digests, equal rows.
-        count: all differences; `differences` holds the first of them.
+        rows: number of rows in the file; `outcomes` of them count.
+        digest: SHA-256 of all rows of the file in key order: equal digests mean equal rows.
+        count: number of all differences; `differences` holds the first ones.
     """
 
     def __init__(self) -> None:
@@ -61,11 +61,11 @@ class FileComparison:
 
     @property
     def digest(self) -> str:
-        """Of the rows so far."""
+        """The digest of the rows so far."""
         return self._digest.hexdigest()
 
     def row(self, in_file: SqlRow | None, in_changelog: SqlRow | None) -> None:
-        """Takes a row of the file and the one of the same key that the changelog gives."""
+        """Compares a row of the file with the changelog's row of the same key."""
         if in_file is not None:
             self.rows += 1
             self.outcomes += _counts(in_file)
@@ -81,7 +81,7 @@ class FileComparison:
                 self._add(task, agent, field, found, expected)
 
     def agent(self, in_file: "_Agent | None", in_changelog: "_Agent | None") -> None:
-        """Takes an agent of the file and what the changelog's outcomes make of it."""
+        """Compares an agent of the file with the recount of its outcomes."""
         found, expected = in_file or _Agent(), in_changelog or _Agent()
         name = (in_file or in_changelog or _Agent()).agent_id
         self.agents += 1
@@ -101,7 +101,7 @@ class FileComparison:
 
 
 class _Agent(msgspec.Struct, frozen=True):
-    """An agent's metrics and keywords as columns of the store, whatever a damaged file has in them."""
+    """An agent's metrics and keywords as stored, not validated, because the file may be damaged."""
 
     agent_id: str = ""
     counts: SqlRow = _NO_COUNTS
@@ -113,12 +113,12 @@ def compare(
 ) -> FileComparison:
     """Compares a file with one into which the changelog was replayed up to the same position.
 
-    Where outcomes expire, what has expired may be in either and is left out. The file's metrics, which count
-    its rows until they are swept, are then held against its own rows.
+    With a cutoff, expired parts may be in either file and are ignored. The file's metrics, which count its
+    rows until they are swept, are then compared with its own rows.
 
     Args:
-        forgotten_later: until when agents are forgotten by markers after that position: the file may still
-            hold what has left the changelog because of them, and it is left out, too.
+        forgotten_later: the time until which agents are forgotten by markers after that position: their
+            outcomes may have left the changelog already, and are ignored, too.
     """
     comparison, cutoff, later = FileComparison(), file.cutoff(), forgotten_later or {}
     ours, theirs = _living(file, cutoff, later), _living(replayed, cutoff, later)
@@ -141,7 +141,7 @@ def _living(rows: Snapshot, cutoff: Cutoff | None, forgotten: Mapping[AgentId, M
 
 
 def _stored(file: Snapshot) -> Iterator[_Agent]:
-    """Every agent as its tables say."""
+    """Every agent, as stored in its tables."""
     agents = ((str(row[0]), row) for row in file.agents())
     keywords = itertools.groupby(file.keywords(), key=lambda row: str(row[0]))
     tallies = ((agent_id, _tallies(rows)) for agent_id, rows in keywords)
@@ -156,7 +156,7 @@ def _tallies(rows: Iterator[SqlRow]) -> dict[str, SqlRow]:
 
 
 def _counted(rows_of: Snapshot) -> Iterator[_Agent]:
-    """Every agent as its outcomes say: counted from the first to the last, not by differences."""
+    """Every agent, recounted from all of its outcomes."""
     for agent_id, rows in itertools.groupby(rows_of.outcomes_by_agent(), key=lambda row: str(row[1])):
         metrics, wins, failures = Metrics(), Counter[str](), Counter[str]()
         for row in rows:
@@ -173,7 +173,7 @@ def _counted(rows_of: Snapshot) -> Iterator[_Agent]:
 def side_by_side(
     left: Iterator[Any], right: Iterator[Any], key: Callable[[Any], Any]
 ) -> Iterator[tuple[Any, Any]]:
-    """Pairs the items of two ordered iterators by key; None stands where a side has none of that key."""
+    """Pairs the items of two ordered iterators by key; None where one side lacks a key."""
     one, other = next(left, None), next(right, None)
     while one is not None or other is not None:
         before = other is None or (one is not None and key(one) < key(other))

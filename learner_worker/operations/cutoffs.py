@@ -1,4 +1,4 @@
-"""Before which times a group's workers have forgotten outcomes: by retention, and agent by agent."""
+"""The cutoffs before which a group's workers have expired outcomes: by retention and by agent."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from learner_worker.kafka.partitioner import partitioner
 from learner_worker.settings import Settings
 
 _KAFKA_SECONDS = 30.0  # aiokafka repeats a request without a limit
-"""As long as the other reads of an operator's command wait for Kafka."""
+"""Time limit for the offsets, as for the other reads of an operator's command."""
 
 
 async def committed_cutoffs(settings: Settings, group_id: str, changelog: TopicName) -> dict[ShardId, Cutoff]:
     """The cutoffs that the group's workers have committed with the changelog's positions, by shard.
 
     Raises:
-        BrokerError: Kafka does not say.
+        BrokerError: Kafka does not answer.
     """
     patience = settings.startup_timeout_seconds
     async with connected(settings.connection(), patience_seconds=patience) as cluster:
@@ -32,7 +32,7 @@ async def committed_cutoffs(settings: Settings, group_id: str, changelog: TopicN
                 committed = await cluster.committed(group_id)
         except (KafkaError, TimeoutError) as error:
             raise BrokerError(
-                f"Kafka does not say what the group {group_id} has committed ({error!r}): check "
+                f"cannot read the commits of the group {group_id} ({error!r}): check "
                 "--group-id and that this user may describe the group"
             ) from error
     notes = {
@@ -49,10 +49,10 @@ class Cutoffs:
     Args:
         committed: the cutoffs of retention that the workers have committed, by shard.
         configured: the cutoff of retention by this command's settings.
-        forgotten: until when agents are forgotten.
+        forgotten: the time until which each agent is forgotten.
 
     Attributes:
-        exist: whether anything is forgotten at all.
+        exist: whether any outcome may have expired.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Cutoffs:
         self.exist = bool(committed or configured or forgotten)
 
     def of(self, agent_id: AgentId) -> Cutoff | None:
-        """The agent's cutoff; None: nothing of it is forgotten."""
+        """The agent's cutoff; None if it has none."""
         return agents_cutoff(agent_id, self.by_retention(agent_id), self._forgotten)
 
     def by_retention(self, agent_id: AgentId) -> Cutoff | None:
@@ -79,6 +79,6 @@ class Cutoffs:
         return later_cutoff(self._committed.get(ShardId(self._shard_of(agent_id))), self._configured)
 
     def is_forgotten(self, agent_id: AgentId, moment: Micros) -> bool:
-        """Whether what the agent did at a time was forgotten by `forget`."""
+        """Whether `forget` covers the agent's outcomes of a given time."""
         until = self._forgotten.get(agent_id)
         return until is not None and moment <= until

@@ -1,7 +1,7 @@
-"""The dead-letter topic as an operator reads it: dead letters, and the marks that say which are handled.
+"""Reads the dead-letter topic: dead letters, and the marks that record which ones are handled.
 
 A mark is one more record of the topic, on its dead letter's partition and after it, so retention never
-deletes a mark before its dead letter. Nothing is rewritten or deleted: a reader applies the marks it reads.
+deletes a mark before its dead letter. Nothing is rewritten or deleted: readers apply the marks.
 """
 
 import struct
@@ -30,7 +30,7 @@ from learner_worker.kafka.records import (
 
 Handled = Literal["replayed", "dropped"]
 SHOWN_BYTES = 200
-"""How much of a value a summary keeps."""
+"""Bytes of the value that a summary keeps: enough to recognize it, so that many fit into memory."""
 
 _HANDLED_BY_HEADER: Mapping[str, Handled] = {"learner-replayed": "replayed", "learner-dropped": "dropped"}
 _HEADER_OF_HANDLED: Mapping[Handled, str] = {handled: name for name, handled in _HANDLED_BY_HEADER.items()}
@@ -38,7 +38,7 @@ _INT32, _INT64 = struct.Struct(">i"), struct.Struct(">q")
 
 
 class DeadLetterId(NamedTuple):
-    """Where a dead letter lies in its topic; operators name it so, as `3/17`."""
+    """The partition and offset of a dead letter in its topic; written as `3/17`."""
 
     partition: int
     offset: int
@@ -51,7 +51,7 @@ class DeadLetterId(NamedTuple):
         """The dead letter that `PARTITION/OFFSET` names.
 
         Raises:
-            ValueError: the text is no such name.
+            ValueError: the text has another form.
         """
         partition, slash, offset = text.partition("/")
         if (
@@ -59,22 +59,22 @@ class DeadLetterId(NamedTuple):
             or not (partition + offset).isascii()
             or not (partition.isdecimal() and offset.isdecimal())
         ):
-            raise ValueError(f"{text!r} is no PARTITION/OFFSET, as 3/17")
+            raise ValueError(f"{text!r} is not PARTITION/OFFSET, for example 3/17")
         return cls(int(partition), int(offset))
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A dead letter, taken apart.
+    """A decoded dead letter.
 
     Attributes:
         timestamp_ms: when it became a dead letter.
-        topic, partition, offset: where its original lay.
+        topic, partition, offset: the origin of the original record.
         original_ms: the original's record time.
         hop: the event's kind, for an original that had been moved once.
         headers: the original's own headers.
-        value_bytes: how long the value is here.
-        truncated_bytes: how long the original's value was, if it was cut off.
+        value_bytes: length of the value in the dead letter.
+        truncated_bytes: length of the original value, if it was truncated; otherwise None.
     """
 
     id: DeadLetterId
@@ -94,7 +94,7 @@ class DeadLetter:
 
     @property
     def origin(self) -> str:
-        """Where the original lay, as `bid-placed/3/991`."""
+        """The origin of the original record, for example `bid-placed/3/991`."""
         return f"{self.topic}/{self.partition}/{self.offset}"
 
     def summary(self) -> "DeadLetter":
@@ -104,7 +104,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which dead letters are meant; None and empty leave the choice open. Times are those of dead letters."""
+    """Selects dead letters; None and empty values match all. Times are those of the dead letters."""
 
     reason: str | None = None
     topic: str | None = None
@@ -113,7 +113,7 @@ class Filter:
     ids: Collection[DeadLetterId] = ()
 
     def matches(self, dead_letter: DeadLetter) -> bool:
-        """Whether this dead letter is meant."""
+        """Whether a dead letter matches."""
         return (
             (not self.ids or dead_letter.id in self.ids)
             and self.reason in {None, dead_letter.reason}
@@ -125,22 +125,22 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterIndex:
-    """What the topic holds: summaries of the dead letters that match, and which of all are handled."""
+    """Summaries of the dead letters that match, and the handled ones among all."""
 
     dead_letters: Sequence[DeadLetter]
     handled: Mapping[DeadLetterId, Handled]
 
     def open(self) -> list[DeadLetter]:
-        """The matching dead letters that nobody has handled."""
+        """The matching dead letters that are not handled."""
         return [dead_letter for dead_letter in self.dead_letters if dead_letter.id not in self.handled]
 
 
 def parse_dead_letter(record: Record) -> DeadLetter | None:
-    """The dead letter in a record of its topic; None for a mark, or what others have written there."""
+    """Decodes a record of the dead-letter topic; None for a mark or a foreign record."""
     names = [name for name, _ in record.headers]
     if REASON_HEADER not in names:
         return None
-    # Everything from the learner's own first header on was added; what stands before it came from outside.
+    # All headers from the learner's first one on were added by it; those before it came with the original.
     start = len(names) - 1 - names[::-1].index(REASON_HEADER)
     added = {name: value or b"" for name, value in record.headers[start:]}
     truncated = start > 0 and names[start - 1] == TRUNCATED_HEADER
@@ -167,9 +167,9 @@ def parse_dead_letter(record: Record) -> DeadLetter | None:
 
 
 def parse_mark(record: Record) -> tuple[DeadLetterId, Handled] | None:
-    """Which dead letter a record of the topic marks as handled; None if it is no mark.
+    """Decodes a mark: which dead letter it marks as handled; None if the record is no mark.
 
-    A dead letter keeps its original's headers, whatever they are: what has a reason is never a mark.
+    A dead letter keeps all headers of its original, so a record with a reason header is never a mark.
     """
     headers = dict(record.headers)
     if REASON_HEADER in headers:
@@ -190,14 +190,14 @@ def mark(topic: TopicName, dead_letter: DeadLetterId, handled: Handled) -> Outgo
 
 
 class DeadLetterReader:
-    """Reads the dead-letter topic from its first record to its present end, around what cannot be read."""
+    """Reads the dead-letter topic from its first record to its current end; skips unreadable records."""
 
     def __init__(self, reader: PartitionReader, topic: TopicName, partitions: int) -> None:
         self._reader = reader
         self._partitions = [TopicPartition(topic, number) for number in range(partitions)]
 
     async def list_matching(self, wanted: Filter) -> DeadLetterIndex:
-        """Everything that matches, oldest first, and every mark; of values only the beginning.
+        """Reads summaries of the dead letters that match, oldest first, and every mark.
 
         Raises:
             BrokerError: Kafka refuses, or stopped answering.
@@ -216,7 +216,7 @@ class DeadLetterReader:
         return DeadLetterIndex(found, handled)
 
     async def whole(self, ids: Collection[DeadLetterId]) -> AsyncIterator[DeadLetter]:
-        """The given dead letters with all they carry.
+        """Reads the given dead letters in full.
 
         Raises:
             BrokerError: Kafka refuses, or stopped answering.
@@ -238,7 +238,7 @@ class DeadLetterReader:
 def _ranges(
     ids: Iterable[DeadLetterId], partitions: Sequence[TopicPartition]
 ) -> dict[TopicPartition, OffsetRange]:
-    """The smallest range of offsets a partition that covers the given dead letters."""
+    """The smallest offset range of each partition that covers the given dead letters."""
     offsets: dict[TopicPartition, list[int]] = {}
     for one in ids:
         offsets.setdefault(partitions[one.partition], []).append(one.offset)
@@ -249,10 +249,10 @@ def _ranges(
 async def reading_dead_letters(
     connection: Connection, topic: TopicName, *, patience_seconds: float, tell: Callable[[Gap], None]
 ) -> AsyncIterator[DeadLetterReader]:
-    """The dead letters of a running cluster.
+    """Opens a reader of a cluster's dead letters.
 
     Args:
-        tell: takes what cannot be read.
+        tell: is called with every gap that is found.
 
     Raises:
         BrokerError: Kafka cannot be reached.

@@ -1,12 +1,12 @@
-"""Forgetting an agent, in three steps, each of which may be repeated.
+"""Forgets an agent, in three steps, each of which may be repeated.
 
-1. The marker is written to the agent's partition of the changelog and acknowledged: from then on the agent
-   is forgotten, by every replica that reads it, sooner or later.
-2. The partition is read once, and the facts that the marker makes worthless are tombstoned. The owner does
-   so for the facts behind the rows it sweeps and for those it reads later; facts that others had superseded
-   stand behind no row. A tombstone says that something lies before a marker that never goes away: that is
-   true whoever sends it and however late. What is left of a fact is acknowledged before.
-3. The owner's checkpoint behind the marker is awaited, and the metrics record that it wrote.
+1. The marker is written to the agent's partition of the changelog and acknowledged: every replica that
+   reads it forgets the agent.
+2. The partition is read once, and the facts that the marker supersedes are tombstoned. The owner does
+   so for the facts of the rows it sweeps and for those it reads later, but facts that others had superseded
+   have no row. A tombstone states that a fact is before a marker, which never expires: that is
+   true whoever sends it and however late. What is left of a fact is acknowledged first.
+3. The command waits for the owner's checkpoint after the marker, and for the metrics record it wrote.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ from learner_worker.kafka.partition_reader import PartitionReader
 from learner_worker.kafka.records import Record
 
 _AT_ONCE: Final = 1_000
-"""Tombstones on their way before their acknowledgements are awaited."""
+"""Tombstones sent before their acknowledgements are awaited: bounds memory, and keeps batches full."""
 _POLL_SECONDS: Final = 0.2  # short beside a checkpoint interval
 
 
 class SupersededFacts:
-    """The facts of an agent that its marker makes worthless, by their keys.
+    """The facts of an agent that its marker supersedes, by key.
 
     Attributes:
         due_tombstones: keys to tombstone, each with what is left of its fact, which has to be
@@ -53,10 +53,10 @@ class SupersededFacts:
         self._cutoff = forgotten_cutoff(marker.forget_until)
 
     def take(self, records: Iterable[Record]) -> None:
-        """Looks at records of the agent's partition, in order.
+        """Processes records of the agent's partition, in order.
 
         Raises:
-            UpgradeRequiredError: a newer learner wrote one.
+            UpgradeRequiredError: a newer version of the learner wrote one.
         """
         for record in records:
             if record.key is None:
@@ -82,7 +82,7 @@ class _Published(msgspec.Struct):
 
 
 class PublishedMetrics:
-    """An agent's record in the metrics topic, as far as it was read."""
+    """An agent's record in the metrics topic, as of the last read."""
 
     def __init__(self, reader: PartitionReader, partition: TopicPartition, agent_id: str) -> None:
         self._reader = reader
@@ -92,7 +92,7 @@ class PublishedMetrics:
         self._value: bytes | None = None
 
     async def read(self) -> None:
-        """Reads on to where the topic ends now.
+        """Reads on to the topic's current end.
 
         Raises:
             BrokerError: Kafka does not answer.
@@ -107,12 +107,12 @@ class PublishedMetrics:
 
     @property
     def total_bids(self) -> int | None:
-        """The outcomes it counts; None without a record."""
+        """The number of outcomes that it counts; None without a record."""
         found = self._found()
         return None if found is None else found.total_bids
 
     def covers(self, offset: int) -> bool:
-        """Whether it was written with what stands at an offset of the changelog in mind; or is gone."""
+        """Whether the record covers a changelog offset, or is deleted."""
         found = self._found()
         return found is None or found.outcome_offset >= offset
 
@@ -124,7 +124,7 @@ class PublishedMetrics:
 
 
 class Forgetting:
-    """An agent to be forgotten, and where what is known of it stands in Kafka."""
+    """Runs the steps for one agent."""
 
     def __init__(
         self, marker: ForgetMarker, topics: TopicNames, shard: ShardId, reader: PartitionReader
@@ -136,7 +136,7 @@ class Forgetting:
         self.offset: int | None = None
 
     async def superseded(self) -> SupersededFacts:
-        """The facts in the changelog that the marker makes worthless.
+        """Reads the facts in the changelog that the marker supersedes.
 
         Raises:
             BrokerError: Kafka does not answer.
@@ -148,7 +148,7 @@ class Forgetting:
         return superseded
 
     async def write_marker(self, producer: AIOKafkaProducer) -> None:
-        """Step 1.
+        """Step 1: writes the marker.
 
         Raises:
             BrokerError: Kafka did not acknowledge it.
@@ -156,10 +156,10 @@ class Forgetting:
         self.offset = (await self._send(producer, [encode_marker(self._marker)]))[-1]
 
     async def tombstone_superseded(self, producer: AIOKafkaProducer) -> int:
-        """Step 2; how many facts were tombstoned.
+        """Step 2: tombstones superseded facts; returns their number.
 
         Raises:
-            BrokerError: Kafka did not acknowledge something; some of it may be done.
+            BrokerError: Kafka did not acknowledge a record; others may have been written.
         """
         due_tombstones = (await self.superseded()).due_tombstones
         await self._send(
@@ -169,7 +169,7 @@ class Forgetting:
         return len(due_tombstones)
 
     async def in_effect(self, cluster: Cluster, group_id: str, *, wait_seconds: float) -> bool:
-        """Step 3: whether the shard's owner has forgotten the agent, as soon as it has.
+        """Step 3: waits until the shard's owner has forgotten the agent; False if it takes too long.
 
         Raises:
             BrokerError: Kafka does not answer.
@@ -193,7 +193,7 @@ class Forgetting:
     async def _send(
         self, producer: AIOKafkaProducer, records: Iterable[tuple[bytes, bytes | None]]
     ) -> list[int]:
-        """Sends records to the changelog and waits for each; their offsets."""
+        """Sends records to the changelog, waits for their acknowledgement, and returns their offsets."""
         topic, shard = TopicName(self._changelog.topic), self._changelog.partition
         offsets: list[int] = []
         remaining = iter(records)
@@ -203,6 +203,6 @@ class Forgetting:
                 offsets += [metadata.offset for metadata in await asyncio.gather(*sends)]
         except (KafkaError, TimeoutError) as error:
             raise BrokerError(
-                f"Kafka did not take a record for {topic} ({error!r}): repeat the command, that is safe"
+                f"Kafka did not accept a record for {topic} ({error!r}): repeat the command, which is safe"
             ) from error
         return offsets

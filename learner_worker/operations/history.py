@@ -1,4 +1,4 @@
-"""One agent's outcomes from Kafka alone: no worker, no state folder, the same replay."""
+"""One agent's outcomes, from Kafka alone: the same replay, without a worker or a state folder."""
 
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -27,10 +27,10 @@ _PAGE = 500  # rows of a read, as a worker reads them
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a worker that has read the changelog up to `position` knows of an agent.
+    """The state of an agent after a replay of the changelog up to `position`.
 
     Attributes:
-        agent: the metrics and keywords that answers are made from.
+        agent: the metrics and keywords.
         keys: (task, agent) of every outcome that counts, the latest close first.
         topic: the changelog; `shard` is the agent's partition of it.
     """
@@ -43,7 +43,7 @@ class History:
     snapshot: Snapshot
 
     def outcomes(self, count: int | None = None) -> Iterator[Outcome]:
-        """The outcomes in the order of their keys; the first so many of them, if a count is given."""
+        """The outcomes in the order of `keys`; only the first `count`, if given."""
         for page in chunked(self.keys[:count], _PAGE):
             rows = self.snapshot.outcomes(page)
             yield from (rows[key] for key in page)
@@ -51,7 +51,7 @@ class History:
 
 @asynccontextmanager
 async def history_of(agent_id: AgentId, settings: Settings, say: Say) -> AsyncIterator[History]:
-    """Replays what the changelog says of one agent into a temporary file.
+    """Replays the changelog's records about one agent into a temporary file.
 
     Args:
         say: takes a line of progress.
@@ -89,7 +89,7 @@ async def _replay(
 
 
 def _is_of_another(record: Record, agent_id: AgentId) -> bool:
-    """Whether a record is a fact about another agent; whatever else it is, the replay decides."""
+    """Whether a record is a fact about another agent; the replay handles all other records."""
     if record.value is None:
         return False
     try:
@@ -99,7 +99,7 @@ def _is_of_another(record: Record, agent_id: AgentId) -> bool:
 
 
 async def _expire(replay: ChangelogReplay, path: Path, cutoff: Cutoff) -> None:
-    """Forgets what the workers have forgotten, also where its tombstones are still to come."""
+    """Expires what the workers have expired, even before its tombstones are written."""
     with snapshot_of(path) as snapshot:
         keys = _newest_first(snapshot, counted=False)
     for page in chunked(keys, _PAGE):

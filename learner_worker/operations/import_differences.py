@@ -1,6 +1,6 @@
-"""What the learner knows already of the rows of an import, and where that stands against them.
+"""Compares an import's rows with what the learner already knows, and reports where that takes precedence.
 
-The changelog is read once, before anything is sent. A part of an outcome that the learner knows stands if it
+The changelog is read once, before anything is sent. A part of an outcome that the learner knows is kept if it
 is later than the file's, or as late and first in the contract's order: of two results at one time the failed
 one, of two closes the one without a winner, then the smaller winner, of two bids the lower.
 """
@@ -40,23 +40,23 @@ NOT_COUNTED: Final = {
 
 
 class StepProgress(Protocol):
-    """Sees how far a long step is."""
+    """Shows the progress of long steps."""
 
     def begin(self, step: str, total: int) -> None:
-        """A step of so many pieces begins."""
+        """Begins a step of `total` items."""
         ...
 
     def advance(self, count: int) -> None:
-        """So many more are done."""
+        """Notes that `count` more items are done."""
         ...
 
 
 async def read_changelog(changelog: Changelog, staging: Staging, progress: StepProgress) -> None:
-    """Brings what the changelog holds of the file's rows, and every forgotten agent, into the staging.
+    """Adds the changelog's facts about the file's rows, and every forgotten agent, to the staging.
 
     Raises:
         BrokerError: Kafka does not answer.
-        UpgradeRequiredError: a newer learner wrote a record.
+        UpgradeRequiredError: a newer version of the learner wrote a record.
     """
     shards = [ShardId(number) for number in range(changelog.partitions)]
     ranges = {shard: await changelog.range_of(shard) for shard in shards}
@@ -82,7 +82,7 @@ def _facts_in(batch: Iterable[Record], staging: Staging) -> list[tuple[TaskId, A
 
 
 def _decoded(value: bytes | None) -> Fact | ForgetMarker | None:
-    """What a record holds; None for a tombstone, and for what the workers pass over, too."""
+    """Decodes a record; None for a tombstone and for a record that workers skip."""
     if value is None:
         return None
     try:
@@ -92,7 +92,7 @@ def _decoded(value: bytes | None) -> Fact | ForgetMarker | None:
 
 
 def differences(staging: Staging, cutoffs: Cutoffs) -> list[ReportedRows]:
-    """Where what the learner knows differs from the file, and what stands."""
+    """Reports where the learner's outcomes differ from the file's."""
     findings = RowsByReason(DIFFERENT)
     for known in staging.known():
         cutoff = cutoffs.of(known.row.agent_id)
@@ -102,7 +102,7 @@ def differences(staging: Staging, cutoffs: Cutoffs) -> list[ReportedRows]:
 
 
 def not_counted(row: StandingRow, cutoffs: Cutoffs) -> str | None:
-    """Why the row's outcome will not count: a key of NOT_COUNTED."""
+    """The reason why a row's outcome will not count, a key of NOT_COUNTED; None if it counts."""
     cutoff = cutoffs.by_retention(row.agent_id)
     if cutoff is not None and (row.closed_at < cutoff.closes or row.placed_at < cutoff.others):
         return "retention"

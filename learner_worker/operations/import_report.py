@@ -1,4 +1,4 @@
-"""What an import read, sent, refused and found."""
+"""The report of an import: rows read, events sent, rows refused, and findings."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,13 +12,13 @@ _SHOWN_CHARACTERS: Final = 80  # a value fits on one line
 
 
 class ReportedRows(msgspec.Struct):
-    """How many rows one thing is to be said of, and which.
+    """The rows with one finding.
 
     Attributes:
         reason: its short name.
         meaning: the reason in words.
-        rows: how many rows.
-        examples: some of them in words.
+        rows: number of rows.
+        examples: descriptions of some of them.
     """
 
     reason: str
@@ -28,14 +28,14 @@ class ReportedRows(msgspec.Struct):
 
 
 class ImportReport(msgspec.Struct):
-    """What an import did, or with `dry_run` would do.
+    """The result of an import, or with `dry_run` of one that sends nothing.
 
     Attributes:
         rows: rows of `task_outcomes`; each is either a bid or refused.
         bids, closes, results: events sent.
         refused: rows that did not become events.
-        different: rows whose events were sent, but the learner knew otherwise before.
-        not_counted: rows whose events were sent, but they lie before a retention or a forgotten agent's time.
+        different: rows whose events were sent, although the learner knew other values.
+        not_counted: rows whose events were sent, but are before a cutoff or a forgotten agent's time.
         other_tables: tables of the file that are not read.
     """
 
@@ -62,14 +62,14 @@ class RowsByReason:
         self._found = {reason: ReportedRows(reason, meaning, 0, []) for reason, meaning in meanings.items()}
 
     def add(self, reason: str, example: str) -> None:
-        """One more row."""
+        """Adds a row."""
         finding = self._found[reason]
         finding.rows += 1
         if len(finding.examples) < EXAMPLES:
             finding.examples.append(example)
 
     def put(self, reason: str, rows: int, examples: Iterable[str]) -> None:
-        """So many rows, which were counted elsewhere."""
+        """Sets the rows of a reason, which were counted elsewhere."""
         finding = self._found[reason]
         finding.rows, finding.examples = rows, list(examples)
 
@@ -79,7 +79,7 @@ class RowsByReason:
 
 
 def shown(value: Any) -> str:
-    """A value of the file in one line of Unicode text, long ones cut off."""
+    """A value of the file as one line of Unicode text; long ones are truncated."""
     text = repr(value) if not isinstance(value, int) or isinstance(value, bool) else str(value)
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."

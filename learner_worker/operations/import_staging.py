@@ -1,7 +1,7 @@
-"""An import put together in a temporary database: rows that come in any order leave task by task.
+"""Stages an import in a temporary database: rows are added in any order and read task by task.
 
-SQLite sorts and groups them, on disk: memory does not grow with the file. The temporary database has no name
-and vanishes with the process; SQLITE_TMPDIR or TMPDIR says where its space is taken.
+SQLite sorts and groups them on disk, so memory does not grow with the file. The database is temporary
+and is deleted with the process; SQLITE_TMPDIR or TMPDIR sets where it is stored.
 """
 
 import sqlite3
@@ -34,14 +34,14 @@ class StandingRow(NamedTuple):
 
 
 class KnownRow(NamedTuple):
-    """A standing row with the values of the facts that the changelog holds of it."""
+    """A row that becomes a bid, with the encoded facts about it in the changelog."""
 
     row: StandingRow
     facts: list[bytes]
 
 
 class EventTotals(NamedTuple):
-    """How many rows there were, and how many events they become."""
+    """The number of rows, and of the events that they become."""
 
     rows: int
     bids: int
@@ -52,7 +52,7 @@ class EventTotals(NamedTuple):
 class Staging:
     """The rows of a file, checked and grouped.
 
-    Rows are added first; after `group` they are read, and what the changelog holds of them is added.
+    Rows are added first; after `group` they can be read, and the changelog's facts are added.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -63,10 +63,10 @@ class Staging:
     @classmethod
     @contextmanager
     def open(cls) -> Iterator[Self]:
-        """An empty one.
+        """Opens an empty staging.
 
         Raises:
-            StateError: there is no room for it.
+            StateError: there is no space for it.
         """
         connection = sqlite3.connect("", isolation_level=None)
         try:
@@ -77,7 +77,7 @@ class Staging:
             connection.close()
 
     def add(self, page: Sequence[RawRow]) -> None:
-        """Checks rows and takes them in."""
+        """Checks rows and adds the valid ones."""
         self._rows += len(page)
         read = [read_row(raw) for raw in page]
         refusals = [row for row in read if isinstance(row, Refusal)]
@@ -91,7 +91,7 @@ class Staging:
             connection.executemany(sql.INSERT_DOUBTFUL, doubtful)
 
     def group(self) -> None:
-        """All rows were added: finds which of them stand, and how each task ended."""
+        """Determines, after all rows were added, which of them count and how each task ended."""
         steps = (
             sql.INDEX_ROWS,
             sql.MARK_REPLACED,
@@ -118,14 +118,14 @@ class Staging:
         return self._refused.listed()
 
     def tasks(self) -> Iterator[Iterator[StandingRow]]:
-        """The rows that become events: of each task its rows, to be read before the next task's."""
+        """The rows that become events, grouped by task; a task's rows must be read before the next task's."""
         with _failures_as_sentences():
             rows = map(StandingRow._make, self._connection.execute(sql.STANDING_ROWS))
             for _, of_task in groupby(rows, key=itemgetter(0)):
                 yield of_task
 
     def add_facts(self, facts: Iterable[tuple[TaskId, AgentId, bytes]]) -> None:
-        """Takes in those facts of the changelog that speak of the file's rows."""
+        """Adds the facts of the changelog that are about the file's rows."""
         with self._transaction() as connection:
             connection.executemany(sql.INSERT_FACT, facts)
 
@@ -135,12 +135,12 @@ class Staging:
             self._connection.execute(sql.INSERT_FORGOTTEN, (agent_id, until))
 
     def forgotten(self) -> Mapping[AgentId, Micros]:
-        """The agents that the learner has forgotten, and until when."""
+        """The agents that the learner has forgotten, each with the time until which."""
         with _failures_as_sentences():
             return dict(self._connection.execute(sql.FORGOTTEN))
 
     def known(self) -> Iterator[KnownRow]:
-        """The rows that become events and of which the changelog held facts."""
+        """The rows that become events and about which the changelog holds facts."""
         with _failures_as_sentences():
             found = self._connection.execute(sql.KNOWN_ROWS)
             width = len(StandingRow._fields)

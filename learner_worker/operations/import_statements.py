@@ -1,4 +1,4 @@
-"""The SQL of the temporary database in which an import is put together."""
+"""The SQL of the temporary database in which an import is staged."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ PRAGMA synchronous = OFF;
 PRAGMA temp_store = FILE;
 PRAGMA cache_size = -32768;
 """
-"""Nobody reads the database after this process. 32 MiB of cache; what is larger goes to files."""
+"""The database ends with the process, so it needs no durability. The cache has 32 MiB; more goes to disk."""
 
 TABLES: Final = """
 CREATE TABLE rows (
@@ -32,7 +32,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 INSERT_DOUBTFUL: Final = "INSERT OR IGNORE INTO doubtful VALUES (?)"
-"""A task of which a refused row may have been the winner's."""
+"""A task with a refused row that may have been the winner's."""
 
 INDEX_ROWS: Final = "CREATE INDEX rows_by_task ON rows (task_id, agent_id)"
 
@@ -42,7 +42,7 @@ UPDATE rows SET replaced = 1 WHERE EXISTS (
     WHERE later.task_id = rows.task_id AND later.agent_id = rows.agent_id AND later.number > rows.number
 )
 """
-"""Of a task and agent the last row stands."""
+"""The last row of a task and agent replaces the earlier ones."""
 
 FILL_TASKS: Final = """
 INSERT INTO tasks
@@ -88,7 +88,7 @@ INSERT_FACT: Final = """
 INSERT INTO facts SELECT ?1, ?2, ?3
 WHERE EXISTS (SELECT 1 FROM rows WHERE task_id = ?1 AND agent_id = ?2)
 """
-"""Only what the file speaks of: the changelog may be much larger."""
+"""Only facts about the file's rows: the changelog may be much larger."""
 
 INSERT_FORGOTTEN: Final = """
 INSERT INTO forgotten VALUES (?, ?)

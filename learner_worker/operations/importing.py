@@ -1,4 +1,4 @@
-"""import: the outcomes that a swarm recorded in an SQLite file become events, as if they were published now.
+"""import: publishes the outcomes that a swarm recorded in an SQLite file as events.
 
 1. The file is read in one pass into a temporary database (`import_staging.py`); rows that break the contract
    are refused. From then on the file is not needed.
@@ -40,11 +40,11 @@ _SENDING: Final[dict[str, Any]] = {
     "max_batch_size": 128 * 1024,  # aiokafka holds back what does not fit into a partition's open batch
 }
 _UNACKNOWLEDGED_EVENTS: Final = 4_000
-"""Enough to keep every partition's batch full; a waiting event takes some kilobytes."""
+"""Enough to keep every partition's batch full; an unacknowledged event takes some kilobytes."""
 _UNACKNOWLEDGED_CHARACTERS: Final = 4_000_000
-"""Of descriptions: a bound on memory when they are long."""
+"""Characters of descriptions: bounds memory if they are long."""
 _SEND_SECONDS: Final = 60.0
-"""How long an event may wait for Kafka: a partition may change its leader meanwhile."""
+"""Time limit for an event's acknowledgement: longer than a change of the partition's leader."""
 
 Say = Callable[[str], None]
 
@@ -58,7 +58,7 @@ class SwarmImport:
         self._other_tables = other_tables
 
     def rehearse(self, settings: Settings) -> ImportReport:
-        """What would be sent, without Kafka: of retention only the settings are known."""
+        """Reports what would be sent, without Kafka; retention is taken from the settings alone."""
         cutoffs = Cutoffs(1, {}, _configured(settings), {})
         counted = RowsByReason(NOT_COUNTED)
         if cutoffs.exist:
@@ -73,8 +73,8 @@ class SwarmImport:
 
         Args:
             kafka_options: how the publisher reaches Kafka, besides its address.
-            progress: sees how far it is.
-            say: takes what cannot be read in Kafka.
+            progress: shows the progress.
+            say: is called with every unreadable record in Kafka.
 
         Raises:
             BrokerError: Kafka cannot be reached or did not take an event; some may have been sent.

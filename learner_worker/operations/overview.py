@@ -1,4 +1,4 @@
-"""What a state folder holds, read without a broker and beside a running worker."""
+"""The contents of a state folder, read without a broker, even while a worker runs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ _NANOS_IN_MICRO = 1_000  # nanoseconds in a microsecond
 
 
 class FileSize(msgspec.Struct, frozen=True):
-    """A file on disk: sizes in bytes, the time as RFC 3339 text."""
+    """A file on disk: sizes in bytes, time as RFC 3339 text."""
 
     path: str
     file_bytes: int
@@ -25,11 +25,11 @@ class FileSize(msgspec.Struct, frozen=True):
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """What a shard's file holds.
+    """The contents of a shard's file.
 
     Attributes:
-        outcomes: those that count.
-        invisible: rows of which too little is known to count.
+        outcomes: rows that count.
+        invisible: rows that do not count (yet).
         metrics_due: agents whose metrics record is still to be written.
     """
 
@@ -48,7 +48,7 @@ class Contents(msgspec.Struct, frozen=True):
 
 
 class ShardOverview(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A shard's file: what it holds, or why not (`damaged`, `newer`, `empty`, `unreadable`)."""
+    """A shard's file: its contents, or its problem (`damaged`, `newer`, `empty`, `unreadable`)."""
 
     shard: int
     file: FileSize
@@ -58,7 +58,7 @@ class ShardOverview(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FolderOverview(msgspec.Struct, frozen=True):
-    """A state folder: its shards' files, and what was set aside beside them."""
+    """A state folder: its shards' files, and the files set aside."""
 
     state_dir: str
     shards: list[ShardOverview]
@@ -66,10 +66,10 @@ class FolderOverview(msgspec.Struct, frozen=True):
 
 
 def overview(state_dir: Path) -> FolderOverview:
-    """What the folder holds.
+    """Reads the contents of a folder.
 
     Raises:
-        ConfigurationError: it is not there, or holds nothing of a shard.
+        ConfigurationError: it does not exist, or holds no shard's file.
     """
     shards = [_shard(shard, path) for shard, path in shard_files(state_dir).items()]
     set_aside = [_size(path) for path in _set_aside(state_dir)]
@@ -119,7 +119,7 @@ def _size(path: Path) -> FileSize:
 
 
 def _bytes_and_time(path: Path) -> tuple[int, int]:
-    """A file's size and its time in nanoseconds; zeros for one that a worker moved away meanwhile."""
+    """A file's size in bytes and its time in nanoseconds; zeros if a worker removed it meanwhile."""
     try:
         found = path.stat()
     except FileNotFoundError:

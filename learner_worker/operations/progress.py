@@ -1,4 +1,4 @@
-"""How far a long read is: a line now and then."""
+"""Reports the progress of a long read, in one line every few seconds."""
 
 import time
 from collections.abc import Callable
@@ -7,10 +7,10 @@ _EVERY_SECONDS = 2.0  # often enough to be seen moving, seldom enough for a log
 
 
 class Progress:
-    """Says where a read of known length is: offsets done, how many a second, how long still.
+    """Reports a read of known length: offsets read, their rate, and the time left.
 
     Args:
-        say: takes a line.
+        say: is called with every line.
     """
 
     def __init__(self, what: str, say: Callable[[str], None]) -> None:
@@ -25,7 +25,7 @@ class Progress:
         self._first = first
 
     def at(self, position: int, until: int) -> None:
-        """The read is at a position; says so if the last line is old enough."""
+        """Notes the read's position; reports it if the last report is old enough."""
         now = time.monotonic()
         if now - self._said < _EVERY_SECONDS:
             return

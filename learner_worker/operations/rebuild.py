@@ -1,4 +1,4 @@
-"""A shard's file made anew from Kafka, while no worker uses the folder."""
+"""Rebuilds a shard's file from Kafka, while no worker uses the folder."""
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -16,12 +16,12 @@ from learner_worker.store.state_folder import shard_files
 
 
 class Rebuilt(msgspec.Struct, frozen=True):
-    """A file that was made anew.
+    """The result of a rebuild.
 
     Attributes:
-        records: changelog records that were read.
-        position: where the file ends in the changelog.
-        kept: where the old file is now; None if there was none.
+        records: number of changelog records read.
+        position: the file's changelog position.
+        kept: the path of the old file; None if there was none.
     """
 
     shard: int
@@ -34,10 +34,10 @@ class Rebuilt(msgspec.Struct, frozen=True):
 
 
 async def rebuild(state_dir: Path, shards: Sequence[ShardId], changelog: Changelog) -> AsyncIterator[Rebuilt]:
-    """Makes the given shards' files anew; the caller holds the folder's lock.
+    """Rebuilds the given shards' files; the caller must hold the folder's lock.
 
-    The new file knows the changelog alone, so the next worker to open it reads the sources again, as after a
-    lost disk; only that its outcomes are there already.
+    The new file holds the changelog's state only, so the next worker to open it reads the sources again, as
+    after losing its disk, but has its outcomes already.
 
     Raises:
         ConfigurationError: there is no such shard, its file belongs to another cluster, or the file has read
@@ -62,18 +62,18 @@ def _require_shard(shard: ShardId, changelog: Changelog) -> None:
 
 
 async def _require_sound_changelog(path: Path, shard: ShardId, changelog: Changelog) -> None:
-    """Refuses to put less in the place of more: this file may be the last to know what Kafka lost."""
+    """Refuses if the file is ahead of the changelog: it may be the only copy of what Kafka lost."""
     try:
         with snapshot_of(path) as snapshot:
             changelog.require_same(snapshot, shard)
             position = snapshot.position(changelog.topic)
     except UnreadableFileError:
-        return  # nobody can say what it holds: that is why it is rebuilt
+        return  # nothing can be read from it, so there is nothing to protect
     _, end = await changelog.range_of(shard)
     if position > end:
         raise ConfigurationError(
             f"{changelog.topic} ends at offset {end} in shard {shard}, but {path} has read up to {position}: "
-            "Kafka lost records that this file may still hold; start the worker, it writes them there again"
+            "Kafka lost records that this file may still hold; start the worker, which writes them again"
         )
 
 

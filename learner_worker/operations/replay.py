@@ -1,10 +1,10 @@
-"""Sends dead letters back: each event to its right partition of `learner-rerouted`, at its original time.
+"""Replays dead letters: sends each event to its partition of `learner-rerouted`, with its original time.
 
-1. decode: what this version cannot read either stays a dead letter
-2. send: the event, until Kafka has acknowledged it
-3. mark: the dead letter as replayed
+1. decode: an event that this version cannot decode either stays a dead letter
+2. send: the event is sent and acknowledged
+3. mark: the dead letter is marked as replayed
 
-A crash between 2 and 3 leaves it open. Replayed again it changes nothing: an event carries its own
+A crash between 2 and 3 leaves it open. Replaying it again changes nothing: an event carries its own
 time or its record's original one, so both copies are the same event.
 """
 
@@ -23,17 +23,17 @@ from learner_worker.kafka.records import EVENT_KINDS, ORIGIN_HEADER, Outgoing
 from learner_worker.operations.dead_letters import DeadLetter, DeadLetterId, Handled, mark
 
 _AT_ONCE = 200  # dead letters whose acknowledgements are awaited together
-_AT_ONCE_BYTES = 4 * 1024 * 1024  # or as many as this much memory holds: one may have 1 MiB
+_AT_ONCE_BYTES = 4 * 1024 * 1024  # bounds their memory: one may have 1 MiB
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """What became of a dead letter.
+    """The result for one dead letter.
 
     Attributes:
-        sent: the record that went back, or would go; None if it stays a dead letter.
-        why: the reason it stays, a sentence.
-        late: it may count for nothing, because its auction may be forgotten.
+        sent: the record that was or would be sent; None if it stays a dead letter.
+        why: the reason why it stays, as a sentence.
+        late: whether it may have no effect, because its auction may be forgotten.
     """
 
     id: DeadLetterId
@@ -44,11 +44,11 @@ class ReplayResult:
 
 
 class Replay:
-    """Returns dead letters to the learner.
+    """Sends dead letters back to the learner.
 
     Args:
-        partition_of: a task's partition.
-        late_before_ms: bids and closes of older record times may find their auction forgotten.
+        partition_of: maps a task to its partition.
+        late_before_ms: the auctions of bids and closes with older record times may be forgotten.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Replay:
         self._late_before_ms = late_before_ms
 
     def judge(self, dead_letter: DeadLetter) -> ReplayResult:
-        """What would become of a dead letter. Sends nothing."""
+        """Computes the result for a dead letter without sending it."""
         try:
             record, late = self._returned(dead_letter)
         except RecordError as error:
@@ -69,10 +69,10 @@ class Replay:
     async def run(
         self, dead_letters: AsyncIterator[DeadLetter], producer: AIOKafkaProducer
     ) -> AsyncIterator[ReplayResult]:
-        """Sends dead letters back and marks them; yields what became of each, in order.
+        """Sends dead letters back and marks them; yields the results, in order.
 
         Raises:
-            BrokerError: Kafka did not take something; what was yielded before is done.
+            BrokerError: Kafka did not accept a record; the results yielded before are complete.
         """
         async for chunk in _chunks(dead_letters):
             results = await self._send(chunk, producer)
@@ -88,10 +88,10 @@ class Replay:
         return list(await asyncio.gather(*(_send_one(result, producer) for result in results)))
 
     def _returned(self, dead_letter: DeadLetter) -> tuple[Outgoing, bool]:
-        """The record that brings a dead letter's event back, and whether it is late.
+        """The record that replays a dead letter, and whether it is late.
 
         Raises:
-            RecordError: it cannot come back; the message says why.
+            RecordError: it cannot be replayed; the message says why.
         """
         kind = self._kind(dead_letter)
         if dead_letter.truncated_bytes is not None:
@@ -131,7 +131,7 @@ async def mark_all(
     """Marks dead letters as handled.
 
     Raises:
-        BrokerError: Kafka did not take a mark.
+        BrokerError: Kafka did not accept a mark.
     """
     mark_records = [mark(topics.dead_letters, one, handled) for one in ids]
     try:
@@ -158,7 +158,7 @@ async def _send_one(result: ReplayResult, producer: AIOKafkaProducer) -> ReplayR
 
 
 async def _chunks(dead_letters: AsyncIterator[DeadLetter]) -> AsyncIterator[list[DeadLetter]]:
-    """Letters a few at a time: one acknowledgement for many, and memory for few."""
+    """Splits dead letters into chunks that are sent together, bounded in number and memory."""
     chunk: list[DeadLetter] = []
     async for dead_letter in dead_letters:
         chunk.append(dead_letter)

@@ -1,4 +1,4 @@
-"""A swarm's SQLite file, opened so that nothing in its folder changes, and read quickly.
+"""Reads a swarm's SQLite file without changing anything in its folder.
 
 Its rows are copied into a temporary database by one statement, so the swarm's own writers wait for a second
 or two at most. A file with a rollback journal is opened read-only, one in WAL mode by what lies beside it:
@@ -30,7 +30,7 @@ _HEADER_BYTES: Final = 20  # of SQLite's header: up to the bytes that tell WAL m
 _PAGE: Final = 5_000
 """Rows fetched at once: some megabytes even if every description is long."""
 _BUSY_SECONDS: Final = 5.0
-"""How long to wait for a program that is writing; SQLite's writers rarely hold the file for longer."""
+"""SQLite's busy timeout: writers rarely hold the file for longer."""
 _TABLE: Final = "task_outcomes"
 _ENCODING: Final = "PRAGMA encoding"
 _PRAGMAS: Final = """
@@ -39,7 +39,7 @@ PRAGMA synchronous = OFF;
 PRAGMA temp_store = FILE;
 PRAGMA trusted_schema = OFF;
 """
-"""Nobody reads the copy after this process; views in a stranger's file may run no functions with effects."""
+"""The copy ends with the process; views in an untrusted file must not call functions with side effects."""
 _ATTACH: Final = "ATTACH ? AS swarm"
 _DETACH: Final = "DETACH swarm"
 _TABLES: Final = """

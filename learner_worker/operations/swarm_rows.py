@@ -1,4 +1,4 @@
-"""A row of a swarm's `task_outcomes` table: either it can become events, or it says why not.
+"""Checks a row of a swarm's `task_outcomes` table: it becomes events, or is refused with a reason.
 
 SQLite stores any type in any column, so every value is checked against the contract's own field types.
 """
@@ -65,7 +65,7 @@ _sats = TypeAdapter[int](Sats)
 _descriptions = TypeAdapter[str](Description)
 _FLAGS: Final = (0, 1)  # SQLite's booleans
 _CACHED_IDS: Final = 16_384
-"""A task's id repeats in neighbouring rows, an agent's all over the file."""
+"""Enough for the agents of a swarm, whose ids repeat in the whole file; a task's repeat in near rows."""
 _SQLITE_TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
     r"(?:[ T]([0-9]{2}:[0-9]{2})(?::([0-5][0-9](?:\.[0-9]+)?))? *([Zz]|[+-][0-9]{2}:[0-9]{2})?)?"

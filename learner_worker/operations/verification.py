@@ -1,4 +1,4 @@
-"""Whether a shard's file says what the changelog says, up to the file's own position."""
+"""Verifies that a shard's file equals its changelog, up to the file's own position."""
 
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -24,14 +24,14 @@ from learner_worker.store.state_folder import no_shard_files, shard_files
 
 
 class ShardVerdict(msgspec.Struct, frozen=True):
-    """What became of a shard's verification.
+    """The result of verifying a shard.
 
     Attributes:
-        position: the file's, in the changelog: up to it everything was compared.
-        digest: of the file's rows; replicas with equal rows have equal digests.
-        findings: what is wrong besides single values, a sentence each.
-        notes: what is worth knowing, and is not wrong.
-        difference_count: all of them; `differences` holds the first.
+        position: the file's changelog position, up to which everything was compared.
+        digest: digest of the file's rows; replicas with equal rows have equal digests.
+        findings: problems other than single values, as one sentence each.
+        notes: observations that are no problems.
+        difference_count: number of all differences; `differences` holds the first ones.
     """
 
     shard: int
@@ -48,7 +48,7 @@ class ShardVerdict(msgspec.Struct, frozen=True):
 
 
 class _Extent(NamedTuple):
-    """What the changelog holds, and how far the file has read it."""
+    """The changelog's offset range and the file's position in it."""
 
     start: int
     end: int
@@ -66,12 +66,12 @@ class _Extent(NamedTuple):
 async def verify(
     state_dir: Path, shards: Sequence[ShardId], changelog: Changelog
 ) -> AsyncIterator[ShardVerdict]:
-    """Verifies the given shards, or all that have a file in the folder.
+    """Verifies the given shards, or all shards that have a file in the folder.
 
     Raises:
         ConfigurationError: there is no such file, or it belongs to another cluster.
         BrokerError: Kafka stopped answering.
-        StateError: a file cannot be read, or the temporary one not be written.
+        StateError: a file cannot be read, or the temporary file cannot be written.
     """
     files = shard_files(state_dir)
     if not files:
@@ -94,9 +94,9 @@ async def _verify(shard: ShardId, path: Path, changelog: Changelog) -> ShardVerd
 
 
 async def _compared(shard: ShardId, path: Path, changelog: Changelog, file: ShardFile) -> ShardVerdict:
-    """Replays, then compares.
+    """Replays the changelog, then compares.
 
-    The long read goes before the read transaction: while that is open, the worker's log can only grow.
+    The long replay precedes the read transaction, because the worker's log only grows while that is open.
     """
     with snapshot_of(path) as snapshot:
         changelog.require_same(snapshot, shard)
@@ -127,11 +127,11 @@ def _compare(
 async def _take_later_copies(
     shard: ShardId, snapshot: Snapshot, replay: ChangelogReplay, changelog: Changelog, extent: _Extent
 ) -> dict[AgentId, Micros]:
-    """Adds facts that compaction left only beyond the file's position; who is forgotten there.
+    """Adds facts that compaction has left only after the file's position; returns the markers found there.
 
-    Of facts with equal keys compaction keeps the last. The file may have read an earlier one that is gone
-    now: such a fact, and only such a one, says nothing that the file's row does not hold already. Of a row
-    that is wrong the replay may so lack facts: then more of its fields, and its agent's metrics, are listed.
+    Compaction keeps the last of several facts with one key. The file may have read an earlier one that is
+    gone: only such a later fact adds nothing to the file's row. For a wrong row the replay may lack facts, in
+    which case more of its fields, and its agent's metrics, are listed.
     """
     later = OffsetRange(extent.until, (await changelog.range_of(shard)).end)
     forgotten: dict[AgentId, Micros] = {}

@@ -1,1 +1,1 @@
-"""Strategies: from how an agent's auctions ended to advice on its next bid. Pure: no I/O, clock or chance."""
+"""Strategies compute advice on a bid from an agent's outcomes. They use no I/O, clock or randomness."""

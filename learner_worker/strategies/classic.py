@@ -1,4 +1,4 @@
-"""classic, the default strategy: six rules on an agent's metrics and keywords, each with its reason."""
+"""classic, the default strategy: six rules on an agent's metrics and keywords, each giving its reason."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -24,7 +24,7 @@ _WEAK_SUCCESS_RATE, _STRONG_SUCCESS_RATE = 0.5, 0.8  # of success_rate_low and s
 
 
 class Classic:
-    """IEEE doubles, multiplied in the order of the rules. It needs no sums and ignores costs."""
+    """Multiplies IEEE doubles in the order of the rules. It needs no sums and ignores costs."""
 
     name: Final = "classic"
     version: Final = 0
@@ -47,7 +47,7 @@ class Classic:
         paid_on: PaidOn = "success",
         explained: bool = True,
     ) -> Suggestion:
-        """The base bid times the factor; the base bid itself before the third outcome."""
+        """Suggests the base bid times the factor; the base bid itself before the third outcome."""
         del sums, cost_sats, failure_cost_sats, paid_on, explained
         return classic(metrics, tallies, description, base_bid_sats)
 
@@ -66,7 +66,7 @@ def classic(
 
 
 def apply_factor(base_bid_sats: int, factor: float) -> int:
-    """The base bid times the factor, cut to whole sats, from 1 to 2^53-1."""
+    """The base bid times the factor, truncated to whole sats, from 1 to 2^53-1."""
     return min(MAX_SATS, max(1, int(base_bid_sats * factor)))
 
 

@@ -24,7 +24,7 @@ def lower_edge(number: int) -> int:
 
 
 def price_class(sats: int) -> int:
-    """The class of an own bid: what bids of about its size met is kept together."""
+    """The class of an own bid: the results of bids of similar size are kept together."""
     return price_bin(sats) // _BINS_PER_CLASS
 
 

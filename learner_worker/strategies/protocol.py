@@ -1,4 +1,4 @@
-"""What a strategy is: the sums it needs of an agent's auctions, and the advice it makes of them.
+"""The protocol of a strategy: the sums that it needs of an agent's auctions, and its advice.
 
 The same object serves whoever asks it: a worker, a simulation, or a replay of recorded auctions.
 """
@@ -25,8 +25,8 @@ class SettledBid(msgspec.Struct, frozen=True, gc=False):
     """How an auction ended for one agent that bid in it.
 
     Attributes:
-        bid_sats: the agent's bid; a winner's is what the close says, if it does; None if nobody said.
-        winning_bid_sats: what the close says the winner bid; None if it does not say, or nobody won.
+        bid_sats: the agent's bid; for a winner the close's winning bid, if given; None if unknown.
+        winning_bid_sats: the close's winning bid; None if it is not given, or nobody won.
         succeeded: how the agent's task ended; None if it did not win, or has no result yet.
         closed_at_us: when the auction closed, in microseconds since 1970.
     """
@@ -64,7 +64,7 @@ class Suggestion(NamedTuple):
 
 
 class Strategy(Protocol):
-    """Makes advice of an agent's metrics, its keywords and the sums that the strategy declares.
+    """Computes advice from an agent's metrics, its keywords and the sums that the strategy declares.
 
     `addends` says what each settled bid adds to the sums. It depends on nothing but the bid, so a sum over
     any set of settled bids is the same in any order, and a bid is taken out again by subtraction.
@@ -77,11 +77,11 @@ class Strategy(Protocol):
 
     @property
     def version(self) -> int:
-        """Of `addends`: sums made by another version are made anew. 0: the strategy needs no sums."""
+        """The version of `addends`: sums of another version are recomputed. 0 means that it needs no sums."""
         ...
 
     def addends(self, *, settled: SettledBid) -> Sequence[Addend]:
-        """What the settled bid adds to the sums, each cell at most once."""
+        """What a settled bid adds to the sums, each cell at most once."""
         ...
 
     def suggest(

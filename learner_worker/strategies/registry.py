@@ -1,4 +1,4 @@
-"""The strategies by name: those built in, those that installed packages offer, and `package.module:name`."""
+"""The strategies by name: built in, provided by installed packages, or given as `package.module:name`."""
 
 import importlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Sums over settled bids: a bid is added, a corrected one is taken out exactly as it was added."""
+"""Sums over settled bids: a bid is added, and a corrected one is subtracted exactly as it was added."""
 
 import functools
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ _NOTHING: Counts = (0, 0)  # a bin without bids
 
 
 def settled_bid(outcome: Outcome) -> SettledBid | None:
-    """What strategies see of an outcome; None if it does not count."""
+    """The settled bid of an outcome; None if it does not count."""
     close = outcome.close
     if close is None or not outcome.counts:
         return None
@@ -32,14 +32,14 @@ def update(strategy: Strategy, sums: GrowingSums, settled: SettledBid) -> None:
 
 
 def un_update(strategy: Strategy, sums: GrowingSums, settled: SettledBid) -> None:
-    """Takes out a settled bid that was added: what is left is the sum of the others."""
+    """Subtracts a settled bid that was added: the sum of the others is left."""
     subtract(sums, strategy.addends(settled=settled))
 
 
 def correct(
     strategy: Strategy, sums: GrowingSums, before: SettledBid | None, after: SettledBid | None
 ) -> None:
-    """Puts a settled bid in the place of what was known of it before."""
+    """Replaces a settled bid by its corrected state."""
     old = () if before is None else strategy.addends(settled=before)
     new = () if after is None else strategy.addends(settled=after)
     if old != new:
@@ -71,5 +71,5 @@ def subtract(sums: GrowingSums, addends: Iterable[Addend]) -> None:
 
 @functools.lru_cache(maxsize=4_096)  # counts up to about 60 of both sides: nearly all cells
 def _shared(first: int, second: int) -> Counts:
-    """Equal counts are one object: a worker keeps millions of cells."""
+    """Equal counts share one object, because a worker keeps millions of cells."""
     return first, second
