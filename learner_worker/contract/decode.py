@@ -1,4 +1,4 @@
-"""Bytes to messages: the one way to read each message that others write.
+"""Decodes the messages that others write, one function per message.
 
 The models (`events`, `suggestions`) say what is allowed and build the schemas; the structs here carry what
 was read. Almost every message holds exactly the contract's fields: it is decoded straight into its struct,
@@ -41,7 +41,7 @@ _Description = Annotated[str, msgspec.Meta(max_length=MAX_DESCRIPTION_CHARACTERS
 
 
 class Placed(msgspec.Struct, frozen=True, gc=False):
-    """A `BidPlaced`, read."""
+    """A decoded `BidPlaced`."""
 
     task_id: TaskId
     agent_id: AgentId
@@ -51,7 +51,7 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Closed(msgspec.Struct, frozen=True, gc=False):
-    """An `AuctionClosed`, read."""
+    """A decoded `AuctionClosed`."""
 
     task_id: TaskId
     winner_agent_id: AgentId | None
@@ -61,7 +61,7 @@ class Closed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
-    """A `TaskFinished`, read."""
+    """A decoded `TaskFinished`."""
 
     task_id: TaskId
     agent_id: AgentId
@@ -73,7 +73,7 @@ DecodedEvent: TypeAlias = Placed | Closed | Finished
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """A `SuggestBidRequest`, read."""
+    """A decoded `SuggestBidRequest`."""
 
     agent_id: AgentId
     base_bid_sats: int
@@ -84,7 +84,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 
 def decode_event(kind: EventKind, value: bytes | None) -> DecodedEvent:
-    """The event in a record's value.
+    """Decodes the event in a record's value.
 
     Raises:
         RecordError: it breaks the contract, as `validation.validate_event` says.
@@ -97,7 +97,7 @@ def decode_event(kind: EventKind, value: bytes | None) -> DecodedEvent:
 
 
 def decode_request(value: bytes | None) -> Request:
-    """The request in a record's value.
+    """Decodes the request in a record's value.
 
     Raises:
         RequestError: it breaks the contract, as `validation.validate_request` says.
@@ -191,7 +191,7 @@ _READERS: Mapping[EventKind, Callable[[bytes], DecodedEvent]] = {
 
 
 def _require_printable(one_id: str, other_id: str) -> None:
-    """What is printable has no control characters; what is not may be allowed all the same."""
+    """Accepts printable text, which has no control characters; leaves other text to the models."""
     if not (one_id.isprintable() and other_id.isprintable()):
         raise ValueError("for the models to decide")
 
@@ -235,7 +235,7 @@ _identifier = TypeAdapter(AgentIdField)
 
 
 class _Ids(msgspec.Struct):
-    """A request's ids as they stand there; whatever else it holds, any number too, is passed over."""
+    """The raw ids of a request; other fields are skipped, including numbers of any size."""
 
     request_id: msgspec.Raw = msgspec.Raw(b"null")
     agent_id: msgspec.Raw = msgspec.Raw(b"null")
@@ -245,7 +245,7 @@ _ids = msgspec.json.Decoder(_Ids)
 
 
 def readable_ids(value: bytes | None) -> tuple[str | None, AgentId | None]:
-    """The request_id and agent_id of a request that is otherwise broken, where they can be read."""
+    """The request_id and agent_id of an otherwise invalid request, each None if it cannot be decoded."""
     try:
         body = _ids.decode(
             strict_payload(value).decode()
@@ -270,7 +270,7 @@ def _readable(value: object) -> AgentId | None:
 
 
 def readable_id(key: bytes | None) -> AgentId | None:
-    """The id in a record's key, if it can be one."""
+    """The id in a record's key; None if the key is no valid id."""
     try:
         return _readable((key or b"").decode())
     except UnicodeDecodeError:
@@ -281,7 +281,7 @@ def readable_id(key: bytes | None) -> AgentId | None:
 
 
 class MetricsContent(msgspec.Struct, frozen=True):
-    """What a metrics record says of an agent, apart from when it was said."""
+    """The content of a metrics record, without its time and offset."""
 
     agent_id: AgentId
     total_bids: int
@@ -296,7 +296,7 @@ _metrics_content = msgspec.json.Decoder(MetricsContent)
 
 
 def decode_metrics(value: bytes) -> MetricsContent | None:
-    """What a metrics record says; None if it is no such record."""
+    """Decodes the content of a metrics record; None if the value is no such record."""
     try:
         return _metrics_content.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

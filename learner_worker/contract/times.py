@@ -25,13 +25,13 @@ LAST_MICROS = Micros((_EPOCH.replace(year=9999) - _EPOCH) // timedelta(microseco
 
 
 def parse_time(text: str) -> Micros:
-    """The microseconds an RFC 3339 text names; a finer fraction is cut off.
+    """Parses RFC 3339 text to microseconds; a finer fraction is truncated.
 
     Accepts RFC 3339's grammar exactly (section 5.6): a `T` or `t`, seconds, an offset; the years 1970 to
     9998; a leap second only at 23:59:60 UTC, counted as the second that follows it.
 
     Raises:
-        ValueError: the text is no such time.
+        ValueError: the text is no valid time.
     """
     fraction = text[20:-1]
     if text[19:20] == "." and text[-1] == "Z" and fraction.isdigit() and fraction.isascii():
@@ -42,7 +42,7 @@ def parse_time(text: str) -> Micros:
 
 @functools.lru_cache(maxsize=4_096)
 def _whole_second(text: str) -> Micros:
-    """The time without its fraction and offset: most times of a stream share theirs with others."""
+    """The time without its fraction and offset; cached, because neighbouring records share it."""
     return _parsed(f"{text}Z")
 
 
@@ -62,7 +62,7 @@ def _parsed(text: str) -> Micros:
 
 @functools.lru_cache(maxsize=64)
 def _days_of(date: str) -> int:
-    """Days from 1970 to a date; a stream's events nearly all share one."""
+    """Days from 1970 to a date; cached, because neighbouring records share it."""
     if not _FIRST_YEAR <= int(date[:4]) <= _LAST_YEAR:
         raise ValueError(f"the year must be from {_FIRST_YEAR} to {_LAST_YEAR}")
     try:
@@ -79,12 +79,12 @@ def _offset_minutes(sign: str | None, hour: str | None, minute: str | None) -> i
 
 
 def format_time(micros: Micros) -> str:
-    """The time as RFC 3339 text in UTC with six decimals, as `2026-01-31T12:00:00.000000Z`."""
+    """The time as RFC 3339 text in UTC with six decimals: `2026-01-31T12:00:00.000000Z`."""
     moment = _EPOCH + timedelta(microseconds=micros)
     return f"{moment.isoformat(timespec='microseconds')}Z"
 
 
 def record_micros(timestamp_ms: int) -> Micros:
-    """A Kafka record's own time, brought into the contract's range of years."""
+    """A Kafka record's time in microseconds, clamped to the contract's range of years."""
     micros = timestamp_ms * 1000
     return Micros(micros if 0 <= micros <= LAST_MICROS else LAST_MICROS if micros > 0 else 0)

@@ -1,4 +1,4 @@
-"""The topics: their names, their keys and how each is kept."""
+"""The topics: their names and their configuration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,10 +8,10 @@ TopicName = NewType("TopicName", str)
 EventKind = Literal["bid-placed", "auction-closed", "task-finished"]
 
 HOP_HEADER = "learner-hop"
-"""Marks a record the learner has moved once; its value names the event's kind."""
+"""The header that marks a record as moved once; its value is the event's kind."""
 HOUR_MS = 60 * 60 * 1000  # milliseconds in an hour
 ROOMY_RECORD_BYTES = 2 * 1024 * 1024
-"""A moved record or a dead letter carries a whole original of up to 1 MiB, and headers."""
+"""Room for a whole original of up to 1 MiB and headers, in a moved record or a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Topics:
     topology: str = "learner-topology"
 
     def named(self) -> "TopicNames":
-        """The full names, prefix and all."""
+        """The full names, with the prefix."""
         return TopicNames(
             **{
                 field.name: TopicName(self.prefix + getattr(self, field.name))
@@ -63,7 +63,7 @@ class TopicNames:
 
     @property
     def subscribed(self) -> tuple[TopicName, ...]:
-        """What the worker's group subscribes to: requests have a consumer of their own."""
+        """The topics that the worker's group subscribes to: all sharded ones but the requests."""
         return (
             self.bid_placed,
             self.auction_closed,
@@ -80,7 +80,7 @@ class TopicNames:
 
     @property
     def reply_patterns(self) -> tuple[str, ...]:
-        """The reply topics that may be written by default; a trailing `*` stands for any ending."""
+        """The default allow-list of reply topics; a trailing `*` matches any suffix."""
         return (
             self.replies,
             f"{self.replies}.*",
@@ -89,7 +89,7 @@ class TopicNames:
         )
 
     def event_kind(self, topic: str) -> EventKind | None:
-        """Which event a source topic carries; None for any other topic."""
+        """The kind of event in a source topic; None for any other topic."""
         if topic == self.bid_placed:
             return "bid-placed"
         if topic == self.auction_closed:
@@ -99,11 +99,11 @@ class TopicNames:
         return None
 
     def partitions(self, topic: TopicName, shards: int) -> int:
-        """How many partitions `topics create` gives a topic."""
+        """The number of partitions that `topics create` gives a topic."""
         return 1 if topic == self.topology else shards
 
     def configuration(self, topic: TopicName) -> dict[str, str]:
-        """The topic's settings in Kafka, as `topics create` writes them."""
+        """The topic's configuration that `topics create` sets."""
         compacted = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(HOUR_MS)}
         if topic == self.outcomes:
             return compacted
@@ -123,7 +123,7 @@ class TopicNames:
 
 
 class ReplyTopics:
-    """The allow-list: replies go to no other topic, whatever a request names."""
+    """The allow-list: replies are written to no other topic, even if a request names one."""
 
     def __init__(self, patterns: Sequence[str], forbidden: Sequence[str]) -> None:
         self._exact = frozenset(pattern for pattern in patterns if not pattern.endswith("*"))

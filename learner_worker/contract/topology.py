@@ -1,4 +1,4 @@
-"""The records of `learner-topology`: how many shards there are, on which cluster, and who owns these topics.
+"""The records of `learner-topology`: the shard count, the cluster, and the owner of the topics.
 
 A change of any of this is a record of a higher generation. Of the highest generation the first record in
 the topic stands: workers that write one at the same time all read back, and obey the same one.
@@ -18,13 +18,13 @@ KEEP_FOLDERS: Final = (
     'numbers would be wrong); Kafka cannot lower a count: follow "Changed partition counts" in '
     "docs/operating.md"
 )
-"""What to do about partition counts that are not the recorded one."""
+"""The remedy for partition counts that differ from the recorded one."""
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class OwnTopics(msgspec.Struct, frozen=True):
-    """The full names of the topics that the learner alone writes."""
+    """The full names of the topics that only the learner writes."""
 
     outcomes: _Text
     metrics: _Text
@@ -33,17 +33,17 @@ class OwnTopics(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, names: TopicNames) -> "OwnTopics":
-        """Those among all topics."""
+        """These topics among all topics."""
         return cls(names.outcomes, names.metrics, names.rerouted, names.dead_letters)
 
 
 class Topology(msgspec.Struct, frozen=True):
-    """How the topics are laid out, and whose they are.
+    """The layout of a set of topics, and its owner.
 
     Attributes:
         shards: the number of partitions of every sharded topic.
-        incarnation: a random id of this set of topics: topics created anew under the same names have another.
-        owner_group: the consumer group whose workers write the topics; null: no worker has run yet.
+        incarnation: a random id of this set of topics: recreated topics of the same names have another one.
+        owner_group: the consumer group whose workers write the topics; null until a worker has run.
     """
 
     generation: _Positive
@@ -65,16 +65,16 @@ _version_decoder = msgspec.json.Decoder(_Versioned)
 
 
 def encode_topology(topology: Topology, writer: str) -> tuple[bytes, bytes]:
-    """The record's key and value, both JSON. No two writers share a key, so compaction drops nothing."""
+    """The record's key and value, both JSON. No two writers share a key, so compaction deletes none."""
     return _encoder.encode((topology.generation, writer)), _encoder.encode(topology)
 
 
 def decode_topology(value: bytes | None) -> Topology:
-    """The topology in a record's value.
+    """Decodes the topology in a record's value.
 
     Raises:
-        UpgradeRequiredError: a newer learner wrote it.
-        RecordError: it is none.
+        UpgradeRequiredError: a newer version of the learner wrote it.
+        RecordError: the value is no topology.
     """
     content = value or b""
     try:
@@ -93,5 +93,5 @@ def _require_known(version: int) -> None:
 
 
 def standing(topologies: Iterable[Topology]) -> Topology | None:
-    """The one that holds, of all in the order of the topic; None if there is none."""
+    """The topology in effect, of all records in offset order; None if there is none."""
     return max(topologies, key=lambda topology: topology.generation, default=None)

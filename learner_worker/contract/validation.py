@@ -1,4 +1,4 @@
-"""The models' word on a message's bytes: what is allowed, and what is said about the rest.
+"""Validates messages with the models, and describes what is invalid.
 
 Size first, then the schema registry's frame, then strict JSON. Everybody else reads messages by `decode`.
 """
@@ -22,7 +22,7 @@ _MODELS: dict[EventKind, type[Event]] = {
 
 
 def validate_event(kind: EventKind, value: bytes | None) -> Event:
-    """The event in a record's value.
+    """Validates the event in a record's value.
 
     Raises:
         RecordError: it breaks the contract; the reason is one of `empty`, `too-large`, `not-json`, `invalid`.
@@ -34,7 +34,7 @@ def validate_event(kind: EventKind, value: bytes | None) -> Event:
 
 
 def validate_request(value: bytes | None) -> SuggestBidRequest:
-    """The request in a record's value.
+    """Validates the request in a record's value.
 
     Raises:
         RequestError: it breaks the contract; the message names the fields.
@@ -48,7 +48,7 @@ def validate_request(value: bytes | None) -> SuggestBidRequest:
 
 
 def payload_of(value: bytes | None) -> bytes:
-    """What a record's value holds, out of its frame.
+    """A record's payload, without a schema registry's frame.
 
     Raises:
         RecordError: it is `empty` or `too-large`.
@@ -61,7 +61,7 @@ def payload_of(value: bytes | None) -> bytes:
 
 
 def strict_payload(value: bytes | None) -> bytes:
-    """What a record's value holds, if it has none of the constants that JSON has not.
+    """A record's payload, if it is strict JSON, without NaN and Infinity.
 
     Raises:
         RecordError: it is `empty`, `too-large` or `not-json`.
@@ -73,7 +73,7 @@ def strict_payload(value: bytes | None) -> bytes:
 
 
 def _refuse_bare_constants(payload: bytes) -> None:
-    """JSON has no NaN and no Infinity, also where a field is ignored; pydantic's parser takes them there."""
+    """Rejects NaN and Infinity, which pydantic's parser accepts in ignored fields."""
     try:
         msgspec.json.decode(payload, type=msgspec.Raw)  # the grammar alone: numbers may have any size
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Whether topics are those that `learner-topology` records, and whether an unrecorded count can be trusted.
+"""Compares topics with the recorded topology, and decides whether an unrecorded count can be trusted.
 
 An agent's outcomes lie on the partition that the agent's hash names by the count they were written with. By
 another count they would be looked for elsewhere, and the agent would be answered as one without history.
@@ -19,10 +19,10 @@ from learner_worker.kafka.records import Record
 
 @dataclass(frozen=True, slots=True)
 class LiveTopics:
-    """The topics as Kafka lists them now.
+    """The topics that Kafka lists now.
 
     Attributes:
-        counts: the partition counts of those that exist.
+        counts: the partition counts of the existing topics.
     """
 
     cluster_id: str
@@ -31,7 +31,7 @@ class LiveTopics:
 
     @property
     def sharded(self) -> dict[TopicName, int]:
-        """The counts that have to be equal."""
+        """The counts of the sharded topics, which must be equal."""
         return {name: self.counts[name] for name in self.names.sharded if name in self.counts}
 
     @property
@@ -41,10 +41,10 @@ class LiveTopics:
 
 
 def mismatches(topology: Topology, live: LiveTopics, group_id: str | None) -> Iterator[Mismatch]:
-    """In what the topics are not those of the record; nothing if they are.
+    """The differences of the topics from the record; none if they match.
 
     Args:
-        group_id: the group that wants to work here; None: whichever owns the topics.
+        group_id: the group that is about to use the topics; None for their owner.
     """
     yield from _other_cluster(topology, live)
     yield from _other_topics(topology, live)
@@ -59,7 +59,7 @@ def mismatches(topology: Topology, live: LiveTopics, group_id: str | None) -> It
 
 
 def require_same(topology: Topology, live: LiveTopics, group_id: str | None) -> None:
-    """Refuses anything but what is recorded.
+    """Refuses topics that do not match the record.
 
     Raises:
         ConfigurationError: the first of the `mismatches`.
@@ -107,7 +107,7 @@ def _listed(counts: Mapping[TopicName, int]) -> str:
 
 
 def _share_moved(recorded: int, counts: Collection[int]) -> str:
-    """How many agents another count would lose, in words."""
+    """A description of the share of agents that another count would misplace."""
     shares = [1 - min(recorded, count) / math.lcm(recorded, count) for count in counts]
     return (
         f"about {100 * max(shares):.0f} % of all agents would be looked for on another partition and "
@@ -138,12 +138,12 @@ def common_count(live: LiveTopics) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Misplaced:
-    """Changelog records that are not where a partition count has them.
+    """Changelog records that are not on the partition that a count gives.
 
     Attributes:
-        agent_id, partition: one of them, and where it lies.
-        count, of: how many of how many records.
-        older: the largest smaller count by which all records are where they belong; None: there is none.
+        agent_id, partition: an example, and its partition.
+        count, of: the number of such records, and of all that were read.
+        older: the largest smaller count by which all records are in place; None if there is none.
     """
 
     agent_id: AgentId
@@ -153,7 +153,7 @@ class Misplaced:
     older: int | None
 
     def mismatch(self, outcomes: TopicName, shards: int) -> Mismatch:
-        """What this says of the count."""
+        """The conclusion about the count, as a mismatch."""
         grown = "another count" if self.older is None else f"{self.older} partitions"
         return Mismatch(
             f"{outcomes} has {shards} partitions, but {self.count:,} of {self.of:,} records looked at lie "
@@ -165,7 +165,7 @@ class Misplaced:
 
 
 def misplaced(records: Iterable[Record], shards: int) -> Misplaced | None:
-    """Whether changelog records lie elsewhere than a partition count has them; None: all are right."""
+    """Finds changelog records that are on other partitions than a count gives; None if all are in place."""
     placed = [
         (agent_id, record.partition)
         for record in records
@@ -178,7 +178,7 @@ def misplaced(records: Iterable[Record], shards: int) -> Misplaced | None:
 
 
 def older_count(placed: Sequence[tuple[str, int]], shards: int) -> int | None:
-    """The largest count below `shards` by which all ids are on the right partitions; None: there is none."""
+    """The largest count below `shards` by which all ids are on the right partitions; None without one."""
     hashes = {(hash_of(identifier), at) for identifier, at in placed}
     least = max((at for _, at in hashes), default=0) + 1
     candidates = range(shards - 1, least - 1, -1)
@@ -186,13 +186,13 @@ def older_count(placed: Sequence[tuple[str, int]], shards: int) -> int | None:
 
 
 def count_to_create(asked: int | None, topology: Topology | None, live: LiveTopics, default: int) -> int:
-    """With how many partitions missing topics are created.
+    """The number of partitions with which missing topics are created.
 
     Args:
-        asked: the number that was asked for; None: none was.
+        asked: the requested number; None if none was requested.
 
     Raises:
-        ConfigurationError: another number is recorded, or other topics have another.
+        ConfigurationError: the record or existing topics have another number.
     """
     if topology is not None:
         require_same(topology, live, None)
@@ -200,6 +200,6 @@ def count_to_create(asked: int | None, topology: Topology | None, live: LiveTopi
     if known and asked not in {None, known}:
         source = f"{live.names.topology} records" if topology is not None else "the topics that exist have"
         raise Mismatch(
-            f"{source} {known} partitions, not {asked}", "the number is for life: leave out --partitions"
+            f"{source} {known} partitions, not {asked}", "this number never changes: leave out --partitions"
         ).error()
     return known or asked or default

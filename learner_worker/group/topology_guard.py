@@ -1,4 +1,4 @@
-"""Looks, while a worker runs, whether the topics are still those it was started for."""
+"""Checks, while a worker runs, that the topics are still those that it was started with."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -19,7 +19,7 @@ _CONNECT_SECONDS = 5.0  # within a look
 
 
 class TopologyGuard:
-    """A worker's own connection to the topology; kept open, because it looks often."""
+    """A worker's own connection to the topology; kept open between checks."""
 
     def __init__(self, connection: Connection, names: TopicNames, group_id: str, outage: Outage) -> None:
         self._connection = connection
@@ -32,7 +32,7 @@ class TopologyGuard:
         self._incarnation = ""
 
     async def establish(self, filed: Filed, *, patience_seconds: float) -> Topology:
-        """The topology to obey; see `topology_view.establish`."""
+        """The topology in effect; see `topology_view.establish`."""
         try:
             view = await self._opened(patience_seconds)
             topology = await establish(view, group_id=self._group_id, filed=filed)
@@ -43,10 +43,10 @@ class TopologyGuard:
         return topology
 
     async def watch(self, stopping: asyncio.Event) -> None:
-        """Looks again and again until told to stop.
+        """Checks periodically until `stopping` is set.
 
         Raises:
-            ConfigurationError: the topics are not the same any more; going on would give wrong numbers.
+            ConfigurationError: the topics have changed; continuing would give wrong numbers.
         """
         while not await is_set_within(stopping, _EVERY_SECONDS):
             try:
@@ -57,11 +57,11 @@ class TopologyGuard:
                 self._outage.worked(_LOOKING)
 
     async def look(self) -> None:
-        """Compares the topics with their record, as both are now.
+        """Compares the current topics with their current record.
 
         Raises:
-            BrokerError, KafkaError, TimeoutError: Kafka does not say; nothing is known.
-            ConfigurationError: they are not the same any more.
+            BrokerError, KafkaError, TimeoutError: Kafka does not answer.
+            ConfigurationError: the topics have changed.
         """
         async with self._turn:
             live, topology = await self._seen()
@@ -79,7 +79,7 @@ class TopologyGuard:
         require_same(topology, live, self._group_id)
 
     async def _seen(self) -> tuple[LiveTopics, Topology | None]:
-        """What is there now; after a failure the next look connects anew."""
+        """The current topology; after a failure the next check reconnects."""
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
                 view = await self._opened(_CONNECT_SECONDS)

@@ -1,4 +1,4 @@
-"""The topology as Kafka has it: read and compared, or recorded for the first time.
+"""The topology in Kafka: reads and compares it, or records it for the first time.
 
 `read_layout` is for those that only look, `establish` for a worker, `create_topics` for an operator.
 """
@@ -34,12 +34,12 @@ from learner_worker.kafka.topology_topic import append, read_standing
 DEFAULT_SHARDS: Final = 12  # shared evenly by 1, 2, 3, 4, 6 or 12 replicas; fixed from then on
 SAMPLED: Final = 200  # records at each end of a changelog partition: of a doubled one half lie wrong
 Filed = Callable[[], Mapping[Path, Mapping[str, str]]]
-"""Asks for what the shard files of a state folder say of themselves."""
+"""Reads the identities of a state folder's shard files."""
 _log = structlog.get_logger("learner_worker.group")
 
 
 class Layout(NamedTuple):
-    """How the topics are laid out; without a record the count is what a sample of the changelog allows."""
+    """The layout of the topics; without a record, the count that a sample of the changelog confirms."""
 
     cluster_id: str
     shards: int
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
 
 
 class TopologyView:
-    """The topics, their record and the changelog, as they are now."""
+    """The current topics, their record and the changelog."""
 
     def __init__(
         self, connection: Connection, names: TopicNames, cluster: Cluster, reader: PartitionReader
@@ -63,13 +63,13 @@ class TopologyView:
         return LiveTopics(cluster_id, self.names, await self.cluster.partitions(self.names.all))
 
     async def standing(self, live: LiveTopics) -> Topology | None:
-        """The record that holds; None if there is none, or no topic for it."""
+        """The record in effect; None if there is none, or no topic for it."""
         if self.names.topology not in live.counts:
             return None
         return await read_standing(self._reader, self.names.topology)
 
     async def write(self, topology: Topology) -> Topology:
-        """Writes a record, and reads which one stands: of several writers' the first.
+        """Writes a record, and reads which one is in effect: of several writers' the first.
 
         Raises:
             BrokerError: Kafka did not take it.
@@ -81,7 +81,7 @@ class TopologyView:
         return stands
 
     async def misplaced(self, live: LiveTopics, shards: int) -> Misplaced | None:
-        """Whether the ends of the changelog's partitions hold records that a count has elsewhere."""
+        """Checks the ends of the changelog's partitions for records that a count places elsewhere."""
         outcomes = self.names.outcomes
         partitions = [TopicPartition(outcomes, number) for number in range(live.counts.get(outcomes, 0))]
         return misplaced(await sample_ends(self._connection, partitions, SAMPLED), shards)
@@ -113,10 +113,10 @@ def _tell(gap: Gap) -> None:
 async def read_layout(
     connection: Connection, names: TopicNames, *, group_id: str | None, patience_seconds: float
 ) -> Layout:
-    """The layout that is recorded, or that the changelog allows. Writes nothing.
+    """The recorded layout, or the one that the changelog confirms. Writes nothing.
 
     Args:
-        group_id: the group asked about; None: whichever owns the topics.
+        group_id: the group in question; None for the topics' owner.
 
     Raises:
         BrokerError: Kafka cannot be reached.
@@ -135,7 +135,7 @@ async def read_layout(
 
 
 def require_topics(live: LiveTopics, missing: list[TopicName]) -> None:
-    """Refuses to go on without some topics.
+    """Refuses to continue without some topics.
 
     Raises:
         ConfigurationError: one is missing.
@@ -158,11 +158,11 @@ async def _require_placed(view: TopologyView, live: LiveTopics, shards: int) -> 
 async def create_topics(
     view: TopologyView, *, partitions: int | None, replication_factor: int | None, group_id: str | None
 ) -> list[TopicName]:
-    """Creates the topics that are missing, and the record if there is none; which topics it created.
+    """Creates missing topics, and the record if there is none; returns the topics created.
 
     Args:
-        partitions: the number of shards that was asked for; None: the recorded one, or the default.
-        group_id: the group that is to own the topics; None: the first one that runs.
+        partitions: the requested number of shards; None for the recorded one or the default.
+        group_id: the group that will own the topics; None for the first one that runs.
 
     Raises:
         BrokerError: Kafka refused something.
@@ -184,7 +184,7 @@ async def create_topics(
 
 
 async def require_recorded(view: TopologyView, group_id: str | None) -> Topology:
-    """The record, if it is there and the topics are as it says.
+    """The record, if it exists and the topics match it.
 
     Raises:
         ConfigurationError: they are not.
@@ -205,7 +205,7 @@ async def require_recorded(view: TopologyView, group_id: str | None) -> Topology
 
 
 async def establish(view: TopologyView, *, group_id: str, filed: Filed) -> Topology:
-    """The topology that a worker of a group obeys; recorded if it is not yet, claimed if nobody owns it.
+    """The topology for a worker of a group; recorded if it is not yet, claimed if it has no owner.
 
     Workers that start at the same time may all write; they read back, and the first record stands for all.
 
@@ -231,7 +231,7 @@ async def establish(view: TopologyView, *, group_id: str, filed: Filed) -> Topol
 async def _adopt(
     view: TopologyView, live: LiveTopics, group_id: str, filed: Mapping[Path, Mapping[str, str]]
 ) -> Topology:
-    """Records today's count, if nothing speaks against it: neither changelog nor this worker's own files."""
+    """Records the current count, unless the changelog or this worker's own files contradict it."""
     shards = common_count(live)
     of_this_cluster = {path: one for path, one in filed.items() if one.get("cluster_id") == live.cluster_id}
     for path, identity in of_this_cluster.items():
@@ -268,7 +268,7 @@ def _first(live: LiveTopics, shards: int, group_id: str | None) -> Topology:
 
 
 def _remembered(topology: Topology, filed: list[Mapping[str, str]]) -> Topology:
-    """With the incarnation that this worker's files agree on: only the record was lost."""
+    """Takes the incarnation that this worker's files agree on, because only the record was lost."""
     known = {one["incarnation"] for one in filed if "incarnation" in one}
     if len(known) != 1:
         return topology

@@ -24,13 +24,13 @@ _BINDING: Final = {"bindingVersion": "0.5.0"}
 _JSON: Final = "application/json"
 _BYTES: Final = "application/octet-stream"
 _DESCRIPTION: Final = (
-    "How swarm services, bidding agents and the learner talk over Kafka. Operations are seen from the "
-    "learner: it receives what others write and sends what others read. Names of topics are the defaults; "
-    "settings change them and put a prefix before each. Values are JSON in UTF-8; what a schema registry's "
-    "JSON serializer puts before it (a zero byte and a 4-byte id) is stepped over. Unknown fields and "
-    "headers are ignored, so messages may gain some. Topics with `x-sharded` have the same number of "
-    "partitions, for life; a record belongs on the partition that Kafka's murmur2 names for the UTF-8 of the "
-    "id in its body, and is moved there once if it lies elsewhere."
+    "The Kafka messages between swarm services, bidding agents and the learner. Operations are seen from "
+    "the learner's side: it receives what others write and sends what others read. The topic names are the "
+    "defaults; settings change them and add a prefix. Values are JSON in UTF-8; the frame of a schema "
+    "registry's JSON serializer (a zero byte and a 4-byte id) is skipped. Unknown fields and headers are "
+    "ignored, so messages may gain some. Topics with `x-sharded` have the same number of partitions, which "
+    "never changes; a record belongs on the partition that Kafka's murmur2 gives for the UTF-8 of the id in "
+    "its body, and is moved there once if it is on another one."
 )
 
 
