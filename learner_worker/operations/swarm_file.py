@@ -50,10 +50,10 @@ _COLUMNS: Final = "SELECT name FROM pragma_table_info('task_outcomes', 'swarm')"
 _COPY: Final = """
 CREATE TABLE main.copied AS
 SELECT id,
-       CASE WHEN length(CAST(task_id AS BLOB)) > 1024 THEN x'' ELSE task_id END,
-       CASE WHEN length(CAST(agent_id AS BLOB)) > 1024 THEN x'' ELSE agent_id END,
+       CASE WHEN length(CAST(task_id AS BLOB)) > 1024 THEN CAST('too long' AS BLOB) ELSE task_id END,
+       CASE WHEN length(CAST(agent_id AS BLOB)) > 1024 THEN CAST('too long' AS BLOB) ELSE agent_id END,
        bid_sats,
-       CASE WHEN length(CAST(description AS BLOB)) > 65536 THEN x'' ELSE description END,
+       CASE WHEN length(CAST(description AS BLOB)) > 65536 THEN CAST('too long' AS BLOB) ELSE description END,
        won_auction, task_succeeded, created_at
 FROM swarm.task_outcomes ORDER BY id
 """
@@ -83,7 +83,7 @@ class SwarmFile:
     def rows(self) -> Iterator[list[RawRow]]:
         """The rows' COLUMNS in pages, in the order of their ids; text that is not UTF-8 has surrogates.
 
-        A value too long to be valid comes as an empty blob, so that no row takes much memory.
+        A value too long to be valid comes as the blob `too long`, so that no row takes much memory.
         """
         cursor = self._connection.execute(_ROWS)
         while page := cursor.fetchmany(_PAGE):
