@@ -221,4 +221,5 @@ class EventPublisher:
     def _settle(self, acknowledgement: asyncio.Task[None]) -> None:
         self._unacknowledged.discard(acknowledgement)
         if not acknowledgement.cancelled():
-            self._not_acknowledged = self._not_acknowledged or acknowledgement.exception()
+            failure = acknowledgement.exception()  # looked at, or asyncio logs every one after the first
+            self._not_acknowledged = self._not_acknowledged or failure

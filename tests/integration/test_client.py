@@ -1,6 +1,7 @@
 """The client library on real brokers, against a scripted learner that answers with plain headers."""
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -687,6 +688,23 @@ async def test_a_flush_names_what_was_not_acknowledged(switched: SwitchedBroker)
         assert isinstance(acknowledgement.exception(), BrokerError)
         await publisher.flush()
         switched.on()
+
+
+async def test_of_many_lost_events_a_flush_is_all_that_is_said(switched: SwitchedBroker) -> None:
+    """Two acknowledgements that nobody awaits: one error, and nothing that asyncio logs for itself."""
+    await create_topics(switched.servers, Topics())
+    logged: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context["message"]))
+    async with EventPublisher(switched.servers, timeout_seconds=1) as publisher:
+        await publisher.task_finished("task-1", "agent-1", succeeded=True)
+        switched.off()
+        for number in range(2):
+            await publisher.task_finished(f"lost-{number}", "agent-1", succeeded=True, wait=False)
+        with pytest.raises(BrokerError, match="lost-0"):
+            await publisher.flush()
+        switched.on()
+    gc.collect()
+    assert logged == []
 
 
 async def test_an_unsent_event_never_hides_an_error_of_the_service(switched: SwitchedBroker) -> None:
