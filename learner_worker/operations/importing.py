@@ -38,13 +38,14 @@ _MICROS: Final = 1_000_000  # microseconds in a second
 _SENDING: Final[dict[str, Any]] = {
     "linger_ms": 5,  # fewer, larger requests; nobody waits for a single event
     "max_batch_size": 128 * 1024,  # aiokafka holds back what does not fit into a partition's open batch
+    "request_timeout_ms": 30_000,  # Kafka's own default: a busy broker may take its time with large requests
 }
 _UNACKNOWLEDGED_EVENTS: Final = 4_000
 """Enough to keep every partition's batch full; an unacknowledged event takes some kilobytes."""
 _UNACKNOWLEDGED_CHARACTERS: Final = 4_000_000
 """Characters of descriptions: bounds memory if they are long."""
-_SEND_SECONDS: Final = 60.0
-"""Time limit for an event's acknowledgement: longer than a change of the partition's leader."""
+_SEND_SECONDS: Final = 120.0
+"""Time limit for an event's acknowledgement: Kafka's own default of `delivery.timeout.ms`."""
 
 Say = Callable[[str], None]
 
