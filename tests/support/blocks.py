@@ -81,6 +81,7 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "learner-worker lab": _LAB,
         "for agent in echo mace": _LAB,
     },
+    "docs/performance.md": {"IMPORT_ROWS": _SUITE},
     "docs/interop.md": {
         "async def main": Run(),
         "kafka-topics.sh": Check("is Apache Kafka's own script"),
