@@ -113,7 +113,7 @@ def _past(until: Micros | None, settings: Settings) -> Micros:
 
 def _consent(marker: ForgetMarker) -> bool:
     if not sys.stdin.isatty():
-        raise click.UsageError("there is nobody to ask: say --yes, or try --dry-run")
+        raise click.UsageError("there is no terminal to confirm on: give --yes, or try --dry-run")
     moment = format_time(marker.forget_until)
     return click.confirm(
         f"Forget all that agent '{escaped(marker.agent_id)}' did until {moment}? It cannot be taken back."

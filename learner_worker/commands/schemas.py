@@ -111,7 +111,7 @@ def compatibility(folder: Path, current: Mapping[str, Any]) -> str:
     if not broken:
         return f"compatible with {newest}, the newest release"
     if not version.may_break(newest):
-        otherwise = f"or raise the version to {newest.next_breaking()} and release the schemas anew"
+        otherwise = f"or raise the version to {newest.next_breaking()} and release the schemas again"
         sentences = [f"{sentence}, {otherwise}" for sentence in broken]
         raise LearnerError("\n".join([f"{version} breaks what {newest} promised:", *sentences]))
     return "\n".join([f"{version} may break what {newest} promised, and does:", *broken])

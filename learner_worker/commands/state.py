@@ -126,7 +126,7 @@ def _folder_lines(found: FolderOverview) -> Iterator[str]:
 def _shard_lines(shard: ShardOverview) -> Iterator[str]:
     yield f"shard {shard.shard}: {_size(shard.file)}"
     if shard.contents is None:
-        mend = f"; `learner-worker state rebuild --shard {shard.shard}` makes it anew"
+        mend = f"; `learner-worker state rebuild --shard {shard.shard}` rebuilds it"
         yield f"  {shard.problem}: {shard.detail}{'' if shard.problem == 'unreadable' else mend}"
     else:
         yield from _contents_lines(shard.contents)

@@ -89,7 +89,7 @@ async def examine(
             shut = shut or (check.gate and any(finding.level == Level.ERROR for finding in found))
     if left_out:
         findings.append(
-            ("not checked", note(f"without Kafka: {', '.join(left_out)}", "mend the errors above first"))
+            ("not checked", note(f"without Kafka: {', '.join(left_out)}", "fix the errors above first"))
         )
     return Report(findings)
 
@@ -105,4 +105,4 @@ async def _run(check: Check, case: Case, seconds: float) -> Sequence[Finding]:
         return [note(f"this user may not look there ({refusal})", "ask as somebody who may")]
     except Exception as failure:  # noqa: BLE001 (one check that fails must not hide the others)
         words = f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__
-        return [error(f"could not be checked ({words})", "mend what the other checks say, then try again")]
+        return [error(f"could not be checked ({words})", "fix what the other checks report, then try again")]

@@ -49,7 +49,7 @@ def _members(
     if state in REBALANCING:
         return [note(text, "wait a minute and look again; if it stays, a member comes and goes: see its log")]
     if not members and any(lags.values()):
-        return [error(f"nobody reads: {text}", f"start workers with {_RUN} and this --group-id")]
+        return [error(f"no member reads: {text}", f"start workers with {_RUN} and this --group-id")]
     if not members:
         return [note(text, f"no worker runs: start one with {_RUN}")]
     findings = [ok(text)]

@@ -31,7 +31,7 @@ async def check_topics(case: Case) -> Sequence[Finding]:
         findings.append(
             error(
                 f"these topics must have the same number of partitions, but {listed}",
-                f"delete the odd ones that hold nothing yet and make them anew with {_CREATE}; if counts "
+                f"delete those that differ and are empty, and recreate them with {_CREATE}; if counts "
                 f'were raised, keep {case.names.outcomes} and follow "Changed partition counts" in '
                 "docs/operating.md",
             )
@@ -99,7 +99,7 @@ def _stamped(names: TopicNames, found: Configurations, _settings: Settings) -> I
         )
     if found.get(names.rerouted, {}).get(kind, "CreateTime") != "CreateTime":
         yield error(
-            f"{names.rerouted} stamps records anew: a moved event without a time of its own gets a wrong one",
+            f"{names.rerouted} replaces timestamps: a moved event without its own time gets a wrong one",
             f"set {kind}=CreateTime on {names.rerouted}",
         )
 

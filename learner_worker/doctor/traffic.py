@@ -141,7 +141,7 @@ async def check_headers(case: Case) -> Sequence[Finding]:
 
 
 async def check_clocks(case: Case) -> Sequence[Finding]:
-    """Records from this machine's future: whoever stamped them has a clock that is ahead of this one.
+    """Checks for records from this machine's future, whose publisher's or broker's clock is ahead.
 
     Measured is the newest record's time against this clock, a bound from one side: requests carry the
     brokers' clock, events their publishers'. A clock that is behind cannot be told without writing.

@@ -35,7 +35,7 @@ class NotKafkaError(LearnerError):
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An open connection that nobody has logged in on."""
+    """An open connection without a login."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter

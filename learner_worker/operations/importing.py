@@ -36,7 +36,7 @@ from learner_worker.settings import Settings
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)  # the zero of times in microseconds
 _MICROS: Final = 1_000_000  # microseconds in a second
 _SENDING: Final[dict[str, Any]] = {
-    "linger_ms": 5,  # fewer, larger requests; nobody waits for a single event
+    "linger_ms": 5,  # fewer, larger requests: an import does not wait for single events
     "max_batch_size": 128 * 1024,  # aiokafka holds back what does not fit into a partition's open batch
     "request_timeout_ms": 30_000,  # Kafka's own default: a busy broker may take its time with large requests
 }

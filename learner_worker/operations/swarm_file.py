@@ -150,7 +150,7 @@ def _address(path: Path, opened: ExitStack, *, is_wal: bool) -> str:
 
 
 def _copied(path: Path, wal: Path, stack: ExitStack) -> Path:
-    """A copy in a temporary folder: nobody has the original open, and reading it would create -shm."""
+    """A copy in a temporary folder, because reading the original, which is not open, would create -shm."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="learner-import-")))
     copy = folder / "copy.db"
     shutil.copyfile(path, copy)
@@ -160,7 +160,7 @@ def _copied(path: Path, wal: Path, stack: ExitStack) -> Path:
 
 @contextmanager
 def _unchanged(path: Path, wal: Path) -> Iterator[None]:
-    """An immutable file is read without locks: what was read is a snapshot only if nobody wrote."""
+    """Checks that an immutable file, which is read without locks, was not written meanwhile."""
     before = _signature(path)
     yield
     if _signature(path) != before or _size(wal):

@@ -129,7 +129,7 @@ def chance_to_deliver(metrics: Metrics, tallies: Mapping[str, Tally], descriptio
 
 
 def stakes_at(chance: float, overall: float, costs: Costs) -> Stakes:
-    """What winning is worth at a chance to deliver; a cost that nobody told is a share of the base bid."""
+    """The value of winning at a chance to deliver; an unknown cost is a share of the base bid."""
     if costs.cost_sats is None:
         share, expense = chance / sqrt(overall), _COST_SHARE * costs.base_bid_sats
     else:

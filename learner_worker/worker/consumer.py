@@ -128,7 +128,7 @@ class EventConsumer:
         return polled
 
     async def on_offset_out_of_range(self, error: OffsetOutOfRangeError) -> None:
-        """Handles records that Kafka has deleted or lost: shards are checkpointed, closed and resumed anew.
+        """Handles records that Kafka has deleted or lost: shards are checkpointed, closed and reopened.
 
         The checkpoint comes first: memory may hold the only copy of what was lost.
         """

@@ -18,7 +18,7 @@ from learner_worker.interface.changes import Version, breaking_changes
 
 COMMITTED = Path(__file__).parents[2] / "schemas"
 RELEASED = asyncapi("0.1.0")
-OTHERWISE = ", or raise the version to 0.2.0 and release the schemas anew"
+OTHERWISE = ", or raise the version to 0.2.0 and release the schemas again"
 
 Document = dict[str, Any]
 Edit = Callable[[Document], object]
