@@ -127,7 +127,7 @@ async def test_the_open_listener_of_a_right_set_up_has_nothing_to_say(
     report = await examined(tmp_path, guarded.open, prefix)
     assert report.worst == Level.NOTE, report
     assert messages(report, "rights", Level.OK) == [
-        "this client may do all that a worker does with 9 topics and its groups"
+        "this client may do all that a worker does with 10 topics and its groups"
     ]
 
 
@@ -230,8 +230,16 @@ async def test_missing_rights_are_named_one_by_one(guarded: Guarded, prefix: str
         f"user other may not Read group {prefix}learner.requests",
     ]
     for name in names.all:
-        written = name in {names.outcomes, names.requests, names.replies, names.dead_letters, names.metrics}
-        operations = [*([READ] if name in names.sharded else []), *([WRITE] if written else [])]
+        read = name in {*names.sharded, names.topology}
+        written = name in {
+            names.outcomes,
+            names.requests,
+            names.replies,
+            names.dead_letters,
+            names.metrics,
+            names.topology,
+        }
+        operations = [*([READ] if read else []), *([WRITE] if written else [])]
         if name != names.bid_placed:
             await allow(guarded.open, resource=TOPIC, name=name, operations=operations)
     await allow(guarded.open, resource=GROUP, name=f"{prefix}learner", operations=[READ])
