@@ -159,7 +159,7 @@ def test_quantities_have_three_digits_and_their_spread() -> None:
     assert quantity(reading([9_000, 10_000, 11_000]), "events/s") == "10,000 events/s ±10%"
 
 
-@pytest.mark.parametrize("around", ["{}\n", "starting\n{}\nbye\n", "\x1b[?25l\x08\x1b[?25h{}\x1b[0m\n"])
+@pytest.mark.parametrize("frame", ["{}\n", "starting\n{}\nbye\n", "\x1b[?25l\x08\x1b[?25h{}\x1b[0m\n"])
 def test_a_peers_rate_is_found_among_its_frameworks_words(frame: str) -> None:
     """Lines before and after it do not matter, nor codes for the terminal."""
     assert rate_said(frame.replace("{}", '{"rate": 1843.15, "events": 36000}')) == 1843.15
