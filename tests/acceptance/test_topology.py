@@ -113,11 +113,11 @@ async def test_topics_raised_under_live_workers_are_refused_and_no_number_change
     """
     names = await create_topics(broker.bootstrap_servers, prefix, partitions=SHARDS)
     events = swarm_history(41, 60)
-    await publish(broker.bootstrap_servers, names, events)
     async with (
         running_worker(broker.bootstrap_servers, prefix, tmp_path / "a") as first,
         running_worker(broker.bootstrap_servers, prefix, tmp_path / "b") as second,
     ):
+        await publish(broker.bootstrap_servers, names, events)
         await metrics_equal_the_model(broker, names, events)
         await raise_counts(broker, names.sharded)
         for worker in (first, second):
