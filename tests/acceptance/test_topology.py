@@ -87,9 +87,10 @@ async def ended(worker: WorkerProcess) -> tuple[int, str]:
 
 
 def has_identity(path: Path) -> bool:
-    """Whether a shard's file got as far as having its tables."""
+    """Whether a shard's file got as far as saying whose it is."""
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'identity'").fetchall())
+        tables = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'identity'").fetchall()
+    return bool(tables) and "incarnation" in whose(path)
 
 
 def whose(path: Path) -> dict[str, str]:
