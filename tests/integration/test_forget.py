@@ -226,7 +226,7 @@ async def test_what_cannot_be_forgotten_is_said(broker: Broker, prefix: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("ann",), "say --yes"),
+        (("ann",), "give --yes"),
         (("",), "is no agent id"),
         (("a\nb", "--yes"), "'a\\nb' is no agent id"),
         (("x" * 257, "--yes"), "is no agent id"),
