@@ -43,11 +43,10 @@ def running(data_dir: Path, log: Log) -> Iterator[Broker]:
     log(f"starting {description()} on {server}")
     _refuse_running(data_dir)
     try:
-        _up(data_dir, port)
-        _wait_until_answering(server, data_dir)
+        start(data_dir, port)
         yield Broker(BrokerKind.EMBEDDED, server, description())
     finally:
-        _down(data_dir, server)
+        stop(data_dir, server)
 
 
 def _refuse_running(data_dir: Path) -> None:
@@ -57,18 +56,26 @@ def _refuse_running(data_dir: Path) -> None:
         )
 
 
-def _up(data_dir: Path, port: int) -> None:
+def start(data_dir: Path, port: int) -> None:
+    """Start noida-db's Kafka on a port of 127.0.0.1, and wait until it answers.
+
+    Raises:
+        BrokerError: it does not start, or does not answer.
+    """
     done = _run("up", data_dir, "--only", "kafka", "--kafka-port", str(port), "--host", "127.0.0.1")
     if done.returncode != 0:
         raise BrokerError(f"noida-db did not start, see {data_dir / 'noida.log'}: {_output_of(done)}")
-
-
-def _wait_until_answering(server: str, data_dir: Path) -> None:
+    server = f"127.0.0.1:{port}"
     if not is_true_within(ANSWER_SECONDS, lambda: live_nodes(server) > 0):
         raise BrokerError(f"noida-db started but does not answer on {server}: see {data_dir / 'noida.log'}.")
 
 
-def _down(data_dir: Path, server: str) -> None:
+def stop(data_dir: Path, server: str) -> None:
+    """Stop the noida-db of a folder, and wait until its address refuses connections.
+
+    Raises:
+        BrokerError: it still runs.
+    """
     done = _run("down", data_dir)
     if done.returncode != 0 or not is_true_within(ANSWER_SECONDS, lambda: not accepts(server)):
         raise BrokerError(

@@ -150,13 +150,14 @@ class PendingReplies:
         while silent_reads < SILENT_READS:
             batches = await consumer.getmany(timeout_ms=READ_MS)
             for record in chain.from_iterable(batches.values()):
-                self._deliver(record)
+                self.deliver(record)
             # After a broker restart aiokafka may stay stuck; an idle Kafka, in contrast, answers fetches.
             before, answered_at = answered_at, _answered_at(consumer)
             silent_reads = 0 if batches or answered_at != before else silent_reads + 1
         raise BrokerError(f"Kafka has not answered for {SILENT_READS * READ_MS // 1000} s: reconnecting")
 
-    def _deliver(self, record: Any) -> None:
+    def deliver(self, record: Any) -> None:
+        """Hand a reply's record to the request that waits for it; ignore it if none does."""
         reply = self._pending.get(header(record.headers, CORRELATION_ID) or b"")
         if reply is not None and not reply.done():
             reply.set_result(record)

@@ -46,18 +46,15 @@ def stoppable(kind: BrokerKind, folder: Path) -> Iterator[Stoppable]:
     (port,) = free_ports(1)
     server = f"127.0.0.1:{port}"
 
-    def start() -> None:
-        embedded._up(folder, port)
-        embedded._wait_until_answering(server, folder)
-
-    def end() -> None:
-        embedded._down(folder, server)
-
-    start()
+    embedded.start(folder, port)
     try:
-        yield Stoppable(Broker(kind, server, "the test's own"), end, start)
+        yield Stoppable(
+            Broker(kind, server, "the test's own"),
+            end=lambda: embedded.stop(folder, server),
+            start_again=lambda: embedded.start(folder, port),
+        )
     finally:
-        end()
+        embedded.stop(folder, server)
 
 
 async def test_an_outage_leaves_the_worker_healthy_and_is_said_once(

@@ -202,9 +202,9 @@ def test_a_reply_from_an_older_state_is_noticed() -> None:
     prober = Prober("localhost:1", Topics().named(), partitions=2, asks_a_second=1, deadline_seconds=10)
     newer, older = "2026-01-01T00:00:02Z", "2026-01-01T00:00:01Z"
     first, second = dataclasses.replace(_ASKED, asked_at=time.monotonic()), dataclasses.replace(_ASKED)
-    prober._note_as_of({"as_of": newer}, first)
-    second.known_as_of = prober._as_of["a"]
-    prober._note_as_of({"as_of": older}, second)
+    prober.note_as_of({"as_of": newer}, first)
+    second.known_as_of = prober.newest_as_of["a"]
+    prober.note_as_of({"as_of": older}, second)
     assert (first.older, second.older) == (False, True)
 
 

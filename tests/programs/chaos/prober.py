@@ -80,7 +80,7 @@ class Prober:
         self.interval_seconds = 1 / asks_a_second
         self._deadline_seconds = deadline_seconds
         self._stopping = asyncio.Event()
-        self._as_of: dict[str, datetime] = {}
+        self.newest_as_of: dict[str, datetime] = {}
         self._sending: set[asyncio.Task[None]] = set()
         self.asked: dict[str, Asked] = {}
         self.wrong = 0
@@ -134,7 +134,7 @@ class Prober:
             description=TOPICS[number % len(TOPICS)] + EXTRAS[number % len(EXTRAS)],
             asked_at=time.monotonic(),
             deadline=time.monotonic() + self._deadline_seconds,
-            known_as_of=self._as_of.get(agent),
+            known_as_of=self.newest_as_of.get(agent),
         )
         self.asked[request_id] = asked
         headers = [("correlation_id", request_id.encode()), ("reply_to", self._names.replies.encode())]
@@ -199,14 +199,14 @@ class Prober:
         reply = json.loads(record.value)
         for problem in problems_of(reply, asked, request_id):
             self._complain(f"{problem}: asked {asked}, answered {reply}")
-        self._note_as_of(reply, asked)
+        self.note_as_of(reply, asked)
 
-    def _note_as_of(self, reply: Mapping[str, Any], asked: Asked) -> None:
+    def note_as_of(self, reply: Mapping[str, Any], asked: Asked) -> None:
         as_of = None if reply["as_of"] is None else datetime.fromisoformat(reply["as_of"])
         if asked.known_as_of is not None and (as_of is None or as_of < asked.known_as_of):
             asked.older = True
         if as_of is not None:
-            self._as_of[asked.agent_id] = max(as_of, self._as_of.get(asked.agent_id, as_of))
+            self.newest_as_of[asked.agent_id] = max(as_of, self.newest_as_of.get(asked.agent_id, as_of))
 
     def _complain(self, problem: str) -> None:
         self.wrong += 1
