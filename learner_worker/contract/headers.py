@@ -47,14 +47,16 @@ _Names = tuple[str, str, str]
 _PLAIN: _Names = (CORRELATION_ID, REPLY_TO, REPLY_PARTITION)
 _SPRING: _Names = ("kafka_correlationId", "kafka_replyTopic", "kafka_replyPartition")
 _SMALLRYE: _Names = ("REPLY_CORRELATION_ID", "REPLY_TOPIC", "REPLY_PARTITION")
-# The first family that is present decides; plain is the last resort.
-_FAMILIES: tuple[tuple[HeaderConvention, _Names], ...] = (
+# The first convention that is present decides; plain is the last resort.
+_BY_PREFERENCE: tuple[tuple[HeaderConvention, _Names], ...] = (
     ("spring", _SPRING),
     ("smallrye", _SMALLRYE),
     ("plain", _PLAIN),
 )
-_CORRELATION_NAMES: dict[HeaderConvention, str] = {convention: names[0] for convention, names in _FAMILIES}
-REQUEST_HEADERS: Final[Mapping[HeaderConvention, tuple[str, str, str]]] = dict(_FAMILIES)
+_CORRELATION_NAMES: dict[HeaderConvention, str] = {
+    convention: names[0] for convention, names in _BY_PREFERENCE
+}
+REQUEST_HEADERS: Final[Mapping[HeaderConvention, tuple[str, str, str]]] = dict(_BY_PREFERENCE)
 """A request's headers: correlation id, reply topic, reply partition. The first convention present counts."""
 
 
@@ -80,7 +82,7 @@ def reply_address(headers: Headers, default_topic: TopicName) -> ReplyAddress:
             that is no number; the reason is `correlation-id`, `reply-topic` or `reply-partition`.
     """
     present = dict(headers)
-    for convention, (correlation_name, topic_name, partition_name) in _FAMILIES:
+    for convention, (correlation_name, topic_name, partition_name) in _BY_PREFERENCE:
         correlation_id = present.get(correlation_name)
         topic = present.get(topic_name)
         partition = present.get(partition_name)

@@ -8,7 +8,7 @@ TopicName = NewType("TopicName", str)
 EventKind = Literal["bid-placed", "auction-closed", "task-finished"]
 
 HOP_HEADER = "learner-hop"
-"""The header that marks a record as moved once; its value is the event's kind."""
+"""The header that marks a record as moved once; its value is the event's kind, or the request topic."""
 HOUR_MS = 60 * 60 * 1000  # milliseconds in an hour
 ROOMY_RECORD_BYTES = 2 * 1024 * 1024
 """Room for a whole original of up to 1 MiB and headers, in a moved record or a dead letter."""

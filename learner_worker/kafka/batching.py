@@ -19,7 +19,7 @@ Fallback = Callable[[], Outgoing]
 
 
 class BatchWriter:
-    """Collects records into one batch per partition, sends them, and tracks acknowledgements."""
+    """The record sink: collects records into a batch per partition, sends them, tracks acknowledgements."""
 
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self._producer = producer

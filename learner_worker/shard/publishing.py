@@ -29,7 +29,7 @@ OWNER_HEADER = "learner-owner"
 PUBLISHED_EVERY = 5
 """During a backlog only every fifth checkpoint publishes: most agents change again before the next one."""
 _MOST_PUBLISHED = 5_000
-"""The most metrics records of one checkpoint: bounds how long its second step takes."""
+"""The most metrics records of one checkpoint: bounds how long its publish step takes."""
 _CHUNK = 50
 """Metrics records encoded between two yields to the event loop: more would delay answers."""
 _openings = itertools.count()

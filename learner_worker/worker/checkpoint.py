@@ -39,7 +39,7 @@ class Checkpointer:
         """Makes everything processed so far durable, in five steps.
 
         1. snapshot: positions and changed rows, each shard's in one step without an await
-        2. publish: the records that the snapshots imply for other topics go to the writer
+        2. publish: the records that the snapshots imply for other topics go to the record sink
         3. acknowledge: waits until Kafka has acknowledged everything sent so far
         4. write: rows and positions, in one transaction per shard
         5. commit: the positions and rewind offsets go to Kafka

@@ -1,8 +1,8 @@
 """The poll loop over the sharded topics: poll, pass each batch to its shard, seek and resume.
 
 Only this loop seeks and resumes the consumer, and only between two polls, so a batch always starts at the
-position that it is compared with. A batch that was polled in an earlier epoch is dropped, and every partition
-is sought again.
+position that it is compared with. (An assignment seeks the paused partitions to 0, to be sought again here.)
+A batch that was polled in an earlier epoch is dropped, and every partition is sought again.
 """
 
 import asyncio

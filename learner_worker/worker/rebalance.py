@@ -121,7 +121,7 @@ class Rebalance(ConsumerRebalanceListener):
 
     def _take_over(self, assigned: Collection[TopicPartition]) -> None:
         self._consumer.pause(*assigned)
-        for partition in assigned:  # to any offset: a poll fails for a paused partition, too, if it has none
+        for partition in assigned:  # any offset: a poll fails if a partition, even a paused one, has none
             self._consumer.seek(partition, 0)
         self._ownership.begin_epoch()
         self._ownership.assign(self._whole_shards(assigned))

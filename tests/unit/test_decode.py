@@ -14,6 +14,7 @@ from learner_worker.contract.decode import (
     Closed,
     DecodedEvent,
     Finished,
+    MetricsContent,
     Placed,
     decode_event,
     decode_metrics,
@@ -34,6 +35,7 @@ from learner_worker.contract.facts import (
     encode_fact,
 )
 from learner_worker.contract.fields import MAX_RECORD_BYTES, AgentId, TaskId
+from learner_worker.contract.suggestions import AgentMetricsRecord
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import EventKind
 from learner_worker.contract.validation import validate_event, validate_request
@@ -511,6 +513,13 @@ def test_metrics_records_differ_in_any_field(field: str) -> None:
     assert decode_metrics(json.dumps(changed).encode()) != decode_metrics(json.dumps(METRICS).encode())
     lacking = {name: value for name, value in METRICS.items() if name != field}
     assert decode_metrics(json.dumps(lacking).encode()) is None
+
+
+def test_every_metric_is_part_of_the_content() -> None:
+    """All that a metrics record has, except when it was made and what follows from other fields."""
+    follows = {"win_rate", "success_rate"}
+    assert AgentMetricsRecord.model_fields.keys() - {"as_of", "outcome_offset"} - follows == METRICS.keys()
+    assert set(MetricsContent.__struct_fields__) == METRICS.keys()
 
 
 @pytest.mark.parametrize("value", [b"", b"junk", b"\xff", b"[]", b'{"more": ' + b"[" * 200_000])

@@ -19,19 +19,19 @@ from learner_worker.errors import RefusedReplyError
 DEFAULT = TopicName("suggest-bid-replies")
 OWN = TopicName("suggest-bid-replies.own")
 DISPOSED = ("kafka_nest-is-disposed", b"\x00")
-FAMILIES = {
+CONVENTIONAL = {
     "plain": ("correlation_id", "reply_to", "reply_partition"),
     "spring": ("kafka_correlationId", "kafka_replyTopic", "kafka_replyPartition"),
     "smallrye": ("REPLY_CORRELATION_ID", "REPLY_TOPIC", "REPLY_PARTITION"),
 }
-NAMES = [name for family in FAMILIES.values() for name in family]
+NAMES = [name for names in CONVENTIONAL.values() for name in names]
 OVERLOADED = ReplyError(code="OVERLOADED", message="try later", retry_after_ms=50)
 
 
 @pytest.mark.parametrize("convention", ["plain", "spring", "smallrye"])
 def test_each_convention_names_its_address(convention: HeaderConvention) -> None:
     """A convention's three headers become the reply's address."""
-    correlation_id, topic, partition = FAMILIES[convention]
+    correlation_id, topic, partition = CONVENTIONAL[convention]
     headers = [(topic, OWN.encode()), (correlation_id, b"\x00\xff"), (partition, b"7")]
 
     assert ReplyAddress(convention, b"\x00\xff", OWN, 7) == reply_address(headers, DEFAULT)
@@ -39,9 +39,9 @@ def test_each_convention_names_its_address(convention: HeaderConvention) -> None
 
 @pytest.mark.parametrize("convention", ["plain", "spring", "smallrye"])
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_one_header_of_a_family_decides(convention: HeaderConvention, which: int) -> None:
-    """Any one header of a family is enough to choose its convention."""
-    assert convention == reply_address([(FAMILIES[convention][which], b"1")], DEFAULT).convention
+def test_one_header_of_a_convention_decides(convention: HeaderConvention, which: int) -> None:
+    """Any one header of a convention is enough to choose it."""
+    assert convention == reply_address([(CONVENTIONAL[convention][which], b"1")], DEFAULT).convention
 
 
 def test_no_headers_is_plain() -> None:
@@ -50,7 +50,7 @@ def test_no_headers_is_plain() -> None:
 
 
 def test_kafka_headers_come_before_reply_headers_and_plain_ones() -> None:
-    """Of several families kafka_* wins over REPLY_*, and REPLY_* over plain, whatever their order."""
+    """Of several conventions kafka_* wins over REPLY_*, and REPLY_* over plain, whatever their order."""
     plain, smallrye, spring = (
         ("correlation_id", b"p"),
         ("REPLY_CORRELATION_ID", b"r"),
@@ -61,7 +61,7 @@ def test_kafka_headers_come_before_reply_headers_and_plain_ones() -> None:
     assert ReplyAddress("spring", b"k", DEFAULT, None) == reply_address([plain, smallrye, spring], DEFAULT)
 
 
-def test_a_family_never_borrows_from_another() -> None:
+def test_a_convention_never_borrows_from_another() -> None:
     """A Spring request's plain reply_to is not its reply topic."""
     headers = [("kafka_correlationId", b"k"), ("reply_to", OWN.encode()), ("REPLY_PARTITION", b"3")]
 
