@@ -208,9 +208,9 @@ class Kafka:
         return await self._once(("topology", name), read)
 
     async def changelog_ends(self, name: TopicName, count: int) -> Sequence[Record]:
-        """The oldest and the newest records of each partition of an existing topic."""
+        """The oldest and the newest records of each partition of an existing topic that has a leader."""
         topic = (await self.topics([name]))[name]
-        partitions = [TopicPartition(name, found.number) for found in topic.partitions]
+        partitions = [TopicPartition(name, found.number) for found in topic.partitions if found.leader >= 0]
         return await sample_ends(self._connection, partitions, count)
 
     async def newest(self, name: TopicName) -> Sample:

@@ -64,6 +64,8 @@ async def resume(
     for topic, count in lost_unread(filed, offsets, topics).items():
         _log.error("shard.records_lost", shard=shard_id, topic=topic, records=count)
         context.instruments.records_lost.labels(topic).inc(count)
+    if filed.get(topics.metrics, 0) > offsets.ranges[topics.metrics].end:
+        await file.mark_unpublished()
     forgotten = await file.load_forgotten()
     committed = offsets.committed.get(changelog)
     noted = None if committed is None else read_cutoff_note(committed.metadata)

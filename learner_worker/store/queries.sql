@@ -134,6 +134,10 @@ DELETE FROM agents WHERE agent_id = ? AND published = 1 AND total_bids = 0;
 -- The agents whose metrics record is still to be written.
 SELECT agent_id FROM agents WHERE published = 0;
 
+-- name: mark_unpublished
+-- The metrics topic lost its end: every agent's record is to be written again.
+UPDATE agents SET published = 0 WHERE published = 1;
+
 -- name: save_keyword
 -- Part of a checkpoint.
 INSERT INTO keywords (agent_id, keyword, wins, failures) VALUES (?, ?, ?, ?)

@@ -180,6 +180,14 @@ class ShardFile:
             for (agent_id,) in await self._database.read("load_unpublished")
         }
 
+    async def mark_unpublished(self) -> None:
+        """Makes the metrics record of every agent due: the topic has lost what was written.
+
+        Raises:
+            StateError: SQLite refused; nothing is changed.
+        """
+        await self._database.transact([("mark_unpublished", [()])])
+
     async def write(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint's rows and positions in one transaction.
 

@@ -33,6 +33,7 @@ from tests.support.workers import (
     publish,
     read_topic,
     running_worker,
+    until,
 )
 
 SHARDS, GROWN = 12, 24
@@ -163,6 +164,62 @@ async def test_topics_raised_under_live_workers_are_refused_and_no_number_change
     assert await latest_metrics(broker.bootstrap_servers, names) == metrics
     assert [outcomes_on_disk(tmp_path / folder) for folder in ("a", "b")] == outcomes
     assert len(await read_topic(broker.bootstrap_servers, names.topology)) == 2
+
+
+async def test_raised_topics_are_created_again_with_the_recorded_count(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """The way back, as docs/operating.md has it: the raised topics are deleted and created again.
+
+    The worker writes outcomes and metrics again from its folder; the events are published again when it is
+    ready, and nothing is lost or counts twice. One worker has all shards: the embedded broker may keep a
+    group waiting that a second one joins while the first has something to commit.
+    """
+    names = await create_topics(broker.bootstrap_servers, prefix, partitions=SHARDS)
+    events = swarm_history(44, 60)
+    half = len(events) // 2
+    await publish(broker.bootstrap_servers, names, events[:half])
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "a") as worker:
+        await metrics_equal_the_model(broker, names, events[:half])
+        await raise_counts(broker, names.sharded)
+        await publish(broker.bootstrap_servers, names, events[half:])
+        assert (await ended(worker))[0] == 2
+    metrics = await latest_metrics(broker.bootstrap_servers, names)
+
+    async with administrator(broker) as admin:
+        await admin.delete_topics(list(names.sharded))
+        await until_deleted(broker, names.sharded)
+    created = await command(broker, prefix, "topics", "create")
+    assert created.code == 0, created.err
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "a") as worker:
+        await metrics_become(broker, names, metrics)
+        await publish(broker.bootstrap_servers, names, events)
+        await metrics_equal_the_model(broker, names, events)
+        assert await worker.stop() == 0
+    assert (await command(broker, prefix, "topics", "check")).code == 0
+
+
+async def until_deleted(broker: Broker, topics: Sequence[TopicName]) -> None:
+    """Kafka deletes topics in its own time."""
+
+    async def gone() -> bool:
+        async with connected(Connection(broker.bootstrap_servers), patience_seconds=30) as cluster:
+            return await cluster.partitions(topics) == {}
+
+    await until(gone, "the topics are deleted")
+
+
+async def metrics_become(broker: Broker, names: TopicNames, expected: dict[str, dict[str, Any]]) -> None:
+    """Waits until every agent has the record that it had; the offsets that records cover are new."""
+
+    async def same() -> bool:
+        found = await latest_metrics(broker.bootstrap_servers, names)
+        offsets = {"outcome_offset": 0}
+        return {agent: one | offsets for agent, one in found.items()} == {
+            agent: one | offsets for agent, one in expected.items()
+        }
+
+    await until(same, "the metrics are what they were")
 
 
 async def test_one_raised_topic_is_enough(broker: Broker, prefix: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a shard does when Kafka lost the end of its changelog, and when its file's pages are damaged."""
+"""What a shard does when Kafka lost the end of a topic it writes, and when its file is damaged."""
 
 import gc
 import weakref
@@ -10,6 +10,8 @@ from learner_worker.contract.facts import Bid, Close, Result
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
+from learner_worker.domain.agents import AgentRow
+from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Outcome, join
 from learner_worker.errors import StateError
 from learner_worker.group.offsets import BrokerOffsets
@@ -55,6 +57,20 @@ async def test_rows_are_published_again_when_the_changelog_lost_its_end(
         joined[key] = join(joined.get(key, Outcome(*key)), fact)
     assert joined == (rows if published else {})
     assert shard.positions[TOPICS.outcomes] == (0 if published else 100)
+    await shard.close()
+
+
+@pytest.mark.parametrize(("end", "due"), [(100, set()), (99, {WINNER, LOSER}), (0, {WINNER, LOSER})])
+async def test_metrics_are_published_again_when_their_topic_lost_its_end(
+    end: int, due: set[AgentId], tmp_path: Path
+) -> None:
+    """The file has read up to 100; in a topic that ends before, every agent's record is due again."""
+    file = await opened_file(tmp_path)
+    agents = dict.fromkeys([WINNER, LOSER], AgentRow(Metrics(total_bids=1), Micros(5), 3))
+    await file.write(Checkpoint({TOPICS.metrics: 100}, agents=agents, published={WINNER, LOSER}))
+    ends = dict.fromkeys(TOPICS.subscribed, OffsetRange(0, 0)) | {TOPICS.metrics: OffsetRange(0, end)}
+    shard = await Shard.open(SHARD, shard_context(RecordingSink()), file, BrokerOffsets({}, ends))
+    assert shard.learn.unpublished == due
     await shard.close()
 
 
