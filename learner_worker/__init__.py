@@ -1,14 +1,19 @@
 """Learns from the outcomes of a swarm's reverse auctions and answers bidding agents over Kafka."""
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
 
-from learner_worker.client import (
-    BlockingEventPublisher,
-    BlockingLearnerClient,
-    EventPublisher,
-    LearnerClient,
-)
-from learner_worker.errors import SuggestionError
+if TYPE_CHECKING:
+    from learner_worker.client import (
+        BlockingEventPublisher,
+        BlockingLearnerClient,
+        EventPublisher,
+        LearnerClient,
+    )
+    from learner_worker.errors import SuggestionError
+
+    __version__: str
 
 __all__ = [
     "BlockingEventPublisher",
@@ -19,4 +24,19 @@ __all__ = [
     "__version__",
 ]
 
-__version__ = version("learner-worker")
+_HOMES: Final = {
+    "BlockingEventPublisher": "learner_worker.client",
+    "BlockingLearnerClient": "learner_worker.client",
+    "EventPublisher": "learner_worker.client",
+    "LearnerClient": "learner_worker.client",
+    "SuggestionError": "learner_worker.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for: the program handles signals before it has imported Kafka's client."""
+    if name == "__version__":
+        return version("learner-worker")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,7 +34,7 @@ def configure_logging(log_format: LogFormat = "auto", level: LogLevel = "info") 
             *renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
@@ -133,6 +133,11 @@ class ProcessInstruments:
             "learner_loop_stall_seconds",
             "Delay of a periodic timer on the event loop.",
             buckets=_STALL_BUCKETS,
+            registry=registry,
+        )
+        self.log_lines_lost = Counter(
+            "learner_log_lines_lost",
+            "Log lines that stderr did not take: nobody reads it, or not fast enough, or a disk is full.",
             registry=registry,
         )
         self.lag = Gauge(

@@ -12,7 +12,13 @@ import click
 from aiokafka import AIOKafkaProducer
 
 from learner_worker.commands.options import CONNECTION, TOPICS, given, moment_flag, settings_flags
-from learner_worker.commands.printing import echo_gap, escaped, shown_time, text_or_hex
+from learner_worker.commands.printing import (
+    echo_gap,
+    escaped,
+    shown_time,
+    text_or_hex,
+    work_on_without_stdout,
+)
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import LearnerError
@@ -139,6 +145,7 @@ def replay_dead_letters(names: tuple[DeadLetterId, ...], *, dry_run: bool, **fla
     Each is read anew first: what this version cannot read either stays, and the reason is shown. Events keep
     their record's time, so replaying twice is replaying once. Exit code 1: some could not be replayed.
     """
+    work_on_without_stdout()
     wanted = _taken_filter(flags, names)
     return asyncio.run(_replay(_configured(flags), wanted, dry_run=dry_run))
 
@@ -153,6 +160,7 @@ def drop_dead_letters(
     names: tuple[DeadLetterId, ...], *, all_matching: bool, yes: bool, **flags: Any
 ) -> None:
     """Mark dead letters as handled without sending them back; they stay readable with `list --all`."""
+    work_on_without_stdout()
     if all_matching == bool(names):
         raise click.UsageError("name the dead letters as PARTITION/OFFSET, or give --all-matching")
     wanted = _taken_filter(flags, names)

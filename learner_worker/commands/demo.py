@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from learner_worker.commands.printing import work_on_without_stdout
 from learner_worker.demo import DemoOptions, run_demo
 from learner_worker.observability import configure_logging
 
@@ -32,6 +33,7 @@ from learner_worker.observability import configure_logging
 @click.option("--keep", is_flag=True, help="Keep the demo's temporary folder.")
 def demo(**flags: Any) -> None:
     """Run a sample swarm with two workers and show what asking the learner changes."""
+    work_on_without_stdout()
     options = DemoOptions(**{name: value for name, value in flags.items() if value is not None})
     configure_logging(level="error")
     logging.getLogger("learner_worker.client").setLevel(logging.CRITICAL)

@@ -12,7 +12,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from learner_worker.commands.options import CONNECTION, TOPICS, given, moment_flag, settings_flags
-from learner_worker.commands.printing import echo_gap, escaped
+from learner_worker.commands.printing import echo_gap, escaped, work_on_without_stdout
 from learner_worker.contract.facts import ForgetMarker
 from learner_worker.contract.fields import AgentId, AgentIdField, ShardId
 from learner_worker.contract.times import Micros, format_time
@@ -90,6 +90,7 @@ def forget(
     else has to be done, but no worker has followed it in that time; or Kafka failed: then repeat it. 2:
     something is wrong in what was asked or configured, or it was not confirmed; nothing was written.
     """
+    work_on_without_stdout()
     settings = given(flags)
     configure_logging(level="error")
     marker = ForgetMarker(agent, _past(until, settings))

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from learner_worker.commands.options import CONNECTION, TOPICS, client_options, given, settings_flags
-from learner_worker.commands.printing import escaped
+from learner_worker.commands.printing import escaped, work_on_without_stdout
 from learner_worker.observability import configure_logging
 from learner_worker.operations.import_report import ImportReport, ReportedRows
 from learner_worker.operations.importing import SwarmImport, reading_swarm_file
@@ -37,6 +37,7 @@ def import_swarm(file: Path, *, dry_run: bool, as_json: bool, **flags: Any) -> N
     room for temporary files: repeat it. 2: the file is missing, locked, damaged or not a swarm's, or
     something is wrong in what was asked or configured; nothing was sent.
     """
+    work_on_without_stdout()
     settings = given(flags)
     configure_logging(level="error")
     logging.getLogger("learner_worker.client").setLevel(logging.CRITICAL)  # it ends up in the error

@@ -12,6 +12,7 @@ from learner_worker.contract.encode import KeywordTally
 from learner_worker.contract.suggestions import LearnedKeyword, SuggestBidReply
 from learner_worker.contract.times import Micros, parse_time
 from learner_worker.kafka.polling import Gap
+from learner_worker.standard_streams import tolerate_stdout
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _SHOWN_KEYWORD = 40  # longer than English words; the table fits a terminal
@@ -79,6 +80,14 @@ def advice_lines(reply: SuggestBidReply) -> list[str]:
         f"{metrics.tasks_completed} completed, {metrics.tasks_failed} failed, as of {reply.as_of or 'never'}"
     )
     return [advice, *reasons, record]
+
+
+def work_on_without_stdout() -> None:
+    """Has a command do all of its work, even if nobody reads its stdout or a disk is full.
+
+    A disk that was full is an error at the end.
+    """
+    click.get_current_context().call_on_close(tolerate_stdout().raise_if_full)
 
 
 def echo_gap(gap: Gap) -> None:

@@ -6,8 +6,9 @@ import click
 
 from learner_worker.commands.options import given, settings_flags
 from learner_worker.kafka.patches import take_closed_for_broken, use_light_records
-from learner_worker.observability import configure_logging
+from learner_worker.observability import Instruments, configure_logging
 from learner_worker.settings import Settings
+from learner_worker.standard_streams import write_stderr_in_background
 from learner_worker.worker import event_loop
 from learner_worker.worker.replica import run_replica
 
@@ -20,7 +21,9 @@ def run(**flags: Any) -> None:
     Replicas with the same --group-id share the shards; each needs its own --state-dir.
     """
     settings = given(flags)
+    instruments = Instruments()
+    write_stderr_in_background(instruments.process.log_lines_lost.inc)
     configure_logging(settings.log_format, settings.log_level)
     use_light_records()
     take_closed_for_broken()
-    event_loop.run(run_replica(settings))
+    event_loop.run(run_replica(settings, instruments))

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from learner_worker import __version__
+from learner_worker.commands.printing import work_on_without_stdout
 from learner_worker.errors import ConfigurationError, LearnerError
 from learner_worker.interface.asyncapi import asyncapi
 from learner_worker.interface.changes import Version, breaking_changes
@@ -38,6 +39,7 @@ _page = click.option(
 @_page
 def export_schemas(folder: Path, page: Path | None) -> None:
     """Write the AsyncAPI document and the schema of every message into FOLDER."""
+    work_on_without_stdout()
     for path in export(folder, page):
         click.echo(path)
 
@@ -59,6 +61,7 @@ def check_schemas(folder: Path, page: Path | None) -> None:
 @_folder
 def release_schemas(folder: Path) -> None:
     """Keep this version's interface in FOLDER/released: later versions are compared with it."""
+    work_on_without_stdout()
     click.echo(release(folder, asyncapi(__version__)))
 
 

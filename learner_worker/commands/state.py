@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
+from learner_worker.commands.printing import work_on_without_stdout
 from learner_worker.contract.fields import ShardId
 from learner_worker.observability import configure_logging
 from learner_worker.operations.changelog import open_changelog
@@ -74,6 +75,7 @@ def rebuild_state(*, shards: Sequence[int], every: bool, **flags: Any) -> None:
 
     The worker is stopped meanwhile. The old file is kept as .replaced, in place of an earlier one.
     """
+    work_on_without_stdout()
     if every == bool(shards):
         raise click.UsageError("say which: --shard N, several times if need be, or --all")
     settings = given(flags)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
+from learner_worker.commands.printing import work_on_without_stdout
 from learner_worker.contract.topology import Topology
 from learner_worker.group.topology_view import (
     DEFAULT_SHARDS,
@@ -43,6 +44,7 @@ def create_topics(partitions: int | None, replication_factor: int | None, **flag
     Existing topics are not changed. Another number than theirs is refused, with exit code 2. With --group-id
     only that group may use the topics; without it the first group that runs.
     """
+    work_on_without_stdout()
     settings = given(flags)
     names = settings.topics().named()
 

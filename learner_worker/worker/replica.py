@@ -1,7 +1,6 @@
 """A replica: handles signals, locks the state folder, serves HTTP, and rebuilds a worker that is stuck."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import structlog
 from aiokafka.errors import KafkaError
 
+from learner_worker import signals
 from learner_worker.errors import BrokerError, LearnerError, StuckError
 from learner_worker.group.topology_guard import TopologyGuard
 from learner_worker.kafka.outage import Outage, first_line
@@ -36,8 +36,8 @@ _REBUILDS_UNTIL_UNHEALTHY = 3
 _log = structlog.get_logger("learner_worker.replica")
 
 
-async def run_replica(settings: Settings) -> None:
-    """Runs one replica until SIGTERM or SIGINT; a second signal ends it at once.
+async def run_replica(settings: Settings, instruments: Instruments | None = None) -> None:
+    """Runs one replica until SIGTERM, SIGINT or SIGHUP; a second signal ends it at once.
 
     Raises:
         ConfigurationError: the topics or the state folder do not allow a start.
@@ -46,7 +46,7 @@ async def run_replica(settings: Settings) -> None:
     stopping = asyncio.Event()
     _stop_on_signals(stopping)
     asyncio.get_running_loop().set_exception_handler(_log_stray_error)
-    replica = Replica(settings)
+    replica = Replica(settings, instruments or Instruments())
     living = asyncio.create_task(replica.live(stopping), name="replica")
     signalled = asyncio.create_task(stopping.wait(), name="signals")
     await asyncio.wait({living, signalled}, return_when=asyncio.FIRST_COMPLETED)
@@ -66,10 +66,10 @@ async def run_replica(settings: Settings) -> None:
 class Replica:
     """The parts that outlive a worker: the state folder's lock, HTTP, the metrics and the outage state."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, instruments: Instruments) -> None:
         self._settings = settings
         self._connection = settings.connection()
-        self._instruments = Instruments()
+        self._instruments = instruments
         self._outage = Outage()
         self._worker: Worker | None = None
         self._partitions = 0
@@ -210,13 +210,15 @@ def _log_stray_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> N
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:
+    """Has the first signal stop the replica, and the next one end the process at once."""
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
+    numbers = signals.wanted_signals()
 
     def stop() -> None:
-        stopping.set()
-        for each in signals:
+        for each in numbers:
             loop.remove_signal_handler(each)
+        signals.end_on_next_signal(numbers)
+        stopping.set()
 
-    for each in signals:
+    for each in numbers:
         loop.add_signal_handler(each, stop)
