@@ -17,6 +17,7 @@ from learner_worker.commands.doctor import doctor
 from learner_worker.commands.forget import forget
 from learner_worker.commands.importing import import_swarm
 from learner_worker.commands.lab import lab
+from learner_worker.commands.leave import leave
 from learner_worker.commands.outcomes import outcomes
 from learner_worker.commands.run import run
 from learner_worker.commands.schemas import schemas
@@ -28,6 +29,7 @@ from learner_worker.errors import ConfigurationError, LearnerError, SuggestionEr
 
 COMMANDS: Final[tuple[click.Command, ...]] = (
     run,
+    leave,
     demo,
     topics,
     suggest,

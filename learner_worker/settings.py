@@ -83,6 +83,11 @@ class Settings(BaseSettings):
         min_length=1,
         description="Static member id (group.instance.id), one for each replica: a restart moves no shard.",
     )
+    leave_group_on_stop: bool = Field(
+        False,
+        description="Leave the group at every stop, so that other replicas have the shards at once; "
+        "otherwise a static member keeps them until its session times out.",
+    )
     session_timeout_seconds: float = Field(
         10,
         ge=1,

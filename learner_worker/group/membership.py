@@ -6,6 +6,7 @@ group shows its members' claims, which distinguish a duplicate from an earlier r
 
 import asyncio
 from enum import Enum
+from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer
@@ -16,7 +17,7 @@ from aiokafka.structs import OffsetAndMetadata
 from learner_worker.errors import BrokerError, DuplicateInstanceError, LearnerError
 from learner_worker.group.assignor import claim_of
 from learner_worker.group.placement import Claim
-from learner_worker.kafka.admin import Administrator, Committed, GroupMember
+from learner_worker.kafka.admin import Administrator, Cluster, Committed, GroupMember
 from learner_worker.kafka.outage import first_line
 
 _PATIENCE_SECONDS = 10.0
@@ -57,6 +58,8 @@ class Membership:
         self._process = process
         self.group_id = group_id
         self.status = MemberStatus.JOINING
+        self.member_id = ""
+        """The id that the group gave this member with its last assignment; empty before the first one."""
 
     @property
     def is_rejoining(self) -> bool:
@@ -66,12 +69,18 @@ class Membership:
     @property
     def was_thrown_out(self) -> bool:
         """Whether the group has removed this member: it stalled, or another replica uses its instance id."""
-        coordinator = getattr(self._consumer, "_coordinator", None)  # there is no public attribute
+        coordinator = self._coordinator
         return coordinator is not None and not coordinator.member_id
+
+    @property
+    def _coordinator(self) -> Any:
+        return getattr(self._consumer, "_coordinator", None)  # there is no public attribute
 
     def joined(self) -> None:
         """Notes that the group has made an assignment to this member."""
         self.status = MemberStatus.MEMBER
+        if self._coordinator is not None:
+            self.member_id = self._coordinator.member_id
 
     def rejoin(self) -> None:
         """Notes that this member is about to join the group's next generation."""
@@ -120,25 +129,30 @@ class Membership:
         The group shows its members' claims only between two rebalances.
         """
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                members = await self._stable_members()
+            async with (
+                asyncio.timeout(_PATIENCE_SECONDS),
+                self._administrator(patience_seconds=_PATIENCE_SECONDS) as cluster,
+            ):
+                members = await settled_members(cluster, self.group_id)
         except (KafkaError, BrokerError, TimeoutError):
             return None  # Kafka is unreachable or the group keeps rebalancing: the next check decides
-        claims = [claim for member in members if (claim := _claim(member)) is not None]
+        claims = [claim for member in members if (claim := claim_in(member)) is not None]
         return next(
             (claim for claim in claims if claim.name == instance_id and claim.process != self._process), None
         )
 
-    async def _stable_members(self) -> list[GroupMember]:
-        async with self._administrator(patience_seconds=_PATIENCE_SECONDS) as cluster:
-            while True:
-                members = await cluster.stable_members(self.group_id)
-                if members is not None:
-                    return members
-                await asyncio.sleep(_RETRY_SECONDS)
+
+async def settled_members(cluster: Cluster, group_id: str) -> list[GroupMember]:
+    """The members of a group; waits while it rebalances, when it does not show their claims."""
+    while True:
+        members = await cluster.stable_members(group_id)
+        if members is not None:
+            return members
+        await asyncio.sleep(_RETRY_SECONDS)
 
 
-def _claim(member: GroupMember) -> Claim | None:
+def claim_in(member: GroupMember) -> Claim | None:
+    """The claim that a member joined with; None if it makes none that this version can read."""
     try:
         return claim_of(ConsumerProtocolMemberMetadata.decode(member.metadata).user_data)
     except ValueError:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaError, UnknownMemberIdError, for_code
+from aiokafka.protocol.group import LeaveGroupRequest
 
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.errors import BrokerError
@@ -139,6 +140,20 @@ class Cluster:
         if code != NO_ERROR or state in REBALANCING:
             return None
         return [GroupMember(member_id, host, metadata) for member_id, _, host, metadata, _ in members]
+
+    async def remove_member(self, group_id: str, member_id: str) -> None:
+        """Sends LeaveGroup for a member: the group rebalances at once. Does nothing if the member is gone.
+
+        Raises:
+            KafkaError: the group's coordinator refused it, or is not known now.
+        """
+        send = getattr(self._admin, "_send_request", None)  # there is no public method for this request
+        if send is None:
+            raise KafkaError("this aiokafka has no way to send LeaveGroup")
+        coordinator = await self._admin.find_coordinator(group_id)
+        code = (await send(LeaveGroupRequest(group_id, member_id), coordinator)).error_code
+        if code not in {NO_ERROR, UnknownMemberIdError.errno}:
+            raise for_code(code)(f"member {member_id} of group {group_id}")
 
 
 class Administrator(Protocol):

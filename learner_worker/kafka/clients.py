@@ -15,6 +15,7 @@ from learner_worker.kafka.connection import Connection
 from learner_worker.lifecycle import KAFKA_FAILURES, end_within, start_within
 
 _REBALANCE_MS = 60_000  # twice what a member may take for its last checkpoint before it rejoins
+_HEARTBEAT_MS = 500  # a member hears of a rebalance by its heartbeat: until then moved shards are silent
 _BULK_FETCH_WAIT_MS = 100  # as long as a poll waits: longer would delay a fetch after a seek
 _REQUEST_FETCH_WAIT_MS = 50  # as long as a poll waits for requests
 _REPLY_METADATA_MS = 5_000  # new partitions of a reply topic are refused for at most this long
@@ -44,7 +45,7 @@ def event_consumer(
         auto_offset_reset="none",
         isolation_level=_UNCOMMITTED_NEVER,
         session_timeout_ms=session_ms,
-        heartbeat_interval_ms=session_ms // 4,
+        heartbeat_interval_ms=min(_HEARTBEAT_MS, session_ms // 4),
         rebalance_timeout_ms=_REBALANCE_MS,
         partition_assignment_strategy=(assignor,),
         fetch_max_wait_ms=_BULK_FETCH_WAIT_MS,

@@ -64,13 +64,31 @@ def locked_state_folder(path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
+def lock_owner(path: Path) -> str | None:
+    """The process id of the worker that uses the folder; None if no worker does."""
+    try:
+        handle = os.open(path / "lock", os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return _owner(handle)
+    finally:
+        os.close(handle)
+    return None
+
+
+def _owner(handle: int) -> str:
+    return os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+
+
 def _lock(handle: int, path: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
         raise ConfigurationError(
-            f"the state folder {path} is in use by another worker (process {owner}): "
+            f"the state folder {path} is in use by another worker (process {_owner(handle)}): "
             "stop that worker, or set --state-dir to another folder"
         ) from error
 

@@ -72,6 +72,11 @@ class Rebalance(ConsumerRebalanceListener):
         self._requests = requests
         self._failure = failure
 
+    @property
+    def member_id(self) -> str:
+        """The id that the group gave this member last; empty before its first assignment."""
+        return self._membership.member_id
+
     def join_group(self) -> None:
         """Subscribes to the topics, so that the group makes its first assignment."""
         self._consumer.subscribe(topics=list(self._topics), listener=self)

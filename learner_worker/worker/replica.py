@@ -11,13 +11,15 @@ from aiokafka.errors import KafkaError
 
 from learner_worker import signals
 from learner_worker.errors import BrokerError, LearnerError, StuckError
+from learner_worker.group.departure import leave_group
 from learner_worker.group.topology_guard import TopologyGuard
 from learner_worker.kafka.outage import Outage, first_line
 from learner_worker.lifecycle import is_set_within
 from learner_worker.observability import Instruments
 from learner_worker.settings import Settings
+from learner_worker.store.leave_marker import leave_requested, withdraw_leave
 from learner_worker.store.state_folder import filed_identities, locked_state_folder
-from learner_worker.worker.platform import kafka_platform
+from learner_worker.worker.platform import KafkaClients, kafka_platform
 from learner_worker.worker.probes import Verdict, serving
 from learner_worker.worker.worker import UNFINISHED, Worker
 
@@ -86,10 +88,13 @@ class Replica:
         """
         settings = self._settings
         with locked_state_folder(settings.state_dir):
+            withdraw_leave(settings.state_dir)
             worker: Worker | None = await self._make_worker(settings.startup_timeout_seconds)
             async with self._http():
                 while worker is not None and not await self._work(worker, stopping):
                     worker = await self._make_worker_again(stopping)
+                if worker is not None:
+                    await self._leave_if_asked(worker)
         _log.info("worker.stopped")
 
     async def _make_worker(self, patience_seconds: float) -> Worker:
@@ -156,6 +161,20 @@ class Replica:
             self._worker, self.working = None, False
             await self._let_go_of_guard()
         return True
+
+    async def _leave_if_asked(self, worker: Worker) -> None:
+        """Leaves the group if this replica stops for good: its work is durable and its files are closed."""
+        settings = self._settings
+        if not settings.leave_group_on_stop and not leave_requested(settings.state_dir):
+            return
+        member = worker.rebalance.member_id
+        if settings.group_instance_id is None or not member:  # a dynamic member has left with its client
+            left = True
+        else:
+            administrator = KafkaClients(settings).administrator
+            left = await leave_group(administrator, settings.group_id, member)
+        if left:
+            withdraw_leave(settings.state_dir)
 
     async def _let_go_of_guard(self) -> None:
         guard, self._guard = self._guard, None

@@ -15,6 +15,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from learner_worker.brokers import Broker
 from learner_worker.contract.topics import TopicName
 from learner_worker.kafka.partitioner import partitioner
+from tests.acceptance.test_refusals import Ended, learner_worker
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support import model
 from tests.support.swarm import swarm_history
@@ -32,6 +33,7 @@ from tests.support.workers import (
 pytestmark = pytest.mark.own_kafka
 SESSION_SECONDS = 6
 SHARDS = 12
+LONG_SESSION_SECONDS = 600  # longer than any wait of a test
 
 
 class Fleet:
@@ -169,6 +171,41 @@ async def test_a_standby_takes_over_without_a_restore(broker: Broker, prefix: st
             if int(path.stem.removeprefix("shard-")) not in share:
                 path.unlink()  # a standby's copy
     assert outcomes_on_disk(fleet.state_dir("one"), fleet.state_dir("two")) == model.outcomes(events)
+
+
+async def test_a_replica_that_goes_for_good_leaves_its_shards_to_the_others_at_once(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """`leave`, `--instance` for a dead one, `--when-stopped` and the setting: no session times out."""
+    fleet = Fleet(broker, prefix, tmp_path, session_timeout_seconds=str(LONG_SESSION_SECONDS))
+    await create_topics(fleet.servers, prefix, partitions=SHARDS)
+    to_kafka = ("--bootstrap-servers", fleet.servers, "--group-id", f"{prefix}learner")
+
+    async def leave(*arguments: str) -> Ended:
+        return await learner_worker("leave", *arguments, *to_kafka)
+
+    async with fleet.replica("one", static=True) as one:
+        async with fleet.replica("two", static=True) as two, fleet.replica("three", static=True) as three:
+            await shared_by(one, two, three)
+            left = await leave("--state-dir", str(fleet.state_dir("three")))
+            assert (left.code, left.out) == (0, f"process {three.process.pid} has left its group\n"), left.err
+            assert await asyncio.wait_for(three.process.wait(), 60) == 0
+            await shared_by(one, two)
+            await two.stop(signal.SIGKILL)
+        removed = await leave("--instance", "two")
+        assert (removed.code, f"process {two.process.pid})" in removed.out) == (0, True), removed.err
+        await shared_by(one)
+        assert (await leave("--instance", "two")).code == 2
+        async with fleet.replica("two", static=True) as two:
+            await shared_by(one, two)
+            assert (await leave("--when-stopped", "--state-dir", str(fleet.state_dir("two")))).code == 0
+            assert await two.stop() == 0
+        await shared_by(one)
+        leaving = Fleet(broker, prefix, tmp_path, leave_group_on_stop="true")
+        async with leaving.replica("two", static=True) as two:
+            await shared_by(one, two)
+            assert await two.stop() == 0
+        await shared_by(one)
 
 
 async def test_of_two_replicas_with_one_name_the_first_ends_and_names_the_other(

@@ -41,6 +41,7 @@ _KUBERNETES = Check("needs a cluster; tests/unit/test_deploy.py checks what it r
 _INTEROP = Check("`make interop` runs the same in a complete program, with the client that it needs")
 _NAMED = Check("names dead letters of the reader's own; tests/integration/test_dead_letters.py runs both")
 _LAB = Check("takes minutes; tests/unit/test_lab_report.py and test_lab_replay.py run the commands")
+_LEAVE = Check("names a folder and a replica; tests/acceptance/test_replicas.py runs all three")
 WAYS: Mapping[str, Mapping[str, Way]] = {
     "README.md": {
         "git clone": Check("downloads and installs; tests/acceptance/test_demo.py runs the demo"),
@@ -66,6 +67,7 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "noida-db down": Run(stopped=True),
     },
     "docs/operating.md": {
+        "learner-worker leave": _LEAVE,
         "learner-worker forget": Run(),
         "learner-worker doctor": Run(),
         "learner-worker dead-letters list": Run(),

@@ -20,7 +20,7 @@ from learner_worker.brokers import KafkaCluster
 from tests.crash_points.disk import DISK
 from tests.crash_points.plays import AT_ONCE, Play, planned, play_all
 from tests.crash_points.points import POINTS
-from tests.programs.chaos import faults
+from tests.programs.chaos import faults, leaving
 from tests.programs.chaos.load import past_outcomes, preload
 from tests.programs.chaos.scene import Plan, Scene, running_scene
 from tests.programs.chaos.table import Row, row_of
@@ -193,6 +193,11 @@ def _described(move: faults.Move) -> str:
         f"{max(seconds):.1f} s with {kept}" for kept, seconds in sorted(move.silent_seconds.items())
     )
     return f"{move.step}: {move.moved} shards moved, at least {move.least} had to; silent {silent or '-'}"
+
+
+def stops(options: Options) -> list[Row]:
+    """Scaling 3-1-3 and rolling restarts under load, by how a replica stops."""
+    return leaving.rows(options.plan(), options.folder, options.say)
 
 
 # --- taking over a million outcomes ----------------------------------------------------------------------
@@ -387,6 +392,7 @@ SECTIONS: dict[str, Section] = {
     "rolling-restart": rolling_restarts,
     "kafka-away": kafka_away,
     "scaling": scaling,
+    "stops": stops,
     "takeover": takeovers,
     "crash-points": crash_points,
     "disk": disk_faults,

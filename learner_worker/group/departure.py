@@ -1,0 +1,69 @@
+"""Leaves the group for good, so that it reassigns a member's shards at once.
+
+aiokafka never sends LeaveGroup for a static member: one that restarts within its session timeout keeps its
+shards. But one that does not come back keeps them as well, and nobody answers for them meanwhile.
+"""
+
+import asyncio
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from learner_worker.errors import BrokerError, ConfigurationError
+from learner_worker.group.membership import claim_in, settled_members
+from learner_worker.kafka.admin import Administrator, Cluster, GroupMember
+from learner_worker.kafka.outage import first_line
+
+_LEAVE_SECONDS = 5.0  # part of the time that a replica has for its end; several times a healthy answer
+_STABLE_SECONDS = 90.0  # longer than a rebalance may last
+_log = structlog.get_logger("learner_worker.stream")
+
+
+async def leave_group(administrator: Administrator, group_id: str, member_id: str) -> bool:
+    """Leaves the group, as the last act of a member whose work is durable and whose clients are stopped.
+
+    Returns:
+        False if Kafka did not take it: the shards wait until the session times out.
+    """
+    try:
+        async with asyncio.timeout(_LEAVE_SECONDS), administrator(patience_seconds=_LEAVE_SECONDS) as cluster:
+            await cluster.remove_member(group_id, member_id)
+    except (BrokerError, KafkaError, TimeoutError) as error:
+        _log.warning("group.leave_failed", group=group_id, error=first_line(error))
+        return False
+    _log.info("group.left", group=group_id)
+    return True
+
+
+async def remove_instance(cluster: Cluster, group_id: str, name: str) -> str:
+    """Removes the member of that name from its group; returns where it ran.
+
+    Raises:
+        BrokerError: Kafka did not take it.
+        ConfigurationError: the group has no such member.
+    """
+    try:
+        async with asyncio.timeout(_STABLE_SECONDS):
+            members = await _members_by_name(cluster, group_id)
+            if name not in members:
+                listed = ", ".join(sorted(members)) or "none at all"
+                raise ConfigurationError(
+                    f"the group {group_id} has no member {name!r}, it has {listed}: check --instance, which "
+                    "is a worker's --group-instance-id, and --group-id"
+                )
+            where, member = members[name]
+            await cluster.remove_member(group_id, member.member_id)
+    except TimeoutError as error:
+        raise BrokerError(f"the group {group_id} keeps rebalancing: try again in a minute") from error
+    except KafkaError as error:
+        raise BrokerError(
+            f"Kafka did not remove {name!r} from the group {group_id} ({error!r}): allow this user to read "
+            "that group, or try again"
+        ) from error
+    return where
+
+
+async def _members_by_name(cluster: Cluster, group_id: str) -> dict[str, tuple[str, GroupMember]]:
+    """The members that make a claim, by their names."""
+    claims = [(claim_in(member), member) for member in await settled_members(cluster, group_id)]
+    return {claim.name: (claim.where, member) for claim, member in claims if claim is not None}

@@ -1,0 +1,180 @@
+"""Leaving the group for good: who is removed, what is said, and what the marker in the state folder does."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+from aiokafka.errors import CoordinatorNotAvailableError, GroupAuthorizationFailedError, UnknownMemberIdError
+from aiokafka.protocol.group import LeaveGroupRequest_v1
+
+from learner_worker.errors import BrokerError, ConfigurationError, LearnerError
+from learner_worker.group.departure import leave_group, remove_instance
+from learner_worker.group.placement import Claim
+from learner_worker.kafka.admin import Cluster, GroupMember
+from learner_worker.operations.stopping import ask_to_leave, stop_for_good
+from learner_worker.store.leave_marker import leave_requested
+from learner_worker.store.state_folder import lock_owner, locked_state_folder
+from tests.support.wiring import PlayedClients, QuietConsumer
+
+
+class PlayedAdmin:
+    """An admin client of aiokafka whose coordinator answers LeaveGroup with an error code."""
+
+    def __init__(self, code: int = 0) -> None:
+        self._code = code
+        self.sent: list[tuple[Any, int]] = []
+
+    async def find_coordinator(self, group_id: str) -> int:
+        assert group_id == "g"
+        return 7
+
+    async def _send_request(self, request: Any, node: int) -> Any:
+        self.sent.append((request, node))
+        return SimpleNamespace(error_code=self._code)
+
+
+def member(name: str) -> GroupMember:
+    """A member of the group, with its claim."""
+    claim = msgspec.json.encode(Claim(process="p", name=name, where=f"host {name}"))
+    return GroupMember(f"id-{name}", "host", ConsumerProtocolMemberMetadata(0, ["t"], claim).encode())
+
+
+class PlayedGroup:
+    """The cluster as an admin sees it: a group that rebalances once, then shows its members."""
+
+    def __init__(self, *names: str, error: Exception | None = None) -> None:
+        self._answers = [None, [member(name) for name in names]]
+        self._error = error
+        self.removed: list[str] = []
+
+    async def stable_members(self, group_id: str) -> list[GroupMember] | None:
+        assert group_id == "g"
+        return self._answers.pop(0)
+
+    async def remove_member(self, group_id: str, member_id: str) -> None:
+        assert group_id == "g"
+        if self._error is not None:
+            raise self._error
+        self.removed.append(member_id)
+
+
+# --- the request -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [0, UnknownMemberIdError.errno])
+async def test_leave_group_goes_to_the_coordinator_with_the_member_id(code: int) -> None:
+    """One request, which names the member; a member that the group has removed already is no error."""
+    admin = PlayedAdmin(code)
+    await Cluster(admin, "c", 1).remove_member("g", "m-1")
+    [(request, node)] = admin.sent
+    built = request.build(LeaveGroupRequest_v1)
+    assert (built.group, built.member_id, node) == ("g", "m-1", 7)
+
+
+async def test_a_refused_leave_group_is_raised() -> None:
+    """This user may not read the group."""
+    with pytest.raises(GroupAuthorizationFailedError):
+        await Cluster(PlayedAdmin(GroupAuthorizationFailedError.errno), "c", 1).remove_member("g", "m-1")
+
+
+@pytest.mark.parametrize(("error", "left"), [(None, True), (CoordinatorNotAvailableError(), False)])
+async def test_a_worker_that_cannot_leave_ends_nevertheless(error: Exception | None, left: bool) -> None:
+    """Its work is durable: the shards wait for the session timeout, and the log says why."""
+    clients: Any = PlayedClients(QuietConsumer())
+    clients.cluster = PlayedGroup(error=error)
+    assert await leave_group(clients.administrator, "g", "m-1") is left
+
+
+async def test_a_member_is_removed_by_the_name_in_its_claim() -> None:
+    """The group is asked until it does not rebalance; where the member ran is returned."""
+    group: Any = PlayedGroup("a", "b")
+    assert await remove_instance(group, "g", "b") == "host b"
+    assert group.removed == ["id-b"]
+
+
+async def test_a_name_that_no_member_has_is_refused_with_those_that_there_are() -> None:
+    """A typing error must not remove another one."""
+    group: Any = PlayedGroup("a", "b")
+    with pytest.raises(
+        ConfigurationError, match="the group g has no member 'c', it has a, b: check --instance"
+    ):
+        await remove_instance(group, "g", "c")
+    assert group.removed == []
+
+
+async def test_a_user_who_may_not_remove_is_told_what_to_allow() -> None:
+    """One sentence, no traceback."""
+    group: Any = PlayedGroup("a", error=GroupAuthorizationFailedError("g"))
+    with pytest.raises(BrokerError, match="allow this user to read that group"):
+        await remove_instance(group, "g", "a")
+
+
+# --- the state folder ----------------------------------------------------------------------------------
+
+_HOLDER = """
+import fcntl, os, signal, sys
+handle = os.open(sys.argv[1] + "/lock", os.O_RDWR | os.O_CREAT)
+fcntl.flock(handle, fcntl.LOCK_EX)
+os.pwrite(handle, str(os.getpid()).encode(), 0)
+{on_signal}
+print("ready", flush=True)
+signal.pause()
+"""
+_LEAVES = "signal.signal(signal.SIGTERM, lambda *_: (os.unlink(sys.argv[1] + '/leave'), sys.exit(0)))"
+
+
+def holder(folder: Path, on_signal: str = "") -> "subprocess.Popen[bytes]":
+    """A process that holds the folder's lock, as a worker does."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER.format(on_signal=on_signal), str(folder)], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+async def test_the_worker_of_a_folder_is_stopped_and_has_left_when_its_marker_is_gone(tmp_path: Path) -> None:
+    """It is found by the lock, told by the marker, and signalled."""
+    with holder(tmp_path, _LEAVES) as process:
+        assert lock_owner(tmp_path) == str(process.pid)
+        assert ask_to_leave(tmp_path) == process.pid
+        assert leave_requested(tmp_path)
+        await stop_for_good(tmp_path, process.pid)
+    assert process.returncode == 0
+    assert lock_owner(tmp_path) is None
+
+
+async def test_a_worker_that_ends_without_leaving_is_reported(tmp_path: Path) -> None:
+    """Its marker is still there: the operator is told how to remove its member."""
+    with holder(tmp_path) as process:
+        reaping = asyncio.create_task(asyncio.to_thread(process.wait))
+        with pytest.raises(LearnerError, match=r"did not leave its group.*--instance NAME"):
+            await stop_for_good(tmp_path, ask_to_leave(tmp_path))
+        await reaping
+
+
+async def test_a_worker_that_cannot_be_signalled_is_told_apart(tmp_path: Path) -> None:
+    """It runs in another container, or has just ended: --when-stopped helps."""
+    with holder(tmp_path) as process:
+        found = ask_to_leave(tmp_path)
+        process.kill()
+    with pytest.raises(ConfigurationError, match=f"cannot signal process {found}.*--when-stopped"):
+        await stop_for_good(tmp_path, found)
+
+
+@pytest.mark.parametrize("lock", [True, False])
+def test_a_folder_without_a_worker_is_refused(tmp_path: Path, lock: bool) -> None:
+    """A lock file that nobody holds, or none: nothing is written, and --instance is named."""
+    if lock:
+        with locked_state_folder(tmp_path):
+            assert lock_owner(tmp_path) == str(os.getpid())
+    with pytest.raises(ConfigurationError, match=r"no worker uses the state folder .* --instance NAME"):
+        ask_to_leave(tmp_path)
+    assert not leave_requested(tmp_path)
