@@ -10,7 +10,9 @@ if TYPE_CHECKING:
         BlockingLearnerClient,
         EventPublisher,
         LearnerClient,
+        kafka_options,
     )
+    from learner_worker.contract.topics import Topics
     from learner_worker.errors import SuggestionError
 
     __version__: str
@@ -21,7 +23,9 @@ __all__ = [
     "EventPublisher",
     "LearnerClient",
     "SuggestionError",
+    "Topics",
     "__version__",
+    "kafka_options",
 ]
 
 _HOMES: Final = {
@@ -30,6 +34,8 @@ _HOMES: Final = {
     "EventPublisher": "learner_worker.client",
     "LearnerClient": "learner_worker.client",
     "SuggestionError": "learner_worker.errors",
+    "Topics": "learner_worker.contract.topics",
+    "kafka_options": "learner_worker.client",
 }
 
 

@@ -1,29 +1,31 @@
 """Every setting of the worker; no other module reads flags, environment variables or files.
 
 In order of precedence: a flag, an environment variable (`LEARNER_...`), a `.env` file, then
-`learner-worker.toml`, both in the working directory, and the default.
+`learner-worker.toml`, both in the working directory, and the default. An empty variable counts as unset.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from aiokafka.helpers import create_ssl_context
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import ConfigurationError
 from learner_worker.kafka.connection import Connection
 from learner_worker.observability import LogFormat, LogLevel
+from learner_worker.setting_sources import (
+    ENV_FILE,
+    FILE_ENCODING,
+    SETTINGS_PREFIX,
+    TOML_FILE,
+    EnvironmentSource,
+    TomlSource,
+    unknown_settings,
+)
 
-SETTINGS_PREFIX = "LEARNER_"
 _LAST_PORT = 65_535  # the largest TCP port
 
 
@@ -37,9 +39,12 @@ def _listed(value: object) -> object:
 
 def _reachable(value: str) -> str:
     for address in value.split(","):
+        scheme, sign, rest = address.strip().rpartition("://")
+        if sign:
+            raise ValueError(f"{address} is a URL: write {rest.rstrip('/')}, without {scheme}://")
         host, _, port = address.strip().rpartition(":")
         if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) <= _LAST_PORT:
-            raise ValueError(f"{address!r} is not host:port")
+            raise ValueError(f"'{address}' is not host:port, as in kafka.example.org:9092")
     return value
 
 
@@ -53,7 +58,12 @@ class Settings(BaseSettings):
     """The worker's settings; durations in seconds."""
 
     model_config = SettingsConfigDict(
-        env_prefix=SETTINGS_PREFIX, env_file=".env", toml_file="learner-worker.toml", extra="ignore"
+        env_prefix=SETTINGS_PREFIX,
+        env_file=ENV_FILE,
+        env_file_encoding=FILE_ENCODING,
+        env_ignore_empty=True,
+        toml_file=TOML_FILE,
+        extra="ignore",
     )
 
     bootstrap_servers: Annotated[str, AfterValidator(_reachable)] = Field(
@@ -178,8 +188,18 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The sources, by precedence; the TOML file comes last."""
-        toml = TomlConfigSettingsSource(settings_cls)
-        return init_settings, env_settings, dotenv_settings, file_secret_settings, toml
+        del env_settings  # EnvironmentSource takes its place
+        environment = EnvironmentSource(settings_cls)
+        return init_settings, environment, dotenv_settings, file_secret_settings, TomlSource(settings_cls)
+
+    @model_validator(mode="after")
+    def _require_credentials(self) -> Self:
+        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
+            raise ValueError(
+                f"--security-protocol {self.security_protocol} logs in: set --sasl-username "
+                "(LEARNER_SASL_USERNAME) and LEARNER_SASL_PASSWORD"
+            )
+        return self
 
     def topics(self) -> Topics:
         """The topics' names."""
@@ -235,9 +255,12 @@ def load_settings(flags: Mapping[str, Any]) -> Settings:
     """The settings, with these flags taking precedence.
 
     Raises:
-        ConfigurationError: a value is not allowed; the message names its flag and its variable.
+        ConfigurationError: a value is not allowed, and the message names its flag and its variable; or no
+            setting has a name that is given.
     """
     try:
+        if unknown := [str(each.error()) for each in unknown_settings(Settings)]:
+            raise ConfigurationError("; ".join(unknown))
         return Settings(**flags)
     except ValidationError as error:
         raise ConfigurationError("; ".join(map(_describe, error.errors(include_url=False)))) from error
@@ -246,6 +269,11 @@ def load_settings(flags: Mapping[str, Any]) -> Settings:
 
 
 def _describe(problem: Any) -> str:
+    reason = problem.get("ctx", {}).get("error")
+    if not problem["loc"]:
+        return str(reason)
     name = str(problem["loc"][0])
     where = f"--{name.replace('_', '-')} ({SETTINGS_PREFIX}{name.upper()})"
+    if reason is not None:
+        return f"{where}: {reason}"
     return f"{where}: {problem['msg']}, not {problem['input']!r}"

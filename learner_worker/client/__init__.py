@@ -3,6 +3,7 @@
 from learner_worker.client.advice import BidAdvice
 from learner_worker.client.blocking import BlockingEventPublisher, BlockingLearnerClient
 from learner_worker.client.learner import TIMEOUT, LearnerClient
+from learner_worker.client.options import kafka_options
 from learner_worker.client.publisher import EventPublisher
 from learner_worker.client.session import UNAVAILABLE
 
@@ -14,4 +15,5 @@ __all__ = [
     "BlockingLearnerClient",
     "EventPublisher",
     "LearnerClient",
+    "kafka_options",
 ]

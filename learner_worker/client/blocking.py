@@ -12,7 +12,7 @@ from typing import Any, Self
 from learner_worker.client.advice import BidAdvice
 from learner_worker.client.background import BackgroundLoop
 from learner_worker.client.learner import READY_SECONDS, LearnerClient
-from learner_worker.client.messages import Include
+from learner_worker.client.messages import Include, require_bid
 from learner_worker.client.publisher import EventPublisher
 from learner_worker.client.replies import ReplyPartition
 from learner_worker.client.session import UNAVAILABLE
@@ -136,9 +136,13 @@ class BlockingLearnerClient:
     ) -> BidAdvice:
         """Ask for advice on a bid, with the base bid as the fallback.
 
-        Never raises, even if the client is not open or an event loop runs: `bid_sats` is always a bid to
-        place, and `reason` tells why it is the base bid.
+        Even if the client is not open or an event loop runs, `bid_sats` is always a bid to place, and
+        `reason` tells why it is the base bid.
+
+        Raises:
+            SuggestionError: INVALID_REQUEST, `base_bid_sats` is no whole number of sats from 0 to 2^53 - 1.
         """
+        require_bid(base_bid_sats)
         asking = partial(
             self._client.suggest_bid_or_base,
             agent_id,

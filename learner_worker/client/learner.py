@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from learner_worker.client.advice import BidAdvice
 from learner_worker.client.connection import ClientConnection, log
-from learner_worker.client.messages import Include, suggest_bid_request
+from learner_worker.client.messages import Include, require_bid, suggest_bid_request
 from learner_worker.client.replies import OwnPartition, PendingReplies, ReplyPartition, read_reply
 from learner_worker.client.session import UNAVAILABLE, PersistentSession
 from learner_worker.contract.encode import encode_message
@@ -159,9 +159,13 @@ class LearnerClient:
     ) -> BidAdvice:
         """Ask for advice on a bid, with the base bid as the fallback.
 
-        Arguments as for `suggest_bid`. Never raises, except on cancellation: `bid_sats` is always a bid to
-        place, and `reason` tells why it is the base bid.
+        Arguments as for `suggest_bid`. `bid_sats` is always a bid to place, and `reason` tells why it is the
+        base bid. Only a base bid that cannot be placed, and a cancellation, raise.
+
+        Raises:
+            SuggestionError: INVALID_REQUEST, `base_bid_sats` is no whole number of sats from 0 to 2^53 - 1.
         """
+        require_bid(base_bid_sats)
         try:
             reply = await self.suggest_bid(
                 agent_id,

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ValidationError
 
 from learner_worker.contract.events import AuctionClosed, BidPlaced, TaskFinished
+from learner_worker.contract.fields import MAX_SATS
 from learner_worker.contract.suggestions import INVALID_REQUEST, SuggestBidRequest
 from learner_worker.contract.times import LAST_MICROS, Micros, format_time
 from learner_worker.errors import InvalidEventError, SuggestionError
@@ -50,6 +51,20 @@ def suggest_bid_request(
         return SuggestBidRequest.model_validate(fields)
     except ValidationError as error:
         raise SuggestionError(INVALID_REQUEST, _problems(error)) from error
+
+
+def require_bid(base_bid_sats: object) -> None:
+    """Refuses what cannot be placed as a bid.
+
+    Raises:
+        SuggestionError: INVALID_REQUEST.
+    """
+    is_bid = isinstance(base_bid_sats, int) and 0 <= base_bid_sats <= MAX_SATS
+    if not is_bid or isinstance(base_bid_sats, bool):
+        raise SuggestionError(
+            INVALID_REQUEST,
+            f"base_bid_sats: a whole number of sats from 0 to 2^53 - 1, not {base_bid_sats!r}",
+        )
 
 
 def event(kind: type[EventType], **fields: Any) -> EventType:

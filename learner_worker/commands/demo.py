@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from learner_worker.commands.printing import work_on_without_stdout
@@ -21,20 +22,34 @@ from learner_worker.observability import configure_logging
     type=click.Choice(["auto", "given", "docker", "kafka", "embedded"]),
     default="auto",
     show_default=True,
-    help="Broker to run on; auto = the first one available.",
+    help="Broker to run on; auto = the first that can be started here, given = your own cluster.",
 )
 @click.option(
     "--bootstrap-servers",
     envvar="LEARNER_BOOTSTRAP_SERVERS",
     show_envvar=True,
-    help="Address of your cluster, with --broker given.",
+    help="Address of your cluster; used only with --broker given.",
 )
 @click.option("--partitions", type=click.IntRange(1, 100), help="Number of partitions (shards).")
 @click.option("--keep", is_flag=True, help="Keep the demo's temporary folder.")
-def demo(**flags: Any) -> None:
-    """Run a sample swarm with two workers and show what asking the learner changes."""
+@click.pass_context
+def demo(context: click.Context, /, **flags: Any) -> None:
+    """Run a sample swarm with two workers and show what asking the learner changes.
+
+    Your own cluster is touched only with --broker given; topics and groups of its own are deleted at the end.
+    """
+    _require_consent(context, flags)
     work_on_without_stdout()
     options = DemoOptions(**{name: value for name, value in flags.items() if value is not None})
     configure_logging(level="error")
     logging.getLogger("learner_worker.client").setLevel(logging.CRITICAL)
     sys.exit(asyncio.run(run_demo(options, Console())))
+
+
+def _require_consent(context: click.Context, flags: dict[str, Any]) -> None:
+    """Refuses an address that would not be used, and a cluster that is not named."""
+    if flags["broker"] == "given":
+        if not flags["bootstrap_servers"]:
+            raise click.UsageError("--broker given needs --bootstrap-servers or LEARNER_BOOTSTRAP_SERVERS")
+    elif context.get_parameter_source("bootstrap_servers") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--bootstrap-servers is used only with --broker given: add it")

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import click
@@ -28,7 +26,7 @@ def doctor(*, as_json: bool, quiet: bool, **flags: Any) -> int:
     """
     settings = given(flags)
     configure_logging(level="error")
-    report = asyncio.run(examine(settings, environment=os.environ, folder=Path.cwd()))
+    report = asyncio.run(examine(settings))
     least = Level.WARNING if quiet else Level.OK
     shown = [(name, finding) for name, finding in report.findings if finding.level >= least]
     if as_json:

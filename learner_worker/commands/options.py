@@ -8,6 +8,7 @@ from pydantic_core import PydanticUndefined
 
 from learner_worker.commands.printing import moment
 from learner_worker.contract.times import Micros
+from learner_worker.setting_sources import choices
 from learner_worker.settings import Settings, load_settings
 
 CONNECTION = (
@@ -38,7 +39,7 @@ def settings_flags(*names: str) -> Callable[[_Command], _Command]:
             command = click.option(
                 f"--{name.replace('_', '-')}",
                 name,
-                metavar="VALUE",
+                metavar="|".join(choices(field.annotation)) or "VALUE",
                 help=f"{field.description}{shown} [env: LEARNER_{name.upper()}]",
             )(command)
         return command

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiokafka.errors import KafkaError
-
 from learner_worker.brokers import Broker, BrokerKind, running_broker
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import BrokerError
 from learner_worker.kafka.admin import connected
+from learner_worker.kafka.group_deletion import delete_groups
+from learner_worker.lifecycle import KAFKA_FAILURES
 from learner_worker.settings import Settings, load_settings
 
 _OURS = ("bootstrap_servers", "client_id")
@@ -67,15 +67,19 @@ class DemoCluster:
         )
 
     async def clear(self) -> None:
-        """Delete the run's topics from a cluster that keeps running; empty groups expire by themselves."""
+        """Delete the run's topics and groups from a cluster that keeps running."""
         if not self._is_given:
             return
-        patience = self._settings.startup_timeout_seconds
+        connection, patience = self._settings.connection(), self._settings.startup_timeout_seconds
+        groups = (self.group_id, f"{self.group_id}.requests")
         try:
-            async with connected(self._settings.connection(), patience_seconds=patience) as cluster:
+            async with connected(connection, patience_seconds=patience) as cluster:
                 await cluster.delete_topics(self.topics.named())
-        except (BrokerError, KafkaError) as error:
-            raise BrokerError(f"Delete the topics {self.prefix}* by hand: {error}") from error
+                await delete_groups(connection, cluster, groups)
+        except (BrokerError, *KAFKA_FAILURES) as error:
+            raise BrokerError(
+                f"Delete the topics {self.prefix}* and the groups {', '.join(groups)} by hand: {error}"
+            ) from error
 
 
 @asynccontextmanager

@@ -108,7 +108,6 @@ async def _start(cluster: DemoCluster, number: int) -> ReplicaProcess:
     log_file = cluster.folder / f"worker-{number}.log"
     state_dir = cluster.folder / "state" / str(number)
     options = ["--state-dir", str(state_dir), "--group-id", cluster.group_id, "--http-port", "0"]
-    options += ["--group-instance-id", f"worker-{number}"]
     with log_file.open("wb") as log:
         process = await _spawn(cluster, "run", *options, "--log-format", "json", output=log.fileno())
     return ReplicaProcess(number, process, log_file)

@@ -104,9 +104,8 @@ async def _run(options: DemoOptions, story: Story) -> None:
 
 
 def _broker_kind(options: DemoOptions) -> BrokerKind:
-    return (
-        first_available(options.bootstrap_servers) if options.broker == "auto" else BrokerKind(options.broker)
-    )
+    """The user's own cluster is used only on request, by `--broker given`."""
+    return first_available() if options.broker == "auto" else BrokerKind(options.broker)
 
 
 @contextmanager

@@ -1,9 +1,7 @@
 """The state that the checks share: the settings, and the cluster once it can be reached."""
 
 import ssl
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from learner_worker.contract.topics import TopicNames
 from learner_worker.doctor.kafka import Kafka, kafka
@@ -16,17 +14,11 @@ class Case:
     """One examination.
 
     Attributes:
-        environment: this process's environment variables.
-        folder: the working directory, which holds the settings files.
         reached: the configured addresses that accept connections; set by the first check.
     """
 
-    def __init__(
-        self, settings: Settings, environment: Mapping[str, str], folder: Path, stack: AsyncExitStack
-    ) -> None:
+    def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
         self.settings = settings
-        self.environment = environment
-        self.folder = folder
         self.reached: list[tuple[str, int]] = []
         self._stack = stack
         self._listener: Listener | None = None

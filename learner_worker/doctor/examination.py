@@ -1,9 +1,8 @@
 """The table of checks, and how they are run: each with a time limit, independently of the others."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
@@ -20,7 +19,6 @@ from learner_worker.doctor.findings import Finding, Level, Report, error, note
 from learner_worker.doctor.folder import check_files, check_folder
 from learner_worker.doctor.groups import check_group, check_requests_group
 from learner_worker.doctor.rights import check_rights
-from learner_worker.doctor.spelling import check_spelling
 from learner_worker.doctor.topics import check_configuration, check_copies, check_topics
 from learner_worker.doctor.topology import check_changelog, check_topology
 from learner_worker.doctor.traffic import check_clocks, check_dead_letters, check_headers, check_partitioning
@@ -43,7 +41,6 @@ class Check(NamedTuple):
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    Check("settings", check_spelling, needs_kafka=False),
     Check("state folder", check_folder, needs_kafka=False),
     Check("addresses", check_addresses, needs_kafka=False, gate=True),
     Check("listener", check_listener, gate=True),
@@ -69,8 +66,6 @@ CHECKS: Final[tuple[Check, ...]] = (
 async def examine(
     settings: Settings,
     *,
-    environment: Mapping[str, str],
-    folder: Path,
     checks: Sequence[Check] = CHECKS,
     check_seconds: float = CHECK_SECONDS,
 ) -> Report:
@@ -78,7 +73,7 @@ async def examine(
     findings: list[tuple[str, Finding]] = []
     left_out: list[str] = []
     async with AsyncExitStack() as stack:
-        case = Case(settings, environment, folder, stack)
+        case = Case(settings, stack)
         shut = False
         for check in checks:
             if shut and check.needs_kafka:

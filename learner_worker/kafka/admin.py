@@ -133,6 +133,15 @@ class Cluster:
             if found.offset >= 0
         }
 
+    async def coordinator(self, group_id: str) -> tuple[str, int]:
+        """The address of the broker that coordinates a group."""
+        node = await self._admin.find_coordinator(group_id)
+        brokers = (await self._admin.describe_cluster())["brokers"]
+        for broker in brokers:
+            if broker["node_id"] == node:
+                return str(broker["host"]), int(broker["port"])
+        raise BrokerError(f"the coordinator of group {group_id}, broker {node}, is not in the cluster")
+
     async def stable_members(self, group_id: str) -> list[GroupMember] | None:
         """A group's members; None while it rebalances."""
         (described,) = await self._admin.describe_consumer_groups([group_id])

@@ -15,6 +15,7 @@ import structlog
 from learner_worker.errors import ClosedFileError, StateError
 from learner_worker.store import formats
 from learner_worker.store.formats import CHANGES, FormatChange
+from learner_worker.store.permissions import private_file
 from learner_worker.store.statements import ROWS_AT_ONCE, SqlRow, rows_at_once, statement
 
 _CONVERTED: Final = 500  # rows of a page: more would hold the file's thread while answers wait
@@ -190,6 +191,7 @@ async def _second_connection(path: Path, first: aiosqlite.Connection) -> aiosqli
 
 
 async def _open(path: Path, changes: Mapping[int, FormatChange]) -> aiosqlite.Connection:
+    private_file(path)
     connection = await aiosqlite.connect(path, isolation_level=None)
     try:
         for pragma in _PRAGMAS:

@@ -54,7 +54,7 @@ def _keep(path: Path, kept: Path) -> None:
     try:
         os.link(path, kept)
     except OSError:  # not every file system supports hard links
-        shutil.copyfile(path, kept)
+        shutil.copy(path, kept)  # with its permissions
 
 
 def _move_log(path: Path, kept: Path) -> None:

@@ -13,6 +13,7 @@ from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError, StateError
 from learner_worker.store.identity import shard_identity, stranger
+from learner_worker.store.permissions import private_file, private_folder
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import statement
 
@@ -49,8 +50,9 @@ def locked_state_folder(path: Path) -> Iterator[Path]:
         StateError: its disk is full.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        private_folder(path)
+        private_file(path / "lock")
+        handle = os.open(path / "lock", os.O_RDWR)
     except OSError as error:
         raise ConfigurationError(
             f"cannot write to the state folder {path}: {error.strerror}; "

@@ -380,6 +380,10 @@ async def test_the_base_bid_without_any_broker(nowhere: str) -> None:
         ({"agent_id": "\ud800"}, "agent_id: "),
         ({"base_bid_sats": 1.0}, "base_bid_sats: "),
         ({"base_bid_sats": -1}, "base_bid_sats: "),
+        ({"base_bid_sats": "3"}, "base_bid_sats: "),
+        ({"base_bid_sats": 1.5}, "base_bid_sats: "),
+        ({"base_bid_sats": True}, "base_bid_sats: "),
+        ({"base_bid_sats": None}, "base_bid_sats: "),
         ({"description": "x" * 16_385}, "description: "),
         ({"include": ["everything"]}, "include.0: "),
         ({"timeout_seconds": 0}, "timeout_seconds: "),
@@ -394,7 +398,11 @@ async def test_a_bad_ask_is_refused_before_it_is_sent(arguments: dict[str, Any],
     with pytest.raises(SuggestionError, match=f"^INVALID_REQUEST: {complaint}") as refused:
         await client.suggest_bid(**{**good, **arguments})
     assert refused.value.code == "INVALID_REQUEST"
-    assert not (await client.suggest_bid_or_base(**{**good, **arguments})).advised
+    if "base_bid_sats" in arguments:
+        with pytest.raises(SuggestionError, match=f"^INVALID_REQUEST: {complaint}"):
+            await client.suggest_bid_or_base(**{**good, **arguments})
+    else:
+        assert not (await client.suggest_bid_or_base(**{**good, **arguments})).advised
 
 
 async def test_a_client_that_is_not_open() -> None:

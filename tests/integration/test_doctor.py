@@ -43,7 +43,7 @@ async def examined(tmp_path: Path, servers: str, prefix: str = "", **settings: A
         "state_dir": tmp_path / "state",
         **settings,
     }
-    return await examine(load_settings(flags), environment={}, folder=tmp_path)
+    return await examine(load_settings(flags))
 
 
 def messages(report: Report, check: str, level: Level) -> list[str]:
@@ -115,27 +115,6 @@ async def test_a_port_of_something_else_is_told(tmp_path: Path, answer: bytes, w
 
 
 # --- this machine ---------------------------------------------------------------------------------------
-
-
-async def test_settings_that_nothing_reads_are_named(tmp_path: Path) -> None:
-    """Misspelt variables and keys: a warning each, with the setting that was meant."""
-    (tmp_path / "learner-worker.toml").write_text('groupid = "x"\ntopic_prefix = "t-"\n')
-    (tmp_path / ".env").write_text("# LEARNER_OLD=1\nexport LEARNER_STATEDIR=/data\nOTHER=1\n")
-    variables = {"LEARNER_BOOTSTRAP_SERVER": "kafka:9092", "LEARNER_LOG_LEVEL": "info", "PATH": "/bin"}
-    settings = load_settings({"bootstrap_servers": "127.0.0.1:1", "state_dir": tmp_path / "state"})
-    report = await examine(settings, environment=variables, folder=tmp_path, checks=CHECKS[:1])
-    assert [(finding.what, finding.remedy) for _, finding in report.findings] == [
-        (
-            "no setting reads the environment variable LEARNER_BOOTSTRAP_SERVER",
-            "write LEARNER_BOOTSTRAP_SERVERS, or remove it",
-        ),
-        (
-            "no setting reads the variable in .env LEARNER_STATEDIR",
-            "write LEARNER_STATE_DIR, or remove it",
-        ),
-        ("no setting reads the key in learner-worker.toml groupid", "write group_id, or remove it"),
-    ]
-    assert report.exit_code == 1
 
 
 async def test_a_state_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
@@ -371,7 +350,7 @@ async def test_a_check_that_fails_or_hangs_hides_no_other(tmp_path: Path) -> Non
 
     checks = [Check("raises", raises, needs_kafka=False), Check("hangs", hangs), Check("works", works)]
     settings = load_settings({"bootstrap_servers": "127.0.0.1:1"})
-    report = await examine(settings, environment={}, folder=tmp_path, checks=checks, check_seconds=0.2)
+    report = await examine(settings, checks=checks, check_seconds=0.2)
     assert messages(report, "raises", Level.ERROR) == ["could not be checked (KeyError: 'surprise')"]
     assert messages(report, "hangs", Level.ERROR) == ["no answer within 0.2 s"]
     assert messages(report, "works", Level.OK) == ["fine"]

@@ -86,6 +86,7 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
     "docs/performance.md": {"IMPORT_ROWS": _SUITE},
     "docs/interop.md": {
         "async def main": Run(),
+        "client = LearnerClient(": Check("names a cluster with a login of the reader's own"),
         "kafka-topics.sh": Check("is Apache Kafka's own script"),
         "broker = KafkaBroker": _INTEROP,
         "producer.produce(": _INTEROP,

@@ -13,7 +13,8 @@ from pydantic_core import PydanticUndefined
 from learner_worker.cli import cli
 from learner_worker.commands.options import CONNECTION, TOPICS
 from learner_worker.observability import Instruments
-from learner_worker.settings import SETTINGS_PREFIX, Settings
+from learner_worker.setting_sources import SETTINGS_PREFIX
+from learner_worker.settings import Settings
 
 PAGE: Final = Path(__file__).parents[2] / "docs/reference.md"
 _WIDTH = 100
@@ -28,7 +29,8 @@ use them: [operating.md](operating.md).
 _PLACES = """
 In falling order of weight: a flag, the environment, a line in `.env`, a line in `learner-worker.toml` in the
 working folder, the default. A flag `--group-id` is `LEARNER_GROUP_ID` in the environment and in `.env`, and
-`group_id` in the TOML file. Durations are in seconds.
+`group_id` in the TOML file. Durations are in seconds. An empty variable counts as unset. A `LEARNER_`
+variable or a key that no setting has refuses the start.
 """
 
 

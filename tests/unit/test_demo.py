@@ -5,9 +5,11 @@ from io import StringIO
 from typing import Literal
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from learner_worker.client import BidAdvice
+from learner_worker.commands.demo import demo
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.suggestions import Adjustment, AgentMetrics, LearnedKeyword, SuggestBidReply
@@ -61,6 +63,19 @@ def test_the_same_seed_draws_the_same_auctions() -> None:
     """Tasks, base bids, luck and arrival depend on the seed alone; another seed draws others."""
     assert _auctions(7, 50) == _auctions(7, 50)
     assert _auctions(7, 50) != _auctions(8, 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--bootstrap-servers", "kafka:9092"], "--bootstrap-servers is used only with --broker given"),
+        (["--broker", "given"], "--broker given needs --bootstrap-servers"),
+    ],
+)
+def test_a_cluster_is_touched_only_on_request(arguments: list[str], words: str) -> None:
+    """An address without `--broker given`, and the reverse: exit code 2 and what to add."""
+    ended = CliRunner(env={"LEARNER_BOOTSTRAP_SERVERS": ""}).invoke(demo, arguments)
+    assert (ended.exit_code, words in ended.output) == (2, True)
 
 
 def test_a_longer_run_starts_like_a_shorter_one() -> None:

@@ -1,0 +1,114 @@
+"""One Apache Kafka node with TLS, logins and rights, shared by every test that needs them."""
+
+import secrets
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiokafka.protocol.admin import CreateAclsRequest
+
+from learner_worker.brokers import KafkaCluster, maven
+from learner_worker.brokers.probing import free_ports
+from learner_worker.doctor.kafka import connect
+from learner_worker.kafka.connection import Connection
+
+PASSWORD = secrets.token_hex(8)
+TOPIC, GROUP, LITERAL, PREFIXED, ALLOW = 2, 3, 3, 4, 3
+READ, WRITE, DESCRIBE = 3, 4, 8
+_PROPERTIES = {
+    "listener.security.protocol.map": (
+        "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT,TLS:SSL,MUTUAL:SSL,ABROAD:PLAINTEXT"
+    ),
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": "User:ANONYMOUS",
+    "listener.name.login.sasl.enabled.mechanisms": "PLAIN",
+    "listener.name.login.plain.sasl.jaas.config": (
+        "org.apache.kafka.common.security.plain.PlainLoginModule required "
+        + " ".join(f'user_{name}="{PASSWORD}"' for name in ("worker", "other", "reader", "groupless"))
+        + ";"
+    ),
+    "listener.name.mutual.ssl.client.auth": "required",
+    "ssl.keystore.type": "PKCS12",
+    "ssl.keystore.password": PASSWORD,
+    "ssl.key.password": PASSWORD,
+}
+
+
+@dataclass(frozen=True)
+class SecuredKafka:
+    """A running broker: `open` takes everybody, who may do everything; the certificate names localhost."""
+
+    open: str
+    login: str
+    tls: str
+    mutual: str
+    abroad: str
+    certificate: Path
+
+
+@contextmanager
+def secured_kafka(folder: Path) -> Iterator[SecuredKafka]:
+    """Runs one node with a listener of each kind."""
+    keystore, certificate = key_and_certificate(folder)
+    login, tls, mutual, abroad = free_ports(4)
+    listeners = {
+        "LOGIN": (f"127.0.0.1:{login}", f"127.0.0.1:{login}"),
+        "TLS": (f"127.0.0.1:{tls}", f"localhost:{tls}"),
+        "MUTUAL": (f"127.0.0.1:{mutual}", f"localhost:{mutual}"),
+        "ABROAD": (f"127.0.0.1:{abroad}", "kafka.inside.invalid:9092"),
+    }
+    properties = {**_PROPERTIES, "ssl.keystore.location": str(keystore)}
+    with KafkaCluster(folder / "kafka", properties=properties, listeners=listeners) as kafka:
+        yield SecuredKafka(
+            kafka.bootstrap_servers,
+            f"127.0.0.1:{login}",
+            f"localhost:{tls}",
+            f"localhost:{mutual}",
+            f"127.0.0.1:{abroad}",
+            certificate,
+        )
+
+
+def key_and_certificate(folder: Path) -> tuple[Path, Path]:
+    """A key for Kafka with its self-signed certificate, and the certificate alone for its clients."""
+    keytool = Path(maven.java_program()).resolve().with_name("keytool")
+    keystore, certificate = folder / "key.p12", folder / "certificate.pem"
+    store = ["-keystore", str(keystore), "-storetype", "PKCS12", "-storepass", PASSWORD, "-alias", "kafka"]
+    made = ["-genkeypair", "-keyalg", "RSA", "-keysize", "2048", "-validity", "2", "-dname", "CN=localhost"]
+    for arguments in (
+        [*made, "-ext", "SAN=dns:localhost", *store],
+        ["-exportcert", "-rfc", "-file", str(certificate), *store],
+    ):
+        subprocess.run([str(keytool), *arguments], check=True, capture_output=True, timeout=60)
+    return keystore, certificate
+
+
+async def allow(
+    address: str,
+    *,
+    resource: int,
+    name: str,
+    operations: list[int],
+    user: str = "worker",
+    pattern: int = LITERAL,
+) -> None:
+    """Lets a user do something, as an administrator would."""
+    host, _, port = address.partition(":")
+    conn = await connect(Connection(address), host, int(port))
+    try:
+        for operation in operations:
+            answer = await conn.send(
+                CreateAclsRequest(resource, name, pattern, f"User:{user}", "*", operation, ALLOW)
+            )
+            assert [code for code, _ in answer.creation_responses] == [0]
+    finally:
+        conn.close()
+
+
+def as_user(name: str = "worker", **changes: Any) -> dict[str, Any]:
+    """The settings of somebody who logs in with the right password, but for the changes."""
+    right = {"security_protocol": "SASL_PLAINTEXT", "sasl_username": name, "sasl_password": PASSWORD}
+    return {**right, **changes}
