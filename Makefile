@@ -20,8 +20,9 @@ help: ## List the targets
 demo: $(READY) ## Run the demo: a swarm bids and the learner learns, on an embedded broker; ARGS="--seed 3"
 	@$(BIN)/learner-worker demo --broker embedded $(ARGS)
 
+# In as many processes as there are cores, at most four: each one starts brokers of its own.
 test: $(READY) ## Run all tests, on every broker that is available; ARGS="tests/unit -x"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 unit: $(READY) ## Run the tests that need no broker; ARGS="-k settle"
 	@$(BIN)/python -m pytest tests/unit $(ARGS)

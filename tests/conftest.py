@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line(f"brokers used: {_names(choice, config.stash[USED])}")
     for sentence in choice.absent:
         terminalreporter.write_line(f"not here: {sentence}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of several tells the one that prints the summary which brokers its tests ran on."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["brokers"] = [str(kind) for kind in session.config.stash[USED]]
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's
+def pytest_testnodedown(node: Any) -> None:
+    """Takes them; a process that crashed has said nothing."""
+    brokers = getattr(node, "workeroutput", {}).get("brokers", ())
+    used = node.config.stash[USED]
+    used.extend(kind for kind in map(BrokerKind, brokers) if kind not in used)
 
 
 def _names(choice: Choice, kinds: list[BrokerKind]) -> str:
