@@ -6,46 +6,58 @@ Exit codes: 0 for success, 1 for a failure, 2 for an error in the arguments or t
 import errno
 import os
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Final, NoReturn
 
 import click
+from click import NoSuchCommand
 
-from learner_worker.commands.dead_letters import dead_letters
-from learner_worker.commands.demo import demo
-from learner_worker.commands.doctor import doctor
-from learner_worker.commands.forget import forget
-from learner_worker.commands.importing import import_swarm
-from learner_worker.commands.lab import lab
-from learner_worker.commands.leave import leave
-from learner_worker.commands.outcomes import outcomes
-from learner_worker.commands.run import run
-from learner_worker.commands.schemas import schemas
-from learner_worker.commands.state import state
-from learner_worker.commands.suggest import suggest
-from learner_worker.commands.topics import topics
 from learner_worker.contract.suggestions import INVALID_REQUEST
 from learner_worker.errors import ConfigurationError, LearnerError, SuggestionError
 
-COMMANDS: Final[tuple[click.Command, ...]] = (
-    run,
-    leave,
-    demo,
-    topics,
-    suggest,
-    doctor,
-    dead_letters,
-    outcomes,
-    state,
-    forget,
-    import_swarm,
-    lab,
-    schemas,
-)
+COMMANDS: Final[Mapping[str, str]] = {
+    "run": "run:run",
+    "leave": "leave:leave",
+    "demo": "demo:demo",
+    "topics": "topics:topics",
+    "suggest": "suggest:suggest",
+    "doctor": "doctor:doctor",
+    "dead-letters": "dead_letters:dead_letters",
+    "outcomes": "outcomes:outcomes",
+    "state": "state:state",
+    "forget": "forget:forget",
+    "import": "importing:import_swarm",
+    "lab": "lab:lab",
+    "schemas": "schemas:schemas",
+}
+"""Each command's module in `commands/`, and its name there."""
+
+
+class LazyCommands(click.Group):
+    """Imports a command's module when the command is used: importing all of them takes most of a second."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """The names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        """The command of that name.
+
+        Raises:
+            NoSuchCommand: there is none; the message names those like it.
+        """
+        if cmd_name not in COMMANDS:
+            raise NoSuchCommand(cmd_name, possibilities=COMMANDS, ctx=ctx)
+        module, name = COMMANDS[cmd_name].split(":")
+        command = getattr(import_module(f"learner_worker.commands.{module}"), name)
+        assert isinstance(command, click.Command)  # noqa: S101 (of the table above)
+        return command
 
 
 @click.group(
-    commands=COMMANDS,
+    cls=LazyCommands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="learner-worker")

@@ -60,8 +60,10 @@ def _leaves(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tup
     if not isinstance(command, click.Group):
         yield path, command
         return
-    for name in sorted(command.commands):
-        yield from _leaves(command.commands[name], (*path, name))
+    context = click.Context(command)
+    for name in sorted(command.list_commands(context)):
+        if (found := command.get_command(context, name)) is not None:
+            yield from _leaves(found, (*path, name))
 
 
 def _usage(path: tuple[str, ...], command: click.Command) -> str:
