@@ -9,6 +9,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+# Without local variables: a request's costs are secret, and other tracebacks would hold what agents wrote.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+_SHOWN_TRACEBACKS = structlog.dev.RichTracebackFormatter(show_locals=False)
 _STALL_BUCKETS = (0.005, 0.01, 0.015, 0.02, 0.025, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
 """Seconds: fine up to a chunk of work, coarse above."""
 _ANSWER_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -22,9 +27,11 @@ def configure_logging(log_format: LogFormat = "auto", level: LogLevel = "info") 
     """
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     renderer = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [_TRACEBACKS, structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_SHOWN_TRACEBACKS)
+        ]
     )
     structlog.configure(
         processors=[

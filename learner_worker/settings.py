@@ -138,8 +138,18 @@ class Settings(BaseSettings):
         description="Allow-list of reply topics, comma-separated; a trailing * matches any suffix.",
     )
 
-    strategy: Literal["classic"] = Field(
-        "classic", description="Default strategy: how metrics become advice."
+    strategy: str = Field(
+        "classic",
+        min_length=1,
+        description="Default strategy: how metrics become advice; a name, or package.module:name.",
+    )
+    strategies: Names = Field(
+        None,
+        description="Strategies that requests may name besides, comma-separated; "
+        "not set = all built-in ones.",
+    )
+    paid_on: Literal["success", "win"] = Field(
+        "success", description="When the swarm pays the winner: for a task done, or for winning."
     )
     auction_horizon_seconds: float = Field(
         3600, gt=0, description="How far apart in time the events of one auction may arrive, in seconds."

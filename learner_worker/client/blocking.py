@@ -12,11 +12,11 @@ from typing import Any, Self
 from learner_worker.client.advice import BidAdvice
 from learner_worker.client.background import BackgroundLoop
 from learner_worker.client.learner import READY_SECONDS, LearnerClient
-from learner_worker.client.messages import Include, require_bid
+from learner_worker.client.messages import require_bid
 from learner_worker.client.publisher import EventPublisher
 from learner_worker.client.replies import ReplyPartition
 from learner_worker.client.session import UNAVAILABLE
-from learner_worker.contract.suggestions import SuggestBidReply
+from learner_worker.contract.suggestions import Include, SuggestBidReply
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError
 
@@ -106,6 +106,10 @@ class BlockingLearnerClient:
         description: str,
         base_bid_sats: int,
         include: Iterable[Include] = (),
+        strategy: str | None = None,
+        task_id: str | None = None,
+        cost_sats: int | None = None,
+        failure_cost_sats: int | None = None,
         timeout_seconds: float | None = None,
     ) -> SuggestBidReply:
         """Ask for advice on a bid; arguments and errors are those of `LearnerClient.suggest_bid`.
@@ -121,6 +125,10 @@ class BlockingLearnerClient:
                 description=description,
                 base_bid_sats=base_bid_sats,
                 include=include,
+                strategy=strategy,
+                task_id=task_id,
+                cost_sats=cost_sats,
+                failure_cost_sats=failure_cost_sats,
                 timeout_seconds=timeout_seconds,
             )
         )
@@ -132,6 +140,10 @@ class BlockingLearnerClient:
         description: str,
         base_bid_sats: int,
         include: Iterable[Include] = (),
+        strategy: str | None = None,
+        task_id: str | None = None,
+        cost_sats: int | None = None,
+        failure_cost_sats: int | None = None,
         timeout_seconds: float | None = None,
     ) -> BidAdvice:
         """Ask for advice on a bid, with the base bid as the fallback.
@@ -149,6 +161,10 @@ class BlockingLearnerClient:
             description=description,
             base_bid_sats=base_bid_sats,
             include=include,
+            strategy=strategy,
+            task_id=task_id,
+            cost_sats=cost_sats,
+            failure_cost_sats=failure_cost_sats,
             timeout_seconds=timeout_seconds,
         )
         try:

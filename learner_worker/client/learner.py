@@ -9,12 +9,12 @@ from uuid import uuid4
 
 from learner_worker.client.advice import BidAdvice
 from learner_worker.client.connection import ClientConnection, log
-from learner_worker.client.messages import Include, require_bid, suggest_bid_request
+from learner_worker.client.messages import require_bid, suggest_bid_request
 from learner_worker.client.replies import OwnPartition, PendingReplies, ReplyPartition, read_reply
 from learner_worker.client.session import UNAVAILABLE, PersistentSession
 from learner_worker.contract.encode import encode_message
 from learner_worker.contract.headers import request_headers
-from learner_worker.contract.suggestions import SuggestBidReply, SuggestBidRequest
+from learner_worker.contract.suggestions import Include, SuggestBidReply, SuggestBidRequest
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import SuggestionError
 from learner_worker.lifecycle import KAFKA_FAILURES
@@ -115,6 +115,10 @@ class LearnerClient:
         description: str,
         base_bid_sats: int,
         include: Iterable[Include] = (),
+        strategy: str | None = None,
+        task_id: str | None = None,
+        cost_sats: int | None = None,
+        failure_cost_sats: int | None = None,
         timeout_seconds: float | None = None,
     ) -> SuggestBidReply:
         """Ask for advice on a bid.
@@ -126,7 +130,14 @@ class LearnerClient:
             agent_id: The bidding agent; 1 to 256 characters.
             description: The task's text, at most 16,384 characters.
             base_bid_sats: The agent's bid without advice, in satoshis.
-            include: `["learned_keywords"]` for the agent's strongest keywords, too.
+            include: "learned_keywords" for the agent's strongest keywords, "alternatives" for what every
+                strategy would answer.
+            strategy: A strategy of the worker, as "expected-profit"; None for the worker's own. A worker
+                older than strategies answers by classic: compare the reply's `strategy`.
+            task_id: The task, so that the answer can be joined with what came of it.
+            cost_sats: What the effort costs the agent, whether it succeeds or not. The learner stores it
+                nowhere, but the request lies in Kafka, and the advice reveals it.
+            failure_cost_sats: What a failure costs besides; ignored without `cost_sats`.
             timeout_seconds: The time limit; None for the client's default.
 
         Raises:
@@ -137,7 +148,16 @@ class LearnerClient:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         request_id = uuid4().hex
         request = suggest_bid_request(
-            agent_id, description, base_bid_sats, include, request_id=request_id, timeout_seconds=seconds
+            agent_id,
+            description,
+            base_bid_sats,
+            include,
+            request_id=request_id,
+            timeout_seconds=seconds,
+            strategy=strategy,
+            task_id=task_id,
+            cost_sats=cost_sats,
+            failure_cost_sats=failure_cost_sats,
         )
         try:
             async with asyncio.timeout(seconds):
@@ -155,6 +175,10 @@ class LearnerClient:
         description: str,
         base_bid_sats: int,
         include: Iterable[Include] = (),
+        strategy: str | None = None,
+        task_id: str | None = None,
+        cost_sats: int | None = None,
+        failure_cost_sats: int | None = None,
         timeout_seconds: float | None = None,
     ) -> BidAdvice:
         """Ask for advice on a bid, with the base bid as the fallback.
@@ -172,6 +196,10 @@ class LearnerClient:
                 description=description,
                 base_bid_sats=base_bid_sats,
                 include=include,
+                strategy=strategy,
+                task_id=task_id,
+                cost_sats=cost_sats,
+                failure_cost_sats=failure_cost_sats,
                 timeout_seconds=timeout_seconds,
             )
         except SuggestionError as error:

@@ -4,17 +4,16 @@ import math
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from learner_worker.contract.events import AuctionClosed, BidPlaced, TaskFinished
 from learner_worker.contract.fields import MAX_SATS
-from learner_worker.contract.suggestions import INVALID_REQUEST, SuggestBidRequest
+from learner_worker.contract.suggestions import INVALID_REQUEST, Include, SuggestBidRequest
 from learner_worker.contract.times import LAST_MICROS, Micros, format_time
 from learner_worker.errors import InvalidEventError, SuggestionError
 
-Include = Literal["learned_keywords"]
 EventType = TypeVar("EventType", BidPlaced, AuctionClosed, TaskFinished)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # the zero of record times
@@ -28,8 +27,12 @@ def suggest_bid_request(
     *,
     request_id: str,
     timeout_seconds: float,
+    **optional: str | int | None,
 ) -> SuggestBidRequest:
     """A request whose deadline is now plus the timeout.
+
+    Args:
+        optional: other fields; None stands for a field that is left out.
 
     Raises:
         SuggestionError: INVALID_REQUEST; the message names the fields.
@@ -47,6 +50,7 @@ def suggest_bid_request(
     included = list(include)
     if included:
         fields["include"] = included
+    fields.update({name: value for name, value in optional.items() if value is not None})
     try:
         return SuggestBidRequest.model_validate(fields)
     except ValidationError as error:

@@ -56,7 +56,7 @@ def _shared(command: _Command) -> _Command:
             type=click.IntRange(0, MAX_SATS),
             help="With --description: the base bid, in sats.",
         ),
-        settings_flags(*CONNECTION, *TOPICS, "group_id", "strategy"),
+        settings_flags(*CONNECTION, *TOPICS, "group_id", "strategy", "paid_on"),
     )
     for decorate in reversed(decorators):
         command = decorate(command)
@@ -171,7 +171,9 @@ def _suggestion(
     """The advice that a worker would give."""
     if request is None:
         return None
-    reply = Advise(find_strategy(settings.strategy)).answer(request_of(request), agent)
+    reply = Advise([find_strategy(settings.strategy)], paid_on=settings.paid_on).answer(
+        request_of(request), agent
+    )
     return SuggestBidReply.model_validate_json(encode_reply(reply))
 
 

@@ -51,7 +51,7 @@ def show_state(*, as_json: bool, **flags: Any) -> None:
 @state.command("verify")
 @_shard_flag("Only this shard; several times for several. [default: all that have a file]")
 @_as_json
-@settings_flags("state_dir", *CONNECTION, *TOPICS)
+@settings_flags("state_dir", "strategy", "strategies", *CONNECTION, *TOPICS)
 def verify_state(*, shards: Sequence[int], as_json: bool, **flags: Any) -> None:
     """Compare the shard files with Kafka.
 
@@ -69,7 +69,7 @@ def verify_state(*, shards: Sequence[int], as_json: bool, **flags: Any) -> None:
 @state.command("rebuild")
 @_shard_flag("This shard; several times for several.")
 @click.option("--all", "every", is_flag=True, help="Every shard that has a file here.")
-@settings_flags("state_dir", *CONNECTION, *TOPICS)
+@settings_flags("state_dir", "strategy", "strategies", *CONNECTION, *TOPICS)
 def rebuild_state(*, shards: Sequence[int], every: bool, **flags: Any) -> None:
     """Rebuild shard files from Kafka.
 

@@ -12,7 +12,7 @@ from learner_worker.client import LearnerClient
 from learner_worker.commands.options import CONNECTION, TOPICS, client_options, given, settings_flags
 from learner_worker.commands.printing import advice_lines, escaped, keywords_table
 from learner_worker.contract.encode import encode_message
-from learner_worker.contract.suggestions import SuggestBidReply
+from learner_worker.contract.suggestions import Include, SuggestBidReply
 from learner_worker.observability import configure_logging
 
 
@@ -20,6 +20,15 @@ from learner_worker.observability import configure_logging
 @click.argument("agent")
 @click.option("--description", required=True, help="Description of the task.")
 @click.option("--base", "base_bid_sats", type=int, required=True, help="Base bid, in sats.")
+@click.option("--strategy", help="Strategy to answer by, one of the worker's. [default: the worker's own]")
+@click.option("--task", "task_id", help="Id of the task.")
+@click.option(
+    "--cost", "cost_sats", type=int, help="Cost of the effort, whether it succeeds or not, in sats."
+)
+@click.option(
+    "--failure-cost", "failure_cost_sats", type=int, help="With --cost: further cost of a failure, in sats."
+)
+@click.option("--alternatives", is_flag=True, help="Also print the advice of every strategy of the worker.")
 @click.option("--keywords", is_flag=True, help="Also print the agent's learned keywords.")
 @click.option(
     "--timeout",
@@ -36,6 +45,11 @@ def suggest(
     agent: str,
     description: str,
     base_bid_sats: int,
+    strategy: str | None,
+    task_id: str | None,
+    cost_sats: int | None,
+    failure_cost_sats: int | None,
+    alternatives: bool,
     keywords: bool,
     timeout_seconds: float,
     as_json: bool,
@@ -46,6 +60,8 @@ def suggest(
     An AGENT that begins with - goes last, after --.
     """
     settings = given(flags)
+    include: list[Include] = ["learned_keywords"] if keywords else []
+    include += ["alternatives"] if alternatives else []
 
     async def ask() -> SuggestBidReply:
         async with LearnerClient(
@@ -58,7 +74,11 @@ def suggest(
                 agent,
                 description=description,
                 base_bid_sats=base_bid_sats,
-                include=("learned_keywords",) if keywords else (),
+                include=include,
+                strategy=strategy,
+                task_id=task_id,
+                cost_sats=cost_sats,
+                failure_cost_sats=failure_cost_sats,
             )
 
     configure_logging()
@@ -66,6 +86,10 @@ def suggest(
         logging.CRITICAL
     )  # what it warns of ends up in the error
     reply = asyncio.run(ask())
+    if strategy is not None and reply.strategy != strategy:
+        click.echo(
+            f"the worker is older than strategies, and answered by {escaped(reply.strategy)}", err=True
+        )
     if as_json:
         click.echo(json.dumps(json.loads(encode_message(reply)), indent=2, ensure_ascii=False))
     else:
@@ -74,5 +98,9 @@ def suggest(
 
 def _show(reply: SuggestBidReply, console: Console) -> None:
     click.echo("\n".join(map(escaped, advice_lines(reply))))
+    for name, alternative in sorted(reply.alternatives.items()):
+        click.echo(
+            f"{escaped(name)}: {alternative.suggested_bid_sats} sats (factor {alternative.factor:.4g})"
+        )
     if reply.learned_keywords:
         console.print(keywords_table(reply.learned_keywords))

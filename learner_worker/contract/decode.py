@@ -8,7 +8,7 @@ said about it; what it accepts becomes the same struct.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
@@ -22,7 +22,7 @@ from learner_worker.contract.fields import (
     AgentIdField,
     TaskId,
 )
-from learner_worker.contract.suggestions import SuggestBidRequest
+from learner_worker.contract.suggestions import Include, SuggestBidRequest
 from learner_worker.contract.times import Micros, parse_time
 from learner_worker.contract.topics import EventKind
 from learner_worker.contract.validation import (
@@ -80,7 +80,11 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     description: str
     request_id: AgentId | None = None
     deadline: Micros | None = None
-    include: list[Literal["learned_keywords"]] | None = None
+    include: list[Include] | None = None
+    strategy: str | None = None
+    task_id: TaskId | None = None
+    cost_sats: int | None = None
+    failure_cost_sats: int | None = None
 
 
 def decode_event(kind: EventKind, value: bytes | None) -> DecodedEvent:
@@ -137,7 +141,11 @@ class _Request(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     description: _Description
     request_id: _AgentId | None = None
     deadline: str | None = None
-    include: list[Literal["learned_keywords"]] | None = None
+    include: list[Include] | None = None
+    strategy: str | None = None
+    task_id: _TaskId | None = None
+    cost_sats: _Sats | None = None
+    failure_cost_sats: _Sats | None = None
 
 
 _decode_bid = msgspec.json.Decoder(_Bid).decode
@@ -173,6 +181,7 @@ def _finished(payload: bytes) -> Finished:
 def _asked(payload: bytes) -> Request:
     asked = _decode_request(payload)
     _require_printable(asked.agent_id, asked.request_id or "")
+    _require_printable(asked.task_id or "", asked.strategy or "")
     return Request(
         asked.agent_id,
         asked.base_bid_sats,
@@ -180,6 +189,10 @@ def _asked(payload: bytes) -> Request:
         asked.request_id,
         _time(asked.deadline),
         asked.include,
+        asked.strategy,
+        asked.task_id,
+        asked.cost_sats,
+        asked.failure_cost_sats,
     )
 
 
@@ -226,6 +239,10 @@ def request_of(request: SuggestBidRequest) -> Request:
         request.request_id,
         request.deadline,
         request.include,
+        request.strategy,
+        request.task_id,
+        request.cost_sats,
+        request.failure_cost_sats,
     )
 
 

@@ -4,7 +4,7 @@ The models of `suggestions` define those messages, too. What the worker has just
 structs are made and encoded in a fraction of a model's time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -34,6 +34,13 @@ class Advice(msgspec.Struct, frozen=True, gc=False):
     rule: str
     multiplier: float
     reason: str
+
+
+class AlternativeAdvice(msgspec.Struct, frozen=True, gc=False):
+    """An `Alternative`."""
+
+    suggested_bid_sats: int
+    factor: float
 
 
 class MetricsPart(msgspec.Struct, frozen=True, gc=False):
@@ -69,6 +76,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     adjustments: Sequence[Advice]
     metrics: MetricsPart
     learned_keywords: Sequence[KeywordTally] | msgspec.UnsetType = msgspec.UNSET
+    alternatives: Mapping[str, AlternativeAdvice] | msgspec.UnsetType = msgspec.UNSET
     as_of: str | None
     stale: bool
 

@@ -5,7 +5,15 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from learner_worker.contract.fields import AgentId, AgentIdField, Description, Message, Sats, Time
+from learner_worker.contract.fields import (
+    AgentId,
+    AgentIdField,
+    Description,
+    Message,
+    Sats,
+    TaskIdField,
+    Time,
+)
 
 RequestIdField = Annotated[AgentIdField, Field(description="Echoed in the reply.")]
 
@@ -31,6 +39,10 @@ Rule = Literal[
 ]
 
 
+Include = Literal["learned_keywords", "alternatives"]
+"""What a reply may have besides."""
+
+
 class SuggestBidRequest(Message):
     """An agent asks how to adjust its bid for a task."""
 
@@ -39,7 +51,25 @@ class SuggestBidRequest(Message):
     description: Annotated[Description, Field(description="The task's text.")]
     request_id: RequestIdField | None = None
     deadline: Annotated[Time | None, Field(description="After it nobody waits for the reply.")] = None
-    include: list[Literal["learned_keywords"]] | None = None
+    include: list[Include] | None = None
+    strategy: Annotated[
+        str | None,
+        Field(
+            description="By which strategy, of those that the worker has; without it by the worker's. "
+            "A learner older than this field answers by classic: compare the reply's."
+        ),
+    ] = None
+    task_id: Annotated[
+        TaskIdField | None, Field(description="The task, so that the answer can be joined with its outcome.")
+    ] = None
+    cost_sats: Annotated[
+        Sats | None,
+        Field(description="What the effort costs the agent, whether it succeeds or not. Never stored."),
+    ] = None
+    failure_cost_sats: Annotated[
+        Sats | None,
+        Field(description="What a failure costs besides; ignored without cost_sats. Never stored."),
+    ] = None
 
 
 class _Answer(BaseModel):
@@ -77,6 +107,13 @@ class LearnedKeyword(_Answer):
     net: Annotated[int, Field(description="wins - failures")]
 
 
+class Alternative(_Answer):
+    """What a strategy would have answered."""
+
+    suggested_bid_sats: Sats
+    factor: float
+
+
 class SuggestBidReply(_Answer):
     """The advice, and what it was made from."""
 
@@ -91,6 +128,10 @@ class SuggestBidReply(_Answer):
     learned_keywords: Annotated[
         list[LearnedKeyword], Field(description="The 50 strongest; only when the request includes them.")
     ] = []
+    alternatives: Annotated[
+        dict[str, Alternative],
+        Field(description="Every strategy's advice by its name; only when the request includes them."),
+    ] = {}
     as_of: Annotated[str | None, Field(description="When the agent's metrics last changed (RFC 3339).")]
     stale: Annotated[bool, Field(description="True: answered from a shard that is still restoring.")]
 

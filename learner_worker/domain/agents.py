@@ -10,6 +10,7 @@ from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import format_time, record_micros
 from learner_worker.domain.keywords import Tally, strongest
 from learner_worker.domain.metrics import Metrics
+from learner_worker.domain.sums import KeptSums
 
 
 class AgentRow(msgspec.Struct, frozen=True, gc=False):
@@ -26,14 +27,21 @@ class AgentRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class Agent:
-    """One agent's metrics and keywords, as cached."""
+    """One agent's metrics, keywords and strategies' sums, as cached."""
 
-    __slots__ = ("agent_id", "row", "tallies")
+    __slots__ = ("agent_id", "row", "sums", "tallies")
 
-    def __init__(self, agent_id: AgentId, row: AgentRow, tallies: dict[str, Tally]) -> None:
+    def __init__(
+        self,
+        agent_id: AgentId,
+        row: AgentRow,
+        tallies: dict[str, Tally],
+        sums: dict[str, KeptSums] | None = None,
+    ) -> None:
         self.agent_id = agent_id
         self.row = row
         self.tallies = tallies
+        self.sums = {} if sums is None else sums
 
     @property
     def metrics(self) -> Metrics:

@@ -26,7 +26,7 @@ _OF_TYPE: Final[Mapping[str, frozenset[str]]] = {
     "string": frozenset({"minLength", "maxLength", *_SAME_OR_NONE}),
     "integer": frozenset({"minimum", "maximum"}),
     "number": frozenset({"minimum", "maximum"}),
-    "object": frozenset({"properties", "required"}),
+    "object": frozenset({"properties", "required", "additionalProperties"}),
     "array": frozenset({"items"}),
     "boolean": frozenset(),
     "null": frozenset(),
@@ -112,6 +112,12 @@ class Comparison:
         yield from self._forms(inner, outer, path)
         if outer.type == "object":
             yield from self._object(inner.limits, outer.limits, path)
+            if "additionalProperties" in outer.limits:
+                others, allowed = (
+                    inner.limits.get("additionalProperties", {}),
+                    outer.limits["additionalProperties"],
+                )
+                yield from self._inside(others, allowed, f"{path}.*")
         if outer.type == "array" and "items" in outer.limits:
             yield from self._inside(inner.limits.get("items", {}), outer.limits["items"], f"{path}[]")
 

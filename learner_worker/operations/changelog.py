@@ -20,6 +20,7 @@ from learner_worker.settings import Settings
 from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.store.identity import GAINED, mismatch, shard_identity, stranger
 from learner_worker.store.snapshot import Snapshot
+from learner_worker.strategies.registry import find_strategies
 
 Say = Callable[[str], None]
 
@@ -41,6 +42,7 @@ class Changelog:
         owner = None if layout.topology is None else layout.topology.owner_group
         self.group_id = settings.given_group or owner or settings.group_id
         self.cached_agents = settings.cached_agents
+        self.strategies = find_strategies(settings.strategy, settings.strategies)
         self._prefix = settings.topic_prefix
         self._layout = layout
         self._partition_of = partitioner(layout.shards)

@@ -6,7 +6,7 @@ Both sides are read in key order, in parallel; memory holds one row of each side
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,9 +14,12 @@ import msgspec
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.metrics import Metrics, change, plus
-from learner_worker.domain.outcomes import Cutoff, agents_cutoff, living
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, agents_cutoff, living
+from learner_worker.domain.sums import Cells, KeptSums
 from learner_worker.store.snapshot import Snapshot
 from learner_worker.store.statements import OUTCOME_COLUMNS, SqlRow, outcome_of, outcome_row
+from learner_worker.strategies.protocol import Strategy
+from learner_worker.strategies.sums import settled_bid, update
 
 LISTED: Final = 10
 """Differences kept as examples: enough to find the cause; all are counted."""
@@ -32,7 +35,8 @@ class ValueDifference(msgspec.Struct, frozen=True):
 
     Attributes:
         task: the outcome's task; None for an agent's metrics.
-        field: a column, "row" for a whole row, "keyword ..." for a keyword's wins and failures.
+        field: a column, "row" for a whole row, "keyword ..." for a keyword's wins and failures, "sums of ..."
+            for what a strategy has counted.
     """
 
     task: str | None
@@ -92,6 +96,10 @@ class FileComparison:
             tally, counted = found.tallies.get(keyword, _NO_TALLY), expected.tallies.get(keyword, _NO_TALLY)
             if tally != counted:
                 self._add(None, name, f"keyword {keyword}", _named(tally), _named(counted))
+        for strategy in sorted(found.sums.keys() | expected.sums.keys()):
+            cells, counted_cells = found.sums.get(strategy, {}), expected.sums.get(strategy, {})
+            if cells != counted_cells:
+                self._add(None, name, f"sums of {strategy}", cells, counted_cells)
 
     def _add(self, task: object, agent: object, field: str, in_file: object, in_changelog: object) -> None:
         self.count += 1
@@ -106,10 +114,22 @@ class _Agent(msgspec.Struct, frozen=True):
     agent_id: str = ""
     counts: SqlRow = _NO_COUNTS
     tallies: dict[str, SqlRow] = {}
+    sums: dict[str, Cells] = {}
+
+
+class CountedSums(msgspec.Struct, frozen=True):
+    """A strategy whose sums are compared, and up to which row the file has counted."""
+
+    strategy: Strategy
+    counted_to: OutcomeKey | None
 
 
 def compare(
-    file: Snapshot, replayed: Snapshot, *, forgotten_later: Mapping[AgentId, Micros] | None = None
+    file: Snapshot,
+    replayed: Snapshot,
+    *,
+    forgotten_later: Mapping[AgentId, Micros] | None = None,
+    strategies: Sequence[Strategy] = (),
 ) -> FileComparison:
     """Compares a file with one into which the changelog was replayed up to the same position.
 
@@ -119,16 +139,26 @@ def compare(
     Args:
         forgotten_later: the time until which agents are forgotten by markers after that position: their
             outcomes may have left the changelog already, and are ignored, too.
+        strategies: the strategies whose sums are compared, where the file keeps them.
     """
+    counted_sums = _compared_sums(file, strategies)
     comparison, cutoff, later = FileComparison(), file.cutoff(), forgotten_later or {}
     ours, theirs = _living(file, cutoff, later), _living(replayed, cutoff, later)
     for pair in side_by_side(ours, theirs, _row_key):
         comparison.row(*pair)
-    for agents in side_by_side(
-        _stored(file), _counted(replayed if cutoff is None and not later else file), _agent_key
-    ):
+    rows = replayed if cutoff is None and not later else file
+    for agents in side_by_side(_stored(file, counted_sums), _counted(rows, counted_sums), _agent_key):
         comparison.agent(*agents)
     return comparison
+
+
+def _compared_sums(file: Snapshot, strategies: Sequence[Strategy]) -> list[CountedSums]:
+    """The strategies by which the file has counted, and whose rule of counting is known here."""
+    known = {(strategy.name, strategy.version): strategy for strategy in strategies}
+    kept = {(row.name, row.version): row for row in file.strategies()}
+    return [
+        CountedSums(strategy, kept[stamp].counted_to) for stamp, strategy in known.items() if stamp in kept
+    ]
 
 
 def _living(rows: Snapshot, cutoff: Cutoff | None, forgotten: Mapping[AgentId, Micros]) -> Iterator[SqlRow]:
@@ -140,34 +170,68 @@ def _living(rows: Snapshot, cutoff: Cutoff | None, forgotten: Mapping[AgentId, M
             yield outcome_row(left)
 
 
-def _stored(file: Snapshot) -> Iterator[_Agent]:
+def _stored(file: Snapshot, compared: Sequence[CountedSums]) -> Iterator[_Agent]:
     """Every agent, as stored in its tables."""
     agents = ((str(row[0]), row) for row in file.agents())
     keywords = itertools.groupby(file.keywords(), key=lambda row: str(row[0]))
     tallies = ((agent_id, _tallies(rows)) for agent_id, rows in keywords)
-    for agent, words in side_by_side(agents, tallies, lambda item: item[0]):
-        agent_id = (agent or words)[0]
+    known = side_by_side(agents, tallies, lambda item: item[0])
+    sums = _sums(file, {counted.strategy.name for counted in compared})
+    for both, of_strategies in side_by_side(known, sums, _first_id):
+        agent, words = both or (None, None)
+        agent_id = (agent or words or of_strategies)[0]
         counts = _NO_COUNTS if agent is None else agent[1][1:]
-        yield _Agent(agent_id, counts, {} if words is None else words[1])
+        yield _Agent(
+            agent_id,
+            counts,
+            {} if words is None else words[1],
+            {} if of_strategies is None else of_strategies[1],
+        )
+
+
+def _first_id(item: Any) -> str:
+    """Of an agent's pair of counts and words, of which one may be missing, or of its sums."""
+    found = item if isinstance(item[0], str) else item[0] or item[1]
+    return str(found[0])
+
+
+def _sums(file: Snapshot, names: Collection[str]) -> Iterator[tuple[str, dict[str, Cells]]]:
+    for agent_id, rows in itertools.groupby(file.sums(), key=lambda row: row.agent_id):
+        found = {row.strategy: KeptSums(packed=row.cells).read() for row in rows if row.strategy in names}
+        if found:
+            yield agent_id, found
 
 
 def _tallies(rows: Iterator[SqlRow]) -> dict[str, SqlRow]:
     return {str(keyword): (wins, failures) for _, keyword, wins, failures in rows}
 
 
-def _counted(rows_of: Snapshot) -> Iterator[_Agent]:
+def _counted(rows_of: Snapshot, compared: Sequence[CountedSums]) -> Iterator[_Agent]:
     """Every agent, recounted from all of its outcomes."""
     for agent_id, rows in itertools.groupby(rows_of.outcomes_by_agent(), key=lambda row: str(row[1])):
         metrics, wins, failures = Metrics(), Counter[str](), Counter[str]()
-        for row in rows:
-            part = change(None, outcome_of(row))
+        sums: dict[str, Cells] = {}
+        for outcome in map(outcome_of, rows):
+            part = change(None, outcome)
+            _count_sums(sums, outcome, compared)
             metrics = plus(metrics, part.metrics)
             wins.update(part.wins)
             failures.update(part.failures)
         words = wins.keys() | failures.keys()
         *counts, priced_sats = msgspec.structs.astuple(metrics)
         tallies: dict[str, SqlRow] = {word: (wins[word], failures[word]) for word in words}
-        yield _Agent(agent_id, (*counts, str(priced_sats)), tallies)
+        yield _Agent(agent_id, (*counts, str(priced_sats)), tallies, sums)
+
+
+def _count_sums(sums: dict[str, Cells], outcome: Outcome, compared: Sequence[CountedSums]) -> None:
+    settled = settled_bid(outcome)
+    for counted in compared:
+        to, strategy = counted.counted_to, counted.strategy
+        if settled is not None and (to is None or (outcome.task_id, outcome.agent_id) <= to):
+            cells: Cells = sums.get(strategy.name, {})
+            update(strategy, cells, settled)
+            if cells:
+                sums[strategy.name] = cells
 
 
 def side_by_side(

@@ -82,7 +82,12 @@ async def history_of(agent_id: AgentId, settings: Settings, say: Say) -> AsyncIt
 async def _replay(
     file: ShardFile, changelog: Changelog, shard: ShardId, agent_id: AgentId
 ) -> ChangelogReplay:
-    replay = await ChangelogReplay.open(file, changelog.topic, cached_agents=changelog.cached_agents)
+    replay = await ChangelogReplay.open(
+        file,
+        changelog.topic,
+        cached_agents=changelog.cached_agents,
+        strategies=changelog.strategies,
+    )
     offsets = await changelog.range_of(shard)
     await changelog.replay(replay, shard, offsets, wanted=lambda record: not _is_of_another(record, agent_id))
     return replay

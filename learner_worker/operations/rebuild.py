@@ -102,7 +102,12 @@ async def _replay(new: Path, shard: ShardId, changelog: Changelog) -> ChangelogR
     offsets = await changelog.range_of(shard)
     file = await ShardFile.open(new, changelog.identity(shard))
     try:
-        replay = await ChangelogReplay.open(file, changelog.topic, cached_agents=changelog.cached_agents)
+        replay = await ChangelogReplay.open(
+            file,
+            changelog.topic,
+            cached_agents=changelog.cached_agents,
+            strategies=changelog.strategies,
+        )
         await changelog.replay(replay, shard, offsets)
     finally:
         await file.close()

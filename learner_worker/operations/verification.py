@@ -110,18 +110,21 @@ async def _compared(shard: ShardId, path: Path, changelog: Changelog, file: Shar
             raise StateError(f"{path} went back in the changelog while it was verified: try again")
         extent = _Extent(extent.start, (await changelog.range_of(shard)).end, position)
         await changelog.replay(replay, shard, extent.compared)
-        comparison = _compare(snapshot, file.path)
+        comparison = _compare(snapshot, file.path, changelog)
         if comparison.count and replay.records < extent.until:
             later = await _take_later_copies(shard, snapshot, replay, changelog, extent)
-            comparison = _compare(snapshot, file.path, later)
+            comparison = _compare(snapshot, file.path, changelog, later)
     return _verdict(shard, extent, replay, comparison, changelog)
 
 
 def _compare(
-    snapshot: Snapshot, replayed_path: Path, forgotten_later: Mapping[AgentId, Micros] | None = None
+    snapshot: Snapshot,
+    replayed_path: Path,
+    changelog: Changelog,
+    forgotten_later: Mapping[AgentId, Micros] | None = None,
 ) -> FileComparison:
     with snapshot_of(replayed_path) as replayed:
-        return compare(snapshot, replayed, forgotten_later=forgotten_later)
+        return compare(snapshot, replayed, forgotten_later=forgotten_later, strategies=changelog.strategies)
 
 
 async def _take_later_copies(

@@ -21,6 +21,7 @@ from learner_worker.requests.replies import Replies
 from learner_worker.requests.request import AdmittedRequest, ReceivedRequest
 from learner_worker.requests.settings import RequestSettings
 from learner_worker.requests.shards import OwnedShards
+from learner_worker.stages.advise import Advise
 
 _MICROS = 1_000_000  # microseconds in a second
 
@@ -36,7 +37,9 @@ class Admission:
         queue: RequestQueue,
         replies: Replies,
         clock: Clock,
+        advise: Advise,
     ) -> None:
+        self._advise = advise
         self._topics = settings.topics
         self._reply_topics = settings.reply_topics
         self._ttl_micros = round(settings.ttl_seconds * _MICROS)
@@ -67,7 +70,8 @@ class Admission:
         elif shard_id != record.partition:
             self._move(received, shard_id, deadline)
         elif self._shards.is_assigned(shard_id):
-            self._queue.put(AdmittedRequest(received, request, deadline))
+            needed = self._advise.sums_needed(request)
+            self._queue.put(AdmittedRequest(received, request, deadline, needed))
         # Otherwise the shard was lost meanwhile: its new owner reads the request again.
 
     def _move(self, received: ReceivedRequest, shard_id: ShardId, deadline: Micros) -> None:

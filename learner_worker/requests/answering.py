@@ -12,7 +12,7 @@ from learner_worker.requests.queue import RequestQueue
 from learner_worker.requests.replies import Replies
 from learner_worker.requests.reply_batches import ReplyBatches
 from learner_worker.requests.request import AdmittedRequest
-from learner_worker.requests.shards import AnsweringShard, OwnedShards
+from learner_worker.requests.shards import AnsweringShard, OwnedShards, is_current
 from learner_worker.shard.pacing import Pacing
 from learner_worker.stages.advise import Advise
 
@@ -92,10 +92,10 @@ class Answering:
             self._replies.drop_expired(received)
         elif shard is None or agent is None:
             self._queue.put_back(request)
-        elif not self._shards.may_answer_from(shard):  # the shard was reopened meanwhile
+        elif not self._shards.may_answer_from(shard, request):  # the shard was reopened meanwhile
             self._queue.put(request)
         else:
-            reply = self._advise.answer(request.request, agent, stale=not shard.restored)
+            reply = self._advise.answer(request.request, agent, stale=not is_current(shard, request))
             self._replies.send_advice(received, reply)
 
     async def _agents_of(self, requests: Sequence[AdmittedRequest]) -> dict[AgentId, Agent]:

@@ -44,7 +44,7 @@ class RequestPath:
     Args:
         settings: the request path's settings.
         clients: its Kafka clients.
-        advise: computes replies with the configured strategy.
+        advise: computes replies with the worker's strategies.
         instruments: the worker's metrics.
         pacing: learns when agents ask, so that events yield to answers.
         is_member: asks the group whether this replica is still a member.
@@ -78,7 +78,7 @@ class RequestPath:
             shards=shards, replies=replies, while_restoring=settings.while_restoring, clock=clock
         )
         self.admission = Admission(
-            settings=settings, shards=shards, queue=queue, replies=replies, clock=clock
+            settings=settings, shards=shards, queue=queue, replies=replies, clock=clock, advise=advise
         )
         self.answering = Answering(
             shards=shards,

@@ -42,7 +42,7 @@ class RequestQueue:
 
     def put(self, request: AdmittedRequest) -> None:
         """Queues a request if its shard can answer now; otherwise parks or refuses it."""
-        if self._shards.can_answer(request.shard_id):
+        if self._shards.can_answer(request):
             self._enqueue(request)
         elif self._parking_allowed and self._parked.has_room:
             self._parked.park(request)
@@ -56,7 +56,7 @@ class RequestQueue:
     def release(self) -> None:
         """Queues the parked requests whose shard can answer now, and refuses those about to expire."""
         for request in self._parked.take_all():
-            if self._shards.can_answer(request.shard_id):
+            if self._shards.can_answer(request):
                 self._enqueue(request)
             elif request.deadline - self._clock.now() < _LAST_MOMENT_MICROS:
                 self._replies.send_error(request.received, restoring())

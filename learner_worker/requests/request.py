@@ -1,5 +1,7 @@
 """A request as it was received, and once it is admitted."""
 
+from collections.abc import Collection
+
 import msgspec
 
 from learner_worker.contract.decode import Request
@@ -33,11 +35,16 @@ class ReceivedRequest(msgspec.Struct, frozen=True):
 
 
 class AdmittedRequest(msgspec.Struct, frozen=True):
-    """A request that is valid, in time, and on its shard's partition."""
+    """A request that is valid, in time, and on its shard's partition.
+
+    Attributes:
+        sums_needed: the strategies whose sums the answer is computed from.
+    """
 
     received: ReceivedRequest
     request: Request
     deadline: Micros
+    sums_needed: Collection[str] = ()
 
     @property
     def shard_id(self) -> ShardId:

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.domain.agents import Agent
+from learner_worker.requests.request import AdmittedRequest
 from learner_worker.requests.settings import WhileRestoring
 
 
@@ -31,6 +32,10 @@ class AnsweringShard(Protocol):
     @property
     def restored(self) -> bool:
         """Whether the changelog has been read up to the end offset it had when the shard was opened."""
+        ...
+
+    def has_sums(self, strategies: Collection[str]) -> bool:
+        """Whether every row is counted for each of these strategies."""
         ...
 
     @property
@@ -60,11 +65,16 @@ class OwnedShards:
         """A shard, if it is open."""
         return self._open.get(shard_id)
 
-    def may_answer_from(self, shard: AnsweringShard) -> bool:
-        """Whether a shard is restored, or stale answers are allowed."""
-        return shard.restored or self._stale_allowed
+    def may_answer_from(self, shard: AnsweringShard, request: AdmittedRequest) -> bool:
+        """Whether a shard has all that a request's answer is made of, or stale answers are allowed."""
+        return self._stale_allowed or is_current(shard, request)
 
-    def can_answer(self, shard_id: ShardId) -> bool:
-        """Whether a shard is open, and may be answered from."""
-        shard = self._open.get(shard_id)
-        return shard is not None and (shard.restored or self._stale_allowed)
+    def can_answer(self, request: AdmittedRequest) -> bool:
+        """Whether the request's shard is open, and may be answered from."""
+        shard = self._open.get(request.shard_id)
+        return shard is not None and self.may_answer_from(shard, request)
+
+
+def is_current(shard: AnsweringShard, request: AdmittedRequest) -> bool:
+    """Whether a shard is restored, and every row counted for the strategies that a request asks."""
+    return shard.restored and (not request.sums_needed or shard.has_sums(request.sums_needed))

@@ -13,9 +13,12 @@ from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, agents_c
 from learner_worker.errors import RecordError
 from learner_worker.kafka.records import Record, chunked
 from learner_worker.shard.pacing import CHUNK, Pacing
+from learner_worker.shard.sums import claimed_sums
 from learner_worker.stages.learn import FactRecord, Learn, MarkerRecord
+from learner_worker.stages.strategy_sums import StrategySums
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint
+from learner_worker.strategies.protocol import Strategy
 
 _DECODED = 2_000
 """Facts decoded in one step, and joined before a sweep may run: more would block the event loop."""
@@ -129,6 +132,11 @@ class ChangelogApplier:
         async with self._applying:
             return await self._learn.expire(keys, cutoff, now_ms)
 
+    async def backfill(self) -> bool:
+        """Counts some rows for the strategies whose sums lack some; whether there are more."""
+        async with self._applying:
+            return await self._learn.backfill()
+
     async def _apply(self, batch: Sequence[Record]) -> int:
         changed = 0
         decoded = list(self._decoded(batch))
@@ -238,8 +246,9 @@ class ChangelogReplay:
         position: int,
         cached_agents: int,
         forgotten: dict[AgentId, Micros],
+        sums: Sequence[StrategySums] = (),
     ) -> None:
-        self.learn = Learn(file, cached_agents=cached_agents, forgotten=forgotten)
+        self.learn = Learn(file, cached_agents=cached_agents, forgotten=forgotten, sums=sums)
         self.records = 0
         self._positions = {topic: position}
         self._applier = ChangelogApplier(
@@ -255,8 +264,15 @@ class ChangelogReplay:
         self._unwritten = 0
 
     @classmethod
-    async def open(cls, file: ShardFile, topic: TopicName, *, cached_agents: int) -> "ChangelogReplay":
-        """Continues at the file's position."""
+    async def open(
+        cls,
+        file: ShardFile,
+        topic: TopicName,
+        *,
+        cached_agents: int,
+        strategies: Sequence[Strategy] = (),
+    ) -> "ChangelogReplay":
+        """Continues at the file's position, and keeps the sums of these strategies and of no others."""
         positions = await file.load_positions()
         return cls(
             file,
@@ -264,6 +280,7 @@ class ChangelogReplay:
             position=positions.get(topic, 0),
             cached_agents=cached_agents,
             forgotten=await file.load_forgotten(),
+            sums=await claimed_sums(file, strategies),
         )
 
     @property
@@ -290,6 +307,14 @@ class ChangelogReplay:
             self._unwritten += len(batch)
             if self._unwritten >= _WRITTEN:
                 await self.write()
+
+    async def backfill(self) -> bool:
+        """Counts some rows for the strategies whose sums lack some; whether there are more.
+
+        Raises:
+            StateError: the file cannot be read.
+        """
+        return await self._applier.backfill()
 
     async def reach(self, position: int) -> None:
         """Writes what was applied; offsets below `position` that held no record count as read.
@@ -320,6 +345,8 @@ class ChangelogReplay:
                 agents=changes.agents,
                 keywords=changes.keywords,
                 forgotten=changes.forgotten,
+                sums=changes.sums,
+                counted_to=changes.counted_to,
             )
         )
         self.learn.on_checkpoint_written()

@@ -1,6 +1,6 @@
 """The shard context: what all shards of a worker share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from learner_worker.kafka.batching import Fallback
 from learner_worker.kafka.records import Headers, Outgoing
 from learner_worker.observability import ShardInstruments
 from learner_worker.shard.pacing import Pacing
+from learner_worker.strategies.protocol import Strategy
 
 _FOR_EVER = Policy(None, 1, 0, lambda: Micros(0))  # no retention, so its step and clock are never used
 
@@ -46,12 +47,14 @@ class ShardSettings:
         horizon_micros: how far apart the events of one auction may arrive.
         cached_agents: how many agents a shard keeps in memory.
         retention: the policy of how long outcomes count.
+        strategies: the worker's strategies, whose sums are kept.
     """
 
     tolerance_micros: int
     horizon_micros: int
     cached_agents: int
     retention: Policy = _FOR_EVER
+    strategies: Sequence[Strategy] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Where a shard resumes: rule 8 (docs/protocol.md), as a function of its file and Kafka's offsets."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -15,6 +15,8 @@ from learner_worker.domain.retention import Retention, cutoff_note, read_cutoff_
 from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.kafka.admin import Committed
 from learner_worker.shard.context import ShardContext
+from learner_worker.shard.sums import claimed_sums
+from learner_worker.stages.strategy_sums import StrategySums
 from learner_worker.store.shard_file import ShardFile
 
 _REWIND = "rewind="
@@ -35,6 +37,7 @@ class ResumedState(NamedTuple):
         unpublished: the agents whose metrics record is due.
         forgotten: the time until which each agent is forgotten.
         retention: with the later cutoff of the file and the commit; it shares `forgotten`.
+        sums: the sums of the worker's strategies, as far as the file has counted its rows.
     """
 
     positions: dict[TopicName, int]
@@ -45,6 +48,7 @@ class ResumedState(NamedTuple):
     unpublished: set[AgentId]
     forgotten: dict[AgentId, Micros]
     retention: Retention
+    sums: Sequence[StrategySums]
 
 
 async def resume(
@@ -79,6 +83,7 @@ async def resume(
         unpublished=await file.load_unpublished(),
         forgotten=forgotten,
         retention=Retention(context.settings.retention, await file.load_cutoff(), noted, forgotten),
+        sums=await claimed_sums(file, context.settings.strategies),
     )
 
 

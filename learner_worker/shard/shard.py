@@ -78,7 +78,9 @@ class Shard:
         self.shard_id = shard_id
         self.positions = positions
         self.retention = retention
-        self.learn = Learn(file, cached_agents=settings.cached_agents, forgotten=resumed.forgotten)
+        self.learn = Learn(
+            file, cached_agents=settings.cached_agents, forgotten=resumed.forgotten, sums=resumed.sums
+        )
         self.learn.unpublished |= resumed.unpublished
         self.agents = self.learn.agents
         self.events = EventIntake(
@@ -156,6 +158,24 @@ class Shard:
     def restore_left(self) -> int:
         """Number of changelog records still to be read before answers are current."""
         return self._restore.records_left
+
+    def has_sums(self, strategies: Collection[str]) -> bool:
+        """Whether every row is counted for each of these strategies."""
+        return all(sums.is_complete for sums in self.learn.sums if sums.name in strategies)
+
+    @property
+    def lacks_sums(self) -> bool:
+        """Whether rows are still to be counted for some strategy."""
+        return not all(sums.is_complete for sums in self.learn.sums)
+
+    async def backfill(self) -> None:
+        """Counts some of those rows.
+
+        Raises:
+            ClosedFileError: the shard was closed meanwhile.
+            StateError: its file cannot be read.
+        """
+        await self._applier.backfill()
 
     def topics_to_read(self, *, all_restored: bool) -> Collection[TopicName]:
         """The topics to read: the changelog alone until all shards of the replica are restored, then all.

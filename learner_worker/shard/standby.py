@@ -1,11 +1,13 @@
 """A warm standby: applies the changelog of a shard that another replica owns to a file here."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from learner_worker.contract.topics import TopicName
 from learner_worker.kafka.records import Record
 from learner_worker.shard.changelog import BEYOND_ANY_END, ChangelogReplay
 from learner_worker.store.shard_file import ShardFile
+from learner_worker.strategies.protocol import Strategy
 
 _CACHED_AGENTS = 10_000
 """Agents that a standby caches: fewer than an owner, because it only reads them to join facts."""
@@ -27,9 +29,10 @@ class StandbyState:
             replay.skip_to(0)
 
     @classmethod
-    async def open(cls, file: ShardFile, topic: TopicName) -> Self:
-        """Continues at the file's position."""
-        return cls(file, await ChangelogReplay.open(file, topic, cached_agents=_CACHED_AGENTS))
+    async def open(cls, file: ShardFile, topic: TopicName, strategies: Sequence[Strategy] = ()) -> Self:
+        """Continues at the file's position, and keeps the sums of these strategies."""
+        replay = await ChangelogReplay.open(file, topic, cached_agents=_CACHED_AGENTS, strategies=strategies)
+        return cls(file, replay)
 
     @property
     def position(self) -> int:
@@ -48,6 +51,10 @@ class StandbyState:
     async def process(self, records: list[Record]) -> None:
         """Applies changelog records."""
         await self._replay.take(records)
+
+    async def backfill(self) -> bool:
+        """Counts some rows for the strategies whose sums lack some; whether there are more."""
+        return await self._replay.backfill()
 
     async def checkpoint(self) -> None:
         """Writes changed rows and the position in one transaction.

@@ -1,42 +1,109 @@
-"""advise: answers one request from an agent's cached metrics.
+"""advise: answers one request from what is known of its agent.
 
 suggest-bid-requests -> suggest-bid-replies
 """
 
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
 import msgspec
 
 from learner_worker.contract.decode import Request
-from learner_worker.contract.encode import Advice, Reply
+from learner_worker.contract.encode import Advice, AlternativeAdvice, Reply
+from learner_worker.contract.suggestions import INVALID_REQUEST
 from learner_worker.domain.agents import Agent, agent_metrics, learned_keywords
-from learner_worker.strategies.protocol import NO_SUMS, Strategy
+from learner_worker.errors import RequestError
+from learner_worker.strategies.protocol import NO_SUMS, PaidOn, Strategy, Suggestion, Sums
+
+_NONE: Final[Collection[str]] = ()
 
 
 class Advise:
-    """Answers requests with a strategy."""
+    """Answers requests with strategies.
 
-    def __init__(self, strategy: Strategy) -> None:
-        self._strategy = strategy
+    Args:
+        strategies: those that requests may name; the first answers those that name none.
+        paid_on: when the swarm pays.
+    """
+
+    def __init__(self, strategies: Sequence[Strategy], *, paid_on: PaidOn = "success") -> None:
+        self._default = strategies[0]
+        self._strategies: Mapping[str, Strategy] = {strategy.name: strategy for strategy in strategies}
+        self._paid_on = paid_on
+        self._with_sums = frozenset(strategy.name for strategy in strategies if strategy.version)
+
+    def sums_needed(self, request: Request) -> Collection[str]:
+        """The strategies whose sums the answer is made of.
+
+        Raises:
+            RequestError: the request names a strategy that is not there.
+        """
+        strategy = self._strategy_of(request)
+        if request.include and "alternatives" in request.include:
+            return self._with_sums
+        return (strategy.name,) if strategy.version else _NONE
 
     def answer(self, request: Request, agent: Agent, *, stale: bool = False) -> Reply:
-        """Makes the reply: the factor, each adjustment with its reason, and the metrics they are based on."""
-        suggestion = self._strategy.suggest(
-            metrics=agent.metrics,
-            tallies=agent.tallies,
-            sums=NO_SUMS,
-            description=request.description,
-            base_bid_sats=request.base_bid_sats,
-        )
-        with_keywords = request.include and "learned_keywords" in request.include
+        """Makes the reply: the factor, each adjustment with its reason, and the metrics they are based on.
+
+        Raises:
+            RequestError: the request names a strategy that is not there.
+        """
+        strategy = self._strategy_of(request)
+        suggestion = self._suggest(strategy, request, agent)
+        include = request.include or ()
         return Reply(
             request_id=msgspec.UNSET if request.request_id is None else request.request_id,
             agent_id=request.agent_id,
             base_bid_sats=request.base_bid_sats,
             suggested_bid_sats=suggestion.suggested_bid_sats,
-            strategy=self._strategy.name,
+            strategy=strategy.name,
             factor=suggestion.factor,
             adjustments=[Advice(step.rule, step.multiplier, step.reason) for step in suggestion.rules],
             metrics=agent_metrics(agent.metrics),
-            learned_keywords=learned_keywords(agent.tallies) if with_keywords else msgspec.UNSET,
+            learned_keywords=learned_keywords(agent.tallies)
+            if "learned_keywords" in include
+            else msgspec.UNSET,
+            alternatives=self._alternatives(request, agent) if "alternatives" in include else msgspec.UNSET,
             as_of=agent.as_of,
             stale=stale,
         )
+
+    def _alternatives(self, request: Request, agent: Agent) -> dict[str, AlternativeAdvice]:
+        """What every strategy says; reasons are not asked for."""
+        found: dict[str, AlternativeAdvice] = {}
+        for name, strategy in self._strategies.items():
+            suggestion = self._suggest(strategy, request, agent, explained=False)
+            found[name] = AlternativeAdvice(suggestion.suggested_bid_sats, suggestion.factor)
+        return found
+
+    def _suggest(
+        self, strategy: Strategy, request: Request, agent: Agent, *, explained: bool = True
+    ) -> Suggestion:
+        return strategy.suggest(
+            metrics=agent.metrics,
+            tallies=agent.tallies,
+            sums=_sums_of(agent, strategy),
+            description=request.description,
+            base_bid_sats=request.base_bid_sats,
+            cost_sats=request.cost_sats,
+            failure_cost_sats=request.failure_cost_sats or 0,
+            paid_on=self._paid_on,
+            explained=explained,
+        )
+
+    def _strategy_of(self, request: Request) -> Strategy:
+        if request.strategy is None:
+            return self._default
+        found = self._strategies.get(request.strategy)
+        if found is None:
+            raise RequestError(
+                INVALID_REQUEST,
+                f"strategy: there is none of this name here; there are {', '.join(self._strategies)}",
+            )
+        return found
+
+
+def _sums_of(agent: Agent, strategy: Strategy) -> Sums:
+    kept = agent.sums.get(strategy.name)
+    return NO_SUMS if kept is None else kept.read()

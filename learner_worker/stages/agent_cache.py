@@ -8,6 +8,7 @@ from typing import Protocol
 from learner_worker.contract.fields import AgentId
 from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.domain.keywords import Tally
+from learner_worker.domain.sums import KeptSums
 
 
 class AgentRows(Protocol):
@@ -17,6 +18,10 @@ class AgentRows(Protocol):
         """The metrics and keywords of the given agents."""
         ...
 
+    async def load_sums(self, ids: Sequence[AgentId]) -> dict[AgentId, dict[str, KeptSums]]:
+        """The sums of the given agents, by strategy."""
+        ...
+
 
 class AgentCache:
     """A least-recently-used cache of agents; those about to change or to be written always stay.
@@ -24,14 +29,16 @@ class AgentCache:
     Args:
         rows: the shard's file.
         size: number of agents kept in memory; needed ones stay beyond it.
+        with_sums: whether any strategy keeps sums.
 
     Attributes:
         at_hand: the agents in memory, least recently used first.
     """
 
-    def __init__(self, rows: AgentRows, size: int) -> None:
+    def __init__(self, rows: AgentRows, size: int, *, with_sums: bool = False) -> None:
         self._rows = rows
         self._size = size
+        self._with_sums = with_sums
         self._loading = asyncio.Lock()
         self._pinned: Collection[AgentId] = ()
         self.at_hand: OrderedDict[AgentId, Agent] = OrderedDict()
@@ -54,9 +61,10 @@ class AgentCache:
             wanted = {agent_id: self.at_hand.get(agent_id) for agent_id in ids}
             missing = [agent_id for agent_id, agent in wanted.items() if agent is None]
             found = await self._rows.load_agents(missing) if missing else {}
+            sums = await self._rows.load_sums(missing) if missing and self._with_sums else {}
             for agent_id in missing:
                 row, tallies = found.get(agent_id, (AgentRow(), {}))
-                self.at_hand[agent_id] = Agent(agent_id, row, tallies)
+                self.at_hand[agent_id] = Agent(agent_id, row, tallies, sums.get(agent_id))
             return {agent_id: agent or self.at_hand[agent_id] for agent_id, agent in wanted.items()}
 
     def trim(self, changed: Iterable[AgentId]) -> None:

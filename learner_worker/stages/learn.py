@@ -1,10 +1,10 @@
-"""learn: joins facts into outcomes and updates every agent's metrics by differences.
+"""learn: joins facts into outcomes and updates every agent's metrics and sums by differences.
 
 learner-outcomes -> the shard's file, the metrics cache, learner-agent-metrics
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -16,11 +16,15 @@ from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.domain.keywords import Tally, tally_of
 from learner_worker.domain.metrics import Change, change, plus
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, forgotten_cutoff, join, living
+from learner_worker.domain.sums import KeptSums
 from learner_worker.stages.agent_cache import AgentCache, AgentRows
+from learner_worker.stages.strategy_sums import StrategyAgent, StrategySums, SumsChange
 
 _NO_TALLY = Tally()
 _CHUNK = 100
 """Rows of a forgotten agent processed between two yields to the event loop: more would delay answers."""
+_BACKFILLED = 200
+"""Rows counted for a strategy's sums between two yields to the event loop: more would delay answers."""
 
 
 class Rows(AgentRows, Protocol):
@@ -32,6 +36,10 @@ class Rows(AgentRows, Protocol):
 
     def keys_of_agents(self, ids: Sequence[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
         """The keys of all rows of the given agents, in pages."""
+        ...
+
+    async def outcomes_after(self, after: OutcomeKey, limit: int) -> list[Outcome]:
+        """The next so many rows after a key, in the order of keys."""
         ...
 
 
@@ -62,12 +70,25 @@ class FactRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class LearnChanges(NamedTuple):
-    """The rows changed since the last snapshot; an outcome that is not `known` has to be deleted."""
+    """The rows changed since the last snapshot; an outcome that is not `known` has to be deleted.
+
+    Attributes:
+        counted_to: by strategy, the last row in its sums; None: all rows are.
+    """
 
     outcomes: Mapping[OutcomeKey, Outcome]
     agents: Mapping[AgentId, AgentRow]
     keywords: Mapping[tuple[AgentId, str], Tally]
     forgotten: Mapping[AgentId, Micros]
+    sums: Mapping[StrategyAgent, KeptSums] = {}
+    counted_to: Mapping[str, OutcomeKey | None] = {}
+
+
+class RowChange(NamedTuple):
+    """What a changed row changes of its agent: metrics and words, and each strategy's sums."""
+
+    metrics: Change
+    sums: Sequence[SumsChange | None]
 
 
 _NO_CHANGES = LearnChanges({}, {}, {}, {})
@@ -80,19 +101,27 @@ class Learn:
         rows: the shard's file.
         cached_agents: number of agents kept in memory; changed ones stay beyond it.
         forgotten: the file's times until which agents are forgotten; markers are added to it.
+        sums: the sums of the strategies that keep some.
 
     Attributes:
         agents: the agents in memory.
+        sums: the sums of the strategies that keep some.
         forgotten: the time until which each agent is forgotten.
         unpublished: the agents whose metrics record is due.
         writing: the last snapshot, while it is being written to the file.
     """
 
     def __init__(
-        self, rows: Rows, *, cached_agents: int, forgotten: dict[AgentId, Micros] | None = None
+        self,
+        rows: Rows,
+        *,
+        cached_agents: int,
+        forgotten: dict[AgentId, Micros] | None = None,
+        sums: Sequence[StrategySums] = (),
     ) -> None:
         self.rows = rows
-        self.agents = AgentCache(rows, cached_agents)
+        self.sums = sums
+        self.agents = AgentCache(rows, cached_agents, with_sums=bool(sums))
         self._at_hand = self.agents.at_hand
         self._outcomes: dict[OutcomeKey, Outcome] = {}
         self._agent_rows: dict[AgentId, AgentRow] = {}
@@ -158,10 +187,8 @@ class Learn:
         if left is row:
             return False
         self._outcomes[row.task_id, row.agent_id] = left
-        difference = change(row, left)
-        if difference:
-            agent = self._at_hand[row.agent_id]
-            self._change(agent, difference, now_ms, agent.row.outcome_offset)
+        agent = self._at_hand[row.agent_id]
+        self._change(agent, self._difference(row, left), now_ms, agent.row.outcome_offset)
         return True
 
     async def forget(
@@ -187,9 +214,8 @@ class Learn:
         # No await after this: a snapshot sees all changes or none.
         for row, difference in losses:
             self._outcomes[row.task_id, row.agent_id] = row
-            if difference:
-                record = last[row.agent_id]
-                self._change(self._at_hand[row.agent_id], difference, record.timestamp_ms, record.offset)
+            record = last[row.agent_id]
+            self._change(self._at_hand[row.agent_id], difference, record.timestamp_ms, record.offset)
         self.forgotten.update(later)
         self._newly_forgotten.update(later)
         for agent_id, record in last.items():
@@ -198,8 +224,8 @@ class Learn:
 
     async def _losses(
         self, until: Mapping[AgentId, Micros], on_row_swept: Callable[[Outcome, Cutoff], None]
-    ) -> AsyncIterator[tuple[Outcome, Change]]:
-        """The remainder of each row that loses a part, and the change of its agent's metrics."""
+    ) -> AsyncIterator[tuple[Outcome, RowChange]]:
+        """The remainder of each row that loses a part, and what that changes of its agent."""
         async for key_page in self.keys_of_agents(until):
             for start in range(0, len(key_page), _CHUNK):
                 rows = await self._outcomes_of(key_page[start : start + _CHUNK])
@@ -208,7 +234,7 @@ class Learn:
                     left = living(row, cutoff)
                     if left is not row:
                         on_row_swept(row, cutoff)
-                        yield left, change(row, left)
+                        yield left, self._difference(row, left)
                 await asyncio.sleep(0)
 
     async def keys_of_agents(self, ids: Collection[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
@@ -226,16 +252,42 @@ class Learn:
         self._agent_rows[agent.agent_id] = agent.row
         self.unpublished.add(agent.agent_id)
 
+    async def backfill(self) -> bool:
+        """Counts the next rows for a strategy whose sums lack some; whether there are more.
+
+        Not while facts that were loaded are still to be applied. How far the rows are counted and what was
+        counted are in one snapshot, or in none.
+        """
+        sums = next((sums for sums in self.sums if not sums.is_complete), None)
+        if sums is None or sums.counted_to is None:
+            return False
+        memory = (self.writing.outcomes, self._outcomes)
+        rows, counted_to = await rows_after(sums.counted_to, memory, self.rows, _BACKFILLED)
+        self.agents.pin({row.agent_id for row in rows})
+        await self.agents.load({row.agent_id for row in rows})
+        # From here on no await: a snapshot sees all or nothing.
+        for row in rows:
+            sums.count(self._at_hand[row.agent_id], row)
+        sums.counted_to = counted_to
+        return not all(sums.is_complete for sums in self.sums)
+
     def snapshot(self) -> LearnChanges:
         """Captures the changes since the last snapshot; they stay readable until `on_checkpoint_written`."""
-        self.writing = LearnChanges(self._outcomes, self._agent_rows, self._tallies, self._newly_forgotten)
+        self.writing = LearnChanges(
+            self._outcomes,
+            self._agent_rows,
+            self._tallies,
+            self._newly_forgotten,
+            {(s.name, agent_id): kept for s in self.sums for agent_id, kept in s.snapshot().items()},
+            {sums.name: sums.counted_to for sums in self.sums},
+        )
         self._outcomes, self._agent_rows, self._tallies, self._newly_forgotten = {}, {}, {}, {}
         return self.writing
 
     def on_checkpoint_written(self) -> None:
         """Notes that the last snapshot is in the file: memory may release it."""
         self.writing = _NO_CHANGES
-        self.agents.trim(self._agent_rows)
+        self.agents.trim({*self._agent_rows, *(agent_id for sums in self.sums for agent_id in sums.changed)})
 
     def _join(self, record: FactRecord, rows: dict[OutcomeKey, Outcome]) -> bool:
         fact, key = record.fact, record.key
@@ -245,29 +297,62 @@ class Learn:
         elif (after := join(before, fact)) is before:
             return False
         rows[key] = self._outcomes[key] = after
-        difference = change(before, after)
-        if difference:
-            self._change(self._at_hand[key[1]], difference, record.timestamp_ms, record.offset)
+        difference = self._difference(before, after)
+        self._change(self._at_hand[key[1]], difference, record.timestamp_ms, record.offset)
         return True
 
-    def _change(self, agent: Agent, difference: Change, timestamp_ms: int, offset: int) -> None:
+    def _difference(self, before: Outcome | None, after: Outcome) -> RowChange:
+        """What a row changes when it takes the place of its earlier state: the one way it changes anything.
+
+        A lost bid changes sums, too, and so may a correction that leaves the metrics as they are.
+        """
+        return RowChange(change(before, after), [sums.change(before, after) for sums in self.sums])
+
+    def _change(self, agent: Agent, difference: RowChange, timestamp_ms: int, offset: int) -> None:
+        for sums, sums_change in zip(self.sums, difference.sums, strict=True):
+            if sums_change is not None:
+                sums.apply(agent, sums_change)
+        if difference.metrics:
+            self._change_metrics(agent, difference.metrics, timestamp_ms, offset)
+
+    def _change_metrics(self, agent: Agent, difference: Change, timestamp_ms: int, offset: int) -> None:
         agent_id, row = agent.agent_id, agent.row
         agent.row = AgentRow(plus(row.metrics, difference.metrics), max(row.as_of_ms, timestamp_ms), offset)
         self._agent_rows[agent_id] = agent.row
         self.unpublished.add(agent_id)
         if difference.wins or difference.failures:
-            self._count_words(agent, difference)
+            for keyword, tally in count_words(agent, difference):
+                self._tallies[agent_id, keyword] = tally
 
-    def _count_words(self, agent: Agent, difference: Change) -> None:
-        tallies, wins, failures = agent.tallies, difference.wins, difference.failures
-        for keyword in wins.keys() | failures.keys():
-            old_wins, old_failures = tallies.get(keyword, _NO_TALLY)
-            tally = tally_of(old_wins + wins.get(keyword, 0), old_failures + failures.get(keyword, 0))
-            self._tallies[agent.agent_id, keyword] = tally
-            if tally != _NO_TALLY:
-                tallies[keyword] = tally
-            else:
-                tallies.pop(keyword, None)
+
+def count_words(agent: Agent, difference: Change) -> Iterator[tuple[str, Tally]]:
+    """Changes the agent's tallies; the keywords that changed, each with its tally now."""
+    tallies, wins, failures = agent.tallies, difference.wins, difference.failures
+    for keyword in wins.keys() | failures.keys():
+        old_wins, old_failures = tallies.get(keyword, _NO_TALLY)
+        tally = tally_of(old_wins + wins.get(keyword, 0), old_failures + failures.get(keyword, 0))
+        if tally != _NO_TALLY:
+            tallies[keyword] = tally
+        else:
+            tallies.pop(keyword, None)
+        yield keyword, tally
+
+
+async def rows_after(
+    after: OutcomeKey, memory: Iterable[Mapping[OutcomeKey, Outcome]], file: Rows, limit: int
+) -> tuple[list[Outcome], OutcomeKey | None]:
+    """The next rows after a key, and the last key among them; None: no row comes after them.
+
+    Args:
+        memory: rows that are not in the file yet, the older ones first. They are looked at before the file
+            is: a checkpoint may write them meanwhile.
+    """
+    newer = {key: row for rows in memory for key, row in rows.items() if key > after}
+    found = await file.outcomes_after(after, limit)
+    last = (found[-1].task_id, found[-1].agent_id) if len(found) == limit else None
+    in_file = {(row.task_id, row.agent_id): row for row in found}
+    within = {key: row for key, row in newer.items() if last is None or key <= last}
+    return list({**in_file, **within}.values()), last
 
 
 def later_markers(

@@ -66,6 +66,7 @@ def _script(name: str) -> str:
 CHANGES: Final[Mapping[int, FormatChange]] = {
     2: FormatChange(_script("migrations/0002.sql")),
     3: FormatChange(_script("migrations/0003.sql")),
+    4: FormatChange(_script("migrations/0004.sql")),
 }
 """The changes by the format that each one makes. Format 1 is the schema of the first release."""
 FORMAT: Final = max(CHANGES)

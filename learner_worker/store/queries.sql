@@ -147,6 +147,45 @@ ON CONFLICT (agent_id, keyword) DO UPDATE SET wins = excluded.wins, failures = e
 -- Part of a checkpoint: a keyword that no result counts for any more.
 DELETE FROM keywords WHERE agent_id = ? AND keyword = ?;
 
+-- name: load_sums
+-- The strategies' sums of a batch of agents, given as a JSON array.
+SELECT s.agent_id, s.strategy, s.cells
+FROM json_each(?) AS wanted
+JOIN sums AS s ON s.agent_id = wanted.value;
+
+-- name: save_sums
+-- Part of a checkpoint.
+INSERT INTO sums (agent_id, strategy, cells) VALUES (?, ?, ?)
+ON CONFLICT (agent_id, strategy) DO UPDATE SET cells = excluded.cells;
+
+-- name: delete_sums
+-- Part of a checkpoint: sums in which nothing is counted any more.
+DELETE FROM sums WHERE agent_id = ? AND strategy = ?;
+
+-- name: delete_strategy_sums
+-- A strategy that the worker does not have, or of another version: what it counted goes.
+DELETE FROM sums WHERE strategy = ?;
+
+-- name: load_strategies
+-- The strategies that keep sums, and how far the rows are counted.
+SELECT name, version, counted_task, counted_agent FROM strategies;
+
+-- name: save_strategy
+-- A strategy begins to keep sums.
+INSERT INTO strategies (name, version, counted_task, counted_agent) VALUES (?, ?, ?, ?);
+
+-- name: save_counted_to
+-- Part of a checkpoint: how far a strategy's rows are counted.
+UPDATE strategies SET counted_task = ?, counted_agent = ? WHERE name = ?;
+
+-- name: delete_strategy
+-- A strategy keeps no sums any more.
+DELETE FROM strategies WHERE name = ?;
+
+-- name: sums_in_order
+-- Every agent's sums, agent by agent.
+SELECT agent_id, strategy, cells FROM sums ORDER BY agent_id, strategy;
+
 -- name: count_rows
 -- Outcomes that count, rows, agents, agents whose metrics record is due, keywords, auctions open and closed.
 SELECT

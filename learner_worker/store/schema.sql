@@ -1,4 +1,4 @@
--- One file a shard. Format 3; PRAGMA user_version says which format a file has.
+-- One file a shard. Format 4; PRAGMA user_version says which format a file has.
 
 -- Whose file this is: cluster_id, topic_prefix, partitions, shard, incarnation, generation. A mismatch refuses
 -- the start; a file of an older version lacks the last two and gains them when it is opened.
@@ -78,4 +78,21 @@ CREATE TABLE cutoff (
 CREATE TABLE forgotten (
     agent_id TEXT PRIMARY KEY,
     until    INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- The strategies that keep sums in this file: by which version they were counted, and up to which row in the
+-- order of the outcomes' keys; without a row: all of them.
+CREATE TABLE strategies (
+    name          TEXT PRIMARY KEY,
+    version       INTEGER NOT NULL,
+    counted_task  TEXT,
+    counted_agent TEXT
+) WITHOUT ROWID;
+
+-- What a strategy has counted of an agent's outcomes, as MessagePack: {group: {cell: [count, count]}}.
+CREATE TABLE sums (
+    agent_id TEXT NOT NULL,
+    strategy TEXT NOT NULL,
+    cells    BLOB NOT NULL,
+    PRIMARY KEY (agent_id, strategy)
 ) WITHOUT ROWID;

@@ -14,6 +14,7 @@ from learner_worker.domain.agents import AgentRow
 from learner_worker.domain.auctions import AuctionState
 from learner_worker.domain.keywords import Tally, tally_of
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
+from learner_worker.domain.sums import KeptSums
 from learner_worker.store.database import Database
 from learner_worker.store.formats import CHANGES, FormatChange
 from learner_worker.store.identity import gained, mismatch, stranger
@@ -25,8 +26,10 @@ from learner_worker.store.statements import (
     keyword_of,
     outcome_of,
     pairs_parameter,
+    sums_of,
     writes_of,
 )
+from learner_worker.store.strategies import claim_strategies
 
 _BATCH: Final = 500  # rows of a read: more would block the event loop for longer than a chunk
 _CONVERTED_PAGES: Final = 10  # per checkpoint: a small part of the time between two checkpoints
@@ -98,11 +101,14 @@ class ShardFile:
 
     async def all_outcomes(self) -> AsyncIterator[list[Outcome]]:
         """Loads all rows, in pages."""
-        task_id, agent_id = "", ""
-        while rows := await self._database.read("load_outcomes_after", task_id, agent_id, _BATCH):
-            page = [outcome_of(row) for row in rows]
+        after = (TaskId(""), AgentId(""))
+        while page := await self.outcomes_after(after, _BATCH):
             yield page
-            task_id, agent_id = page[-1].task_id, page[-1].agent_id
+            after = page[-1].task_id, page[-1].agent_id
+
+    async def outcomes_after(self, after: OutcomeKey, limit: int) -> list[Outcome]:
+        """The next so many rows after a key, in the order of keys."""
+        return [outcome_of(row) for row in await self._database.read("load_outcomes_after", *after, limit)]
 
     async def load_cutoff(self) -> Cutoff | None:
         """The cutoff before which parts of outcomes have expired; None if there never was one.
@@ -147,18 +153,10 @@ class ShardFile:
         It scans every row: an index by agent would slow down every insert for a rare operation.
         """
         parameter, after = ids_parameter(ids), ("", "")
-        while last := await self._page_end(after, _SCANNED):
+        while last := await _page_end(self._database, after, _SCANNED):
             found = await self._database.read("load_keys_of_agents", *after, *last, parameter)
             yield [msgspec.convert(row, OutcomeKey) for row in found]
             after = last
-
-    async def _page_end(self, after: tuple[str, str], scanned: int) -> tuple[str, str] | None:
-        """The key `scanned` rows further, or the table's last key; None if no row follows `after`."""
-        rows = await self._database.read("load_page_end", *after, scanned - 1) or await self._database.read(
-            "load_last_key"
-        )
-        last = (str(rows[0][0]), str(rows[0][1])) if rows else after
-        return last if last > after else None
 
     async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
         """Loads the metrics and keywords of the given agents; unknown ones are left out."""
@@ -172,6 +170,24 @@ class ShardFile:
                 # Words and small counts repeat between agents: sharing the objects saves most of the memory.
                 found[row.agent_id][1][sys.intern(row.keyword)] = tally_of(row.wins, row.failures)
         return found
+
+    async def load_sums(self, ids: Sequence[AgentId]) -> dict[AgentId, dict[str, KeptSums]]:
+        """The strategies' sums of the given agents; agents without any are left out."""
+        found: dict[AgentId, dict[str, KeptSums]] = {}
+        for row in map(sums_of, await self._database.read("load_sums", ids_parameter(ids))):
+            found.setdefault(row.agent_id, {})[sys.intern(row.strategy)] = KeptSums(packed=row.cells)
+        return found
+
+    async def claim_strategies(self, versions: Mapping[str, int]) -> dict[str, OutcomeKey | None]:
+        """Makes the file keep the sums of these strategies, each of a version, and of no others.
+
+        Returns:
+            The row up to which each has counted; None: all rows.
+
+        Raises:
+            StateError: the file cannot be read or written.
+        """
+        return await claim_strategies(self._database, versions)
 
     async def load_unpublished(self) -> set[AgentId]:
         """Loads the agents whose metrics record is due."""
@@ -217,3 +233,10 @@ class ShardFile:
         missing = gained(found, identity) if found else identity
         if missing:
             await self._database.transact([("save_identity", list(missing.items()))])
+
+
+async def _page_end(database: Database, after: tuple[str, str], scanned: int) -> tuple[str, str] | None:
+    """The key `scanned` rows further, or the table's last key; None if no row follows `after`."""
+    rows = await database.read("load_page_end", *after, scanned - 1) or await database.read("load_last_key")
+    last = (str(rows[0][0]), str(rows[0][1])) if rows else after
+    return last if last > after else None

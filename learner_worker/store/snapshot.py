@@ -15,6 +15,8 @@ from learner_worker.store.database import primary_code
 from learner_worker.store.formats import FORMAT
 from learner_worker.store.statements import (
     SqlRow,
+    StrategyRow,
+    SumsRow,
     outcome_of,
     pairs_parameter,
     statement,
@@ -23,6 +25,7 @@ from learner_worker.store.statements import (
 T = TypeVar("T")
 _WAIT_SECONDS = 10.0  # for a lock: a worker holds one only while it empties its log
 _FORMAT_WITH_CUTOFF = 2  # the first format that has the table
+_FORMAT_WITH_SUMS = 4  # the first format that has the tables
 _UNREACHABLE = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_BUSY,
@@ -108,6 +111,18 @@ class Snapshot:
     def keywords(self) -> Iterator[SqlRow]:
         """Every agent's keywords with wins and failures, in the order of agent and keyword."""
         return self._rows("keywords_in_order")
+
+    def strategies(self) -> list[StrategyRow]:
+        """The strategies that keep sums in it, and how far the rows are counted."""
+        if self.format < _FORMAT_WITH_SUMS:
+            return []
+        return [_converted(self.path, row, StrategyRow) for row in self._rows("load_strategies")]
+
+    def sums(self) -> Iterator[SumsRow]:
+        """Every agent's sums, in the order of agent and strategy."""
+        if self.format >= _FORMAT_WITH_SUMS:
+            for row in self._rows("sums_in_order"):
+                yield _converted(self.path, row, SumsRow)
 
     def _rows(self, name: str, *parameters: str | int) -> Iterator[SqlRow]:
         yield from self._connection.execute(statement(name), parameters)

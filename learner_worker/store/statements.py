@@ -18,6 +18,7 @@ from learner_worker.domain.auctions import AuctionState
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
+from learner_worker.domain.sums import KeptSums
 
 SqlRow = tuple[object, ...]
 ROWS_AT_ONCE: Final = 250  # with twelve columns far below SQLite's limit of 32,766 parameters
@@ -33,6 +34,8 @@ class Checkpoint:
 
     Attributes:
         forgotten: the time until which agents are forgotten, where it changed.
+        sums: what strategies have counted, by strategy and agent.
+        counted_to: by strategy, the last row in its sums; None: all rows are.
         leaving: published agents whose row is deleted if they have no outcomes.
     """
 
@@ -42,6 +45,8 @@ class Checkpoint:
     agents: Mapping[AgentId, AgentRow] = field(default_factory=dict)
     keywords: Mapping[tuple[AgentId, str], Tally] = field(default_factory=dict)
     forgotten: Mapping[AgentId, Micros] = field(default_factory=dict)
+    sums: Mapping[tuple[str, AgentId], KeptSums] = field(default_factory=dict)
+    counted_to: Mapping[str, OutcomeKey | None] = field(default_factory=dict)
     published: Collection[AgentId] = ()
     cutoff: Cutoff | None = None
     leaving: Collection[AgentId] = ()
@@ -65,6 +70,7 @@ class _OutcomeColumns(NamedTuple):
 OUTCOME_COLUMNS: Final = _OutcomeColumns._fields
 """The columns of an outcome's row: its key, then the fields of its parts in their order."""
 _KEY_COLUMNS: Final = ("task_id", "agent_id")
+_NO_KEY: Final = (None, None)
 
 
 @functools.cache
@@ -125,6 +131,10 @@ def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
     keywords = checkpoint.keywords
     yield "save_keyword", ((*key, *tally) for key, tally in keywords.items() if any(tally))
     yield "delete_keyword", (key for key, tally in keywords.items() if not any(tally))
+    sums = checkpoint.sums
+    yield "save_sums", ((who, name, kept.pack()) for (name, who), kept in sums.items() if not kept.is_empty)
+    yield "delete_sums", ((who, name) for (name, who), kept in sums.items() if kept.is_empty)
+    yield "save_counted_to", ((*(key or _NO_KEY), name) for name, key in checkpoint.counted_to.items())
     gone: list[SqlRow] = []
     yield "save_auction", _held_auctions(checkpoint.auctions, gone)
     yield "delete_auction", gone
@@ -242,3 +252,37 @@ class KeywordRow(NamedTuple):
 def keyword_of(row: Sequence[object]) -> KeywordRow:
     """Decodes a row of `load_keywords`."""
     return msgspec.convert(row, KeywordRow)
+
+
+class SumsRow(NamedTuple):
+    """A row of `load_sums` and `sums_in_order`."""
+
+    agent_id: AgentId
+    strategy: str
+    cells: bytes
+
+
+def sums_of(row: Sequence[object]) -> SumsRow:
+    """A row of `load_sums` or `sums_in_order`."""
+    return msgspec.convert(row, SumsRow)
+
+
+class StrategyRow(NamedTuple):
+    """A row of `load_strategies`."""
+
+    name: str
+    version: int
+    counted_task: TaskId | None
+    counted_agent: AgentId | None
+
+    @property
+    def counted_to(self) -> OutcomeKey | None:
+        """The last row that is counted; None: all are."""
+        if self.counted_task is None or self.counted_agent is None:
+            return None
+        return self.counted_task, self.counted_agent
+
+
+def strategy_of(row: Sequence[object]) -> StrategyRow:
+    """A row of `load_strategies`."""
+    return msgspec.convert(row, StrategyRow)

@@ -73,7 +73,7 @@ class ExpectedProfit:
         price = own if settled.won else settled.winning_bid_sats
         if not own or not price:
             return ()
-        return (Addend(price_class(own), price_bin(price), _WON_ONE if settled.won else _LOST_ONE),)
+        return _price_met(own, price, settled.won)
 
     def suggest(
         self,
@@ -108,6 +108,11 @@ class ExpectedProfit:
         overall = stakes_at(delivery.overall, delivery.overall, costs)
         alone = best_bid(searched, overall, assumed, 0)
         return Suggestion(chosen.bid_sats, factor, explain(Rivals(base, alone, by_words, chosen), delivery))
+
+
+@lru_cache(maxsize=8_192)  # bids and prices repeat, above all within an auction
+def _price_met(own: int, price: int, won: bool) -> tuple[Addend]:
+    return (Addend(price_class(own), price_bin(price), _WON_ONE if won else _LOST_ONE),)
 
 
 def chance_to_deliver(metrics: Metrics, tallies: Mapping[str, Tally], description: str) -> Delivery:

@@ -1,7 +1,7 @@
 """The strategies by name: built in, provided by installed packages, or given as `package.module:name`."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Final, cast
@@ -45,6 +45,24 @@ def find_strategy(name: str) -> Strategy:
             f"the strategy that is installed as {name!r} calls itself {strategy.name!r}: give both one name"
         )
     return strategy
+
+
+def find_strategies(first: str, others: Sequence[str] | None) -> tuple[Strategy, ...]:
+    """The strategies that a worker has: the one it answers by, and those that requests may name.
+
+    Args:
+        others: None: those built in.
+
+    Raises:
+        ConfigurationError: one does not exist, or two have one name.
+    """
+    named = dict.fromkeys([first, *(BUILT_IN if others is None else others)])
+    found: dict[str, Strategy] = {}
+    for name in named:
+        strategy = find_strategy(name)
+        if found.setdefault(strategy.name, strategy) is not strategy:
+            raise ConfigurationError(f"two strategies call themselves {strategy.name!r}: choose one of them")
+    return tuple(found.values())
 
 
 def _offered() -> dict[str, EntryPoint]:

@@ -12,16 +12,21 @@ _NOTHING: Counts = (0, 0)  # a bin without bids
 
 def settled_bid(outcome: Outcome) -> SettledBid | None:
     """The settled bid of an outcome; None if it does not count."""
-    close = outcome.close
-    if close is None or not outcome.counts:
+    close, bid = outcome.close, outcome.bid
+    if close is None:
         return None
-    won, result = close.winner == outcome.agent_id, outcome.result
+    if close.winner != outcome.agent_id:
+        if bid is None:
+            return None
+        price = None if close.winner is None else close.winning_bid_sats
+        return SettledBid(bid.bid_sats, False, price, bid.description, None, close.closed_at)
+    result = outcome.result
     return SettledBid(
         bid_sats=outcome.bid_sats,
-        won=won,
-        winning_bid_sats=None if close.winner is None else close.winning_bid_sats,
+        won=True,
+        winning_bid_sats=close.winning_bid_sats,
         description=outcome.description,
-        succeeded=result.succeeded if won and result is not None else None,
+        succeeded=None if result is None else result.succeeded,
         closed_at_us=close.closed_at,
     )
 

@@ -1,5 +1,7 @@
 """Opens a shard: releases its standby, if there is one here, opens the file and resumes from it."""
 
+from collections.abc import Sequence
+
 from learner_worker.contract.fields import ShardId
 from learner_worker.group.frontier import Frontier
 from learner_worker.group.offsets import BrokerOffsets
@@ -10,6 +12,7 @@ from learner_worker.observability import ShardInstruments
 from learner_worker.settings import Settings
 from learner_worker.shard.context import ShardContext, ShardSettings
 from learner_worker.shard.shard import Shard
+from learner_worker.strategies.protocol import Strategy
 from learner_worker.worker.platform import Platform, StateFiles
 from learner_worker.worker.standbys import Standbys
 
@@ -23,6 +26,7 @@ def shard_context(
     instruments: ShardInstruments,
     writer: BatchWriter,
     frontier: Frontier,
+    strategies: Sequence[Strategy] = (),
 ) -> ShardContext:
     """What all shards of a worker share."""
     return ShardContext(
@@ -36,6 +40,7 @@ def shard_context(
             horizon_micros=round(settings.auction_horizon_seconds * _MICROS),
             cached_agents=settings.cached_agents,
             retention=platform.retention,
+            strategies=strategies,
         ),
         others_passed=frontier.passed,
     )

@@ -5,8 +5,9 @@ down the owned shards' fetches. One loop does everything, so a shard is never re
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -22,6 +23,7 @@ from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.polling import poll, seek
 from learner_worker.kafka.watchdog import Reading, look
 from learner_worker.shard.standby import StandbyState
+from learner_worker.strategies.protocol import Strategy
 from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.platform import StateFiles
 
@@ -48,6 +50,7 @@ class Standbys:
         files: opens the shards' files.
         ownership: knows which files owned shards use: those shards are followed once their files are closed.
         left: gauge of changelog records still to be read, by shard.
+        strategies: the strategies whose sums are kept.
         idle_seconds: pause of the loop while there is nothing to follow.
     """
 
@@ -60,14 +63,15 @@ class Standbys:
         ownership: Ownership,
         outage: Outage,
         left: Gauge,
+        strategies: Sequence[Strategy] = (),
         idle_seconds: float = _POLL_MS / 1000,
     ) -> None:
         self._make_consumer = make_consumer
         self._topic = topic
-        self._files = files
         self._ownership = ownership
         self._outage = outage
         self._left = left
+        self._open_standby = partial(_open_standby, files, topic, strategies)
         self._idle_seconds = idle_seconds
         self._consumer: AIOKafkaConsumer | None = None
         self._open: dict[ShardId, StandbyState] = {}
@@ -160,14 +164,6 @@ class Standbys:
         self._assign(consumer)
         _log.info("standbys.follow", shards=sorted(self._open))
 
-    async def _open_standby(self, shard_id: ShardId) -> StandbyState:
-        file = await self._files.open(shard_id)
-        try:
-            return await StandbyState.open(file, self._topic)
-        except BaseException:
-            await file.close()
-            raise
-
     async def _take(self, consumer: AIOKafkaConsumer) -> None:
         if not self._open:
             return
@@ -179,6 +175,8 @@ class Standbys:
             return
         for partition, records in polled.batches.items():
             await self._open[ShardId(partition.partition)].process(records)
+        for standby in self._open.values():
+            await standby.backfill()
         async with asyncio.timeout(_POSITION_SECONDS):
             for shard_id, standby in self._open.items():
                 await self._note_position(consumer, shard_id, standby)
@@ -234,3 +232,14 @@ class Standbys:
 
     def _partition(self, shard_id: ShardId) -> TopicPartition:
         return TopicPartition(self._topic, shard_id)
+
+
+async def _open_standby(
+    files: StateFiles, topic: TopicName, strategies: Sequence[Strategy], shard_id: ShardId
+) -> StandbyState:
+    file = await files.open(shard_id)
+    try:
+        return await StandbyState.open(file, topic, strategies)
+    except BaseException:
+        await file.close()
+        raise

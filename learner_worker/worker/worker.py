@@ -18,7 +18,8 @@ from learner_worker.requests.path import RequestClients, RequestPath
 from learner_worker.requests.settings import RequestSettings
 from learner_worker.settings import Settings
 from learner_worker.stages.advise import Advise
-from learner_worker.strategies.registry import find_strategy
+from learner_worker.strategies.registry import find_strategies
+from learner_worker.worker.backfill import Backfill
 from learner_worker.worker.checkpoint import Checkpointer
 from learner_worker.worker.claims import Claims
 from learner_worker.worker.consumer import EventConsumer
@@ -50,6 +51,7 @@ class Worker:
         self, settings: Settings, platform: Platform, *, instruments: Instruments, outage: Outage
     ) -> None:
         topics, clients = settings.topics().named(), platform.clients
+        strategies = find_strategies(settings.strategy, settings.strategies)
         self.ownership = ownership = Ownership()
         self.failure = failure = WorkerFailure()
         self.standbys = standbys = Standbys(
@@ -59,6 +61,7 @@ class Worker:
             ownership=ownership,
             outage=outage,
             left=instruments.process.standby_records,
+            strategies=strategies,
             idle_seconds=platform.intervals.standby_idle_seconds,
         )
         self._claims = claims = Claims(
@@ -89,7 +92,12 @@ class Worker:
         watchdog = Watchdog(settings.checkpoint_interval_seconds)
         writer = BatchWriter(producer)
         context = shard_context(
-            settings, platform, instruments=instruments.shards, writer=writer, frontier=frontier
+            settings,
+            platform,
+            instruments=instruments.shards,
+            writer=writer,
+            frontier=frontier,
+            strategies=strategies,
         )
         rollback = Rollback(consumer=consumer, writer=writer, ownership=ownership)
         self.checkpointer = checkpointer = Checkpointer(
@@ -103,7 +111,7 @@ class Worker:
         self.requests = requests = RequestPath(
             RequestSettings.of(settings, platform.partitions, platform.intervals.request_poll_ms),
             request_clients,
-            advise=Advise(find_strategy(settings.strategy)),
+            advise=Advise(strategies, paid_on=settings.paid_on),
             instruments=instruments.requests,
             pacing=context.pacing,
             is_member=membership.is_confirmed,
@@ -172,6 +180,7 @@ class Worker:
             "checkpoints": periodic.make_checkpoints,
             "requests": requests.read,
             "standbys": standbys.read,
+            "backfill": Backfill(ownership).run,
             "frontier": periodic.ask_how_far_the_group_is,
             "progress": progress.tell,
             "watch": watch.watch,

@@ -398,7 +398,7 @@ def _without_zeros(tallies: Mapping[str, Tally], side: int) -> dict[str, int]:
 
 
 def answers_of(agent: Agent) -> Iterator[Answer]:
-    advise = Advise(CLASSIC)
+    advise = Advise([CLASSIC])
     for description in ASKED:
         for base in BASES:
             request = SuggestBidRequest(

@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from tests.simulation.log import Entry
-from tests.support import model
+from tests.support import model, profit_model
 
 Key = tuple[str, str]
 Parts = dict[str, tuple[Any, ...]]
@@ -202,9 +204,49 @@ def forgotten_of(database: sqlite3.Connection) -> dict[str, int]:
 
 
 def agents_of(database: sqlite3.Connection) -> set[str]:
-    """Every agent that has a row of its own, or a keyword."""
-    rows = database.execute("SELECT agent_id FROM agents UNION SELECT agent_id FROM keywords").fetchall()
+    """Every agent that has a row of its own, a keyword or sums."""
+    rows = database.execute(
+        "SELECT agent_id FROM agents UNION SELECT agent_id FROM keywords UNION SELECT agent_id FROM sums"
+    ).fetchall()
     return {agent_id for (agent_id,) in rows}
+
+
+def strategies_of(database: sqlite3.Connection) -> dict[str, Key | None]:
+    """The strategies that keep sums, and up to which row they have counted; None: all rows."""
+    rows = database.execute("SELECT name, counted_task, counted_agent FROM strategies").fetchall()
+    return {name: None if task_id is None else (task_id, agent_id) for name, task_id, agent_id in rows}
+
+
+def sums_of(database: sqlite3.Connection) -> dict[tuple[str, str], Any]:
+    """The sums table, by strategy and agent."""
+    rows = database.execute("SELECT strategy, agent_id, cells FROM sums").fetchall()
+    return {(strategy, agent_id): msgspec.msgpack.decode(cells) for strategy, agent_id, cells in rows}
+
+
+def prices_of(rows: JoinedFacts) -> dict[str, dict[int, dict[int, list[int]]]]:
+    """What expected-profit counts, row by row: own bid's class -> bin of the price -> [lost, won]."""
+    found: dict[str, dict[int, dict[int, list[int]]]] = {}
+    for (task_id, agent_id), outcome in counted(rows).items():
+        _, winner, winning_sats, _ = rows[task_id, agent_id]["close"][1]
+        own = outcome.bid_sats
+        price = own if outcome.won else None if winner is None else winning_sats
+        if own and price:
+            group = found.setdefault(agent_id, {}).setdefault(profit_model.bin_of(own) // 8, {})
+            cell = group.setdefault(profit_model.bin_of(price), [0, 0])
+            cell[outcome.won] += 1
+    return found
+
+
+def check_sums(name: str, database: sqlite3.Connection, rows: JoinedFacts) -> None:
+    """The sums are those of the rows that are counted: in a file where no row is missing, all of them."""
+    sums, strategies = sums_of(database), strategies_of(database)
+    strange = [key for key in sums if key[0] not in strategies]
+    require(not strange, f"{name}: sums of a strategy that the file does not name", strange)
+    for strategy, counted_to in strategies.items():
+        found = {agent_id: cells for (one, agent_id), cells in sums.items() if one == strategy}
+        those = {key: row for key, row in rows.items() if counted_to is None or key <= counted_to}
+        expected = prices_of(those)
+        require(found == expected, f"{name}: the sums are not the rows'", found, expected, counted_to)
 
 
 def metrics_of(database: sqlite3.Connection) -> dict[str, model.Metrics]:
@@ -268,6 +310,7 @@ def check_file(
         metrics_of(database),
         expected,
     )
+    check_sums(name, database, rows)
 
 
 def _without_needless_texts(rows: JoinedFacts) -> JoinedFacts:

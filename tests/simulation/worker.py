@@ -245,11 +245,14 @@ class Process:
 
     @property
     def busy(self) -> bool:
-        """Whether a checkpoint or an opening is under way, a metrics record due, or a row to be swept."""
+        """Whether a checkpoint or an opening is under way, a record due, or a row to be swept or counted."""
         return (
             self.worker.ownership.checkpointing.locked()
             or not self.worker.preparation.idle
-            or any(shard.learn.unpublished or not shard.retention.idle for shard in self.shards.values())
+            or any(
+                shard.learn.unpublished or not shard.retention.idle or shard.lacks_sums
+                for shard in self.shards.values()
+            )
         )
 
     def coordinate(self) -> None:

@@ -96,6 +96,10 @@ class OpenShard:
     def agents(self) -> "OpenShard":
         return self
 
+    def has_sums(self, _strategies: Collection[str]) -> bool:
+        """Nothing was counted before."""
+        return True
+
     def get(self, _agent_id: AgentId) -> None:
         """No agent is in memory."""
 
@@ -128,7 +132,7 @@ class Requests:
                 while_restoring=while_restoring,
             ),
             RequestClients(cast("Any", TopicLister()), cast("Any", self._producer), Outage()),
-            advise=advise or Advise(CLASSIC),
+            advise=advise or Advise([CLASSIC]),
             instruments=Instruments().requests,
             pacing=Pacing(),
             is_member=is_member,

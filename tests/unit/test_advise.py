@@ -24,7 +24,7 @@ def test_a_reply_is_written_as_its_model(agent: Agent, wishes: dict[str, object]
     """Every field in its order, what was not asked for left out."""
     asked = {"agent_id": A, "base_bid_sats": 100, "description": "parse", **wishes}
     request = SuggestBidRequest.model_validate(asked)
-    value = encode_reply(Advise(CLASSIC).answer(request_of(request), agent, stale=stale))
+    value = encode_reply(Advise([CLASSIC]).answer(request_of(request), agent, stale=stale))
     reply = SuggestBidReply.model_validate_json(value)
     assert encode_message(reply) == value
     assert (reply.request_id, reply.stale) == (request.request_id, stale)

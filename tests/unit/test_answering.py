@@ -83,7 +83,7 @@ class BrokenOnce(Advise):
     """Fails on the first request."""
 
     def __init__(self) -> None:
-        super().__init__(CLASSIC)
+        super().__init__([CLASSIC])
         self._failed = False
 
     def answer(self, request: Request, agent: Agent, *, stale: bool = False) -> Reply:

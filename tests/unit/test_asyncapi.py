@@ -256,7 +256,7 @@ def test_examples_are_what_the_learner_says() -> None:
     assert isinstance(request, SuggestBidRequest)
     refusal = restoring()
 
-    reply = Advise(CLASSIC).answer(request_of(request), agent)
+    reply = Advise([CLASSIC]).answer(request_of(request), agent)
 
     assert example_of("suggest-bid-reply") == json.loads(encode_reply(reply))
     assert example_of("agent-metrics") == json.loads(encode_metrics(agent.record()))

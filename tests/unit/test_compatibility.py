@@ -132,7 +132,7 @@ COMPATIBLE: dict[str, Edit] = {
     "event: a field may be null": or_null("task-finished", "succeeded"),
     "event: longer text is taken": limits("bid-placed", "description", maxLength=20_000),
     "event: a pattern less": lambda document: field("bid-placed", "task_id")(document).pop("not"),
-    "request: one more accepted value": included({"enum": ["learned_keywords", "history"]}),
+    "request: one more accepted value": included({"enum": ["learned_keywords", "alternatives", "history"]}),
     "request: a pattern instead of a value": included({"type": "string", "pattern": "^[a-z_]+$"}),
     "request: a value less forbidden": included({"type": "string", "not": {"pattern": "[A-Z]"}}),
     "request: a new optional header": new_header("suggest-bid-request.plain", "priority", required=False),
@@ -225,10 +225,10 @@ BREAKING: dict[str, tuple[Edit, str]] = {
         ),
     ),
     "request: an accepted value goes": (
-        included({"const": "history"}),
+        included({"enum": ["alternatives", "history"]}),
         (
-            "suggest-bid-request: include[] no longer takes 'learned_keywords' (only 'history'): "
-            "bidding agents that send it break; take it still"
+            "suggest-bid-request: include[] no longer takes 'learned_keywords' (only 'alternatives', "
+            "'history'): bidding agents that send it break; take it still"
         ),
     ),
     "request: a pattern that the accepted value does not match": (
@@ -290,6 +290,20 @@ BREAKING: dict[str, tuple[Edit, str]] = {
     "reply: an optional field goes": (
         removed("suggest-bid-reply", "learned_keywords"),
         "suggest-bid-reply: learned_keywords is gone: bidding agents that use it break; keep it",
+    ),
+    "reply: a map has other values": (
+        limits("suggest-bid-reply", "alternatives", additionalProperties={"type": "string"}),
+        (
+            "suggest-bid-reply: alternatives.* may now be string (was object): bidding agents that do not "
+            "expect it break; say it in a field of its own"
+        ),
+    ),
+    "reply: a map may have any values": (
+        limits("suggest-bid-reply", "alternatives", additionalProperties={}),
+        (
+            "suggest-bid-reply: alternatives.* may now be any (was object): bidding agents that do not "
+            "expect it break; say it in a field of its own"
+        ),
     ),
     "reply: a field may be missing": (
         optional("suggest-bid-reply", "factor"),

@@ -58,6 +58,7 @@ AUCTIONS = {
     ),
 }
 POSITIONS = {"bid-placed": 7, "auction-closed": 2, "task-finished": 3, "learner-outcomes": 9}
+SUMS = {A: {"expected-profit": {5: {46: (0, 1)}}}, B: {"expected-profit": {6: {46: (1, 0)}}}}
 CUTOFF = Cutoff(Micros(500_000), Micros(250_000))
 
 
@@ -98,6 +99,11 @@ async def test_a_file_of_any_format_becomes_one_of_todays(number: int, tmp_path:
     assert await file.load_unpublished() == {B, C}
     assert await file.load_cutoff() == (CUTOFF if number >= 2 else None)
     assert await file.load_forgotten() == ({"z": 400_000} if number >= 3 else {})
+    sums = {
+        who: {name: kept.read() for name, kept in of.items()}
+        for who, of in (await file.load_sums(list(AGENTS))).items()
+    }
+    assert sums == (SUMS if number >= 4 else {})
     await file.close()
     with closing(sqlite3.connect(":memory:")) as new:
         new.executescript(resources.files(store).joinpath("schema.sql").read_text("utf-8"))

@@ -16,7 +16,9 @@ from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics, change, plus
 from learner_worker.domain.outcomes import Outcome, OutcomeKey
+from learner_worker.domain.sums import KeptSums
 from learner_worker.stages.learn import FactRecord, Learn, LearnChanges
+from learner_worker.stages.strategy_sums import StrategyAgent
 
 A, B, C, D = AgentId("a"), AgentId("b"), AgentId("c"), AgentId("d")
 T1, T2 = TaskId("t1"), TaskId("t2")
@@ -30,6 +32,7 @@ class MemoryRows:
         self.outcomes: dict[OutcomeKey, Outcome] = {}
         self.agents: dict[AgentId, AgentRow] = {}
         self.tallies: dict[tuple[AgentId, str], Tally] = {}
+        self.sums: dict[StrategyAgent, KeptSums] = {}
         self.asked_agents: list[AgentId] = []
 
     async def load_outcomes(self, keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
@@ -42,6 +45,17 @@ class MemoryRows:
             for agent_id in ids
             if agent_id in self.agents
         }
+
+    async def load_sums(self, ids: Sequence[AgentId]) -> dict[AgentId, dict[str, KeptSums]]:
+        found: dict[AgentId, dict[str, KeptSums]] = {}
+        for (name, agent_id), kept in self.sums.items():
+            if agent_id in ids:
+                found.setdefault(agent_id, {})[name] = KeptSums(packed=kept.pack())
+        return found
+
+    async def outcomes_after(self, after: OutcomeKey, limit: int) -> list[Outcome]:
+        keys = sorted(key for key, row in self.outcomes.items() if key > after and row.known)
+        return [self.outcomes[key] for key in keys[:limit]]
 
     async def keys_of_agents(self, ids: Sequence[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
         for key in sorted(self.outcomes):
@@ -56,6 +70,7 @@ class MemoryRows:
         self.outcomes.update(changes.outcomes)
         self.agents.update(changes.agents)
         self.tallies.update(changes.keywords)
+        self.sums.update(changes.sums)
 
 
 def closed(at: int, winner: AgentId | None) -> Close:
@@ -151,7 +166,8 @@ async def test_an_invisible_row_is_kept_but_changes_no_metrics() -> None:
     assert await take(learn, [done(A, succeeded=True)]) == 1
     changes = learn.snapshot()
 
-    assert ({(T1, A): Outcome(T1, A, result=Result(Micros(20), succeeded=True))}, {}, {}, {}) == changes
+    row = Outcome(T1, A, result=Result(Micros(20), succeeded=True))
+    assert LearnChanges({(T1, A): row}, {}, {}, {}) == changes
     assert learn.unpublished == set()
     await take(learn, [won(A)], 1)
     assert Metrics(1, 1, 1, 0, 1, 70) == (await agent_of(learn, A)).metrics

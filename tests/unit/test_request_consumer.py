@@ -91,7 +91,7 @@ class Replica:
                 poll_ms=1,
             ),
             RequestClients(cast("Any", self.log), cast("Any", self.producer), Outage()),
-            advise=Advise(CLASSIC),
+            advise=Advise([CLASSIC]),
             instruments=Instruments().requests,
             pacing=Pacing(),
             is_member=self._is_member,

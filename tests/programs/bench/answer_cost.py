@@ -118,7 +118,7 @@ async def _file(stage: Stage, outcomes: int) -> ShardFile:
 
 def _micros_of_answer(learn: Learn, answers: int) -> float:
     """Processor time, the median of some pieces' means: what else the machine does is not counted."""
-    advise = Advise(CLASSIC)
+    advise = Advise([CLASSIC])
     pieces, requests = [], itertools.cycle(_REQUESTS)
     for _ in range(max(1, answers // _PIECE)):
         began = time.process_time()

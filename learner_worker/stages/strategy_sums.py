@@ -1,0 +1,99 @@
+"""A strategy's sums over the rows of one shard, kept by differences as metrics are."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from learner_worker.contract.fields import AgentId
+from learner_worker.domain.agents import Agent
+from learner_worker.domain.outcomes import Outcome, OutcomeKey
+from learner_worker.domain.sums import Cells, KeptSums
+from learner_worker.strategies.protocol import Addend, Strategy
+from learner_worker.strategies.sums import add, settled_bid, subtract
+
+StrategyAgent = tuple[str, AgentId]
+"""A strategy's name, and whose sums."""
+_NO_SUMS: Final = KeptSums()
+_NOTHING: Final[Sequence[Addend]] = ()
+
+
+class SumsChange(NamedTuple):
+    """What a changed row takes out of its agent's sums, and what it adds to them."""
+
+    removed: Sequence[Addend]
+    added: Sequence[Addend]
+
+
+class StrategySums:
+    """Counts the rows of a shard for one strategy.
+
+    While the rows of an older file are still being counted, a change of a row that is not counted yet
+    changes nothing: the row is counted as it is then.
+
+    Args:
+        counted_to: the last row counted, in the order of keys; None: all are.
+
+    Attributes:
+        counted_to: the same, now.
+        changed: the sums that changed since the last snapshot; only these may be changed in place.
+    """
+
+    def __init__(self, strategy: Strategy, counted_to: OutcomeKey | None = None) -> None:
+        self.name = strategy.name
+        self.counted_to = counted_to
+        self.changed: dict[AgentId, KeptSums] = {}
+        self._addends_of = strategy.addends
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row is counted."""
+        return self.counted_to is None
+
+    def change(self, before: Outcome | None, after: Outcome) -> SumsChange | None:
+        """The difference that a row makes when it takes the place of its earlier state; None if none."""
+        to = self.counted_to
+        if to is not None and (after.task_id, after.agent_id) > to:
+            return None
+        removed = _NOTHING if before is None else self._addends(before)
+        added = self._addends(after)
+        return None if removed == added else SumsChange(removed, added)
+
+    def apply(self, agent: Agent, difference: SumsChange) -> None:
+        """Changes the agent's sums."""
+        cells = self._changeable(agent)
+        subtract(cells, difference.removed)
+        add(cells, difference.added)
+
+    def count(self, agent: Agent, row: Outcome) -> None:
+        """Adds a row that was not counted."""
+        added = self._addends(row)
+        if added:
+            add(self._changeable(agent), added)
+
+    def snapshot(self) -> Mapping[AgentId, KeptSums]:
+        """The sums that changed since the last snapshot."""
+        changed, self.changed = self.changed, {}
+        return changed
+
+    def _changeable(self, agent: Agent) -> Cells:
+        kept = self.changed.get(agent.agent_id)
+        if kept is None:
+            kept = agent.sums.get(self.name, _NO_SUMS).copy()
+            self.changed[agent.agent_id] = agent.sums[self.name] = kept
+        cells = kept.cells
+        return {} if cells is None else cells
+
+    def _addends(self, row: Outcome) -> Sequence[Addend]:
+        settled = settled_bid(row)
+        return _NOTHING if settled is None else self._addends_of(settled=settled)
+
+
+def versions_of(strategies: Iterable[Strategy]) -> dict[str, int]:
+    """The strategies that keep sums, each with the version by which it counts."""
+    return {strategy.name: strategy.version for strategy in strategies if strategy.version}
+
+
+def sums_of(
+    strategies: Iterable[Strategy], counted_to: Mapping[str, OutcomeKey | None]
+) -> list[StrategySums]:
+    """Of the strategies that keep sums, each as far as its rows are counted."""
+    return [StrategySums(strategy, counted_to[strategy.name]) for strategy in strategies if strategy.version]
