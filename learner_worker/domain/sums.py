@@ -1,5 +1,6 @@
 """What strategies count of an agent's auctions, as a worker keeps it: few bytes, until it is needed."""
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -8,40 +9,53 @@ Cells = dict[int | str, dict[int | str, tuple[int, int]]]
 """Group -> cell -> two counts."""
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(Cells).decode
-_NOTHING: Final = _pack({})
+_read: Final = lru_cache(maxsize=1_024)(_unpack)  # agents ask in bursts; an entry has some kilobytes
 
 
 class KeptSums(msgspec.Struct, gc=False):
-    """One strategy's sums of one agent: packed, or as cells while they change.
+    """One strategy's sums of one agent: packed, as cells, or both.
 
-    Cells take ten times the memory. They may change until a snapshot takes them; whoever writes the snapshot
-    packs them. Of this an object only changes its form, so that it can be read meanwhile.
+    Cells take ten times the memory, so only sums that change often keep them. Until sums are packed they may
+    be changed in place; once a snapshot has them they are packed by whoever writes it.
 
     Attributes:
-        cells: the sums while they are not packed; None once they are.
-        packed: the sums in bytes, once they are packed.
+        cells: the sums by group and cell; None: only packed.
+        packed: the sums in bytes; None: they are still to be packed.
     """
 
-    cells: Cells | None = None
-    packed: bytes = _NOTHING
+    cells: Cells | None
+    packed: bytes | None
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is counted."""
-        return not self.cells if self.cells is not None else self.packed == _NOTHING
+    @classmethod
+    def of(cls, packed: bytes) -> "KeptSums":
+        """Sums as they stand in a file."""
+        return cls(None, packed)
 
     def read(self) -> Cells:
         """The sums; not to be changed."""
-        return _unpack(self.packed) if self.cells is None else self.cells
+        return _read(self.packed or _NOTHING) if self.cells is None else self.cells
 
-    def copy(self) -> "KeptSums":
-        """Sums of the same content that may be changed: `cells` is set."""
-        if self.cells is None:
-            return KeptSums(_unpack(self.packed))
-        return KeptSums({group: dict(cells) for group, cells in self.cells.items()})
+    def successor(self) -> "KeptSums":
+        """Sums of the same content to be changed in place; these keep what they have."""
+        cells = self.cells
+        if cells is None:
+            cells = _unpack(self.packed or _NOTHING)
+        elif self.packed is None:
+            cells = {group: dict(found) for group, found in cells.items()}
+        else:
+            self.cells = None  # the bytes are enough
+        return KeptSums(cells, None)
 
     def pack(self) -> bytes:
-        """Packs the sums; the bytes."""
-        if self.cells is not None:
-            self.packed, self.cells = _pack(self.cells), None
+        """The sums in bytes."""
+        if self.packed is None:
+            self.packed = _pack(self.cells)
         return self.packed
+
+    def release(self) -> None:
+        """Drops the cells, if the sums are packed."""
+        if self.packed is not None:
+            self.cells = None
+
+
+_NOTHING: Final = _pack({})

@@ -197,7 +197,7 @@ def _first_id(item: Any) -> str:
 
 def _sums(file: Snapshot, names: Collection[str]) -> Iterator[tuple[str, dict[str, Cells]]]:
     for agent_id, rows in itertools.groupby(file.sums(), key=lambda row: row.agent_id):
-        found = {row.strategy: KeptSums(packed=row.cells).read() for row in rows if row.strategy in names}
+        found = {row.strategy: KeptSums.of(row.cells).read() for row in rows if row.strategy in names}
         if found:
             yield agent_id, found
 

@@ -18,7 +18,7 @@ from learner_worker.domain.metrics import Change, change, plus
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, forgotten_cutoff, join, living
 from learner_worker.domain.sums import KeptSums
 from learner_worker.stages.agent_cache import AgentCache, AgentRows
-from learner_worker.stages.strategy_sums import StrategyAgent, StrategySums, SumsChange
+from learner_worker.stages.strategy_sums import ChangedRow, StrategyAgent, StrategySums, SumsChange
 
 _NO_TALLY = Tally()
 _CHUNK = 100
@@ -168,10 +168,12 @@ class Learn:
         Returns:
             The number of facts that changed a row.
         """
-        changed = 0
+        changed: list[ChangedRow] = []
         for record in records:
-            changed += self._join(record, rows)
-        return changed
+            self._join(record, rows, changed)
+        for sums in self.sums:
+            sums.replace(changed)
+        return len(changed)
 
     async def expire(self, keys: Collection[OutcomeKey], cutoff: Cutoff, now_ms: int) -> list[Outcome]:
         """Removes the expired parts of some rows; returns the rows that lost a part, as they were before.
@@ -289,23 +291,22 @@ class Learn:
         self.writing = _NO_CHANGES
         self.agents.trim({*self._agent_rows, *(agent_id for sums in self.sums for agent_id in sums.changed)})
 
-    def _join(self, record: FactRecord, rows: dict[OutcomeKey, Outcome]) -> bool:
+    def _join(self, record: FactRecord, rows: dict[OutcomeKey, Outcome], changed: list[ChangedRow]) -> None:
         fact, key = record.fact, record.key
         before = rows.get(key)
-        if before is None:  # the usual case: nothing to join with
+        if before is None:  # nearly always: there is nothing to join
             after = Outcome(fact.task_id, fact.agent_id, fact.close, fact.bid, fact.result)
         elif (after := join(before, fact)) is before:
-            return False
+            return
         rows[key] = self._outcomes[key] = after
-        difference = self._difference(before, after)
-        self._change(self._at_hand[key[1]], difference, record.timestamp_ms, record.offset)
-        return True
+        agent = self._at_hand[key[1]]
+        changed.append((agent, before, after))
+        difference = change(before, after)
+        if difference:
+            self._change_metrics(agent, difference, record.timestamp_ms, record.offset)
 
     def _difference(self, before: Outcome | None, after: Outcome) -> RowChange:
-        """What a row changes when it takes the place of its earlier state: the one way it changes anything.
-
-        A lost bid changes sums, too, and so may a correction that leaves the metrics as they are.
-        """
+        """What a row changes when it takes the place of its earlier state, for `_change` to apply later."""
         return RowChange(change(before, after), [sums.change(before, after) for sums in self.sums])
 
     def _change(self, agent: Agent, difference: RowChange, timestamp_ms: int, offset: int) -> None:

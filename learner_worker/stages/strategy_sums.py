@@ -12,7 +12,6 @@ from learner_worker.strategies.sums import add, settled_bid, subtract
 
 StrategyAgent = tuple[str, AgentId]
 """A strategy's name, and whose sums."""
-_NO_SUMS: Final = KeptSums()
 _NOTHING: Final[Sequence[Addend]] = ()
 
 
@@ -21,6 +20,10 @@ class SumsChange(NamedTuple):
 
     removed: Sequence[Addend]
     added: Sequence[Addend]
+
+
+ChangedRow = tuple[Agent, Outcome | None, Outcome]
+"""An agent, one of its rows as it was, and as it is now."""
 
 
 class StrategySums:
@@ -41,6 +44,7 @@ class StrategySums:
         self.name = strategy.name
         self.counted_to = counted_to
         self.changed: dict[AgentId, KeptSums] = {}
+        self._before: Mapping[AgentId, KeptSums] = {}
         self._addends_of = strategy.addends
 
     @property
@@ -50,8 +54,7 @@ class StrategySums:
 
     def change(self, before: Outcome | None, after: Outcome) -> SumsChange | None:
         """The difference that a row makes when it takes the place of its earlier state; None if none."""
-        to = self.counted_to
-        if to is not None and (after.task_id, after.agent_id) > to:
+        if not self._counts(after):
             return None
         removed = _NOTHING if before is None else self._addends(before)
         added = self._addends(after)
@@ -63,24 +66,49 @@ class StrategySums:
         subtract(cells, difference.removed)
         add(cells, difference.added)
 
+    def replace(self, rows: Iterable[ChangedRow]) -> None:
+        """Counts rows that take the place of their earlier states; nearly all of them are new."""
+        changeable, addends_of, complete = self.changed.get, self._addends_of, self.counted_to is None
+        for agent, before, after in rows:
+            if before is not None or not complete:
+                self._replace_one(agent, before, after)
+            elif (settled := settled_bid(after)) is not None and (added := addends_of(settled=settled)):
+                kept = changeable(agent.agent_id)
+                add((kept and kept.cells) or self._changeable(agent), added)
+
+    def _replace_one(self, agent: Agent, before: Outcome | None, after: Outcome) -> None:
+        difference = self.change(before, after)
+        if difference is not None:
+            self.apply(agent, difference)
+
     def count(self, agent: Agent, row: Outcome) -> None:
         """Adds a row that was not counted."""
-        added = self._addends(row)
-        if added:
-            add(self._changeable(agent), added)
+        settled = settled_bid(row)
+        if settled is not None:
+            added = self._addends_of(settled=settled)
+            if added:
+                add(self._changeable(agent), added)
 
     def snapshot(self) -> Mapping[AgentId, KeptSums]:
-        """The sums that changed since the last snapshot."""
-        changed, self.changed = self.changed, {}
+        """The sums that changed since the last snapshot. Those that did not change again release memory."""
+        for kept in self._before.values():
+            kept.release()
+        self._before = changed = self.changed
+        self.changed = {}
         return changed
+
+    def _counts(self, row: Outcome) -> bool:
+        """Whether the row is one of those that are counted so far."""
+        to = self.counted_to
+        return to is None or (row.task_id, row.agent_id) <= to
 
     def _changeable(self, agent: Agent) -> Cells:
         kept = self.changed.get(agent.agent_id)
         if kept is None:
-            kept = agent.sums.get(self.name, _NO_SUMS).copy()
+            before = agent.sums.get(self.name)
+            kept = KeptSums({}, None) if before is None else before.successor()
             self.changed[agent.agent_id] = agent.sums[self.name] = kept
-        cells = kept.cells
-        return {} if cells is None else cells
+        return kept.cells or kept.read()
 
     def _addends(self, row: Outcome) -> Sequence[Addend]:
         settled = settled_bid(row)

@@ -175,7 +175,7 @@ class ShardFile:
         """The strategies' sums of the given agents; agents without any are left out."""
         found: dict[AgentId, dict[str, KeptSums]] = {}
         for row in map(sums_of, await self._database.read("load_sums", ids_parameter(ids))):
-            found.setdefault(row.agent_id, {})[sys.intern(row.strategy)] = KeptSums(packed=row.cells)
+            found.setdefault(row.agent_id, {})[sys.intern(row.strategy)] = KeptSums.of(row.cells)
         return found
 
     async def claim_strategies(self, versions: Mapping[str, int]) -> dict[str, OutcomeKey | None]:

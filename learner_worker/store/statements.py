@@ -132,8 +132,8 @@ def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
     yield "save_keyword", ((*key, *tally) for key, tally in keywords.items() if any(tally))
     yield "delete_keyword", (key for key, tally in keywords.items() if not any(tally))
     sums = checkpoint.sums
-    yield "save_sums", ((who, name, kept.pack()) for (name, who), kept in sums.items() if not kept.is_empty)
-    yield "delete_sums", ((who, name) for (name, who), kept in sums.items() if kept.is_empty)
+    yield "save_sums", ((who, name, kept.pack()) for (name, who), kept in sums.items() if kept.read())
+    yield "delete_sums", ((who, name) for (name, who), kept in sums.items() if not kept.read())
     yield "save_counted_to", ((*(key or _NO_KEY), name) for name, key in checkpoint.counted_to.items())
     gone: list[SqlRow] = []
     yield "save_auction", _held_auctions(checkpoint.auctions, gone)

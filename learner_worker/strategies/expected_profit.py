@@ -14,7 +14,14 @@ from learner_worker.contract.fields import MAX_SATS
 from learner_worker.domain.keywords import Tally, keywords_of
 from learner_worker.domain.metrics import Metrics
 from learner_worker.strategies.explaining import Choice, Delivery, Rivals, explain
-from learner_worker.strategies.price_bins import BELOW_EDGES, EXACT_EDGES, LOWER_EDGES, price_bin, price_class
+from learner_worker.strategies.price_bins import (
+    BELOW_EDGES,
+    BINS_PER_CLASS,
+    EXACT_EDGES,
+    LOWER_EDGES,
+    price_bin,
+    price_class,
+)
 from learner_worker.strategies.protocol import (
     Addend,
     Counts,
@@ -73,7 +80,7 @@ class ExpectedProfit:
         price = own if settled.won else settled.winning_bid_sats
         if not own or not price:
             return ()
-        return _price_met(own, price, settled.won)
+        return _price_met(_bin_of(own), _bin_of(price), settled.won)
 
     def suggest(
         self,
@@ -110,9 +117,12 @@ class ExpectedProfit:
         return Suggestion(chosen.bid_sats, factor, explain(Rivals(base, alone, by_words, chosen), delivery))
 
 
-@lru_cache(maxsize=8_192)  # bids and prices repeat, above all within an auction
-def _price_met(own: int, price: int, won: bool) -> tuple[Addend]:
-    return (Addend(price_class(own), price_bin(price), _WON_ONE if won else _LOST_ONE),)
+_bin_of: Final = lru_cache(maxsize=16_384)(price_bin)  # prices repeat, above all within an auction
+
+
+@lru_cache(maxsize=8_192)  # more than one swarm's bids have: two sides of some classes times some bins
+def _price_met(own_bin: int, bin_of_price: int, won: bool) -> tuple[Addend]:
+    return (Addend(own_bin // BINS_PER_CLASS, bin_of_price, _WON_ONE if won else _LOST_ONE),)
 
 
 def chance_to_deliver(metrics: Metrics, tallies: Mapping[str, Tally], description: str) -> Delivery:

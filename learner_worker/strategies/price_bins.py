@@ -5,7 +5,7 @@ from typing import Final
 from learner_worker.contract.fields import MAX_SATS
 
 _BINS_PER_OCTAVE: Final = 16  # bins of at most 6 %: bids closer than that have about the same chance
-_BINS_PER_CLASS: Final = 8  # half an octave: bids of about one size
+BINS_PER_CLASS: Final = 8  # half an octave: bids of about one size
 
 
 def price_bin(sats: int) -> int:
@@ -25,7 +25,7 @@ def lower_edge(number: int) -> int:
 
 def price_class(sats: int) -> int:
     """The class of an own bid: the results of bids of similar size are kept together."""
-    return price_bin(sats) // _BINS_PER_CLASS
+    return price_bin(sats) // BINS_PER_CLASS
 
 
 LOWER_EDGES: Final = tuple(map(lower_edge, range(price_bin(MAX_SATS) + 3)))

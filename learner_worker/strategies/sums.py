@@ -1,6 +1,5 @@
 """Sums over settled bids: a bid is added, and a corrected one is subtracted exactly as it was added."""
 
-import functools
 from collections.abc import Iterable
 
 from learner_worker.domain.outcomes import Outcome
@@ -55,9 +54,11 @@ def correct(
 def add(sums: GrowingSums, addends: Iterable[Addend]) -> None:
     """Adds to the cells."""
     for group, cell, (first, second) in addends:
-        cells = sums.setdefault(group, {})
-        one, other = cells.get(cell, _NOTHING)
-        cells[cell] = _shared(one + first, other + second)
+        cells = sums.get(group)
+        if cells is None:
+            cells = sums[group] = {}
+        before = cells.get(cell)
+        cells[cell] = (first, second) if before is None else (before[0] + first, before[1] + second)
 
 
 def subtract(sums: GrowingSums, addends: Iterable[Addend]) -> None:
@@ -65,16 +66,10 @@ def subtract(sums: GrowingSums, addends: Iterable[Addend]) -> None:
     for group, cell, (first, second) in addends:
         cells = sums.setdefault(group, {})
         one, other = cells.get(cell, _NOTHING)
-        left = _shared(one - first, other - second)
+        left = (one - first, other - second)
         if left != _NOTHING:
             cells[cell] = left
             continue
         cells.pop(cell, None)
         if not cells:
             del sums[group]
-
-
-@functools.lru_cache(maxsize=4_096)  # counts up to about 60 of both sides: nearly all cells
-def _shared(first: int, second: int) -> Counts:
-    """Equal counts share one object, because a worker keeps millions of cells."""
-    return first, second

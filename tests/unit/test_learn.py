@@ -50,7 +50,7 @@ class MemoryRows:
         found: dict[AgentId, dict[str, KeptSums]] = {}
         for (name, agent_id), kept in self.sums.items():
             if agent_id in ids:
-                found.setdefault(agent_id, {})[name] = KeptSums(packed=kept.pack())
+                found.setdefault(agent_id, {})[name] = KeptSums.of(kept.pack())
         return found
 
     async def outcomes_after(self, after: OutcomeKey, limit: int) -> list[Outcome]:

@@ -104,7 +104,7 @@ async def test_what_is_taken_out_leaves_nothing() -> None:
 
     assert await sums_of(learn, A) == {}
     changed = learn.snapshot()
-    assert [(key, kept.is_empty) for key, kept in changed.sums.items()] == [((NAME, A), True)]
+    assert [(key, kept.read()) for key, kept in changed.sums.items()] == [((NAME, A), {})]
 
 
 async def test_a_snapshot_keeps_its_sums_while_facts_go_on() -> None:
