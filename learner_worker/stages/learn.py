@@ -23,7 +23,7 @@ from learner_worker.stages.strategy_sums import ChangedRow, StrategyAgent, Strat
 _NO_TALLY = Tally()
 _CHUNK = 100
 """Rows of a forgotten agent processed between two yields to the event loop: more would delay answers."""
-_BACKFILLED = 200
+BACKFILLED = 200
 """Rows counted for a strategy's sums between two yields to the event loop: more would delay answers."""
 
 
@@ -190,7 +190,7 @@ class Learn:
             return False
         self._outcomes[row.task_id, row.agent_id] = left
         agent = self._at_hand[row.agent_id]
-        self._change(agent, self._difference(row, left), now_ms, agent.row.outcome_offset)
+        self._change(agent, self.difference(row, left), now_ms, agent.row.outcome_offset)
         return True
 
     async def forget(
@@ -236,7 +236,7 @@ class Learn:
                     left = living(row, cutoff)
                     if left is not row:
                         on_row_swept(row, cutoff)
-                        yield left, self._difference(row, left)
+                        yield left, self.difference(row, left)
                 await asyncio.sleep(0)
 
     async def keys_of_agents(self, ids: Collection[AgentId]) -> AsyncIterator[list[OutcomeKey]]:
@@ -264,7 +264,7 @@ class Learn:
         if sums is None or sums.counted_to is None:
             return False
         memory = (self.writing.outcomes, self._outcomes)
-        rows, counted_to = await rows_after(sums.counted_to, memory, self.rows, _BACKFILLED)
+        rows, counted_to = await rows_after(sums.counted_to, memory, self.rows, BACKFILLED)
         self.agents.pin({row.agent_id for row in rows})
         await self.agents.load({row.agent_id for row in rows})
         # From here on no await: a snapshot sees all or nothing.
@@ -305,7 +305,7 @@ class Learn:
         if difference:
             self._change_metrics(agent, difference, record.timestamp_ms, record.offset)
 
-    def _difference(self, before: Outcome | None, after: Outcome) -> RowChange:
+    def difference(self, before: Outcome | None, after: Outcome) -> RowChange:
         """What a row changes when it takes the place of its earlier state, for `_change` to apply later."""
         return RowChange(change(before, after), [sums.change(before, after) for sums in self.sums])
 

@@ -54,7 +54,7 @@ class StrategySums:
 
     def change(self, before: Outcome | None, after: Outcome) -> SumsChange | None:
         """The difference that a row makes when it takes the place of its earlier state; None if none."""
-        if not self._counts(after):
+        if not self.counts(after):
             return None
         removed = _NOTHING if before is None else self._addends(before)
         added = self._addends(after)
@@ -97,7 +97,7 @@ class StrategySums:
         self.changed = {}
         return changed
 
-    def _counts(self, row: Outcome) -> bool:
+    def counts(self, row: Outcome) -> bool:
         """Whether the row is one of those that are counted so far."""
         to = self.counted_to
         return to is None or (row.task_id, row.agent_id) <= to

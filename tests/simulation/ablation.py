@@ -20,8 +20,10 @@ from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain import retention
 from learner_worker.domain.auctions import Auction
+from learner_worker.domain.metrics import change
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, living_fact
 from learner_worker.domain.retention import Retention
+from learner_worker.domain.sums import Cells
 from learner_worker.errors import SendError
 from learner_worker.group import assignor
 from learner_worker.group.frontier import Frontier
@@ -36,11 +38,14 @@ from learner_worker.shard.publishing import MetricsPublisher
 from learner_worker.shard.resume import ResumedState
 from learner_worker.shard.shard import Shard, ShardSnapshot
 from learner_worker.shard.standby import StandbyState
-from learner_worker.stages import learn
-from learner_worker.stages.learn import Learn, LearnChanges, MarkerRecord
+from learner_worker.stages import learn, strategy_sums
+from learner_worker.stages.learn import Learn, LearnChanges, MarkerRecord, RowChange
+from learner_worker.stages.strategy_sums import StrategySums
+from learner_worker.store import shard_file, strategies
 from learner_worker.store.database import Database
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import SqlRow
+from learner_worker.strategies.protocol import Addend
 from learner_worker.worker import standbys
 from learner_worker.worker.consumer import EventConsumer
 from learner_worker.worker.ownership import Ownership
@@ -474,6 +479,68 @@ ABLATIONS["a forgotten agent's record becomes a tombstone"] = [(Retention, "eras
 ABLATIONS["the facts behind forgotten rows are tombstoned"] = [
     (Retention, "on_row_swept", _nothing_tombstoned)
 ]
+
+
+# --- strategies' sums ------------------------------------------------------------------------------------
+
+_claim_strategies = strategies.claim_strategies
+
+
+def _nothing_taken_out(cells: Cells, addends: Iterable[Addend]) -> None:
+    """What was counted stays."""
+
+
+async def _sums_apart(database: Database, writes: Iterable[tuple[str, Iterable[SqlRow]]]) -> None:
+    found = [(name, list(rows)) for name, rows in writes]
+    of_sums = {"save_sums", "delete_sums", "save_counted_to"}
+    await _transact(database, [write for write in found if write[0] in of_sums])
+    await _transact(database, [write for write in found if write[0] not in of_sums])
+
+
+async def _counted_to_apart(database: Database, writes: Iterable[tuple[str, Iterable[SqlRow]]]) -> None:
+    found = [(name, list(rows)) for name, rows in writes]
+    await _transact(database, [write for write in found if write[0] != "save_counted_to"])
+    await _transact(database, [write for write in found if write[0] == "save_counted_to"])
+
+
+def _every_row(sums: StrategySums, row: Outcome) -> bool:
+    return True
+
+
+async def _taken_for_counted(database: Database, versions: Mapping[str, int]) -> dict[str, OutcomeKey | None]:
+    return dict.fromkeys(await _claim_strategies(database, versions))
+
+
+async def _kept_while_off(database: Database, versions: Mapping[str, int]) -> dict[str, OutcomeKey | None]:
+    kept = {str(name): 1 for name, *_ in await database.read("load_strategies")}
+    found = await _claim_strategies(database, {**kept, **versions})
+    return {name: found[name] for name in versions}
+
+
+async def _file_alone(
+    after: OutcomeKey, memory: object, file: learn.Rows, limit: int
+) -> tuple[list[Outcome], OutcomeKey | None]:
+    return await _rows_after(after, (), file, limit)
+
+
+def _expired_unnoticed(learning: Learn, before: Outcome | None, after: Outcome) -> RowChange:
+    return RowChange(change(before, after), [None for _ in learning.sums])
+
+
+_rows_after = learn.rows_after
+
+ABLATIONS["a corrected price is taken out of the sums"] = [(strategy_sums, "subtract", _nothing_taken_out)]
+ABLATIONS["sums in the transaction of their rows"] = [(Database, "transact", _sums_apart)]
+ABLATIONS["how far rows are counted, in the transaction of the sums"] = [
+    (Database, "transact", _counted_to_apart)
+]
+ABLATIONS["rows that are still to be counted change no sums"] = [(StrategySums, "counts", _every_row)]
+ABLATIONS["a file without a strategy's stamp is counted"] = [
+    (shard_file, "claim_strategies", _taken_for_counted)
+]
+ABLATIONS["sums and stamp go when a strategy is off"] = [(shard_file, "claim_strategies", _kept_while_off)]
+ABLATIONS["rows in memory are counted, too"] = [(learn, "rows_after", _file_alone)]
+ABLATIONS["what expires and what is forgotten leaves the sums"] = [(Learn, "difference", _expired_unnoticed)]
 
 
 # --- who notices -----------------------------------------------------------------------------------------

@@ -1,11 +1,21 @@
 """Minimal sequences that broke earlier drafts; random seeds alone miss several."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
 from learner_worker.contract.topics import HOP_HEADER
-from tests.simulation.checks import cutoff_of, join_facts, living, require, rows_of
+from tests.simulation.checks import (
+    agents_of,
+    cutoff_of,
+    join_facts,
+    living,
+    require,
+    rows_of,
+    strategies_of,
+    sums_of,
+)
 from tests.simulation.history import Planned
 from tests.simulation.log import Sent
 from tests.simulation.worker import HORIZON, SECOND, TOPICS, Habits, Process, instruments
@@ -1256,4 +1266,198 @@ def superseded_facts_are_forgotten() -> World:
     _forgotten(there, "a", 30)
     there.settle()
     require(_facts_of(there, "a") == 0, "a superseded fact is left in the changelog")
+    return there
+
+
+# --- strategies' sums ------------------------------------------------------------------------------------
+
+
+def restarted_with(
+    there: World, strategies: list[str] | None, name: str = "w0", *, by_kill: bool = False
+) -> None:
+    """A worker is stopped and started with other strategies."""
+    there.habits = replace(there.habits, strategies=lambda: strategies)
+    if by_kill:
+        there.crash(name)
+    else:
+        there.processes[name].stop()
+        there.until(lambda: name not in there.processes)
+    there.start(name)
+
+
+def sold(task: str, winner: str, sats: int, at: float) -> list[Planned]:
+    """An auction of three: the others bid more."""
+    bids = [bid(task, agent, sats + 7 * "abc".index(agent), at - 1) for agent in "abc" if agent != winner]
+    return [*bids, bid(task, winner, sats, at - 1), close(task, winner, at, sats)]
+
+
+def has_counted(there: World, name: str = "w0") -> bool:
+    """Whether a worker's file says that expected-profit has counted every row."""
+    return strategies_of(there.disks[name].databases[0]) == {"expected-profit": None}
+
+
+@scenario
+def a_price_is_corrected() -> World:
+    """The winner stays, its price changes: no metric does, and all the same the losers' sums do."""
+    there = world()
+    publish(there, *sold("t", "a", 60, 5), *sold("u", "b", 80, 6))
+    there.settle()
+    there.check()
+    publish(there, close("t", "a", 7, 40), close("u", None, 8))
+    there.settle()
+    require(sums_of(there.disks["w0"].databases[0]) != {}, "nothing was counted")
+    return there
+
+
+@scenario
+def a_strategy_is_on_then_off_then_on() -> World:
+    """Off its sums and its stamp are dropped; what happens meanwhile is counted when it is on again."""
+    there = world()
+    publish(there, *sold("t", "a", 60, 5))
+    there.settle()
+    restarted_with(there, ["classic"])
+    publish(there, *sold("u", "b", 80, 6), close("t", "a", 7, 40))
+    there.settle()
+    dropped = sums_of(there.disks["w0"].databases[0]), strategies_of(there.disks["w0"].databases[0])
+    require(dropped == ({}, {}), "sums or stamps of a strategy that is off", dropped)
+    restarted_with(there, None)
+    there.settle()
+    require(has_counted(there), "rows are not counted")
+    return there
+
+
+def _old_file(*events: Planned) -> World:
+    """Rows that no strategy has counted, and a worker that is about to count them."""
+    there = world(habits=replace(CALM, strategies=lambda: ["classic"]))
+    publish(there, *events)
+    there.settle()
+    return there
+
+
+def _tasks(count: int) -> list[Planned]:
+    return [event for n in range(count) for event in sold(f"t{n}", "abc"[n % 3], 50 + n, 5 + n)]
+
+
+def _in_the_middle(there: World, name: str = "w0") -> Callable[[], bool]:
+    """A condition: a checkpoint has written that some of the rows are counted, and not all."""
+
+    def holds() -> bool:
+        found = strategies_of(there.disks[name].databases[0]).get("expected-profit")
+        return found is not None and found > ("", "")
+
+    return holds
+
+
+@scenario
+def corrections_while_rows_are_counted() -> World:
+    """Rows before and behind the last one counted change; each is counted once, as it is in the end."""
+    there = _old_file(*_tasks(9))
+    there.habits = replace(there.habits, checkpoint_seconds=0.01)
+    restarted_with(there, None)
+    there.until(_in_the_middle(there))
+    publish(there, *(close(f"t{n}", "abc"[n % 3], 40, 30 + n) for n in range(9)), *sold("t00", "b", 77, 9))
+    there.settle()
+    require(has_counted(there), "rows are not counted")
+    return there
+
+
+@scenario
+def a_crash_while_rows_are_counted() -> World:
+    """The next process goes on behind the last row that is in the file, again and again."""
+    there = _old_file(*_tasks(12))
+    there.habits = replace(there.habits, checkpoint_seconds=0.01)
+    restarted_with(there, None, by_kill=True)
+    for _ in range(3):
+        there.until(_in_the_middle(there))
+        there.crash("w0")
+        there.start("w0")
+    there.settle()
+    require(has_counted(there), "rows are not counted")
+    return there
+
+
+@scenario
+def an_agent_is_forgotten_while_rows_are_counted() -> World:
+    """Of its rows some are counted, others are not: nothing of them is left."""
+    there = _old_file(*_tasks(9))
+    there.habits = replace(there.habits, checkpoint_seconds=0.01)
+    restarted_with(there, None)
+    there.until(_in_the_middle(there))
+    there.forget("a", _at(30))
+    there.settle()
+    require("a" not in agents_of(there.disks["w0"].databases[0]), "something of a is left")
+    require(has_counted(there), "rows are not counted")
+    return there
+
+
+@scenario
+def outcomes_expire_while_rows_are_counted() -> World:
+    """The cutoff passes rows that are counted and rows that are not."""
+    there = World(("w0",), 1, replace(CALM, strategies=lambda: ["classic"], retention=36_100 * SECOND))
+    there.start("w0")
+    publish(there, *_tasks(9))
+    there.settle()
+    there.habits = replace(there.habits, checkpoint_seconds=0.01)
+    restarted_with(there, None)
+    there.until(_in_the_middle(there))
+    there.habits = replace(there.habits, retention=(36_000 - 9) * SECOND)
+    restarted_with(there, None, by_kill=True)
+    publish(there, bid("new", "b", 9, 50))
+    there.settle()
+    require(has_counted(there), "rows are not counted")
+    return there
+
+
+@scenario
+def a_standby_without_the_strategy_takes_over() -> World:
+    """Its file has no sums: the rows are counted once the replica is started with the strategy."""
+    there = world_with_standby()
+    there.habits = replace(there.habits, strategies=lambda: ["classic"])
+    there.processes["w1"].stop()
+    there.until(lambda: "w1" not in there.processes)
+    there.start("w1")
+    publish(there, *_tasks(4))
+    there.settle()
+    require(strategies_of(there.disks["w1"].databases[0]) == {}, "the standby has the strategy")
+    there.crash("w0", lose_disk=True)
+    there.expire("w0")
+    publish(there, close("t0", "a", 40, 33))
+    there.settle()
+    restarted_with(there, None, "w1")
+    there.settle()
+    require(has_counted(there, "w1"), "rows are not counted")
+    return there
+
+
+@scenario
+def a_standby_counts_too() -> World:
+    """It keeps the sums as the owner does, and has them when the owner is lost."""
+    there = world_with_standby()
+    publish(there, *_tasks(4))
+    there.settle()
+    publish(there, close("t0", "a", 40, 33))
+    there.settle()
+    require(has_counted(there, "w1"), "the standby has not counted")
+    require(sums_of(there.disks["w1"].databases[0]) == sums_of(there.disks["w0"].databases[0]), "sums differ")
+    there.crash("w0", lose_disk=True)
+    there.expire("w0")
+    there.settle()
+    return there
+
+
+@scenario
+def a_rolling_restart_mixes_settings() -> World:
+    """One replica after the other is started without the strategy, then with it, while events go on."""
+    there = world_of_two_shards(replace(CALM, standby_replicas=1))
+    tasks = iter(_tasks(20))
+    for strategies in (["classic"], None, ["classic"], None):
+        for name in ("w0", "w1"):
+            publish(there, *itertools.islice(tasks, 8))
+            restarted_with(there, strategies, name)
+            there.settle()
+            there.check()
+    for shard in (0, 1):
+        owner = there.broker.group.owner(shard)
+        found = [] if owner is None else [strategies_of(there.disks[owner.name].databases[shard])]
+        require(found == [{"expected-profit": None}], "rows are not counted", found)
     return there

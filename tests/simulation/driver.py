@@ -35,7 +35,10 @@ class Weather:
             cached_agents=rng.choice((1, 2, 1_000)),
             frontier_seconds=rng.choice((0.5, 2.0, 5.0)),
             standby_replicas=rng.choice((0, 1, 1, 2)),
+            strategies=self._strategies,
         )
+        self.settings = random.Random(f"settings {seed}")
+        self.mixed = self.settings.random() < 0.5
         self.stormy = True
         self.world = World(names, shards, self.habits, rng.choice((None, None, shuffled(rng))))
         self.tasks = plan(rng, rng.randint(2, 7), rng.randint(2, 5))
@@ -65,6 +68,10 @@ class Weather:
             self._become_forgetful(rng)
         weight = rng.choice((0.5, 2, 6))
         self.actions += [(self._forget, weight), (self._tombstone_superseded, rng.choice((0, weight)))]
+
+    def _strategies(self) -> list[str] | None:
+        """What a process is started with: of half of the worlds some processes have classic only."""
+        return ["classic"] if self.mixed and self.settings.random() < 0.4 else None
 
     async def _latency(self) -> None:
         if self.stormy and self.rng.random() < self.slow:

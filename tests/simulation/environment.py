@@ -1,21 +1,24 @@
-"""What has to stand aside while the simulation runs: the logs."""
+"""What is otherwise while the simulation runs: nothing is logged, and rows are counted in small pages."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 import structlog
 
+from learner_worker.stages import learn
 from tests.simulation.world import OPEN
 
 
 @contextmanager
 def simulated() -> Iterator[None]:
     """The worker's code logs nothing, and worlds that failed are closed."""
-    before = structlog.get_config()
+    before, page = structlog.get_config(), mock.patch.object(learn, "BACKFILLED", 2)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
-        yield
+        with page:
+            yield
     finally:
         for world in list(OPEN):  # of failures
             world.close()

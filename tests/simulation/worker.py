@@ -25,7 +25,7 @@ from learner_worker.worker.platform import Intervals, Platform
 from learner_worker.worker.worker import UNFINISHED, Worker
 from tests.simulation import loop
 from tests.simulation.broker import Broker
-from tests.simulation.checks import positions_of
+from tests.simulation.checks import positions_of, strategies_of
 from tests.simulation.clients import (
     Admin,
     Consumer,
@@ -60,6 +60,10 @@ def instruments() -> Instruments:
     return Instruments()
 
 
+def _every_strategy() -> None:
+    """None are named: a process has all that are built in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Habits:
     """How a process's surroundings behave.
@@ -74,6 +78,7 @@ class Habits:
         frontier_seconds: how often a worker asks how far the others have read.
         standby_replicas: how many standbys every shard is to have.
         retention: how long closes count, in microseconds; None: for ever.
+        strategies: those that a process has besides classic; None: all.
     """
 
     latency: Callable[[], Awaitable[None]]
@@ -87,6 +92,7 @@ class Habits:
     frontier_seconds: float = 1.0
     standby_replicas: int = 0
     retention: int | None = None
+    strategies: Callable[[], list[str] | None] = _every_strategy
 
 
 class SimulatedClock(Clock):
@@ -216,6 +222,7 @@ class Process:
                 "checkpoint_interval_seconds": habits.checkpoint_seconds,
                 "cached_agents": habits.cached_agents,
                 "standby_replicas": habits.standby_replicas,
+                "strategies": habits.strategies(),
             }
         )
         clock = SimulatedClock(broker.clock)
@@ -250,10 +257,15 @@ class Process:
             self.worker.ownership.checkpointing.locked()
             or not self.worker.preparation.idle
             or any(
-                shard.learn.unpublished or not shard.retention.idle or shard.lacks_sums
-                for shard in self.shards.values()
+                shard.learn.unpublished or not shard.retention.idle or self._lacks_sums(shard_id, shard)
+                for shard_id, shard in self.shards.items()
             )
         )
+
+    def _lacks_sums(self, shard_id: ShardId, shard: Shard) -> bool:
+        """Whether rows are still to be counted, or the file does not know that they are."""
+        filed = strategies_of(self.disk.databases[shard_id]).values()
+        return shard.lacks_sums or any(sums.changed for sums in shard.learn.sums) or bool(set(filed) - {None})
 
     def coordinate(self) -> None:
         """The group wants this member to rejoin."""

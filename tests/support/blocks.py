@@ -42,6 +42,7 @@ _INTEROP = Check("`make interop` runs the same in a complete program, with the c
 _NAMED = Check("names dead letters of the reader's own; tests/integration/test_dead_letters.py runs both")
 _LAB = Check("takes minutes; tests/unit/test_lab_report.py and test_lab_replay.py run the commands")
 _LEAVE = Check("names a folder and a replica; tests/acceptance/test_replicas.py runs all three")
+_ASKED = Check("tests/integration/test_expected_profit.py asks a worker by the same fields")
 WAYS: Mapping[str, Mapping[str, Way]] = {
     "README.md": {
         "git clone": Check("downloads and installs; tests/acceptance/test_demo.py runs the demo"),
@@ -82,6 +83,8 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
     "docs/strategies.md": {
         "learner-worker lab": _LAB,
         "for agent in echo mace": _LAB,
+        "reply = await": _ASKED,
+        "learner-worker suggest": _ASKED,
     },
     "docs/performance.md": {"IMPORT_ROWS": _SUITE},
     "docs/interop.md": {

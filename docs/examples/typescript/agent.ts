@@ -7,6 +7,8 @@ interface Request {
   agent_id: string;
   base_bid_sats: number;
   description: string;
+  strategy?: 'classic' | 'expected-profit'; // without it the worker's own
+  cost_sats?: number; // what the effort costs this agent: expected-profit earns more when it knows
 }
 
 interface Reply {

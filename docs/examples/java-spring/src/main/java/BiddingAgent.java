@@ -20,6 +20,7 @@ public final class BiddingAgent {
     private static final Map<String, Object> KAFKA = Map.of(
             "bootstrap.servers", System.getenv().getOrDefault("LEARNER_BOOTSTRAP_SERVERS", "localhost:9092"));
 
+    /** Optional besides: strategy ("expected-profit"), cost_sats, what the effort costs this agent. */
     record Request(String agent_id, long base_bid_sats, String description) {
     }
 
