@@ -62,7 +62,7 @@ class ShardFile:
         """
         file = cls(await Database.open(path, changes))
         try:
-            await file._claim(identity)
+            await _claim(file._database, identity)
         except BaseException:
             await file.close()
             raise
@@ -225,18 +225,20 @@ class ShardFile:
         """
         await self._database.transact([("delete_auctions", [()]), ("save_position", list(positions.items()))])
 
-    async def _claim(self, identity: dict[str, str]) -> None:
-        found = {str(name): str(value) for name, value in await self._database.read("load_identity")}
-        other = stranger(found, identity) if found else None
-        if other is not None:
-            raise mismatch(self.path, other, found, identity).error()
-        missing = gained(found, identity) if found else identity
-        if missing:
-            await self._database.transact([("save_identity", list(missing.items()))])
-
 
 async def _page_end(database: Database, after: tuple[str, str], scanned: int) -> tuple[str, str] | None:
     """The key `scanned` rows further, or the table's last key; None if no row follows `after`."""
     rows = await database.read("load_page_end", *after, scanned - 1) or await database.read("load_last_key")
     last = (str(rows[0][0]), str(rows[0][1])) if rows else after
     return last if last > after else None
+
+
+async def _claim(database: Database, identity: dict[str, str]) -> None:
+    """Notes whose file it is; refuses the file of another."""
+    found = {str(name): str(value) for name, value in await database.read("load_identity")}
+    other = stranger(found, identity) if found else None
+    if other is not None:
+        raise mismatch(database.path, other, found, identity).error()
+    missing = gained(found, identity) if found else identity
+    if missing:
+        await database.transact([("save_identity", list(missing.items()))])

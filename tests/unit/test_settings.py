@@ -147,7 +147,6 @@ def test_a_list_may_be_one_in_toml() -> None:
         ("request_ttl_seconds", "0"),
         ("checkpoint_interval_seconds", "0"),
         ("cached_agents", "0"),
-        ("strategy", ""),
         ("paid_on", "payday"),
         ("while_restoring", "hope"),
         ("log_format", "xml"),
