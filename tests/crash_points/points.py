@@ -15,6 +15,7 @@ from learner_worker.contract.topics import TopicName
 from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.records import Record
 from learner_worker.shard.shard import Shard
+from learner_worker.store import shard_file
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import statement
 from learner_worker.worker import consumer
@@ -212,7 +213,7 @@ POINTS: dict[str, Point] = {
     # --- opening and restoring
     "amid-making": Point(
         "a new file has its tables, but not whose it is",
-        lambda fuse: [before(fuse, ShardFile, "_claim")],
+        lambda fuse: [before(fuse, shard_file, "_claim")],
         most=2,
     ),
     "after-rewind": Point(
