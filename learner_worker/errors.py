@@ -11,6 +11,10 @@ class ConfigurationError(LearnerError):
     """The settings, the topics or the state folder do not allow a start; exit code 2."""
 
 
+class SupersededError(ConfigurationError):
+    """Another group has taken these topics over: this group's workers stop."""
+
+
 class Mismatch(NamedTuple):
     """Why topics or a file cannot be used, and the remedy: half a sentence each."""
 

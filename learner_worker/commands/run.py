@@ -14,8 +14,14 @@ from learner_worker.worker.replica import run_replica
 
 
 @click.command()
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Make --group-id the owner of the topics if another group is: its workers stop within ten seconds, "
+    "and this group begins where they ended. Also for a copy of the cluster. Only for the first start.",
+)
 @settings_flags(*Settings.model_fields)
-def run(**flags: Any) -> None:
+def run(*, take_over: bool, **flags: Any) -> None:
     """Run one replica until SIGTERM or SIGINT.
 
     Replicas with the same --group-id share the shards; each needs its own --state-dir.
@@ -26,4 +32,4 @@ def run(**flags: Any) -> None:
     configure_logging(settings.log_format, settings.log_level)
     use_light_records()
     take_closed_for_broken()
-    event_loop.run(run_replica(settings, instruments))
+    event_loop.run(run_replica(settings, instruments, take_over=take_over))

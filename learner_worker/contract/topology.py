@@ -37,6 +37,13 @@ class OwnTopics(msgspec.Struct, frozen=True):
         return cls(names.outcomes, names.metrics, names.rerouted, names.dead_letters)
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """The owner before a take-over: where the new owner's commits come from."""
+
+    group_id: _Text
+    cluster_id: str
+
+
 class Topology(msgspec.Struct, frozen=True):
     """The layout of a set of topics, and its owner.
 
@@ -44,6 +51,7 @@ class Topology(msgspec.Struct, frozen=True):
         shards: the number of partitions of every sharded topic.
         incarnation: a random id of this set of topics: recreated topics of the same names have another one.
         owner_group: the consumer group whose workers write the topics; null until a worker has run.
+        taken_from: the owner before, while its commits are not the new owner's yet; null otherwise.
     """
 
     generation: _Positive
@@ -52,6 +60,7 @@ class Topology(msgspec.Struct, frozen=True):
     incarnation: _Text
     owner_group: str | None
     topics: OwnTopics
+    taken_from: Origin | None = None
     v: int = TOPOLOGY_VERSION
 
 

@@ -54,7 +54,8 @@ def mismatches(topology: Topology, live: LiveTopics, group_id: str | None) -> It
             f"these topics belong to group {topology.owner_group!r} ({live.names.topology}), "
             f"this group is {group_id!r}; two groups would answer every request twice and both write "
             f"{live.names.outcomes}",
-            f"give --group-id {topology.owner_group}, or topics of its own to this group with --topic-prefix",
+            f"give --group-id {topology.owner_group}, or topics of its own to this group with "
+            "--topic-prefix, or, if the other group is to end, `run --take-over`",
         )
 
 
@@ -74,7 +75,7 @@ def _other_cluster(topology: Topology, live: LiveTopics) -> Iterator[Mismatch]:
             f"{live.names.topology} was written on cluster {topology.cluster_id!r}, this is cluster "
             f"{live.cluster_id!r}",
             "give the address of the first with --bootstrap-servers; if this cluster is a copy that takes "
-            f"its place for good, delete {live.names.topology} here and start with new state folders",
+            "its place for good, `run --take-over` with new state folders",
         )
 
 

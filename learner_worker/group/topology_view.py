@@ -24,8 +24,9 @@ from learner_worker.group.topology import (
     misplaced,
     require_same,
 )
-from learner_worker.kafka.admin import Cluster, connected
+from learner_worker.kafka.admin import Cluster, Committed, connected
 from learner_worker.kafka.connection import Connection
+from learner_worker.kafka.group_offsets import commit_for_group
 from learner_worker.kafka.partition_reader import PartitionReader, reading_partitions
 from learner_worker.kafka.polling import Gap
 from learner_worker.kafka.samples import sample_ends
@@ -79,6 +80,14 @@ class TopologyView:
         if stands is None:
             raise BrokerError(f"{self.names.topology} lost the record just written: look at the broker's log")
         return stands
+
+    async def start_of(self, place: TopicPartition) -> int:
+        """The first offset that a partition holds."""
+        return (await self._reader.range_of(place)).start
+
+    async def commit(self, group_id: str, offsets: Mapping[TopicPartition, Committed]) -> None:
+        """Commits offsets for a group without members; see `commit_for_group`."""
+        await commit_for_group(self._connection, group_id, offsets)
 
     async def misplaced(self, live: LiveTopics, shards: int) -> Misplaced | None:
         """Checks the ends of the changelog's partitions for records that a count places elsewhere."""

@@ -1,6 +1,6 @@
 """A checkpoint: the five steps that make everything processed so far durable."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiokafka import TopicPartition
 
@@ -16,7 +16,11 @@ from learner_worker.worker.rollback import Rollback
 
 
 class Checkpointer:
-    """Makes checkpoints, one at a time."""
+    """Makes checkpoints, one at a time.
+
+    Args:
+        confirm: whether this group still owns the topics, as far as a recent look tells.
+    """
 
     def __init__(
         self,
@@ -26,12 +30,14 @@ class Checkpointer:
         rollback: Rollback,
         committer: OffsetCommitter,
         pacing: Pacing,
+        confirm: Callable[[], Awaitable[bool]],
     ) -> None:
         self.ownership = ownership
         self._writer = writer
         self.rollback = rollback
         self._committer = committer
         self._pacing = pacing
+        self._confirm = confirm
         self.completed = 0
         """How many checkpoints have succeeded."""
 
@@ -48,7 +54,7 @@ class Checkpointer:
             False if Kafka did not acknowledge something: the shards go back to their last checkpoint.
         """
         async with self.ownership.checkpointing:
-            if self.ownership.discarding:
+            if self.ownership.discarding or not await self._confirm():
                 return False
             epoch, generation = self.ownership.epoch, self._writer.generation
             shards = self.ownership.writable()

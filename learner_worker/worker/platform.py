@@ -89,8 +89,16 @@ class Guard(Protocol):
         """
         ...
 
+    async def confirm(self) -> bool:
+        """Checks unless the last check is recent; False if Kafka does not answer.
+
+        Raises:
+            ConfigurationError: the topics have changed.
+        """
+        ...
+
     async def watch(self, stopping: asyncio.Event) -> None:
-        """Checks every few seconds until told to stop.
+        """Checks every few seconds until told to stop; sets `stopping` if another group is the owner now.
 
         Raises:
             ConfigurationError: the topics have changed.

@@ -10,7 +10,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from learner_worker import signals
-from learner_worker.errors import BrokerError, LearnerError, StuckError
+from learner_worker.errors import BrokerError, LearnerError, StuckError, SupersededError
 from learner_worker.group.departure import leave_group
 from learner_worker.group.topology_guard import TopologyGuard
 from learner_worker.kafka.outage import Outage, first_line
@@ -38,8 +38,13 @@ _REBUILDS_UNTIL_UNHEALTHY = 3
 _log = structlog.get_logger("learner_worker.replica")
 
 
-async def run_replica(settings: Settings, instruments: Instruments | None = None) -> None:
+async def run_replica(
+    settings: Settings, instruments: Instruments | None = None, *, take_over: bool = False
+) -> None:
     """Runs one replica until SIGTERM, SIGINT or SIGHUP; a second signal ends it at once.
+
+    Args:
+        take_over: whether its group becomes the owner of the topics if another one is.
 
     Raises:
         ConfigurationError: the topics or the state folder do not allow a start.
@@ -49,7 +54,7 @@ async def run_replica(settings: Settings, instruments: Instruments | None = None
     _stop_on_signals(stopping)
     asyncio.get_running_loop().set_exception_handler(_log_stray_error)
     replica = Replica(settings, instruments or Instruments())
-    living = asyncio.create_task(replica.live(stopping), name="replica")
+    living = asyncio.create_task(replica.live(stopping, take_over=take_over), name="replica")
     signalled = asyncio.create_task(stopping.wait(), name="signals")
     await asyncio.wait({living, signalled}, return_when=asyncio.FIRST_COMPLETED)
     signalled.cancel()
@@ -76,32 +81,39 @@ class Replica:
         self._worker: Worker | None = None
         self._partitions = 0
         self._guard: TopologyGuard | None = None
+        self._superseded: SupersededError | None = None
         self._rebuilds = 0
         self.working = False
         """Whether a worker is running, so that there may be state to make durable."""
 
-    async def live(self, stopping: asyncio.Event) -> None:
+    async def live(self, stopping: asyncio.Event, *, take_over: bool = False) -> None:
         """Runs workers until `stopping` is set; rebuilds a worker whose Kafka clients make no progress.
 
         Raises:
+            SupersededError: another group has taken the topics over; this worker's work is finished.
             LearnerError: see `run_replica`.
         """
         settings = self._settings
         with locked_state_folder(settings.state_dir):
             withdraw_leave(settings.state_dir)
-            worker: Worker | None = await self._make_worker(settings.startup_timeout_seconds)
+            patience = settings.startup_timeout_seconds
+            worker: Worker | None = await self._make_worker(patience, take_over=take_over)
             async with self._http():
                 while worker is not None and not await self._work(worker, stopping):
                     worker = await self._make_worker_again(stopping)
                 if worker is not None:
                     await self._leave_if_asked(worker)
+        if self._superseded is not None:
+            raise self._superseded
         _log.info("worker.stopped")
 
-    async def _make_worker(self, patience_seconds: float) -> Worker:
+    async def _make_worker(self, patience_seconds: float, *, take_over: bool = False) -> Worker:
         settings = self._settings
         guard = TopologyGuard(self._connection, settings.topics().named(), settings.group_id, self._outage)
         try:
-            topology = await guard.establish(self._filed, patience_seconds=patience_seconds)
+            topology = await guard.establish(
+                self._filed, patience_seconds=patience_seconds, take_over=take_over
+            )
         except KafkaError as error:
             raise BrokerError(
                 f"Kafka answered, but refused to describe its topics ({first_line(error)}): "
@@ -165,7 +177,8 @@ class Replica:
     async def _leave_if_asked(self, worker: Worker) -> None:
         """Leaves the group if this replica stops for good: its work is durable and its files are closed."""
         settings = self._settings
-        if not settings.leave_group_on_stop and not leave_requested(settings.state_dir):
+        asked = settings.leave_group_on_stop or leave_requested(settings.state_dir)
+        if not asked and self._superseded is None:  # a new owner waits until the group has no members
             return
         member = worker.rebalance.member_id
         if settings.group_instance_id is None or not member:  # a dynamic member has left with its client
@@ -179,6 +192,7 @@ class Replica:
     async def _let_go_of_guard(self) -> None:
         guard, self._guard = self._guard, None
         if guard is not None:
+            self._superseded = guard.superseded
             await guard.close()
 
     def _healthy(self) -> Verdict:

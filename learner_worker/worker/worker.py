@@ -1,7 +1,7 @@
 """The composition root: makes a worker's components in dependency order and runs its loops."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ UNFINISHED: Final = (
     "Kafka did not accept the last records in time: nothing is lost, the next start reprocesses them"
 )
 Loop = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+Question = Callable[[], Awaitable[bool]]
 
 
 class Worker:
@@ -106,6 +107,7 @@ class Worker:
             rollback=rollback,
             committer=OffsetCommitter(consumer=consumer, ownership=ownership, membership=membership),
             pacing=context.pacing,
+            confirm=platform.guard.confirm,
         )
         request_clients = RequestClients(clients.request_consumer(), clients.reply_producer(), outage)
         self.requests = requests = RequestPath(
@@ -114,7 +116,7 @@ class Worker:
             advise=Advise(strategies, paid_on=settings.paid_on),
             instruments=instruments.requests,
             pacing=context.pacing,
-            is_member=membership.is_confirmed,
+            is_member=_both(platform.guard.confirm, membership.is_confirmed),
             on_failure=failure.fail,
             clock=platform.clock,
         )
@@ -219,3 +221,10 @@ class Worker:
         await self.requests.finish(_REPLIES_SECONDS)
         if not await self.checkpointer.finish():
             raise LearnerError(UNFINISHED)
+
+
+def _both(first: Question, second: Question) -> Question:
+    async def hold() -> bool:
+        return await first() and await second()
+
+    return hold

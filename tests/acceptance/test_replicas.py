@@ -287,6 +287,38 @@ async def test_a_stalled_owner_that_wakes_up_answers_for_no_shard_it_lost(
     assert doubled == []
 
 
+async def test_a_stalled_owner_that_wakes_up_after_a_take_over_answers_nothing(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """SIGSTOP of a whole group, taken over when its session has ended: on waking it looks, and ends."""
+    fleet = Fleet(broker, prefix, tmp_path)
+    names = await create_topics(fleet.servers, prefix, partitions=SHARDS)
+    agents = [f"agent-{number}" for number in range(60)]
+    async with fleet.replica("old", static=True) as old:
+        old.process.send_signal(signal.SIGSTOP)
+        async with (
+            running_worker(
+                fleet.servers,
+                prefix,
+                fleet.state_dir("new"),
+                settings={"--group-id": f"{prefix}new"},
+                flags=("--take-over",),
+            ),
+            AIOKafkaProducer(bootstrap_servers=fleet.servers) as asker,
+        ):
+            await asyncio.gather(*[await _ask(asker, names.requests, agent, agent) for agent in agents])
+            old.process.send_signal(signal.SIGCONT)
+            assert await asyncio.wait_for(old.process.wait(), 60) == 2
+            assert f"group {prefix}new has taken these topics over" in old.log_path.read_text()
+
+            async def all_answered() -> list[str] | None:
+                replies = await read_topic(fleet.servers, names.replies)
+                found = [json.loads(reply.value)["request_id"] for reply in replies]
+                return found if set(agents) <= set(found) else None
+
+            assert sorted(await until(all_answered, "the requests are answered")) == sorted(agents)
+
+
 async def _ask(
     asker: AIOKafkaProducer, topic: TopicName, agent: str, request_id: str
 ) -> "asyncio.Future[object]":

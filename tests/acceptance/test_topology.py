@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import itertools
+import json
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -393,6 +396,66 @@ async def test_another_group_is_refused(broker: Broker, prefix: str, tmp_path: P
         assert words in messages(report, "topology", Level.ERROR)[0]
         assert (await command(broker, prefix, "topics", "check", group=f"{prefix}learner")).code == 0
         assert await worker.stop() == 0
+
+
+async def test_a_group_that_takes_over_begins_where_the_other_one_ended(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """`run --take-over` under load: the old worker ends by itself, no event is lost, one reply a request.
+
+    The new group has a folder of its own, so all that it knows of positions are the commits that it copied.
+    The old worker's session outlasts the test: it has left its group.
+    """
+    names = await create_topics(broker.bootstrap_servers, prefix, partitions=4)
+    events = swarm_history(45, 60)
+    half = len(events) // 2
+    settings = {"--group-instance-id": "one", "--session-timeout-seconds": "600"}
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "a", settings=settings) as old:
+        await publish(broker.bootstrap_servers, names, events[:half])
+        await metrics_equal_the_model(broker, names, events[:half])
+        asked = asyncio.create_task(asking(broker, names))
+        async with running_worker(
+            broker.bootstrap_servers,
+            prefix,
+            tmp_path / "b",
+            settings={"--group-id": f"{prefix}new"},
+            flags=("--take-over",),
+        ) as new:
+            code, sentence = await ended(old)
+            assert (code, f"group {prefix}new has taken these topics over" in sentence) == (2, True), sentence
+            await publish(broker.bootstrap_servers, names, events[half:])
+            await metrics_equal_the_model(broker, names, events)
+            asked.cancel()
+            (inherited,) = new.logged("topology.inherited")
+            assert inherited["origin"] == f"{prefix}learner"
+            refused = await started(broker, prefix, tmp_path / "a")
+            assert (refused.code, f"belong to group '{prefix}new'" in refused.sentence) == (2, True)
+            assert await new.stop() == 0
+    replies = Counter(
+        bytes(record.key) for record in await read_topic(broker.bootstrap_servers, names.replies)
+    )
+    assert replies
+    assert set(replies.values()) == {1}
+    read_again = [one for one in new.logged("shard.opened") if one["rewound"]]
+    assert read_again
+    async with running_worker(
+        broker.bootstrap_servers, prefix, tmp_path / "a", settings={"--group-id": f"{prefix}new"}
+    ) as renamed:
+        assert await renamed.stop() == 0  # the old folder is the new group's as well
+    assert len(await read_topic(broker.bootstrap_servers, names.topology)) == 4
+
+
+async def asking(broker: Broker, names: TopicNames) -> None:
+    """Requests without end, each with a key of its own; the contract's replies carry it."""
+    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
+        for number in itertools.count():
+            agent = AgentId(f"agent-{number % 40}")
+            body = {"agent_id": agent, "base_bid_sats": 100, "description": "fix it"}
+            partition = partitioner(4)(agent)
+            await producer.send_and_wait(
+                names.requests, json.dumps(body).encode(), key=str(number).encode(), partition=partition
+            )
+            await asyncio.sleep(0.02)
 
 
 async def test_a_group_named_at_creation_owns_the_topics(broker: Broker, prefix: str, tmp_path: Path) -> None:

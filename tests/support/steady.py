@@ -9,6 +9,10 @@ class SteadyTopics:
     async def look(self) -> None:
         """They are the same."""
 
+    async def confirm(self) -> bool:
+        """They are known to be the same."""
+        return True
+
     async def watch(self, stopping: asyncio.Event) -> None:
         """They stay the same."""
         await stopping.wait()

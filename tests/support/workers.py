@@ -148,6 +148,7 @@ async def running_worker(
     state_dir: Path,
     *,
     settings: Mapping[str, str] | None = None,
+    flags: Sequence[str] = (),
     program: Sequence[str] = ("-m", "learner_worker"),
     preexec_fn: Callable[[], None] | None = None,
     wait: bool = True,
@@ -156,7 +157,7 @@ async def running_worker(
 
     `program` is what Python runs, `preexec_fn` what the new process does before.
     """
-    flags = {
+    given = {
         "--bootstrap-servers": bootstrap_servers,
         "--topic-prefix": prefix,
         "--group-id": f"{prefix}learner",
@@ -164,7 +165,7 @@ async def running_worker(
         "--log-format": "json",
         **(settings or {}),
     }
-    arguments = [text for flag in flags.items() for text in flag]
+    arguments = [*flags, *(text for flag in given.items() for text in flag)]
     log_path = state_dir.parent / f"{state_dir.name}-{time.monotonic_ns()}.log"
     with log_path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(

@@ -78,6 +78,7 @@ def test_a_record_is_json_and_comes_back_as_it_was() -> None:
             "rerouted": "eu.learner-rerouted",
             "dead_letters": "eu.learner-dead-letters",
         },
+        "taken_from": None,
         "v": 1,
     }
     assert decode_topology(value) == TOPOLOGY

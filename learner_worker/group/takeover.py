@@ -1,0 +1,146 @@
+"""Take-over: another group becomes the owner of the topics, for good.
+
+    1. recorded   a record of a higher generation names the new owner, and the one before in `taken_from`;
+                  the old group's workers see it within seconds, finish their work and leave their group
+    2. emptied    the new owner waits until the old group has no members
+    3. inherited  the old group's commits become the new group's: offsets, rewind offsets, answered requests
+    4. completed  a record of the next generation has no `taken_from` any more
+
+A worker of the new group that is killed in between is followed by one that goes on at step 2: both groups are
+without members until a worker has seen step 4, so copying again copies the same.
+
+On another cluster (a mirror) offsets mean nothing: the group begins at the start of every topic. Facts that
+are learned again change nothing.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+import structlog
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from learner_worker.contract.topology import Origin, Topology
+from learner_worker.errors import BrokerError, Mismatch
+from learner_worker.group.topology import LiveTopics, require_same
+from learner_worker.group.topology_view import TopologyView
+from learner_worker.kafka.admin import Committed
+
+EMPTY_SECONDS: Final = 120.0
+"""How long the old group may take to empty: ten seconds until its workers notice, their end, and the session
+timeout of one that died.
+"""
+_LOOK_SECONDS = 0.5  # short beside a worker's end
+_log = structlog.get_logger("learner_worker.group")
+
+
+def requests_group(group_id: str) -> str:
+    """The group that keeps the offsets of a group's answered requests."""
+    return f"{group_id}.requests"
+
+
+async def record_owner(view: TopologyView, group_id: str) -> None:
+    """Step 1: records a group as the owner; does nothing if it is, or if the topics have none yet.
+
+    Raises:
+        BrokerError: Kafka did not take the record.
+        ConfigurationError: the topics are not as recorded in anything but cluster and owner.
+    """
+    live = await view.live()
+    topology = await view.standing(live)
+    if topology is None:
+        return
+    moved = topology.cluster_id != live.cluster_id
+    if not moved and topology.owner_group in {None, group_id}:
+        return
+    owned = msgspec.structs.replace(
+        topology,
+        generation=topology.generation + 1,
+        cluster_id=live.cluster_id,
+        incarnation=uuid.uuid4().hex if moved else topology.incarnation,  # files hold the other offsets
+        owner_group=group_id,
+        taken_from=topology.taken_from or Origin(topology.owner_group or group_id, topology.cluster_id),
+    )
+    require_same(owned, live, group_id)
+    _log.info("topology.taken_over", **msgspec.to_builtins(await view.write(owned)))
+
+
+async def complete(view: TopologyView, topology: Topology, group_id: str) -> Topology:
+    """Steps 2 to 4, for the owner that is recorded; returns the record in effect.
+
+    Raises:
+        BrokerError: Kafka did not answer, or refused the commits.
+        ConfigurationError: the old group still has members.
+    """
+    origin = topology.taken_from
+    if origin is None:
+        return topology
+    live = await view.live()
+    try:
+        await _until_empty(view, origin.group_id, group_id)  # 2. emptied
+        for group, commits in (await _commits(view, origin, live, group_id)).items():
+            await view.commit(group, commits)  # 3. inherited
+    except (KafkaError, TimeoutError) as error:
+        again = await view.standing(live)
+        if again is not None and again.taken_from is None:  # another worker has completed it, and runs
+            return again
+        raise BrokerError(
+            f"the commits of group {origin.group_id} could not be copied to {group_id} ({error!r}): allow "
+            "this user to describe and read both, and stop whatever else uses the new one"
+        ) from error
+    completed = await view.write(  # 4. completed
+        msgspec.structs.replace(topology, generation=topology.generation + 1, taken_from=None)
+    )
+    _log.info("topology.inherited", origin=origin.group_id)
+    return completed
+
+
+async def _until_empty(view: TopologyView, old: str, new: str) -> None:
+    if old == new:
+        return
+    _log.info("topology.waiting", until=f"group {old} has no members")
+    deadline = asyncio.get_running_loop().time() + EMPTY_SECONDS
+    while await view.cluster.stable_members(old) != []:
+        if asyncio.get_running_loop().time() > deadline:
+            raise Mismatch(
+                f"group {old!r} still has members after {EMPTY_SECONDS:g} s",
+                "stop its workers (0.1.0 does not see that it is superseded), remove dead ones with "
+                f"`learner-worker leave --group-id {old} --instance NAME`, then start this again",
+            ).error()
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _commits(
+    view: TopologyView, origin: Origin, live: LiveTopics, group_id: str
+) -> Mapping[str, Mapping[TopicPartition, Committed]]:
+    """The commits that the new group and its requests' group begin with."""
+    names = live.names
+    events = await view.cluster.committed(origin.group_id)
+    answered = await view.cluster.committed(requests_group(origin.group_id))
+    if origin.cluster_id != live.cluster_id:
+        events, answered = await _beginnings(view, live, events), await _beginnings(view, live, answered)
+    return {
+        group_id: {place: one for place, one in events.items() if place.topic in names.subscribed},
+        requests_group(group_id): {
+            place: one for place, one in answered.items() if place.topic == names.requests
+        },
+    }
+
+
+async def _beginnings(
+    view: TopologyView, live: LiveTopics, copied: Mapping[TopicPartition, Committed]
+) -> dict[TopicPartition, Committed]:
+    """The start of every partition: commits that a mirror has copied may hold the other cluster's offsets.
+
+    What the changelog's commits say of expired outcomes holds on every cluster.
+    """
+    found: dict[TopicPartition, Committed] = {}
+    for topic, count in live.sharded.items():
+        for place in (TopicPartition(topic, number) for number in range(count)):
+            start = await view.start_of(place)
+            note = copied[place].metadata if topic == live.names.outcomes and place in copied else None
+            found[place] = Committed(start, f"rewind={start}" if note is None else note)
+    return found
