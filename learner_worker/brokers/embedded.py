@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from learner_worker.brokers.broker import Broker, BrokerKind, Log
+from learner_worker.brokers.guardian import GUARDIAN
 from learner_worker.brokers.probing import accepts, free_ports, is_true_within, live_nodes
 from learner_worker.errors import BrokerError
 
@@ -42,11 +44,12 @@ def running(data_dir: Path, log: Log) -> Iterator[Broker]:
     server = f"127.0.0.1:{port}"
     log(f"starting {description()} on {server}")
     _refuse_running(data_dir)
-    try:
-        start(data_dir, port)
-        yield Broker(BrokerKind.EMBEDDED, server, description())
-    finally:
-        stop(data_dir, server)
+    with GUARDIAN.entrusted("command", json.dumps(_command("down", data_dir))):
+        try:
+            start(data_dir, port)
+            yield Broker(BrokerKind.EMBEDDED, server, description())
+        finally:
+            stop(data_dir, server)
 
 
 def _refuse_running(data_dir: Path) -> None:
@@ -92,11 +95,14 @@ def _run(verb: str, data_dir: Path, *options: str) -> subprocess.CompletedProces
         return thread.submit(_finished, verb, data_dir, options).result()
 
 
+def _command(verb: str, data_dir: Path) -> list[str]:
+    return [sys.executable, "-m", "noida_db.cli", verb, "--data-dir", str(data_dir)]
+
+
 def _finished(verb: str, data_dir: Path, options: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "noida_db.cli", verb, "--data-dir", str(data_dir), *options]
     try:
         return subprocess.run(
-            command,
+            [*_command(verb, data_dir), *options],
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from learner_worker.brokers.guardian import GUARDIAN
 from learner_worker.errors import BrokerError
 
 FORMAT_SECONDS = 60.0  # a JVM starts and writes one file, on a slow machine
@@ -58,6 +59,7 @@ class KafkaNode:
                 start_new_session=True,
                 cwd=self.folder,
             )
+        GUARDIAN.add("process", str(self.process.pid))
 
     def check_alive(self) -> None:
         """Raises `BrokerError` with the log's last lines when the process has ended."""
@@ -85,6 +87,7 @@ class KafkaNode:
         except subprocess.TimeoutExpired:
             self.send(signal.SIGKILL)
             self.process.wait()
+        GUARDIAN.remove("process", str(self.process.pid))
         self.process = None
 
     def _format_storage(self, cluster_id: str) -> None:

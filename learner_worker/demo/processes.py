@@ -13,6 +13,7 @@ from typing import Final
 
 import aiohttp
 
+from learner_worker.brokers.guardian import GUARDIAN
 from learner_worker.demo.cluster import DemoCluster
 from learner_worker.errors import LearnerError
 
@@ -92,7 +93,7 @@ async def running_replicas(cluster: DemoCluster) -> AsyncIterator[Sequence[Repli
         yield replicas
     finally:
         running = [replica for replica in replicas if replica.process.returncode is None]
-        await _end([replica.process for replica in running])
+        await _end([replica.process for replica in replicas])
         for replica in running:
             if replica.process.returncode != 0:
                 raise replica.error(f"got SIGTERM and ended with {_ending(replica.process.returncode)}")
@@ -116,7 +117,7 @@ async def _start(cluster: DemoCluster, number: int) -> ReplicaProcess:
 async def _spawn(cluster: DemoCluster, *arguments: str, output: int) -> asyncio.subprocess.Process:
     """Start a command in its own process group, so that the terminal's Ctrl-C reaches only the demo."""
     where = ["--bootstrap-servers", cluster.broker.bootstrap_servers, "--topic-prefix", cluster.prefix]
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "learner_worker", *arguments, *where),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,
@@ -125,6 +126,8 @@ async def _spawn(cluster: DemoCluster, *arguments: str, output: int) -> asyncio.
         cwd=cluster.working_folder,
         process_group=0,
     )
+    GUARDIAN.add("process", str(process.pid))
+    return process
 
 
 async def _wait_until_ready(replicas: Sequence[ReplicaProcess]) -> None:
@@ -157,6 +160,14 @@ async def _is_ready(replica: ReplicaProcess, session: aiohttp.ClientSession) -> 
 async def _end(processes: Sequence[asyncio.subprocess.Process]) -> None:
     """Sends SIGTERM to all running processes, then SIGKILL to those that take too long."""
     running = [process for process in processes if process.returncode is None]
+    try:
+        await _end_all(running)
+    finally:
+        for process in processes:
+            GUARDIAN.remove("process", str(process.pid))
+
+
+async def _end_all(running: Sequence[asyncio.subprocess.Process]) -> None:
     for process in running:
         process.terminate()
     try:

@@ -3,11 +3,10 @@
 import asyncio
 import secrets
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -15,6 +14,7 @@ from typing import Final, Literal
 from rich.console import Console
 
 from learner_worker.brokers import BrokerKind, first_available
+from learner_worker.brokers.guardian import GUARDIAN
 from learner_worker.client import EventPublisher, LearnerClient
 from learner_worker.demo.auctions import Award, DemoAuction, draw_auction
 from learner_worker.demo.audit import disagreements
@@ -26,6 +26,7 @@ from learner_worker.demo.processes import ReplicaProcess, create_topics, running
 from learner_worker.demo.story import Story
 from learner_worker.demo.view import Scene, Standing, opened_view
 from learner_worker.errors import LearnerError
+from learner_worker.signals import wanted_signals
 
 ROUND_SECONDS: Final = 0.12
 """An auction takes at least this long, so that what one teaches is known in the next, mostly."""
@@ -70,7 +71,7 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
 
 @contextmanager
 def _cancelled_by_signals(demo: "asyncio.Task[None]") -> Iterator[list[int]]:
-    """Makes Ctrl-C and SIGTERM end the demo cleanly; further ones are ignored."""
+    """Makes Ctrl-C, SIGTERM and SIGHUP end the demo cleanly; further ones are ignored."""
     received: list[int] = []
 
     def stop(number: int) -> None:
@@ -78,13 +79,13 @@ def _cancelled_by_signals(demo: "asyncio.Task[None]") -> Iterator[list[int]]:
             demo.cancel()
         received.append(number)
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    loop, numbers = asyncio.get_running_loop(), wanted_signals()
+    for number in numbers:
         loop.add_signal_handler(number, stop, number)
     try:
         yield received
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 
@@ -113,7 +114,8 @@ def _temporary_folder(keep: bool) -> Iterator[Path]:
     """A temporary folder; kept if requested, or after a failure because of the logs in it."""
     folder = Path(tempfile.mkdtemp(prefix="learner-demo-"))
     try:
-        yield folder
+        with nullcontext() if keep else GUARDIAN.entrusted("folder", str(folder)):
+            yield folder
     except LearnerError:
         keep = keep or any(folder.glob("*.log"))
         raise

@@ -1,6 +1,7 @@
 """Makes, starts and stops the Kafka clients of a worker and of the commands, each configured for its use."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ _BULK_FETCH_BYTES = 4 * 2**20
 than an answer may take, and would use more memory, at the same rate.
 """
 _UNCOMMITTED_NEVER = "read_committed"
-_STOP_SECONDS = 5.0  # a stuck client is abandoned: the process must end within its supervisor's limit
+STOP_SECONDS = 5.0  # a stuck client is abandoned: the process must end within its supervisor's limit
 _log = structlog.get_logger("learner_worker.stream")
 ClientT = TypeVar("ClientT")
 
@@ -133,7 +134,7 @@ async def start_client(client: Any, seconds: float) -> None:
 
 async def stop_client(client: Any) -> None:
     """Stops a consumer or producer; abandons one that hangs, as it may while Kafka is unreachable."""
-    ending = await end_within(client.stop(), _STOP_SECONDS)
+    ending = await end_within(client.stop(), STOP_SECONDS)
     if ending.failure is not None:
         _log.warning("client.stop_failed", error=repr(ending.failure))
 
@@ -150,6 +151,23 @@ async def running(client: ClientT, start_seconds: float) -> AsyncIterator[Client
         yield client
     finally:
         await stop_client(client)
+
+
+@asynccontextmanager
+async def all_running(clients: Sequence[Any], start_seconds: float) -> AsyncIterator[None]:
+    """Starts consumers and producers one after the other, and stops all of them at the same time on exit.
+
+    Raises:
+        BrokerError: one did not start in time.
+    """
+    started: list[Any] = []
+    try:
+        for client in clients:
+            await start_client(client, start_seconds)
+            started.append(client)
+        yield
+    finally:
+        await asyncio.gather(*map(stop_client, started))
 
 
 def in_words(error: BaseException) -> str:

@@ -10,6 +10,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from learner_worker.errors import ConfigurationError
 
+_LAST_ANSWERS_SECONDS = 1.0
+"""How long a client may take to read its answer at the end: many times what a probe takes."""
+
 
 class Verdict(NamedTuple):
     """A probe's answer: whether it succeeded, and the details as JSON for operators."""
@@ -35,7 +38,7 @@ async def serving(
     app.router.add_get("/healthz", _probe_handler(healthy))
     app.router.add_get("/readyz", _probe_handler(ready))
     app.router.add_get("/metrics", _metrics_handler(registry))
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWERS_SECONDS)
     await runner.setup()
     try:
         yield await _listen(runner, host, port)

@@ -19,7 +19,7 @@ its own: the client sends no heartbeat while its listener is busy. A return to t
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -43,6 +43,8 @@ REVOKE_SECONDS = 30.0
 """Half the time that the group waits for a member to rejoin: the other half is for joining."""
 _COMMIT_ANSWERED_SECONDS = 0.5
 """Time limit for replies in flight: longer delays the rebalance, shorter answers requests twice."""
+_REST_SECONDS = 5.0
+"""Time limit at the end for a checkpoint in progress: then its shards' files are closed under it."""
 _OPENING = "opening shards"
 _log = structlog.get_logger("learner_worker.stream")
 
@@ -189,6 +191,9 @@ class ShardPreparation:
         finally:
             preparing.cancel()
             await asyncio.wait([preparing])
+            with suppress(TimeoutError):  # a last revocation may be making its checkpoint
+                async with asyncio.timeout(_REST_SECONDS), self._ownership.at_rest():
+                    pass
             await self._close(list(self._ownership.shards))
             await asyncio.gather(*self._closings)
 

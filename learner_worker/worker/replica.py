@@ -1,6 +1,9 @@
 """A replica: handles signals, locks the state folder, serves HTTP, and rebuilds a worker that is stuck."""
 
 import asyncio
+import os
+import threading
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,7 +29,13 @@ from learner_worker.worker.worker import UNFINISHED, Worker
 _STOP_SECONDS = 25.0
 """Time limit from the signal to the last checkpoint: below the 30 seconds that Kubernetes waits for."""
 _CLOSE_SECONDS = 15.0
-"""Time limit for closing files and Kafka clients after that: the sum of three clients' own limits."""
+"""Time limit for closing files and Kafka clients after that: three times a client's own limit."""
+_TELL_SECONDS = 10.0
+"""How long stopping may take before the log says what it waits for: far above a usual stop."""
+_TELL_BEFORE_END_SECONDS = 0.5
+"""How long the thread that writes the log gets before that."""
+_END_SECONDS = 5.0
+"""Time limit for the rest, as for threads of files on a disk that hangs: then the process ends by force."""
 REBUILD_SECONDS = 5.0
 """Base of the pause before a rebuild: it doubles each time, so that rebuilds do not add to an overload."""
 _LONGEST_REBUILD_SECONDS = 300.0
@@ -59,7 +68,7 @@ async def run_replica(
     await asyncio.wait({living, signalled}, return_when=asyncio.FIRST_COMPLETED)
     signalled.cancel()
     if not living.done() and replica.working:
-        await asyncio.wait({living}, timeout=_STOP_SECONDS)
+        await _wait_for(living)
     if living.done():
         await living
         return
@@ -68,6 +77,15 @@ async def run_replica(
     await asyncio.wait({living}, timeout=_CLOSE_SECONDS)
     if unfinished:
         raise LearnerError(UNFINISHED)
+
+
+async def _wait_for(living: "asyncio.Task[None]") -> None:
+    """Waits for the last checkpoint and the end, within a time limit, and logs what takes long."""
+    await asyncio.wait({living}, timeout=_TELL_SECONDS)
+    if not living.done():
+        tasks = sorted(task.get_name() for task in asyncio.all_tasks())
+        _log.warning("worker.still_stopping", seconds=_TELL_SECONDS, tasks=tasks)
+        await asyncio.wait({living}, timeout=_STOP_SECONDS - _TELL_SECONDS)
 
 
 class Replica:
@@ -251,7 +269,21 @@ def _stop_on_signals(stopping: asyncio.Event) -> None:
         for each in numbers:
             loop.remove_signal_handler(each)
         signals.end_on_next_signal(numbers)
+        end_by_force_after(_STOP_SECONDS + _CLOSE_SECONDS + _END_SECONDS)
         stopping.set()
 
     for each in numbers:
         loop.add_signal_handler(each, stop)
+
+
+def end_by_force_after(seconds: float) -> None:
+    """Ends the process if stopping takes longer: not even a blocked event loop or a thread holds it up."""
+
+    def end() -> None:
+        _log.error("worker.ended_by_force", seconds=seconds)
+        time.sleep(_TELL_BEFORE_END_SECONDS)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

@@ -10,7 +10,7 @@ from learner_worker.group.frontier import Frontier
 from learner_worker.group.membership import Membership
 from learner_worker.group.offsets import BrokerOffsetsReader
 from learner_worker.kafka.batching import BatchWriter
-from learner_worker.kafka.clients import running
+from learner_worker.kafka.clients import all_running
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.watchdog import Watchdog
 from learner_worker.observability import Instruments
@@ -198,8 +198,7 @@ class Worker:
             BrokerError: Kafka does not answer.
         """
         async with AsyncExitStack() as stack:
-            for client in self._clients:
-                await stack.enter_async_context(running(client, START_SECONDS))
+            await stack.enter_async_context(all_running(self._clients, START_SECONDS))
             await stack.enter_async_context(self.preparation.running())
             yield
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,9 @@ def test_the_demo_compares_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.glob("learner-*")) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_demo_stopped_in_the_middle_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
-    """Ctrl-C (or SIGTERM) during the auctions: one sentence, 128 + the signal, nothing left."""
+    """SIGTERM or SIGHUP during the auctions: one sentence, 128 + the signal, nothing left."""
     demo = _demo(tmp_path, "--auctions", "1000")
     assert demo.stdout is not None
     for line in demo.stdout:
@@ -72,3 +73,16 @@ def test_a_demo_stopped_in_the_middle_cleans_up(tmp_path: Path, number: signal.S
     assert "Traceback" not in output
     assert _left_running(demo.pid, tmp_path) == []
     assert list(tmp_path.glob("learner-*")) == []
+
+
+def test_a_killed_demo_leaves_nothing_behind(tmp_path: Path) -> None:
+    """kill -9 during the auctions: workers, broker and folder go with it."""
+    demo = _demo(tmp_path, "--auctions", "1000")
+    assert demo.stdout is not None
+    assert any("1000 auctions, seed" in line for line in demo.stdout)
+    demo.kill()
+    demo.communicate(timeout=DEMO_SECONDS)
+    deadline = time.monotonic() + DEMO_SECONDS
+    while _left_running(demo.pid, tmp_path) or any(tmp_path.glob("learner-*")):
+        assert time.monotonic() < deadline, _left_running(demo.pid, tmp_path)
+        time.sleep(0.1)

@@ -10,8 +10,9 @@ _SESSION_FIELD = 3  # after the state: parent, group, session
 
 
 class Running(NamedTuple):
-    """A process that has not ended: its session and its command line."""
+    """A process that has not ended: its id, its session and its command line."""
 
+    pid: int
     session: int
     arguments: str
 
@@ -29,13 +30,13 @@ def _from_proc() -> Iterator[Running]:
         except OSError:
             continue  # it ended meanwhile
         if state != "Z":
-            yield Running(int(numbers[_SESSION_FIELD - 1]), arguments.strip())
+            yield Running(int(folder.name), int(numbers[_SESSION_FIELD - 1]), arguments.strip())
 
 
 def _from_ps() -> Iterator[Running]:
-    command = ["ps", "-A", "-ww", "-o", "sess=,stat=,args="]
+    command = ["ps", "-A", "-ww", "-o", "pid=,sess=,stat=,args="]
     listed = subprocess.run(command, capture_output=True, text=True, check=True)
     for line in listed.stdout.splitlines():
-        session, state, *arguments = line.split(maxsplit=2)
+        pid, session, state, *arguments = line.split(maxsplit=3)
         if not state.startswith("Z"):
-            yield Running(int(session) if session.isdecimal() else 0, " ".join(arguments))
+            yield Running(int(pid), int(session) if session.isdecimal() else 0, " ".join(arguments))
