@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import Micros
@@ -25,9 +26,18 @@ LISTED: Final = 10
 """Differences kept as examples: enough to find the cause; all are counted."""
 _PLACED_AT = OUTCOME_COLUMNS.index("placed_at")
 _COUNTS = Metrics.__struct_fields__
-_NO_COUNTS = (0, 0, 0, 0, 0, "0")
 _NO_TALLY = (0, 0)  # a keyword that is missing counts nothing
 _encode = msgspec.json.Encoder().encode
+
+
+def _row_of(metrics: Metrics) -> SqlRow:
+    """The columns of _COUNTS as in the file: a sum of bids may exceed SQLite's integers, so it is text."""
+    return tuple(
+        str(value) if name == "priced_sats" else value for name, value in structs.asdict(metrics).items()
+    )
+
+
+_NO_COUNTS = _row_of(Metrics())
 
 
 class ValueDifference(msgspec.Struct, frozen=True):
@@ -218,9 +228,8 @@ def _counted(rows_of: Snapshot, compared: Sequence[CountedSums]) -> Iterator[_Ag
             wins.update(part.wins)
             failures.update(part.failures)
         words = wins.keys() | failures.keys()
-        *counts, priced_sats = msgspec.structs.astuple(metrics)
         tallies: dict[str, SqlRow] = {word: (wins[word], failures[word]) for word in words}
-        yield _Agent(agent_id, (*counts, str(priced_sats)), tallies, sums)
+        yield _Agent(agent_id, _row_of(metrics), tallies, sums)
 
 
 def _count_sums(sums: dict[str, Cells], outcome: Outcome, compared: Sequence[CountedSums]) -> None:

@@ -228,7 +228,14 @@ class Shard:
         positions = {**self.positions, self._context.topics.metrics: metrics.position}
         return ShardSnapshot(
             self._file,
-            Checkpoint(positions, events.auctions, *changes, metrics.published, cutoff, metrics.leaving),
+            Checkpoint(
+                positions=positions,
+                auctions=events.auctions,
+                **changes._asdict(),
+                published=metrics.published,
+                cutoff=cutoff,
+                leaving=metrics.leaving,
+            ),
             partial(self._publish, metrics.due),
             {
                 topic: commit_of(
