@@ -82,6 +82,11 @@ class Membership:
         if self._coordinator is not None:
             self.member_id = self._coordinator.member_id
 
+    def request_rejoin(self) -> None:
+        """Has this member join the group anew, with a new claim."""
+        if self._coordinator is not None:
+            self._coordinator.request_rejoin()
+
     def rejoin(self) -> None:
         """Notes that this member is about to join the group's next generation."""
         if self.status is MemberStatus.MEMBER:

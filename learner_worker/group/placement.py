@@ -29,6 +29,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
         owned: the shards that it owns so far.
         held: the shards in its state folder, each with the changelog position of its file.
         standby_replicas: its setting for the number of standbys of each shard.
+        on_probation: whether it is to own nothing as long as another member can.
     """
 
     process: str
@@ -38,6 +39,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     owned: list[ShardId] = []
     held: dict[ShardId, int] = {}
     standby_replicas: int = 0
+    on_probation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +75,16 @@ def place(shards: Sequence[ShardId], claims: Mapping[str, Claim]) -> dict[str, P
     1. A shard stays with its owner, as long as the owner is within its share.
     2. A shard without an owner, or given up for balance, goes to the member with the most current file.
     3. Standbys go to other members, evenly, and first to those that follow the shard already.
+    4. A member on probation only follows, unless all are on probation.
 
     The result depends on the claims only, not on their order.
     """
     members = [
         _Member(key, claim) for key, claim in sorted(claims.items(), key=lambda item: (item[1].name, item[0]))
     ]
-    _keep_owners(shards, members)
-    _deal_rest(shards, members)
+    proven = [member for member in members if not member.claim.on_probation] or members
+    _keep_owners(shards, proven)
+    _deal_rest(shards, proven)
     copies = max((claim.standby_replicas for claim in claims.values()), default=0)
     for _ in range(min(copies, len(members) - 1)):
         _deal_standbys(shards, members)

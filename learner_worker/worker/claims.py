@@ -8,6 +8,7 @@ from learner_worker.contract.topics import TopicName
 from learner_worker.group.placement import Claim
 from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.platform import StateFiles
+from learner_worker.worker.probation import Probation
 from learner_worker.worker.standbys import Standbys
 
 
@@ -19,6 +20,7 @@ class Claims:
         process: identifies this run of this process.
         instance_id: the id for static membership, or None.
         standby_replicas: number of standbys of each shard.
+        probation: whether this replica is to own nothing for now.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Claims:
         process: str,
         instance_id: str | None,
         standby_replicas: int,
+        probation: Probation,
     ) -> None:
         self._ownership = ownership
         self._standbys = standbys
@@ -40,6 +43,7 @@ class Claims:
         self._where = f"host {socket.gethostname()}, process {os.getpid()}"
         self._name = instance_id or self._where
         self._standby_replicas = standby_replicas
+        self._probation = probation
         self._held: dict[ShardId, int] = {}
 
     async def look_into_files(self) -> None:
@@ -59,4 +63,5 @@ class Claims:
             owned=sorted(self._ownership.assigned or ()),
             held=dict(self._held),
             standby_replicas=self._standby_replicas,
+            on_probation=self._probation.active,
         )

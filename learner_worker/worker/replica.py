@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 
 from learner_worker import signals
 from learner_worker.errors import BrokerError, LearnerError, StuckError, SupersededError
-from learner_worker.group.departure import leave_group
+from learner_worker.group.departure import leave_group, remove_instance
 from learner_worker.group.topology_guard import TopologyGuard
 from learner_worker.kafka.outage import Outage, first_line
 from learner_worker.lifecycle import is_set_within
@@ -23,6 +23,7 @@ from learner_worker.settings import Settings
 from learner_worker.store.leave_marker import leave_requested, withdraw_leave
 from learner_worker.store.state_folder import filed_identities, locked_state_folder
 from learner_worker.worker.platform import KafkaClients, kafka_platform
+from learner_worker.worker.probation import noted_start
 from learner_worker.worker.probes import Verdict, serving
 from learner_worker.worker.worker import UNFINISHED, Worker
 
@@ -101,6 +102,7 @@ class Replica:
         self._guard: TopologyGuard | None = None
         self._superseded: SupersededError | None = None
         self._rebuilds = 0
+        self._probation_seconds = 0.0
         self.working = False
         """Whether a worker is running, so that there may be state to make durable."""
 
@@ -112,10 +114,13 @@ class Replica:
             LearnerError: see `run_replica`.
         """
         settings = self._settings
-        with locked_state_folder(settings.state_dir):
+        with locked_state_folder(settings.state_dir), noted_start(settings.state_dir) as probation:
             withdraw_leave(settings.state_dir)
+            self._probation_seconds = probation
             patience = settings.startup_timeout_seconds
             worker: Worker | None = await self._make_worker(patience, take_over=take_over)
+            if probation:
+                await self._leave_old_membership()
             async with self._http():
                 while worker is not None and not await self._work(worker, stopping):
                     worker = await self._make_worker_again(stopping)
@@ -139,7 +144,13 @@ class Replica:
             ) from error
         platform = kafka_platform(settings, topology, guard)
         self._partitions, self._guard = topology.shards, guard
-        return Worker(settings, platform, instruments=self._instruments, outage=self._outage)
+        return Worker(
+            settings,
+            platform,
+            instruments=self._instruments,
+            outage=self._outage,
+            probation_seconds=self._probation_seconds,
+        )
 
     def _filed(self) -> Mapping[Path, Mapping[str, str]]:
         """What this replica's files of the same topics say of themselves."""
@@ -206,6 +217,18 @@ class Replica:
             left = await leave_group(administrator, settings.group_id, member)
         if left:
             withdraw_leave(settings.state_dir)
+
+    async def _leave_old_membership(self) -> None:
+        """Removes a failed run's member: else the group gives its shards to this run, without a rebalance."""
+        name, group = self._settings.group_instance_id, self._settings.group_id
+        if name is None:
+            return
+        administrator = KafkaClients(self._settings).administrator
+        try:
+            async with administrator(patience_seconds=_REBUILD_PATIENCE_SECONDS) as cluster:
+                await remove_instance(cluster, group, name)
+        except LearnerError as error:  # there is none, or it keeps its shards until its session times out
+            _log.info("probation.member_kept", reason=str(error))
 
     async def _let_go_of_guard(self) -> None:
         guard, self._guard = self._guard, None

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 from learner_worker.errors import LearnerError
@@ -29,6 +30,7 @@ from learner_worker.worker.offset_committer import OffsetCommitter
 from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.periodic import Periodic
 from learner_worker.worker.platform import Platform
+from learner_worker.worker.probation import Probation
 from learner_worker.worker.rebalance import Rebalance, ShardPreparation
 from learner_worker.worker.rollback import Rollback
 from learner_worker.worker.shard_opener import ShardOpener, shard_context
@@ -49,7 +51,13 @@ class Worker:
     """A worker: its components, created in dependency order so that none needs a late-bound callback."""
 
     def __init__(
-        self, settings: Settings, platform: Platform, *, instruments: Instruments, outage: Outage
+        self,
+        settings: Settings,
+        platform: Platform,
+        *,
+        instruments: Instruments,
+        outage: Outage,
+        probation_seconds: float = 0.0,
     ) -> None:
         topics, clients = settings.topics().named(), platform.clients
         strategies = find_strategies(settings.strategy, settings.strategies)
@@ -65,6 +73,7 @@ class Worker:
             strategies=strategies,
             idle_seconds=platform.intervals.standby_idle_seconds,
         )
+        probation = Probation(probation_seconds)
         self._claims = claims = Claims(
             ownership=ownership,
             standbys=standbys,
@@ -73,6 +82,7 @@ class Worker:
             process=platform.process,
             instance_id=settings.group_instance_id,
             standby_replicas=settings.standby_replicas,
+            probation=probation,
         )
         consumer, producer = clients.event_consumer(claims.claim, standbys.follow), clients.bulk_producer()
         membership = Membership(
@@ -187,6 +197,7 @@ class Worker:
             "progress": progress.tell,
             "watch": watch.watch,
             "topology": platform.guard.watch,
+            "probation": partial(probation.serve, membership),
             "stalls": periodic.measure_stalls,
         }
 

@@ -15,6 +15,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from learner_worker.brokers import Broker
 from learner_worker.contract.topics import TopicName
 from learner_worker.kafka.partitioner import partitioner
+from learner_worker.worker import probation
 from tests.acceptance.test_refusals import Ended, learner_worker
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support import model
@@ -46,13 +47,21 @@ class Fleet:
         self._settings = {f"--{name.replace('_', '-')}": value for name, value in settings.items()}
 
     def replica(
-        self, name: str, *, static: bool = False, wait: bool = True, instance: str | None = None
+        self,
+        name: str,
+        *,
+        static: bool = False,
+        wait: bool = True,
+        instance: str | None = None,
+        program: Sequence[str] = ("-m", "learner_worker"),
     ) -> AbstractAsyncContextManager[WorkerProcess]:
         """A running replica; `static` gives it its name as instance id."""
         settings = {"--session-timeout-seconds": str(SESSION_SECONDS), **self._settings}
         if static or instance:
             settings["--group-instance-id"] = instance or name
-        return running_worker(self.servers, self.prefix, self.state_dir(name), settings=settings, wait=wait)
+        return running_worker(
+            self.servers, self.prefix, self.state_dir(name), settings=settings, wait=wait, program=program
+        )
 
     def state_dir(self, name: str) -> Path:
         """Where a replica's files lie."""
@@ -206,6 +215,34 @@ async def test_a_replica_that_goes_for_good_leaves_its_shards_to_the_others_at_o
             await shared_by(one, two)
             assert await two.stop() == 0
         await shared_by(one)
+
+
+async def test_a_replica_that_crashes_again_and_again_proves_itself_before_it_has_shards(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """Its fourth start in a row gives its shards to the other one at once, and gets them back later."""
+    fleet = Fleet(broker, prefix, tmp_path, session_timeout_seconds=str(LONG_SESSION_SECONDS))
+    await create_topics(fleet.servers, prefix, partitions=SHARDS)
+    async with fleet.replica("one", static=True) as one:
+        async with fleet.replica("two", static=True) as two:
+            await shared_by(one, two)
+            await two.stop(signal.SIGKILL)
+        starts = fleet.state_dir("two") / "starts"
+        starts.write_text(3 * starts.read_text())  # as if it had been started and killed three times
+        quick = f"import {probation.__name__} as probation; probation.FIRST_SECONDS = 5.0"
+        program = ("-c", f"{quick}; from learner_worker.cli import main; main()")
+        async with fleet.replica("two", static=True, program=program) as two:
+            (begun,) = two.logged("probation.begun")
+            assert begun["seconds"] >= 5
+
+            async def served() -> bool:
+                return shards_of(one) == set(range(SHARDS)) and not shards_of(two)
+
+            await until(served, "the other replica has all shards")
+            await shared_by(one, two)
+            assert two.logged("probation.over")
+            assert await two.stop() == 0
+    assert not starts.exists()
 
 
 async def test_of_two_replicas_with_one_name_the_first_ends_and_names_the_other(

@@ -65,6 +65,25 @@ def test_a_rebalance_without_a_change_moves_nothing() -> None:
     assert moved(claims, place(SHARDS, claims)) == 0
 
 
+def test_a_member_on_probation_owns_nothing_but_follows() -> None:
+    """It crashed again and again: the others have all shards, also those that it claims; it is a standby."""
+    claims = {
+        "a": claim(range(6), standbys=1),
+        "b": claim(standbys=1),
+        "c": msgspec.structs.replace(claim(range(6, 12), term=9, standbys=1), on_probation=True),
+    }
+    placements = place(SHARDS, claims)
+    assert {key: len(placement.owned) for key, placement in placements.items()} == {"a": 6, "b": 6, "c": 0}
+    assert placements["c"].standbys
+    assert sum(len(placement.standbys) for placement in placements.values()) == len(SHARDS)
+
+
+def test_a_group_on_probation_as_a_whole_is_served() -> None:
+    """There is nobody better."""
+    alone = msgspec.structs.replace(claim(), on_probation=True)
+    assert owned(place(SHARDS, {"a": alone})) == {"a": list(range(12))}
+
+
 def test_the_shards_of_a_lost_replica_go_to_whose_rows_reach_furthest() -> None:
     """c is gone: a followed 8 and 9, b followed 10 and 11, and an old file of 8 does not count."""
     claims = {
