@@ -17,7 +17,7 @@ unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_CONSTRAINT PIP_REQUIRE_HASHES VIRTUA
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1 /p' Makefile | while read -r name words; do printf '  make %-8s %s\n' "$$name" "$$words"; done
 
-demo: $(READY) ## Run the demo: a swarm bids and the learner learns, on an embedded broker; ARGS="--seed 3"
+demo: $(READY) ## Run the demo: does it pay to ask? On an embedded broker; ARGS="--seed 3"
 	@$(BIN)/learner-worker demo --broker embedded $(ARGS)
 
 # In as many processes as there are cores, at most four: each one starts brokers of its own.

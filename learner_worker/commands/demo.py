@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,8 +16,18 @@ from learner_worker.observability import configure_logging
 
 
 @click.command()
-@click.option("--seed", type=int, help="Random seed: the same seed gives the same tasks, skills and luck.")
-@click.option("--auctions", type=click.IntRange(1, 100_000), help="Number of auctions.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    help="Seed of the live run: the same one gives the same tasks and luck.",
+)
+@click.option(
+    "--seeds", type=click.IntRange(2, 1_000), help="Seeds to simulate, from that of the live run on."
+)
+@click.option("--auctions", type=click.IntRange(10, 10_000), help="Number of auctions.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write the HTML report to FILE."
+)
 @click.option(
     "--broker",
     type=click.Choice(["auto", "given", "docker", "kafka", "embedded"]),
@@ -34,7 +45,7 @@ from learner_worker.observability import configure_logging
 @click.option("--keep", is_flag=True, help="Keep the demo's temporary folder.")
 @click.pass_context
 def demo(context: click.Context, /, **flags: Any) -> None:
-    """Run a sample swarm with two workers and show what asking the learner changes.
+    """Run a sample swarm with two workers and show what it earns to ask the learner.
 
     Your own cluster is touched only with --broker given; topics and groups of its own are deleted at the end.
     """

@@ -1,10 +1,11 @@
-"""Compares the asking twins with the static ones, counted from published events alone.
+"""Compares the siblings that ask with the static ones, counted from published events and the efforts' costs.
 
-Everything that both groups share (base bids, skill, luck) cancels out, so a difference is the learner's
-doing or chance. How far chance alone reaches is computed beside each figure, at two standard errors.
+Everything that the groups share (base bids, costs, skill, luck) cancels out, so a difference is the learner's
+doing or chance. How far chance alone reaches is computed beside each figure, at two standard errors. One run
+says little: what asking earns is simulated over many seeds (`earnings.py`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Final, Literal
@@ -13,39 +14,38 @@ from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, Task
 from learner_worker.contract.fields import AgentId, TaskId
 
 STANDARD_ERRORS: Final = 2  # about a 95 % interval
+_NO_COSTS: Final[Mapping[TaskId, int]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedAuction:
-    """A won auction, and its task's result."""
+    """A won auction, its task's result, and what the effort cost the winner."""
 
     winner: AgentId
     winning_bid_sats: int
     succeeded: bool
+    cost_sats: int
 
     @property
     def paid_sats(self) -> int:
         """The winning bid, paid on delivery: a failed task earns nothing."""
         return self.winning_bid_sats if self.succeeded else 0
 
+    @property
+    def profit_sats(self) -> int:
+        """Paid minus spent."""
+        return self.paid_sats - self.cost_sats
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """The figures of a group of agents."""
 
-    auctions_won: int
-    tasks_completed: int
-    tasks_failed: int
-    sats_earned: int
-
-    def __add__(self, other: "Figures") -> "Figures":
-        """The figures of both groups together."""
-        return Figures(
-            auctions_won=self.auctions_won + other.auctions_won,
-            tasks_completed=self.tasks_completed + other.tasks_completed,
-            tasks_failed=self.tasks_failed + other.tasks_failed,
-            sats_earned=self.sats_earned + other.sats_earned,
-        )
+    auctions_won: int = 0
+    tasks_completed: int = 0
+    tasks_failed: int = 0
+    paid_sats: int = 0
+    cost_sats: int = 0
 
     @property
     def success_rate(self) -> float:
@@ -53,12 +53,9 @@ class Figures:
         return self.tasks_completed / self.auctions_won if self.auctions_won else 0.0
 
     @property
-    def sats_per_win(self) -> float:
-        """Sats earned divided by won tasks, including failed ones; 0.0 without any."""
-        return self.sats_earned / self.auctions_won if self.auctions_won else 0.0
-
-
-NOTHING: Final = Figures(0, 0, 0, 0)  # the figures of an agent before its first auction
+    def profit_sats(self) -> int:
+        """Paid minus spent."""
+        return self.paid_sats - self.cost_sats
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,6 @@ class FigureDifference:
 
     name: str
     unit: Literal["", "%"]
-    more_is_better: bool
     asking: float
     static: float
     by_chance: float
@@ -78,18 +74,19 @@ class FigureDifference:
         return self.asking - self.static
 
     @property
-    def helped(self) -> bool:
-        """Whether the asking twins did better at all."""
-        return self.difference > 0 if self.more_is_better else self.difference < 0
-
-    @property
     def beyond_chance(self) -> bool:
         """Whether the difference is larger than chance alone explains."""
         return abs(self.difference) > self.by_chance
 
 
-def finished_auctions(events: Iterable[Event]) -> list[FinishedAuction]:
-    """The auctions of a history that were won and whose task ended, in the order they closed."""
+def finished_auctions(
+    events: Iterable[Event], costs_sats: Mapping[TaskId, int] = _NO_COSTS
+) -> list[FinishedAuction]:
+    """The auctions of a history that were won and whose task ended, in the order they closed.
+
+    Args:
+        costs_sats: what each task's winner spent; events do not say.
+    """
     closes: dict[TaskId, AuctionClosed] = {}
     results: dict[TaskId, TaskFinished] = {}
     for event in events:
@@ -98,7 +95,12 @@ def finished_auctions(events: Iterable[Event]) -> list[FinishedAuction]:
         elif isinstance(event, TaskFinished):
             results[event.task_id] = event
     return [
-        FinishedAuction(close.winner_agent_id, close.winning_bid_sats, results[task_id].succeeded)
+        FinishedAuction(
+            close.winner_agent_id,
+            close.winning_bid_sats,
+            results[task_id].succeeded,
+            costs_sats.get(task_id, 0),
+        )
         for task_id, close in closes.items()
         if close.winner_agent_id is not None
         and close.winning_bid_sats is not None
@@ -124,36 +126,36 @@ def figures(auctions: Iterable[FinishedAuction], belongs: Callable[[AgentId], bo
         auctions_won=len(own),
         tasks_completed=completed,
         tasks_failed=len(own) - completed,
-        sats_earned=sum(auction.paid_sats for auction in own),
+        paid_sats=sum(auction.paid_sats for auction in own),
+        cost_sats=sum(auction.cost_sats for auction in own),
     )
 
 
-def compare(auctions: Sequence[FinishedAuction], asks: Callable[[AgentId], bool]) -> list[FigureDifference]:
-    """The six figures of the asking group against those of the static one."""
-    asking = figures(auctions, asks)
-    static = figures(auctions, lambda agent_id: not asks(agent_id))
-    won = [1.0] * len(auctions)
-    completed = [float(auction.succeeded) for auction in auctions]
-    failed = [float(not auction.succeeded) for auction in auctions]
-    paid = [float(auction.paid_sats) for auction in auctions]
+def compare(
+    auctions: Sequence[FinishedAuction],
+    asks: Callable[[AgentId], bool],
+    is_static: Callable[[AgentId], bool],
+) -> list[FigureDifference]:
+    """The figures of an asking group against those of the static one; what others won is left out."""
+    asking, static = figures(auctions, asks), figures(auctions, is_static)
+    either = [auction for auction in auctions if asks(auction.winner) or is_static(auction.winner)]
+    done = [float(auction.succeeded) for auction in either]
+    paid = [float(auction.paid_sats) for auction in either]
+    spent = [float(auction.cost_sats) for auction in either]
+    profit = [float(auction.profit_sats) for auction in either]
     counts = (asking.auctions_won, static.auctions_won)
     return [
-        FigureDifference("auctions won", "", True, *counts, _sum_by_chance(won)),
-        FigureDifference("tasks completed", "", True, asking.tasks_completed, static.tasks_completed,
-                         _sum_by_chance(completed)),
-        FigureDifference("tasks failed", "", False, asking.tasks_failed, static.tasks_failed,
-                         _sum_by_chance(failed)),
-        FigureDifference("success rate", "%", True, 100 * asking.success_rate, 100 * static.success_rate,
-                         100 * _mean_by_chance(completed, *counts)),
-        FigureDifference("sats earned", "", True, asking.sats_earned, static.sats_earned,
-                         _sum_by_chance(paid)),
-        FigureDifference("sats per win", "", True, asking.sats_per_win, static.sats_per_win,
-                         _mean_by_chance(paid, *counts)),
+        FigureDifference("auctions won", "", *counts, _sum_by_chance([1.0] * len(either))),
+        FigureDifference("success rate", "%", 100 * asking.success_rate, 100 * static.success_rate,
+                         100 * _mean_by_chance(done, *counts)),
+        FigureDifference("sats paid", "", asking.paid_sats, static.paid_sats, _sum_by_chance(paid)),
+        FigureDifference("effort spent", "", asking.cost_sats, static.cost_sats, _sum_by_chance(spent)),
+        FigureDifference("profit", "", asking.profit_sats, static.profit_sats, _sum_by_chance(profit)),
     ]  # fmt: skip
 
 
 def _sum_by_chance(values: Sequence[float]) -> float:
-    """The difference of the groups' sums to expect if a fair coin decides which twin gets each auction."""
+    """The difference of the groups' sums to expect if a fair coin decides which sibling gets each auction."""
     return STANDARD_ERRORS * sqrt(sum(value * value for value in values))
 
 

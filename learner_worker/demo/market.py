@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 from learner_worker.client import BidAdvice
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.demo.auctions import Award, DemoAuction, Entry, award
+from learner_worker.demo.personas import ASKING, Way
 from learner_worker.errors import LearnerError
 
 PATIENCE: Final = 10
@@ -29,7 +29,9 @@ class Learner(Protocol):
         *,
         description: str,
         base_bid_sats: int,
-        include: Iterable[Literal["learned_keywords"]] = (),
+        strategy: str | None = None,
+        task_id: str | None = None,
+        cost_sats: int | None = None,
     ) -> BidAdvice:
         """The bid to place, and the learner's reply if there was one."""
 
@@ -50,12 +52,13 @@ class Publisher(Protocol):
 
 
 class Market:
-    """Runs auctions, and records the published events for the comparison."""
+    """Runs auctions, and records the published events and the winners' costs for the comparison."""
 
     def __init__(self, learner: Learner, publisher: Publisher) -> None:
         self._learner = learner
         self._publisher = publisher
         self.history: list[Event] = []
+        self.costs_sats: dict[TaskId, int] = {}
         self.advice: dict[AgentId, SuggestBidReply] = {}
         self.answer_seconds: list[float] = []
         self.unanswered: list[str] = []
@@ -74,37 +77,41 @@ class Market:
         for agent_id in auction.arrival:
             await self._place(auction, agent_id, bids_sats[agent_id])
         won = award(auction, bids_sats)
+        self.costs_sats[auction.task_id] = won.cost_sats
         await self._close(auction.task_id, won)
         await self._finish(auction.task_id, won)
         return won
 
     async def _bids_sats(self, auction: DemoAuction) -> dict[AgentId, int]:
-        """Collects bids: static twins bid their base, asking twins ask first, all concurrently."""
+        """Collects bids: static siblings bid their base, the others ask first, all concurrently."""
         async with asyncio.TaskGroup() as asking:
             advised = {
-                entry.persona.asking: asking.create_task(
-                    self._advised_bid_sats(entry, auction.description), name=f"ask-{entry.persona.name}"
+                entry.persona.sibling(way): asking.create_task(
+                    self._advised_bid_sats(auction, entry, way), name=f"ask-{entry.persona.sibling(way)}"
                 )
                 for entry in auction.entries
+                for way in ASKING
             }
-        static = {entry.persona.static: entry.base_bid_sats for entry in auction.entries}
+        static = {entry.persona.sibling("static"): entry.base_bid_sats for entry in auction.entries}
         return static | {agent_id: task.result() for agent_id, task in advised.items()}
 
-    async def _advised_bid_sats(self, entry: Entry, description: str) -> int:
-        asked = time.monotonic()
+    async def _advised_bid_sats(self, auction: DemoAuction, entry: Entry, way: Way) -> int:
+        agent_id, asked = entry.persona.sibling(way), time.monotonic()
         advice = await self._learner.suggest_bid_or_base(
-            entry.persona.asking,
-            description=description,
+            agent_id,
+            description=auction.description,
             base_bid_sats=entry.base_bid_sats,
-            include=("learned_keywords",),
+            strategy=way,
+            task_id=auction.task_id,
+            cost_sats=entry.cost_sats if way == "expected-profit" else None,
         )
         if advice.reply is None:
             self._silence += 1
-            self.unanswered.append(f"{entry.persona.asking}: {advice.reason}")
+            self.unanswered.append(f"{agent_id}: {advice.reason}")
         else:
             self._silence = 0
             self.answer_seconds.append(time.monotonic() - asked)
-            self.advice[entry.persona.asking] = advice.reply
+            self.advice[agent_id] = advice.reply
         return advice.bid_sats
 
     async def _place(self, auction: DemoAuction, agent_id: AgentId, bid_sats: int) -> None:

@@ -1,6 +1,6 @@
 """Shows the run: a live table on a terminal, plain lines elsewhere."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,25 +12,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from learner_worker.contract.fields import AgentId
 from learner_worker.contract.suggestions import Adjustment, SuggestBidReply
 from learner_worker.demo.auctions import Award, DemoAuction
-from learner_worker.demo.comparison import NOTHING, FigureDifference, Figures
-from learner_worker.demo.personas import Persona, asks
-from learner_worker.demo.verdict import figure
+from learner_worker.demo.comparison import FigureDifference, Figures, FinishedAuction, figures
+from learner_worker.demo.personas import ASKING, PERSONAS, WAYS, Persona, Way, way_of
 
 LINES_OF_PROGRESS = 12  # a run without a terminal fits on a screen
 ROOM_FOR_REASONS = 116  # columns: what the table takes with its last column
-WORDS_SHOWN = 2  # of the best and of the worst: the line fits the table
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """The figures of a persona's twins, and the last advice to the asking one."""
-
-    persona: Persona
-    asking: Figures
-    static: Figures
-    advice: SuggestBidReply | None
+_INITIALS: Mapping[Way, str] = {"static": "stat.", "classic": "class.", "expected-profit": "exp."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +31,12 @@ class Scene:
     total: int
     auction: DemoAuction
     award: Award
-    standings: Sequence[Standing]
+    finished: Sequence[FinishedAuction]
+    advice: Mapping[AgentId, SuggestBidReply]
+
+    def figures(self, belongs: Callable[[AgentId], bool]) -> Figures:
+        """The figures of some agents so far."""
+        return figures(self.finished, belongs)
 
 
 class View(Protocol):
@@ -86,55 +81,42 @@ def opened_view(console: Console, total: int) -> Iterator[View]:
 
 
 def _line(scene: Scene) -> str:
-    asking = sum(standing.asking.auctions_won for standing in scene.standings)
-    static = sum(standing.static.auctions_won for standing in scene.standings)
-    factors = "  ".join(f"{standing.persona.name} {_factor(standing)}" for standing in scene.standings)
+    profits = ", ".join(f"{way} {figure(_group(scene, way).profit_sats, '')}" for way in WAYS)
     width = len(str(scene.total))
-    return (
-        f"auction {scene.number:{width}}/{scene.total}  "
-        f"won: asking {asking:{width}}, static {static:{width}}  factors: {factors}"
-    )
+    return f"auction {scene.number:{width}}/{scene.total}  profit so far: {profits}"
+
+
+def _group(scene: Scene, way: Way) -> Figures:
+    return scene.figures(lambda agent_id: way_of(agent_id) == way)
 
 
 def _drawn(scene: Scene, *, roomy: bool) -> Group:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=0)
-    table.add_column("agent", no_wrap=True, min_width=12)
-    table.add_column("won", justify="right", no_wrap=True)
-    table.add_column("success", justify="right", no_wrap=True)
-    table.add_column("earned", justify="right", no_wrap=True)
-    table.add_column("factor", justify="right", no_wrap=True)
-    table.add_column("why, and words it has learned", no_wrap=True, overflow="ellipsis", ratio=1)
-    for standing in scene.standings:
-        table.add_row(
-            _pair(Text(standing.persona.asking, style="bold cyan"), standing.persona.static),
-            *_both(standing.asking, standing.static),
-            _pair(Text(_factor(standing), style=_factor_style(standing)), "x1.00"),
-            Text("\n").join([_why(standing.advice, roomy=roomy), _words(standing.advice)]),
-        )
-    asking = sum((standing.asking for standing in scene.standings), NOTHING)
-    static = sum((standing.static for standing in scene.standings), NOTHING)
+    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=(0, 0, 0, 1))
+    table.add_column("profit of", no_wrap=True)
+    for way in WAYS:
+        table.add_column(_INITIALS[way], justify="right", no_wrap=True)
+    for way in WAYS:
+        table.add_column(_INITIALS[way] if way != WAYS[0] else "won", justify="right", no_wrap=True)
+    table.add_column("advice, and why", no_wrap=True, overflow="ellipsis", ratio=1)
+    for persona in PERSONAS:
+        own = [scene.figures(persona.sibling(way).__eq__) for way in WAYS]
+        table.add_row(persona.name, *_cells(own), _reasons(scene, persona, roomy=roomy))
     table.add_section()
-    table.add_row(_pair(Text("all asking", style="bold cyan"), "all static"), *_both(asking, static))
+    table.add_row("all", *_cells([_group(scene, way) for way in WAYS]), "")
     return Group(
         _headline(scene), ProgressBar(total=scene.total, completed=scene.number, complete_style="cyan"), table
     )
 
 
-def _both(asking: Figures, static: Figures) -> tuple[Text, Text, Text]:
-    """Won, success and earned."""
-    return (
-        _pair(Text(str(asking.auctions_won)), str(static.auctions_won)),
-        _pair(Text(_success(asking)), _success(static)),
-        _pair(Text(figure(asking.sats_earned, "")), figure(static.sats_earned, "")),
-    )
-
-
-def _pair(asking: Text, static: str) -> Text:
-    return Text("\n").join([asking, Text(static, style="dim")])
+def _cells(groups: Sequence[Figures]) -> list[str]:
+    return [
+        *(figure(group.profit_sats, "") for group in groups),
+        *(str(group.auctions_won) for group in groups),
+    ]
 
 
 def _headline(scene: Scene) -> Text:
-    style = "bold cyan" if asks(scene.award.agent_id) else "bold"
+    style = "bold cyan" if way_of(scene.award.agent_id) in ASKING else "bold"
     return Text.assemble(
         f"auction {scene.number} of {scene.total}  ",
         (f"“{scene.auction.description}”", "italic"),
@@ -147,27 +129,25 @@ def _headline(scene: Scene) -> Text:
     )
 
 
-def _success(figures: Figures) -> str:
-    return figure(100 * figures.success_rate, "%") if figures.auctions_won else "-"
-
-
-def _factor(standing: Standing) -> str:
-    return f"x{standing.advice.factor:.2f}" if standing.advice else "-"
-
-
-def _factor_style(standing: Standing) -> str:
-    if standing.advice is None or standing.advice.factor == 1:
-        return ""
-    return "yellow" if standing.advice.factor > 1 else "green"
+def _reasons(scene: Scene, persona: Persona, *, roomy: bool) -> Text:
+    """A line for each sibling that asks."""
+    return Text("\n").join(_why(scene.advice.get(persona.sibling(way)), roomy=roomy) for way in ASKING)
 
 
 def _why(advice: SuggestBidReply | None, *, roomy: bool) -> Text:
-    """Every rule that applied; with its multiplier where there is room."""
+    """The factor and every rule that applied; with its multiplier where there is room."""
     if advice is None:
         return Text("has not asked yet", style="dim")
-    if not advice.adjustments:
-        return Text("nothing to change so far", style="dim")
-    return Text(" · ".join(_step(step, roomy=roomy) for step in advice.adjustments))
+    steps = " · ".join(_step(step, roomy=roomy) for step in advice.adjustments)
+    return Text.assemble(
+        (f"x{advice.factor:.2f} ", _factor_style(advice.factor)), steps or "nothing to change so far"
+    )
+
+
+def _factor_style(factor: float) -> str:
+    if factor == 1:
+        return ""
+    return "yellow" if factor > 1 else "green"
 
 
 def _step(step: Adjustment, *, roomy: bool) -> str:
@@ -176,46 +156,30 @@ def _step(step: Adjustment, *, roomy: bool) -> str:
     return f"x{step.multiplier:.2f} {gist}" if roomy else gist
 
 
-def _words(advice: SuggestBidReply | None) -> Text:
-    """The agent's best keywords, then its worst."""
-    if advice is None or not advice.learned_keywords:
-        return Text("no words yet", style="dim")
-    best = [word for word in advice.learned_keywords if word.net > 0][:WORDS_SHOWN]
-    worst = [word for word in advice.learned_keywords if word.net < 0][-WORDS_SHOWN:]
-    return Text(" ").join(
-        Text(f"{word.keyword} {word.net:+d}", style="green" if word.net > 0 else "red")
-        for word in [*best, *worst]
-    )
-
-
-def comparison_table(
-    whole: Sequence[FigureDifference],
-    first_half: Sequence[FigureDifference],
-    second_half: Sequence[FigureDifference],
-) -> Table:
-    """The figures of both groups, over the whole run and in its halves."""
+def comparison_table(comparisons: Mapping[Way, Sequence[FigureDifference]]) -> Table:
+    """The figures of the static siblings, and of each group that asks beside them."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     table.add_column("", no_wrap=True)
-    for header in ("asking", "static", "diff", "chance", "1st half", "2nd half"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for line, first, second in zip(whole, first_half, second_half, strict=True):
+    table.add_column("static", justify="right", no_wrap=True)
+    for way in comparisons:
+        for header in (way, "diff", "chance"):
+            table.add_column(header, justify="right", no_wrap=True)
+    for lines in zip(*comparisons.values(), strict=True):
         table.add_row(
-            line.name,
-            figure(line.asking, line.unit),
-            figure(line.static, line.unit),
-            Text(figure(line.difference, "", sign=True), style=_difference_style(line)),
-            _chance(line),
-            f"{figure(first.asking, '')} : {figure(first.static, '')}",
-            f"{figure(second.asking, '')} : {figure(second.static, '')}",
+            lines[0].name,
+            figure(lines[0].static, lines[0].unit),
+            *(cell for line in lines for cell in _difference(line)),
         )
     return table
 
 
-def _chance(line: FigureDifference) -> str:
-    return "-" if line.by_chance == float("inf") else f"±{figure(line.by_chance, '')}"
+def _difference(line: FigureDifference) -> tuple[str, Text, str]:
+    difference = Text(figure(line.difference, "", sign=True), style="bold" if line.beyond_chance else "")
+    chance = "-" if line.by_chance == float("inf") else f"±{figure(line.by_chance, '')}"
+    return figure(line.asking, line.unit), difference, chance
 
 
-def _difference_style(line: FigureDifference) -> str:
-    if not line.difference or not line.beyond_chance:
-        return ""
-    return "green" if line.helped else "red"
+def figure(value: float, unit: str, *, sign: bool = False) -> str:
+    """A number for people: whole, with thousands separators and its unit."""
+    text = f"{round(value):+,}" if sign else f"{round(value):,}"
+    return f"{text.replace(',', ' ')}{' ' if unit else ''}{unit}"

@@ -64,14 +64,14 @@ class Ledger:
 
 
 class Player:
-    """An agent in a run, or its twin, which has the second seat: a bidder and a ledger."""
+    """An agent in a run, in seat 0, or one of its siblings in the next ones: a bidder and a ledger."""
 
     __slots__ = ("agent", "bidder", "ledger", "seat")
 
-    def __init__(self, agent: int, bidder: Bidder, *, second: bool = False) -> None:
+    def __init__(self, agent: int, bidder: Bidder, *, seat: int = 0) -> None:
         self.agent = agent
         self.bidder = bidder
-        self.seat = int(second)
+        self.seat = seat
         self.ledger = Ledger()
 
 

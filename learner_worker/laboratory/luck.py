@@ -6,12 +6,13 @@ Every strategy meets the same tasks, entrants, base bids and luck: two runs of o
 import math
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from learner_worker.contract.fields import MAX_SATS
 from learner_worker.laboratory.market import MarketAgent, MarketModel
 from learner_worker.laboratory.questions import all_questions
 
+TWINS: Final = 2  # of each agent: enough for all but the siblings of several ways of bidding
 _HALF = 0.5  # of the auctions: a skill that changes does so in the middle of a run
 
 
@@ -23,8 +24,8 @@ class Contestant(NamedTuple):
         chance: its true chance to deliver.
         luck: it delivers if this is below `chance`.
         whim: the random-factor baseline's draw.
-        arrivals: the order of its bid and of its twin's: of equal bids the first wins.
-        seen: what buyers multiply its bid by, and its twin's.
+        arrivals: the order of its bid and of its siblings': of equal bids the first wins.
+        seen: what buyers multiply its bid by, and its siblings'.
     """
 
     agent: int
@@ -34,8 +35,8 @@ class Contestant(NamedTuple):
     chance: float
     luck: float
     whim: float
-    arrivals: tuple[float, float]
-    seen: tuple[float, float]
+    arrivals: tuple[float, ...]
+    seen: tuple[float, ...]
 
 
 class DrawnAuction(NamedTuple):
@@ -62,11 +63,30 @@ class Task(NamedTuple):
     right: tuple[bool, bool]
 
 
-def draw_auctions(market: MarketModel, seed: int) -> list[DrawnAuction]:
-    """The run of this seed; it depends on nothing but the market and the seed."""
+def draw_auctions(market: MarketModel, seed: int, *, siblings: int = TWINS) -> list[DrawnAuction]:
+    """The run of this seed; it depends on nothing but the market and the seed.
+
+    Args:
+        siblings: how often each agent exists at most; more change nothing for those before them.
+    """
     chance = random.Random(f"learner-worker lab {market.name} {seed}")
     tasks = _draw_questions(chance, market) if market.tasks == "mmlu" else _draw_tasks(chance, market)
-    return [_draw_auction(chance, market, number, task) for number, task in enumerate(tasks)]
+    auctions = [_draw_auction(chance, market, number, task) for number, task in enumerate(tasks)]
+    if siblings <= TWINS:
+        return auctions
+    more = random.Random(f"learner-worker lab {market.name} {seed} siblings")
+    return [_with_siblings(more, market, auction, siblings - TWINS) for auction in auctions]
+
+
+def _with_siblings(
+    chance: random.Random, market: MarketModel, auction: DrawnAuction, more: int
+) -> DrawnAuction:
+    def joined(one: Contestant) -> Contestant:
+        arrivals = [chance.random() for _ in range(more)]
+        seen = [math.exp(chance.gauss(0, market.buyers_noise)) for _ in range(more)]
+        return one._replace(arrivals=(*one.arrivals, *arrivals), seen=(*one.seen, *seen))
+
+    return auction._replace(contestants=tuple(joined(one) for one in auction.contestants))
 
 
 def _draw_tasks(chance: random.Random, market: MarketModel) -> list[Task]:

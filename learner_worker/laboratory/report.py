@@ -41,24 +41,30 @@ COLOURS
 """
 
 
-def report(findings: Findings) -> str:
-    """The whole page."""
+def report(*parts: Findings) -> str:
+    """The whole page, a part after the other."""
     title = "learner-worker lab: what it earns to ask"
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{title}</title><style>{_style()}</style></head><body>",
-            f"<h1>{title}</h1>",
-            *_opening(findings),
-            *[part for population in findings.populations for part in _population(findings, population)],
-            *_learning(findings),
-            *_buyers(findings),
-            *_markets(findings),
+            *[line for part in parts for line in _part(title, part)],
             "</body></html>",
             "",
         ]
     )
+
+
+def _part(title: str, findings: Findings) -> Iterator[str]:
+    names = list(findings.markets)
+    yield f"<h1>{title}{f', market {escape(names[0])}' if len(names) == 1 else ''}</h1>"
+    yield from _opening(findings)
+    for population in findings.populations:
+        yield from _population(findings, population)
+    yield from _learning(findings)
+    yield from _buyers(findings)
+    yield from _markets(findings)
 
 
 def _style() -> str:
@@ -165,7 +171,7 @@ def _regret(row: Row | None) -> str:
 def _learning(findings: Findings) -> Iterator[str]:
     for population in findings.populations:
         picture = curves(findings, population)
-        if picture and population in {"one", "all"}:
+        if picture and population in {"one", "all", "siblings"}:
             yield f"<h2>Learning curve: {escape(WHO_ASKS[population].lower())}</h2>"
             yield (
                 '<p class="dim">Gain in each tenth of the run, mean of the markets; bars: interval over '

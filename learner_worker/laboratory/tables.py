@@ -17,6 +17,7 @@ WHO_ASKS: Final[dict[Population, str]] = {
     "all": "All agents ask",
     "twins": "One of each pair of twins asks",
     "mixed": "Some agents bid their base, some each way",
+    "siblings": "Each agent exists once for each way of bidding, all in one market",
 }
 _FEW_MARKETS: Final = 4  # more have their rows in the JSON and HTML only
 _STYLES: Final = {"better": "green", "worse": "red", "unclear": ""}

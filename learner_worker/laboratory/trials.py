@@ -12,8 +12,9 @@ from learner_worker.laboratory.luck import DrawnAuction, draw_auctions
 from learner_worker.laboratory.market import MarketModel
 from learner_worker.strategies.protocol import PaidOn
 
-Population = Literal["one", "all", "twins", "mixed"]
-"""Who asks: one agent among static ones; all; one of each pair of twins; a part by each way of bidding."""
+Population = Literal["one", "all", "twins", "mixed", "siblings"]
+"""Who asks: one agent among static ones; all; one of each pair of twins; a part by each way of bidding; of
+each agent one sibling by each way of bidding, beside a static one."""
 POPULATIONS: Final[tuple[Population, ...]] = get_args(Population)
 ORACLE: Final = "oracle"
 
@@ -50,7 +51,7 @@ class Trial(msgspec.Struct, frozen=True):
         curve: the gain in each tenth of the run.
         cold: the gain in each agent's first bids.
         asking: the figures of the agents that bid its way.
-        static: those of the same agents without it, or of their twins.
+        static: those of the same agents without it, or of their static siblings.
         buyers: what all agents of the run did, and in the run where nobody asks; for `all` only.
         regret: what the oracle would have earned more; None where rivals are not static.
     """
@@ -92,6 +93,8 @@ class _Run:
             yield from self._one(contenders)
         if "mixed" in populations:
             yield from self._mixed(contenders)
+        if "siblings" in populations:
+            yield from self._siblings(contenders)
         for contender in contenders:
             if "all" in populations:
                 yield self._all(contender)
@@ -151,10 +154,23 @@ class _Run:
     def _pairs(self, contender: Contender) -> Trial:
         """Every asking agent has a static twin with the same base, skill and luck."""
         others = [Player(agent, StaticBidder()) for agent in self._agents]
-        asking = [Player(agent, contender.bidder(self._paid_on), second=True) for agent in self._asking]
+        asking = [Player(agent, contender.bidder(self._paid_on), seat=1) for agent in self._asking]
         play(self._market, self._auctions, [*others, *asking])
         own, partners = [one.ledger for one in asking], [others[agent].ledger for agent in self._asking]
         return self._trial("twins", contender.label, own, partners)
+
+    def _siblings(self, contenders: Sequence[Contender]) -> Iterator[Trial]:
+        """Every asking agent exists once for each way of bidding, in one market and with one luck."""
+        auctions = draw_auctions(self._market, self._seed, siblings=1 + len(contenders))
+        static = [Player(agent, StaticBidder()) for agent in self._agents]
+        groups = [
+            [Player(agent, contender.bidder(self._paid_on), seat=seat) for agent in self._asking]
+            for seat, contender in enumerate(contenders, 1)
+        ]
+        play(self._market, auctions, [*static, *(player for group in groups for player in group)])
+        partners = [static[agent].ledger for agent in self._asking]
+        for contender, group in zip(contenders, groups, strict=True):
+            yield self._trial("siblings", contender.label, [player.ledger for player in group], partners)
 
     def _ledgers(self, asking: dict[int, Contender]) -> list[Ledger]:
         players = [

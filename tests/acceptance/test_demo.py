@@ -45,14 +45,18 @@ def _needs_embedded(broker_kinds: frozenset[BrokerKind]) -> None:
 
 
 def test_the_demo_compares_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Without a terminal: exit 0, plain lines, the comparison; no process and no file stays."""
-    demo = _demo(tmp_path, "--auctions", "40")
+    """Without a terminal: exit 0, plain lines, what asking earns; no process and only the report stays."""
+    written = tmp_path / "report.html"
+    demo = _demo(tmp_path, "--auctions", "40", "--seeds", "3", "--report", str(written))
     output, _ = demo.communicate(timeout=DEMO_SECONDS)
     assert demo.returncode == 0, output
     assert "\x1b" not in output
-    for line in ("auction 40/40", "What asking changed", "auctions won", "sats per win"):
+    for line in ("auction 40/40", "This one run", "effort spent", "side by side, classic"):
         assert line in output
-    assert "Its own count of all 12 agents agrees with the published events." in output
+    assert "Its own count of all 18 agents agrees with the published events." in output
+    assert "sats of profit a run beside siblings that bid their base" in output
+    assert f"All figures, with charts: {written.as_uri()}" in output
+    assert "market demo</h1>" in written.read_text()
     assert "Both workers stopped in order" in output
     assert _left_running(demo.pid, tmp_path) == []
     assert list(tmp_path.glob("learner-*")) == []
@@ -61,7 +65,7 @@ def test_the_demo_compares_and_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_demo_stopped_in_the_middle_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
     """SIGTERM or SIGHUP during the auctions: one sentence, 128 + the signal, nothing left."""
-    demo = _demo(tmp_path, "--auctions", "1000")
+    demo = _demo(tmp_path, "--auctions", "1000", "--report", str(tmp_path / "report.html"))
     assert demo.stdout is not None
     for line in demo.stdout:
         if "1000 auctions, seed" in line:

@@ -85,7 +85,7 @@ def test_the_report_asks_nobody_and_hides_nothing(found: Findings) -> None:
     assert "http" not in page
     assert "&lt;script&gt;" in page
     assert "prefers-color-scheme: dark" in page
-    assert page.count("<svg") == 2 * 2 + 2
+    assert page.count("<svg") == len(POPULATIONS) + 3  # and the learning curves
     assert all(name in page for name in [*found.markets, *found.contenders])
 
 

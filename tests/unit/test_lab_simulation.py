@@ -8,7 +8,6 @@ import pytest
 from learner_worker.contract.facts import Bid, Close, Result
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
-from learner_worker.demo.personas import OCCASIONS, PERSONAS
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics, change, plus
 from learner_worker.domain.outcomes import Outcome
@@ -51,22 +50,6 @@ def test_there_are_families_of_both_kinds() -> None:
         run_trials(short, 1, [RANDOM, Contender("expected-profit", "expected-profit")], POPULATIONS)
 
 
-def test_the_demo_family_is_the_demos_market() -> None:
-    """Its personas, trait by trait, and the texts of its tasks."""
-    market = families()["demo"]
-    assert market.occasions == OCCASIONS
-    assert market.same_trade == 0.7
-    for persona, agent, trade in zip(PERSONAS, market.agents, market.trades, strict=True):
-        assert (trade.verbs, trade.things) == (persona.favourite_verbs, persona.favourite_things)
-        assert (agent.name, agent.base_bid_sats, agent.jitter) == (
-            persona.name,
-            persona.base_bid_sats,
-            persona.jitter,
-        )
-        assert (agent.skills, agent.skill) == ({trade.name: persona.skill}, persona.skill_elsewhere)
-        assert (agent.entries, agent.enters) == ({trade.name: 1.0}, persona.curiosity)
-
-
 def test_a_seed_is_a_run() -> None:
     """The same seed draws the same auctions, another one others."""
     assert draw_auctions(SMALL, 3) == draw_auctions(SMALL, 3)
@@ -91,6 +74,20 @@ def test_bidding_the_base_changes_nothing() -> None:
         trial = only(trials, population, "still")
         assert (trial.gain, set(trial.curve), trial.cold) == (0.0, {0.0}, 0.0)
         assert trial.asking == trial.static
+
+
+def test_siblings_meet_with_one_luck() -> None:
+    """Siblings that all bid the base win equally often in the long run; more change no earlier seat."""
+    market = named("demo", auctions=1_500)
+    trials = run_trials(market, 1, [STILL_ONE, Contender("again", STILL_ONE.strategy)], ("siblings",))
+    wins = [trials[0].static.won, trials[0].asking.won, trials[1].asking.won]
+    assert sum(wins) == sum(bool(auction.contestants) for auction in draw_auctions(market, 1))
+    assert all(430 < won < 570 for won in wins)
+    assert len({one.base for one in (trials[0].static, trials[0].asking, trials[1].asking)}) == 1
+    for twins, siblings in zip(draw_auctions(market, 1), draw_auctions(market, 1, siblings=3), strict=True):
+        for one, more in zip(twins.contestants, siblings.contestants, strict=True):
+            assert more._replace(arrivals=more.arrivals[:2], seen=more.seen[:2]) == one
+            assert (len(more.arrivals), len(more.seen)) == (3, 3)
 
 
 def test_the_books_balance() -> None:
