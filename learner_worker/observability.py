@@ -110,6 +110,11 @@ class RequestInstruments:
             buckets=_ANSWER_BUCKETS,
             registry=registry,
         )
+        self.advice_lost = Counter(
+            "learner_advice_lost",
+            "Answers that the advice log lacks: Kafka did not take them.",
+            registry=registry,
+        )
 
 
 class ProcessInstruments:

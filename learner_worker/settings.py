@@ -133,6 +133,7 @@ class Settings(BaseSettings):
         "learner-dead-letters", description="Name of the dead-letter topic."
     )
     topic_topology: TopicSetting = Field("learner-topology", description="Name of the topology topic.")
+    topic_advice: TopicSetting = Field("learner-advice", description="Name of the advice log's topic.")
     reply_topics: Names = Field(
         None,
         description="Allow-list of reply topics, comma-separated; a trailing * matches any suffix.",
@@ -150,6 +151,18 @@ class Settings(BaseSettings):
     )
     paid_on: Literal["success", "win"] = Field(
         "success", description="When the swarm pays the winner: for a task done, or for winning."
+    )
+    advice_log: bool = Field(
+        False, description="Write what was advised for each request that names its task to a topic."
+    )
+    experiment: str | None = Field(
+        None,
+        min_length=1,
+        description="Strategies and the shares of tasks that they advise on, as "
+        "classic=0.5,expected-profit=0.5; needs the advice log.",
+    )
+    experiment_name: str = Field(
+        "experiment", min_length=1, description="Name of the experiment: another one draws the tasks anew."
     )
     auction_horizon_seconds: float = Field(
         3600, gt=0, description="How far apart in time the events of one auction may arrive, in seconds."
@@ -225,6 +238,8 @@ class Settings(BaseSettings):
             rerouted=self.topic_rerouted,
             dead_letters=self.topic_dead_letters,
             topology=self.topic_topology,
+            advice=self.topic_advice,
+            advice_log=self.advice_log,
         )
 
     @property

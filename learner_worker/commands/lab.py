@@ -1,21 +1,24 @@
-"""`lab simulate|replay`: compares strategies on simulated markets and in recorded auctions."""
+"""`lab simulate|replay|league`: compares strategies on simulated markets, in recorded auctions and live."""
 
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from learner_worker.commands.league import show_league
+from learner_worker.commands.options import CONNECTION, TOPICS, settings_flags
 from learner_worker.commands.printing import escaped
+from learner_worker.commands.recordings import recorded_auctions_of
 from learner_worker.errors import ConfigurationError
 from learner_worker.laboratory.bidders import RANDOM, Contender
 from learner_worker.laboratory.families import families
 from learner_worker.laboratory.findings import Findings, findings
 from learner_worker.laboratory.market import MAX_AUCTIONS, MarketModel, read_market
-from learner_worker.laboratory.recording import read_recording
 from learner_worker.laboratory.replay import replay
 from learner_worker.laboratory.report import report
 from learner_worker.laboratory.simulation import Plan, simulate
@@ -39,6 +42,9 @@ _strategies = click.option(
 @click.group()
 def lab() -> None:
     """Try strategies before anybody bids by them: on simulated markets, on recorded auctions."""
+
+
+lab.add_command(show_league)
 
 
 @lab.command("families")
@@ -135,7 +141,7 @@ def simulate_markets(
 
 
 @lab.command("replay")
-@click.argument("recording", type=_file)
+@click.argument("recording", type=_file, required=False)
 @click.option("--agent", "agents", multiple=True, metavar="AGENT", help="Only this agent; repeatable.")
 @click.option(
     "--together", is_flag=True, help="Replace the bids of all these agents at once, not one agent at a time."
@@ -148,22 +154,32 @@ def simulate_markets(
     show_default=True,
     help="When the swarm pays.",
 )
+@settings_flags(*CONNECTION, *TOPICS, "group_id")
 def replay_recording(
-    *, recording: Path, agents: tuple[str, ...], together: bool, strategies: tuple[str, ...], paid_on: PaidOn
+    *,
+    recording: Path | None,
+    agents: tuple[str, ...],
+    together: bool,
+    strategies: tuple[str, ...],
+    paid_on: PaidOn,
+    **flags: Any,
 ) -> None:
     """Play recorded auctions again, with each strategy's bids in the place of an agent's own.
 
-    RECORDING holds what `outcomes export` writes, of all agents, one after the other. The others' bids stay
-    as they were and the recorded bid stands for the base: an agent that followed advice then is adjusted
-    twice. A strategy sees only what was known before its bid was placed. At least and at most: who would have
-    won, or whether the task would have been done, is not in the record.
+    RECORDING is an SQLite file of a swarm, as `import` reads it, or holds what `outcomes export` writes, of
+    all agents, one after the other. Without it the outcomes in Kafka are played again.
+
+    The others' bids stay as they were. The base bid is the one in the advice log (`--advice-log`); without it
+    the recorded bid stands for it: an agent that followed advice then is adjusted twice. A strategy sees only
+    what was known before its bid was placed. At least and at most: who would have won, or whether the task
+    would have been done, is not in the record.
     """
     _find_own_modules()
-    auctions = read_recording(recording)
+    auctions = recorded_auctions_of(recording, flags)
     known = {bid.agent_id for auction in auctions for bid in auction.bids}
     unknown = sorted({*agents} - known)
     if unknown:
-        raise ConfigurationError(f"{recording} has no outcomes of {escaped(unknown[0])}")
+        raise ConfigurationError(f"{recording or 'Kafka'} has no outcomes of {escaped(unknown[0])}")
     chosen = list(dict.fromkeys(agents)) or sorted(known)
     groups = [chosen] if together else [[agent] for agent in chosen]
     found = [find_strategy(name) for name in dict.fromkeys(strategies)]

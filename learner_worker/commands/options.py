@@ -24,8 +24,8 @@ CONNECTION = (
     "startup_timeout_seconds",
 )
 """The settings of the connection to Kafka."""
-TOPICS = tuple(name for name in Settings.model_fields if name.startswith("topic_"))
-"""The settings of the topics' names."""
+TOPICS = (*(name for name in Settings.model_fields if name.startswith("topic_")), "advice_log")
+"""The settings of the topics."""
 _Command = Callable[..., Any]
 
 
@@ -35,13 +35,15 @@ def settings_flags(*names: str) -> Callable[[_Command], _Command]:
     def decorate(command: _Command) -> _Command:
         for name in reversed(names):
             field = Settings.model_fields[name]
+            flag = name.replace("_", "-")
             shown = "" if field.default in {None, PydanticUndefined, ""} else f" [default: {field.default}]"
-            command = click.option(
-                f"--{name.replace('_', '-')}",
-                name,
-                metavar="|".join(choices(field.annotation)) or "VALUE",
-                help=f"{field.description}{shown} [env: LEARNER_{name.upper()}]",
-            )(command)
+            help_text = f"{field.description}{shown} [env: LEARNER_{name.upper()}]"
+            if field.annotation is bool:
+                option = click.option(f"--{flag}/--no-{flag}", name, default=None, help=help_text)
+            else:
+                shape = "|".join(choices(field.annotation)) or "VALUE"
+                option = click.option(f"--{flag}", name, metavar=shape, help=help_text)
+            command = option(command)
         return command
 
     return decorate

@@ -1,6 +1,6 @@
 """The topics: their names and their configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, NewType
 
@@ -10,13 +10,14 @@ EventKind = Literal["bid-placed", "auction-closed", "task-finished"]
 HOP_HEADER = "learner-hop"
 """The header that marks a record as moved once; its value is the event's kind, or the request topic."""
 HOUR_MS = 60 * 60 * 1000  # milliseconds in an hour
+ADVICE_MS = 7 * 24 * HOUR_MS  # a week: long enough to compare strategies, short for what reveals bids
 ROOMY_RECORD_BYTES = 2 * 1024 * 1024
 """Room for a whole original of up to 1 MiB and headers, in a moved record or a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The names of all topics, without their prefix."""
+    """The names of all topics, without their prefix; the one for advice is used with `advice_log`."""
 
     prefix: str = ""
     bid_placed: str = "bid-placed"
@@ -29,21 +30,22 @@ class Topics:
     rerouted: str = "learner-rerouted"
     dead_letters: str = "learner-dead-letters"
     topology: str = "learner-topology"
+    advice: str = "learner-advice"
+    advice_log: bool = False
 
     def named(self) -> "TopicNames":
         """The full names, with the prefix."""
-        return TopicNames(
-            **{
-                field.name: TopicName(self.prefix + getattr(self, field.name))
-                for field in fields(self)
-                if field.name != "prefix"
-            }
-        )
+        names = {
+            field.name: TopicName(self.prefix + getattr(self, field.name))
+            for field in fields(self)
+            if field.name not in {"prefix", "advice_log"}
+        }
+        return TopicNames(**names, advice_log=self.advice_log)
 
 
 @dataclass(frozen=True, slots=True)
 class TopicNames:
-    """The full names of all topics."""
+    """The full names of all topics; the one for advice is used with `advice_log`."""
 
     bid_placed: TopicName
     auction_closed: TopicName
@@ -55,11 +57,13 @@ class TopicNames:
     rerouted: TopicName
     dead_letters: TopicName
     topology: TopicName
+    advice: TopicName
+    advice_log: bool = False
 
     @property
     def sharded(self) -> tuple[TopicName, ...]:
         """The topics whose partition i belongs to shard i; their partition counts are equal."""
-        return (*self.subscribed, self.requests)
+        return (*self.subscribed, self.requests, *((self.advice,) if self.advice_log else ()))
 
     @property
     def subscribed(self) -> tuple[TopicName, ...]:
@@ -104,22 +108,20 @@ class TopicNames:
 
     def configuration(self, topic: TopicName) -> dict[str, str]:
         """The topic's configuration that `topics create` sets."""
-        compacted = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(HOUR_MS)}
-        if topic == self.outcomes:
-            return compacted
-        if topic in {self.metrics, self.topology}:
-            return {"cleanup.policy": "compact"}
-        if topic == self.requests:
-            return {
-                "message.timestamp.type": "LogAppendTime",
-                "retention.ms": str(HOUR_MS),
-                "max.message.bytes": str(ROOMY_RECORD_BYTES),
-            }
-        if topic == self.replies:
-            return {"retention.ms": str(HOUR_MS)}
-        if topic in {self.rerouted, self.dead_letters}:
-            return {"max.message.bytes": str(ROOMY_RECORD_BYTES)}
-        return {}
+        compacted = {"cleanup.policy": "compact"}
+        roomy = {"max.message.bytes": str(ROOMY_RECORD_BYTES)}
+        asked = {"message.timestamp.type": "LogAppendTime", "retention.ms": str(HOUR_MS)}
+        settings: Mapping[TopicName, dict[str, str]] = {
+            self.outcomes: {**compacted, "min.compaction.lag.ms": str(HOUR_MS)},
+            self.metrics: compacted,
+            self.topology: compacted,
+            self.requests: {**asked, **roomy},
+            self.replies: {"retention.ms": str(HOUR_MS)},
+            self.advice: {"retention.ms": str(ADVICE_MS)},
+            self.rerouted: roomy,
+            self.dead_letters: roomy,
+        }
+        return settings.get(topic, {})
 
 
 class ReplyTopics:

@@ -49,8 +49,9 @@ def _needed(names: TopicNames) -> Mapping[TopicName, Sequence[int]]:
         names.replies,
         names.dead_letters,
         names.topology,
+        names.advice,
     }
-    read = {*names.sharded, names.topology}
+    read = {*names.sharded, names.topology} - {names.advice}
     return {
         name: [*([READ] if name in read else []), *([WRITE] if name in writable else [])]
         for name in names.all

@@ -36,7 +36,7 @@ _DESCRIPTION: Final = (
 
 def asyncapi(version: str) -> Document:
     """The document of this version of the interface."""
-    names = Topics().named()
+    names = Topics(advice_log=True).named()
     messages = {message.name: message for channel in CHANNELS for message in channel.messages}
     return {
         "asyncapi": "3.0.0",

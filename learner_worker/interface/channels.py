@@ -156,6 +156,13 @@ _METRICS: Final = ChannelMessage(
     headers=headers.METRICS,
     key={"type": "string", "description": "The agent's id, as UTF-8."},
 )
+_ADVICE: Final = ChannelMessage(
+    name="advice",
+    payload="advice",
+    writer="the learner",
+    reader="operators",
+    key={"type": "string", "description": "The agent's id, as UTF-8."},
+)
 _TOPOLOGY: Final = ChannelMessage(
     name="topology",
     payload="topology",
@@ -238,6 +245,12 @@ CHANNELS: Final[tuple[Channel, ...]] = (
         messages=(_DEAD_LETTER,),
     ),
     Channel(
+        topic="advice",
+        summary="What was advised for requests that name their task; only with `--advice-log`.",
+        partitioned_by="agent_id",
+        messages=(_ADVICE,),
+    ),
+    Channel(
         topic="topology",
         summary="How many shards there are, on which cluster, and whose topics these are. "
         "The first record of the highest generation stands.",
@@ -297,6 +310,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     _writes("rerouted", "Moves an event to its right partition, once.", *_MOVED_EVENTS),
     _reads("rerouted", "Takes moved events as if they had lain there.", *_MOVED_EVENTS),
     _writes("dead_letters", "Sets aside what breaks the contract, and goes on.", _DEAD_LETTER),
+    _writes("advice", "Notes what it advised, if asked to, for `lab league`.", _ADVICE),
     _writes("topology", "Records the number of shards and the owner, once.", _TOPOLOGY),
     _reads("topology", "Stops if the topics are not what is recorded.", _TOPOLOGY),
 )

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import core_schema
 
+from learner_worker.contract.advice import ADVICE_VERSION, AdviceRecord
 from learner_worker.contract.events import AuctionClosed, BidPlaced, TaskFinished
 from learner_worker.contract.facts import FACT_VERSION, MARKER_VERSION, Fact, ForgetMarker
 from learner_worker.contract.suggestions import (
@@ -39,6 +40,7 @@ _WRITTEN: Mapping[str, type[BaseModel]] = {
 _FACT = "outcome-fact"
 _MARKER = "forget-marker"
 _TOPOLOGY = "topology"
+_ADVICE = "advice"
 _BEYOND_SCHEMA = (
     "What JSON Schema cannot say: an integer is written without a fraction (1.0 is refused); a time is "
     "RFC 3339's grammar exactly, of the years 1970 to 9998; text holds no lone surrogates; a record is "
@@ -57,6 +59,7 @@ def schemas() -> dict[str, JsonSchemaValue]:
     own = {
         _FACT: _document(_FACT, _of_struct(Fact, FACT_VERSION), FACT_VERSION),
         _MARKER: _document(_MARKER, _of_struct(ForgetMarker, MARKER_VERSION), MARKER_VERSION),
+        _ADVICE: _document(_ADVICE, _of_struct(AdviceRecord, ADVICE_VERSION), ADVICE_VERSION),
         _TOPOLOGY: _document(_TOPOLOGY, _of_struct(Topology, TOPOLOGY_VERSION), TOPOLOGY_VERSION),
     }
     return {**accepted, **written, **own}

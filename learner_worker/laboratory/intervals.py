@@ -40,6 +40,19 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - reach, mean + reach, count)
 
 
+def welch_interval(values: Sequence[float], against: Sequence[float]) -> Interval:
+    """The difference of two means (at least two values each) by Welch's t, for groups of unequal spread."""
+    parts = [statistics.variance(group) / len(group) for group in (values, against)]
+    spread = sum(parts)
+    difference = statistics.fmean(values) - statistics.fmean(against)
+    count = len(values) + len(against)
+    if spread == 0:
+        return Interval(difference, difference, difference, count)
+    squares = sum(part**2 / (len(group) - 1) for part, group in zip(parts, (values, against), strict=True))
+    reach = t_quantile(max(1, int(spread**2 / squares))) * math.sqrt(spread)
+    return Interval(difference, difference - reach, difference + reach, count)
+
+
 def t_quantile(freedom: int) -> float:
     """The 97.5 % quantile of Student's t (Cornish-Fisher expansion from 11 degrees of freedom on)."""
     if freedom < len(_T_QUANTILES):

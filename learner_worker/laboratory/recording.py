@@ -1,16 +1,19 @@
-"""Recorded auctions, from the JSON lines of `learner-worker outcomes export`, of all agents in one file."""
+"""Recorded auctions: from outcomes, or from what `learner-worker outcomes export` wrote of all agents."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
+from learner_worker.contract.facts import Close
 from learner_worker.contract.fields import MAX_SATS
 from learner_worker.contract.times import parse_time
+from learner_worker.domain.outcomes import Outcome
 from learner_worker.errors import ConfigurationError
 
+_NO_BASES: Final[Mapping[tuple[str, str], int]] = {}
 _Sats = Annotated[int, msgspec.Meta(ge=0, le=MAX_SATS)]
 
 
@@ -36,6 +39,7 @@ class RecordedBid(NamedTuple):
     Attributes:
         placed_at: when it was placed; None if no bid arrived, only the win.
         succeeded: how the agent's task ended; None without a result.
+        base_sats: what the agent would have bid without advice; None if nothing says.
     """
 
     agent_id: str
@@ -44,6 +48,12 @@ class RecordedBid(NamedTuple):
     description: str
     succeeded: bool | None
     finished_at: int | None
+    base_sats: int | None = None
+
+    @property
+    def base(self) -> int:
+        """The base bid, or what stands for it."""
+        return self.base_sats if self.base_sats is not None else self.bid_sats or 0
 
 
 class RecordedAuction(NamedTuple):
@@ -79,6 +89,43 @@ def read_recording(path: Path) -> list[RecordedAuction]:
     if not lines:
         raise ConfigurationError(f"{path} has no outcomes: write it with `learner-worker outcomes export`")
     return recorded_auctions(lines)
+
+
+def auctions_of(
+    outcomes: Iterable[Outcome], bases: Mapping[tuple[str, str], int] = _NO_BASES
+) -> list[RecordedAuction]:
+    """The auctions of outcomes that count, by the time they closed.
+
+    Args:
+        bases: what agents would have bid without advice, by task and agent.
+    """
+    by_task: defaultdict[str, list[tuple[Close, Outcome]]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.counts and outcome.close is not None:
+            by_task[outcome.task_id].append((outcome.close, outcome))
+    auctions = [
+        RecordedAuction(
+            task_id,
+            max(close.closed_at for close, _ in found),
+            found[0][0].winner,
+            tuple(_bid_of(outcome, bases.get((task_id, outcome.agent_id))) for _, outcome in found),
+        )
+        for task_id, found in by_task.items()
+    ]
+    return sorted(auctions, key=lambda auction: (auction.closed_at, auction.task_id))
+
+
+def _bid_of(outcome: Outcome, base_sats: int | None) -> RecordedBid:
+    result = outcome.result if outcome.won else None
+    return RecordedBid(
+        agent_id=outcome.agent_id,
+        bid_sats=outcome.bid_sats,
+        placed_at=None if outcome.bid is None else outcome.bid.placed_at,
+        description=outcome.description,
+        succeeded=None if result is None else result.succeeded,
+        finished_at=None if result is None else result.finished_at,
+        base_sats=base_sats,
+    )
 
 
 def _decoded(decoder: "msgspec.json.Decoder[_Line]", text: bytes, path: Path, number: int) -> _Line:

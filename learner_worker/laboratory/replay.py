@@ -1,9 +1,9 @@
 """Recorded auctions played again with a strategy's bids.
 
-The others' bids are held as they were, and the recorded bid stands for the base. The strategy learns from
-what was recorded, and only from closes and results before its bid was placed. What the record does not decide
-is bounded both ways: who would have won where bids tie or the lowest did not win, and whether the agent would
-have done a task that another one did.
+The others' bids are held as they were. The base is the one in the advice log, else the recorded bid. The
+strategy learns from what was recorded, and only from closes and results before its bid was placed. What the
+record does not decide is bounded both ways: who would have won where bids tie or the lowest did not win, and
+whether the agent would have done a task that another one did.
 """
 
 from collections import defaultdict
@@ -86,7 +86,7 @@ def replayed_bids(
             memory.learn(_settled(moment, None))
         elif moment.kind == _RESULT:
             memory.learn_result(_settled(moment, None), _settled(moment, moment.bid.succeeded))
-        elif moment.bid.bid_sats:
+        elif moment.bid.bid_sats and moment.bid.base:
             yield _replayed_bid(moment, strategy, memory, paid_on)
 
 
@@ -122,7 +122,7 @@ def _replayed_bid(moment: _Moment, strategy: Strategy, memory: AgentMemory, paid
         tallies=memory.tallies,
         sums=memory.sums,
         description=moment.bid.description,
-        base_bid_sats=moment.bid.bid_sats or 0,
+        base_bid_sats=moment.bid.base,
         paid_on=paid_on,
         explained=False,
     )
@@ -157,7 +157,7 @@ def _replayed(
     paid_on: PaidOn,
 ) -> Replayed:
     winners = [winner_at(one.auction, by_task[one.auction.task_id]) for one in bids]
-    outcomes = [_earned(one, winner, paid_on) for one, winner in zip(bids, winners, strict=True)]
+    outcomes = [earned(one, winner, paid_on) for one, winner in zip(bids, winners, strict=True)]
     won = [one.recorded for one in bids if one.auction.winner == agent]
     paid = [bid.bid_sats or 0 for bid in won if paid_on == "win" or bid.succeeded]
     return Replayed(
@@ -176,8 +176,10 @@ def _replayed(
     )
 
 
-def _earned(one: ReplayedBid, winner: str | None, paid_on: PaidOn) -> Earned:
-    """Of one auction; where it is open who wins, the estimate takes the recorded winner's side."""
+def earned(one: ReplayedBid, winner: str | None, paid_on: PaidOn) -> Earned:
+    """What a bid earns in its auction, if `winner` wins; where that is open (None), the estimate takes the
+    recorded winner's side.
+    """
     own, bid = one.recorded.agent_id, one.bid_sats
     if winner is not None and winner != own:
         return Earned()

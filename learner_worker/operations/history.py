@@ -70,7 +70,7 @@ async def history_of(agent_id: AgentId, settings: Settings, say: Say) -> AsyncIt
             try:
                 replay = await _replay(file, changelog, shard, agent_id)
                 if cutoff is not None:
-                    await _expire(replay, file.path, cutoff)
+                    await expire(replay, file.path, cutoff)
                 agent = (await replay.learn.agents.load([agent_id]))[agent_id]
                 with snapshot_of(file.path) as snapshot:
                     keys = _newest_first(snapshot)
@@ -103,7 +103,7 @@ def _is_of_another(record: Record, agent_id: AgentId) -> bool:
         return False
 
 
-async def _expire(replay: ChangelogReplay, path: Path, cutoff: Cutoff) -> None:
+async def expire(replay: ChangelogReplay, path: Path, cutoff: Cutoff) -> None:
     """Expires what the workers have expired, even before its tombstones are written."""
     with snapshot_of(path) as snapshot:
         keys = _newest_first(snapshot, counted=False)

@@ -90,6 +90,15 @@ class SwarmFile:
             yield page
 
 
+def is_database(path: Path) -> bool:
+    """Whether it begins as an SQLite database; what cannot be read is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
 @contextmanager
 def swarm_file(path: Path) -> Iterator[SwarmFile]:
     """Copies the rows of a swarm's file; its folder stays as it is.

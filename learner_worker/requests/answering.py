@@ -1,4 +1,4 @@
-"""Answers the queued requests: loads their agents in one read, calls `advise` and sends the replies."""
+"""Answers the queued requests: loads their agents in one read, calls `advisor` and sends the replies."""
 
 import asyncio
 import functools
@@ -7,14 +7,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.domain.agents import Agent
 from learner_worker.errors import ClosedFileError, StateError
+from learner_worker.requests.advisor import Advisor
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.queue import RequestQueue
 from learner_worker.requests.replies import Replies
 from learner_worker.requests.reply_batches import ReplyBatches
 from learner_worker.requests.request import AdmittedRequest
-from learner_worker.requests.shards import AnsweringShard, OwnedShards, is_current
+from learner_worker.requests.shards import AnsweringShard, OwnedShards
 from learner_worker.shard.pacing import Pacing
-from learner_worker.stages.advise import Advise
 
 _BATCH = 100
 """Requests answered between two yields to the event loop: more would block it for too long."""
@@ -30,7 +30,7 @@ class Answering:
         *,
         shards: OwnedShards,
         queue: RequestQueue,
-        advise: Advise,
+        advisor: Advisor,
         replies: Replies,
         batches: ReplyBatches,
         pacing: Pacing,
@@ -39,7 +39,7 @@ class Answering:
     ) -> None:
         self._shards = shards
         self._queue = queue
-        self._advise = advise
+        self._advisor = advisor
         self._replies = replies
         self._batches = batches
         self._pacing = pacing
@@ -64,12 +64,14 @@ class Answering:
         while await self.serve():
             pass
         await self._replies.finish(seconds)
+        await self._advisor.finish(seconds)
 
     async def _serve_for(self, seconds: float) -> None:
         until = self._clock.monotonic() + seconds
         while self._queue and self._clock.monotonic() < until:
             await self._serve_batch()
             self._batches.send()
+            self._advisor.send()
             if self._batches.is_full:
                 await self._batches.wait_for_room()
             await asyncio.sleep(0)
@@ -95,8 +97,7 @@ class Answering:
         elif not self._shards.may_answer_from(shard, request):  # the shard was reopened meanwhile
             self._queue.put(request)
         else:
-            reply = self._advise.answer(request.request, agent, stale=not is_current(shard, request))
-            self._replies.send_advice(received, reply)
+            self._replies.send_advice(received, self._advisor.answer(request, agent, shard))
 
     async def _agents_of(self, requests: Sequence[AdmittedRequest]) -> dict[AgentId, Agent]:
         """The agents that the requests ask about; one read per shard loads those not in memory.

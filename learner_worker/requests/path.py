@@ -12,6 +12,7 @@ from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.watchdog import Reading
 from learner_worker.observability import RequestInstruments
 from learner_worker.requests.admission import Admission
+from learner_worker.requests.advisor import AdviceLog, Advisor
 from learner_worker.requests.answering import Answering
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.consumer import RequestConsumer
@@ -38,8 +39,8 @@ class RequestPath:
     """Reads the requests of this replica's shards and answers them.
 
     A request passes these modules in order: `consumer` reads it, `admission` accepts or refuses it, `queue`
-    holds it until its turn, `answering` calls `advise`, `replies` makes the record, and `reply_batches` sends
-    it to Kafka.
+    holds it until its turn, `answering` asks `advisor`, which calls `advise` and notes the answer, `replies`
+    makes the record, and `reply_batches` sends it to Kafka.
 
     Args:
         settings: the request path's settings.
@@ -73,6 +74,10 @@ class RequestPath:
             request_topic=settings.topics.requests,
             instruments=instruments,
         )
+        topics = settings.topics
+        log = (
+            AdviceLog(clients.producer, topics.advice, instruments.advice_lost) if topics.advice_log else None
+        )
         self._shards = shards = OwnedShards(settings.while_restoring)
         self._queue = queue = RequestQueue(
             shards=shards, replies=replies, while_restoring=settings.while_restoring, clock=clock
@@ -83,7 +88,7 @@ class RequestPath:
         self.answering = Answering(
             shards=shards,
             queue=queue,
-            advise=advise,
+            advisor=Advisor(advise, log, clock),
             replies=replies,
             batches=batches,
             pacing=pacing,

@@ -40,7 +40,9 @@ class RequestSettings:
         patterns = topics.reply_patterns if settings.reply_topics is None else settings.reply_topics
         return cls(
             topics=topics,
-            reply_topics=ReplyTopics(patterns, (*topics.sharded, topics.dead_letters, topics.topology)),
+            reply_topics=ReplyTopics(
+                patterns, (*topics.sharded, topics.dead_letters, topics.topology, topics.advice)
+            ),
             shards=shards,
             ttl_seconds=settings.request_ttl_seconds,
             stall_seconds=settings.session_timeout_seconds / 2,

@@ -3,19 +3,27 @@
 suggest-bid-requests -> suggest-bid-replies
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
+from learner_worker.contract.advice import AdviceRecord, ExperimentArm
 from learner_worker.contract.decode import Request
 from learner_worker.contract.encode import Advice, AlternativeAdvice, Reply
+from learner_worker.contract.fields import TaskId
 from learner_worker.contract.suggestions import INVALID_REQUEST
+from learner_worker.contract.times import Micros, format_time
 from learner_worker.domain.agents import Agent, agent_metrics, learned_keywords
 from learner_worker.errors import RequestError
+from learner_worker.strategies.experiment import Experiment
 from learner_worker.strategies.protocol import NO_SUMS, PaidOn, Strategy, Suggestion, Sums
 
 _NONE: Final[Collection[str]] = ()
+
+
+def _always(_name: str) -> bool:
+    return True
 
 
 class Advise:
@@ -24,12 +32,20 @@ class Advise:
     Args:
         strategies: those that requests may name; the first answers those that name none.
         paid_on: when the swarm pays.
+        experiment: decides on requests that name a task and no strategy. Its arms are among `strategies`.
     """
 
-    def __init__(self, strategies: Sequence[Strategy], *, paid_on: PaidOn = "success") -> None:
+    def __init__(
+        self,
+        strategies: Sequence[Strategy],
+        *,
+        paid_on: PaidOn = "success",
+        experiment: Experiment | None = None,
+    ) -> None:
         self._default = strategies[0]
         self._strategies: Mapping[str, Strategy] = {strategy.name: strategy for strategy in strategies}
         self._paid_on = paid_on
+        self._experiment = experiment
         self._with_sums = frozenset(strategy.name for strategy in strategies if strategy.version)
 
     def sums_needed(self, request: Request) -> Collection[str]:
@@ -69,10 +85,50 @@ class Advise:
             stale=stale,
         )
 
-    def _alternatives(self, request: Request, agent: Agent) -> dict[str, AlternativeAdvice]:
-        """What every strategy says; reasons are not asked for."""
+    def record(
+        self,
+        request: Request,
+        agent: Agent,
+        reply: Reply,
+        *,
+        now: Micros,
+        has_sums: Callable[[Collection[str]], bool],
+    ) -> AdviceRecord:
+        """What the advice log says of an answer to a request that names its task.
+
+        Args:
+            now: when it was answered.
+            has_sums: whether the sums of some strategies are complete.
+        """
+        tells_costs = request.cost_sats is not None
+        arm = self._arm_of(request)
+        return AdviceRecord(
+            task_id=request.task_id or TaskId(""),
+            agent_id=request.agent_id,
+            advised_at=format_time(now),
+            base_bid_sats=reply.base_bid_sats,
+            suggested_bid_sats=reply.suggested_bid_sats,
+            strategy=reply.strategy,
+            factor=reply.factor,
+            costs=tells_costs,
+            alternatives=msgspec.UNSET
+            if tells_costs
+            else self._alternatives(
+                request, agent, lambda name: name not in self._with_sums or has_sums((name,))
+            ),
+            experiment=None
+            if arm is None or self._experiment is None
+            else ExperimentArm(self._experiment.name, arm),
+        )
+
+    def _alternatives(
+        self, request: Request, agent: Agent, is_ready: Callable[[str], bool] = _always
+    ) -> dict[str, AlternativeAdvice]:
+        """What every strategy says that is ready; reasons are not asked for."""
         found: dict[str, AlternativeAdvice] = {}
         for name, strategy in self._strategies.items():
+            if not is_ready(name):
+                continue
             suggestion = self._suggest(strategy, request, agent, explained=False)
             found[name] = AlternativeAdvice(suggestion.suggested_bid_sats, suggestion.factor)
         return found
@@ -94,7 +150,8 @@ class Advise:
 
     def _strategy_of(self, request: Request) -> Strategy:
         if request.strategy is None:
-            return self._default
+            arm = self._arm_of(request)
+            return self._default if arm is None else self._strategies[arm]
         found = self._strategies.get(request.strategy)
         if found is None:
             raise RequestError(
@@ -102,6 +159,12 @@ class Advise:
                 f"strategy: there is none of this name here; there are {', '.join(self._strategies)}",
             )
         return found
+
+    def _arm_of(self, request: Request) -> str | None:
+        """The experiment's decision; None where there is none, or the request is outside of it."""
+        if self._experiment is None or request.strategy is not None or request.task_id is None:
+            return None
+        return self._experiment.arm_of(request.task_id)
 
 
 def _sums_of(agent: Agent, strategy: Strategy) -> Sums:

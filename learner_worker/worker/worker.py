@@ -24,6 +24,7 @@ from learner_worker.worker.backfill import Backfill
 from learner_worker.worker.checkpoint import Checkpointer
 from learner_worker.worker.claims import Claims
 from learner_worker.worker.consumer import EventConsumer
+from learner_worker.worker.experiment import experiment_of
 from learner_worker.worker.failure import WorkerFailure
 from learner_worker.worker.health import Health, ProgressReport, Watch
 from learner_worker.worker.offset_committer import OffsetCommitter
@@ -123,7 +124,9 @@ class Worker:
         self.requests = requests = RequestPath(
             RequestSettings.of(settings, platform.partitions, platform.intervals.request_poll_ms),
             request_clients,
-            advise=Advise(strategies, paid_on=settings.paid_on),
+            advise=Advise(
+                strategies, paid_on=settings.paid_on, experiment=experiment_of(settings, strategies)
+            ),
             instruments=instruments.requests,
             pacing=context.pacing,
             is_member=_both(platform.guard.confirm, membership.is_confirmed),

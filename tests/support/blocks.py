@@ -40,8 +40,9 @@ _DOCKER = Check("needs Docker; tests/unit/test_deploy.py checks what it reads")
 _KUBERNETES = Check("needs a cluster; tests/unit/test_deploy.py checks what it reads")
 _INTEROP = Check("`make interop` runs the same in a complete program, with the client that it needs")
 _NAMED = Check("names dead letters of the reader's own; tests/integration/test_dead_letters.py runs both")
-_LAB = Check("takes minutes; tests/unit/test_lab_report.py and test_lab_replay.py run the commands")
+_LAB = Check("takes minutes; tests/unit/test_lab_report.py, test_lab_replay.py and test_league.py run them")
 _LEAVE = Check("names a folder and a replica; tests/acceptance/test_replicas.py runs all three")
+_LEAGUE = Check("tests/integration/test_league.py runs workers with these flags, and asks the league")
 _ASKED = Check("tests/integration/test_expected_profit.py asks a worker by the same fields")
 WAYS: Mapping[str, Mapping[str, Way]] = {
     "README.md": {
@@ -82,9 +83,16 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
     "docs/deploying.md": {"docker": _DOCKER, "cp -r deploy/kubernetes/example": _KUBERNETES},
     "docs/strategies.md": {
         "learner-worker lab": _LAB,
-        "for agent in echo mace": _LAB,
+        "learner-worker lab league": _LEAGUE,
         "reply = await": _ASKED,
         "learner-worker suggest": _ASKED,
+    },
+    "docs/own-strategy.md": {
+        "from learner_worker.strategies.protocol": Save("patient.py"),
+        "learner-worker lab simulate": Run(),
+        "learner-worker lab replay": _LAB,
+        "learner-worker topics create": _LEAGUE,
+        "learner-worker run": _LEAGUE,
     },
     "docs/performance.md": {"IMPORT_ROWS": _SUITE},
     "docs/interop.md": {
@@ -99,6 +107,7 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
 READINGS = (
     ("README.md", "docs/interop.md", "docs/operating.md", "docs/importing.md"),
     ("docs/tutorial.md",),
+    ("docs/own-strategy.md",),
 )
 """Pages that one reader follows, the next one in the scene that the one before has left."""
 

@@ -60,10 +60,15 @@ async def administrator(bootstrap_servers: str) -> AsyncIterator[Any]:
 
 
 async def create_topics(
-    bootstrap_servers: str, prefix: str, *, partitions: int = 4, replication_factor: int | None = 1
+    bootstrap_servers: str,
+    prefix: str,
+    *,
+    partitions: int = 4,
+    replication_factor: int | None = 1,
+    advice_log: bool = False,
 ) -> TopicNames:
     """Creates all topics under a prefix; without a factor three copies, or as many as there are brokers."""
-    names = Topics(prefix=prefix).named()
+    names = Topics(prefix=prefix, advice_log=advice_log).named()
     async with topology_view(Connection(bootstrap_servers), names, patience_seconds=30) as view:
         await create_missing(
             view, partitions=partitions, replication_factor=replication_factor, group_id=None

@@ -43,7 +43,7 @@ DOCUMENT = asyncapi("1.2.3")
 CHANNELS = DOCUMENT["channels"]
 OPERATIONS = DOCUMENT["operations"]
 MESSAGES = DOCUMENT["components"]["messages"]
-NAMES = Topics().named()
+NAMES = Topics(advice_log=True).named()
 ASYNCAPI_SCHEMA = Path(__file__).parents[1] / "programs" / "asyncapi" / "asyncapi-3.0.0.schema.json"
 ELSEWHERE = TopicName("elsewhere")
 SOURCES = sorted(Path(learner_worker.__file__).parent.rglob("*.py"))

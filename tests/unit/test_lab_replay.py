@@ -2,18 +2,24 @@
 
 import json
 import random
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from learner_worker.cli import cli
+from learner_worker.commands.recordings import recorded_auctions_of
+from learner_worker.contract.facts import Bid, Close, Result
+from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros, format_time
+from learner_worker.domain.outcomes import Outcome
 from learner_worker.errors import ConfigurationError
 from learner_worker.laboratory.families import families
 from learner_worker.laboratory.luck import DrawnAuction, draw_auctions
-from learner_worker.laboratory.recording import RecordedAuction, read_recording
+from learner_worker.laboratory.recording import RecordedAuction, auctions_of, read_recording
 from learner_worker.laboratory.replay import replay, replayed_bids, winner_at
 from learner_worker.strategies.expected_profit import EXPECTED_PROFIT
 from learner_worker.strategies.registry import BUILT_IN
@@ -71,8 +77,84 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def auctions(recording: Path) -> list[RecordedAuction]:
-    return read_recording(recording)
+def swarm_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run as a swarm records it: a row a bid, and nothing of when an auction closed."""
+    path = tmp_path_factory.mktemp("recording") / "swarm.db"
+    rows = [
+        {**line, "succeeded": line["result"] == "completed" if line["won"] else None}
+        for line in lines_of(DRAWN)
+    ]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "CREATE TABLE task_outcomes (id INTEGER PRIMARY KEY, task_id, agent_id, bid_sats, description, "
+            "won_auction, task_succeeded, created_at)"
+        )
+        connection.executemany(
+            "INSERT INTO task_outcomes VALUES (NULL, :task_id, :agent_id, :bid_sats, :description, :won, "
+            ":succeeded, :placed_at)",
+            rows,
+        )
+    return path
+
+
+def outcomes_of(drawn: Sequence[DrawnAuction]) -> list[Outcome]:
+    """The same run as the learner's outcomes, which Kafka holds."""
+    outcomes: list[Outcome] = []
+    for auction in drawn:
+        champion, at = winner_of(auction, {}), START_US + auction.number * STEP_US
+        price = next(one.base_bid_sats for one in auction.contestants if one.agent == champion)
+        close = Close(Micros(at + 10), AgentId(MARKET.agents[champion].name), price)
+        for one in auction.contestants:
+            bid = Bid(Micros(at + one.agent), one.base_bid_sats, auction.description)
+            result = Result(Micros(at + 20), one.luck < one.chance) if one.agent == champion else None
+            outcomes.append(
+                Outcome(
+                    TaskId(f"task-{auction.number}"),
+                    AgentId(MARKET.agents[one.agent].name),
+                    close,
+                    bid,
+                    result,
+                )
+            )
+    return outcomes
+
+
+@pytest.fixture(scope="module", params=["export", "swarm.db", "outcomes"])
+def auctions(request: pytest.FixtureRequest, recording: Path, swarm_db: Path) -> list[RecordedAuction]:
+    """The run, from each place that it may be read from."""
+    if request.param == "export":
+        return read_recording(recording)
+    if request.param == "swarm.db":
+        return recorded_auctions_of(swarm_db, {})
+    return auctions_of(outcomes_of(DRAWN))
+
+
+def test_what_outcomes_say_is_what_an_export_says(recording: Path) -> None:
+    """To the field, the base apart, which only the advice log knows."""
+    bases = {("task-3", "echo"): 77}
+    kept = auctions_of(outcomes_of(DRAWN), bases)
+    assert _sorted(auctions_of(outcomes_of(DRAWN))) == _sorted(read_recording(recording))
+    assert {
+        (auction.task_id, bid.agent_id): bid.base_sats
+        for auction in kept
+        for bid in auction.bids
+        if bid.base_sats is not None
+    } == bases
+
+
+def _sorted(auctions: Sequence[RecordedAuction]) -> list[RecordedAuction]:
+    return [auction._replace(bids=tuple(sorted(auction.bids))) for auction in auctions]
+
+
+def test_the_base_of_the_advice_log_is_what_a_strategy_is_asked_with(auctions: list[RecordedAuction]) -> None:
+    """A bid that followed advice is not adjusted twice: the strategy's bid follows from the base."""
+    doubled = [
+        auction._replace(bids=tuple(bid._replace(base_sats=2 * (bid.bid_sats or 0)) for bid in auction.bids))
+        for auction in auctions
+    ]
+    bids = [one.bid_sats for one in replayed_bids(auctions, Recorder("as then", 1.0), "echo", "success")]
+    again = [one.bid_sats for one in replayed_bids(doubled, Recorder("as then", 1.0), "echo", "success")]
+    assert again == [2 * bid for bid in bids]
 
 
 def test_the_winner_at_every_bid_is_the_markets(auctions: list[RecordedAuction]) -> None:

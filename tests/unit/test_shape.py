@@ -19,7 +19,6 @@ WIDE: Final = {
     "Checkpoint": "a field for every table that a checkpoint writes",
     "DeadLetter": "a field for everything that a dead letter carries",
     "ChannelMessage": "a field for every property of a message in the interface's documents",
-    "Persona": "a field for every trait of a persona",
     "TopicNames": "a field for every topic",
     "Topics": "a field for every topic, and the prefix",
 }

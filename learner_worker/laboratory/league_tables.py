@@ -1,0 +1,123 @@
+"""The league and the regret ledger on a terminal."""
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from learner_worker.laboratory.intervals import Interval
+from learner_worker.laboratory.league import ArmDifference, League, Standing, WouldHave
+from learner_worker.laboratory.regret import Regret
+
+
+def league_tables(league: League) -> Iterator[Table]:
+    """All tables, one after the other."""
+    yield _standings(league.standings)
+    if league.differences:
+        yield _differences(league.differences)
+    if any(standing.others for standing in league.standings):
+        yield _would_have(league.standings)
+
+
+def _table(title: str, names: Sequence[str], columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _standings(standings: Sequence[Standing]) -> Table:
+    columns = ("advised", "ended", "bid", "followed", "won", "done", "failed", "sats", "sats a task")
+    table = _table("What was advised, and what came of it", ("experiment", "strategy"), columns)
+    for one in standings:
+        counts = (
+            one.advised,
+            one.ended,
+            one.bid,
+            one.followed,
+            one.won,
+            one.done,
+            one.failed,
+            one.earned_sats,
+        )
+        table.add_row(
+            one.experiment or "-", one.strategy, *(f"{count:,}" for count in counts), _shown(one.per_task)
+        )
+    return table
+
+
+def _differences(differences: Sequence[ArmDifference]) -> Table:
+    table = _table(
+        "Arms beside each other: sats a task more, 95 % interval; not the effect of a full switch",
+        ("experiment", "arm"),
+        ("tasks", "beside", "tasks ", "difference"),
+    )
+    for one in differences:
+        table.add_row(
+            one.experiment,
+            one.arm,
+            f"{one.tasks[0]:,}",
+            one.baseline,
+            f"{one.tasks[1]:,}",
+            Text(_shown(one.difference, sign="+"), style=_style(one.difference)),
+        )
+    return table
+
+
+def _would_have(standings: Sequence[Standing]) -> Table:
+    columns = ("auctions", "decided", "was won", "would have won", "sats at least", "at most")
+    table = _table("What others would have won with these tasks", ("advised by", "instead"), columns)
+    for standing in standings:
+        for other in standing.others:
+            table.add_row(_called(standing), other.strategy, *_cells(other))
+    return table
+
+
+def _called(standing: Standing) -> str:
+    return standing.strategy if standing.experiment is None else f"{standing.experiment}: {standing.strategy}"
+
+
+def _cells(other: WouldHave) -> tuple[str, ...]:
+    return (
+        f"{other.auctions:,}",
+        f"{100 * other.decided / other.auctions:.0f} %",
+        _share(other.was_won),
+        _share(other.won),
+        f"{other.at_least:,}",
+        f"{other.at_most:,}",
+    )
+
+
+def regret_table(title: str, ledger: Sequence[Regret]) -> Table:
+    """Rows of the ledger."""
+    columns = ("auctions", "won", "left lying", "lost above the base", "by sats")
+    table = _table(title, ("agent", "strategy", "kind"), columns)
+    for row in ledger:
+        counts = (row.auctions, row.won, row.left_sats, row.missed, row.missed_sats)
+        table.add_row(
+            row.agent_id or "all", row.strategy, row.kind or "all", *(f"{count:,}" for count in counts)
+        )
+    return table
+
+
+def _shown(value: Interval | None, *, sign: str = "") -> str:
+    if value is None:
+        return "-"
+    return f"{value.mean:{sign},.1f}" + (f" ±{value.high - value.mean:,.1f}" if value.count > 1 else "")
+
+
+def _share(value: Interval | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value.mean:.0f} %" + (
+        f" ±{100 * (value.high - value.mean):.0f}" if value.count > 1 else ""
+    )
+
+
+def _style(value: Interval) -> str:
+    if value.is_clearly_positive:
+        return "green"
+    return "red" if value.is_clearly_negative else ""
