@@ -200,8 +200,8 @@ def _settings() -> Settings:
 class Process:
     """One run of a worker."""
 
-    without = frozenset({"requests", "progress", "watch", "topology", "stalls"})
-    """The worker's loops that do not run here: nobody asks, and nobody looks at the metrics."""
+    without = frozenset({"requests", "progress", "watch", "topology", "probation", "stalls"})
+    """The worker's loops that do not run here: nobody asks, looks at the metrics or is on probation."""
     consumer: Consumer
     producer: Producer
     request_consumer: RequestReader
