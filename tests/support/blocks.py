@@ -88,7 +88,7 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "learner-worker suggest": _ASKED,
     },
     "docs/own-strategy.md": {
-        "from learner_worker.strategies.protocol": Save("patient.py"),
+        "class Patient": Save("patient.py"),
         "learner-worker lab simulate": Run(),
         "learner-worker lab replay": _LAB,
         "learner-worker topics create": _LEAGUE,
