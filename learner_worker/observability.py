@@ -68,6 +68,12 @@ class ShardInstruments:
         self.dead_letters = Counter(
             "learner_dead_letters", "Dead letters written, by reason.", ["reason"], registry=registry
         )
+        self.records_refused = Counter(
+            "learner_records_refused",
+            "Records that Kafka will never take, by topic: too large, or against a policy or a right.",
+            ["topic"],
+            registry=registry,
+        )
         self.records_lost = Counter(
             "learner_records_lost",
             "Records deleted by Kafka before they were read, by topic.",

@@ -3,7 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from learner_worker.contract.topics import HOUR_MS, ROOMY_RECORD_BYTES, TopicName, TopicNames
+from learner_worker.contract.topics import (
+    HOUR_MS,
+    LARGEST_FACT_BYTES,
+    LARGEST_KEYWORDS_BYTES,
+    ROOMY_RECORD_BYTES,
+    TopicName,
+    TopicNames,
+)
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, error, note, or_ok, warning
 from learner_worker.doctor.kafka import UNKNOWN_TOPIC, Topic
@@ -129,14 +136,26 @@ def _kept_by_size(names: TopicNames, found: Configurations, _settings: Settings)
 
 
 def _roomy(names: TopicNames, found: Configurations, _settings: Settings) -> Iterator[Finding]:
-    for name in (names.requests, names.rerouted, names.dead_letters):
-        limit = int(found.get(name, {}).get("max.message.bytes", ROOMY_RECORD_BYTES))
-        if limit < ROOMY_RECORD_BYTES:
+    for name, (needed, what) in _largest_records(names).items():
+        limit = int(found.get(name, {}).get("max.message.bytes", needed))
+        if limit < needed:
             yield warning(
-                f"{name} takes records of {limit} bytes at most: "
-                "the largest ones are cut or lost on their way",
-                f"set max.message.bytes={ROOMY_RECORD_BYTES} on {name}",
+                f"{name} takes records of {limit} bytes at most, and {what} may have {needed}: "
+                "the largest ones are cut or refused",
+                f"set max.message.bytes={needed} on {name}",
             )
+
+
+def _largest_records(names: TopicNames) -> Mapping[TopicName, tuple[int, str]]:
+    """The bytes that the largest record of each topic that the learner writes may have."""
+    return {
+        names.requests: (ROOMY_RECORD_BYTES, "a moved request"),
+        names.rerouted: (ROOMY_RECORD_BYTES, "a moved event"),
+        names.dead_letters: (ROOMY_RECORD_BYTES, "a dead letter"),
+        names.outcomes: (LARGEST_FACT_BYTES, "a fact"),
+        names.metrics: (LARGEST_KEYWORDS_BYTES, "a metrics record"),
+        names.replies: (LARGEST_KEYWORDS_BYTES, "a reply with keywords"),
+    }
 
 
 def _clean_elections(names: TopicNames, found: Configurations, _settings: Settings) -> Iterator[Finding]:

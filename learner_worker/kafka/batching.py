@@ -5,26 +5,65 @@ from collections.abc import Callable
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError
 
 from learner_worker.errors import SendError
 from learner_worker.kafka.records import Headers, Outgoing
+from learner_worker.kafka.refusals import OF_RECORD, OF_TOPIC, TOO_LARGE, Refusals, send_alone, send_in_parts
 
 BATCH_BYTES = 64 * 1024  # some hundred facts: the cost of a batch is spread over many records
 _MAX_UNACKNOWLEDGED = 256  # batches and single records: bounds memory to some 16 MB
 _HAND_OVER_SECONDS = 20.0  # a full producer drains sooner unless Kafka is unreachable
 
+Place = tuple[str, int]
+"""A topic and a partition."""
 Fallback = Callable[[], Outgoing]
 """Makes a smaller record, in case Kafka rejects one as too large."""
 
 
-class BatchWriter:
-    """The record sink: collects records into a batch per partition, sends them, tracks acknowledgements."""
+class WriterBatch:
+    """A batch of one partition, with its records in case Kafka refuses it as a whole."""
 
-    def __init__(self, producer: AIOKafkaProducer) -> None:
+    __slots__ = ("_builder", "records", "bytes_left")
+
+    def __init__(self, builder: Any, most_bytes: int) -> None:
+        self._builder = builder
+        self.records: list[Outgoing] = []
+        self.bytes_left = most_bytes
+
+    @property
+    def builder(self) -> Any:
+        """The producer's own batch."""
+        return self._builder
+
+    def append(self, record: Outgoing) -> bool:
+        """Adds a record if it fits, and returns whether it does; an empty batch takes any."""
+        self.bytes_left -= len(record.key or b"") + len(record.value or b"")
+        if self.records and self.bytes_left < 0:
+            return False
+        # aiokafka's compiled builder accepts lists of headers only
+        listed = list(record.headers) if record.headers else []
+        if self._builder.append(key=record.key, value=record.value, timestamp=None, headers=listed) is None:
+            return False
+        self.records.append(record)
+        return True
+
+
+class BatchWriter:
+    """The record sink: collects records into a batch per partition, sends them, tracks acknowledgements.
+
+    Args:
+        refusals: what becomes of records that Kafka will never take; without it they fail as any other.
+    """
+
+    def __init__(self, producer: AIOKafkaProducer, refusals: Refusals | None = None) -> None:
         self._producer = producer
-        self._open: dict[tuple[str, int], Any] = {}
-        self._full: list[tuple[str, int, Any]] = []
+        self._refusals = refusals
+        self._open: dict[Place, WriterBatch] = {}
+        self._full: list[tuple[Place, WriterBatch]] = []
+        self._most_bytes: dict[str, int] = {}
+        self._in_flight: dict[asyncio.Future[object], WriterBatch] = {}
+        self._in_parts: dict[asyncio.Future[object], asyncio.Future[object]] = {}
         self._singles: list[tuple[Outgoing, Fallback | None]] = []
         self._unacknowledged: set[asyncio.Future[object]] = set()
         self._failure: BaseException | None = None
@@ -42,13 +81,14 @@ class BatchWriter:
     ) -> None:
         """Adds a record to its partition's batch; a tombstone has no value; `send` sends it."""
         place = (topic, partition)
-        listed = list(headers) if headers else []  # aiokafka's compiled builder accepts lists only
+        record = Outgoing(topic, partition, key, value, headers)
         batch = self._open.get(place)
-        if batch is None or batch.append(key=key, value=value, timestamp=None, headers=listed) is None:
+        if batch is None or not batch.append(record):
             if batch is not None:
-                self._full.append((topic, partition, batch))
-            batch = self._open[place] = self._producer.create_batch()
-            batch.append(key=key, value=value, timestamp=None, headers=listed)
+                self._full.append((place, batch))
+            most_bytes = self._most_bytes.get(topic, BATCH_BYTES)
+            batch = self._open[place] = WriterBatch(self._producer.create_batch(), most_bytes)
+            batch.append(record)
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
         """Adds one record of any kind; if Kafka rejects it as too large, its fallback is sent instead."""
@@ -84,6 +124,7 @@ class BatchWriter:
         """Drops everything collected, sent and failed: the shards go back to their last checkpoint."""
         self._open, self._full, self._singles = {}, [], []
         self._unacknowledged = set()
+        self._in_flight, self._in_parts = {}, {}
         self._failure = None
         self.generation += 1
 
@@ -91,14 +132,15 @@ class BatchWriter:
         """Passes everything to the producer; ending early, even by cancellation, counts as a failure."""
         self._require(generation)
         batches, self._full = self._full, []
-        batches += [(topic, partition, batch) for (topic, partition), batch in self._open.items()]
+        batches += self._open.items()
         singles, self._singles = self._singles, []
         self._open = {}
         try:
             async with asyncio.timeout(_HAND_OVER_SECONDS):
-                for topic, partition, batch in batches:
-                    sent = await self._producer.send_batch(batch, topic, partition=partition)
+                for (topic, partition), batch in batches:
+                    sent = await self._producer.send_batch(batch.builder, topic, partition=partition)
                     self._require(generation)
+                    self._in_flight[sent] = batch
                     self._track(sent)
             for record, fallback in singles:
                 self._track(asyncio.ensure_future(self._send_single(record, fallback)))
@@ -115,9 +157,10 @@ class BatchWriter:
         Raises:
             SendError: a record was not acknowledged, or the writer was reset meanwhile.
         """
-        unacknowledged = list(self._unacknowledged)
-        if unacknowledged:
+        unacknowledged = set(self._unacknowledged)
+        while unacknowledged:
             await asyncio.wait(unacknowledged)
+            unacknowledged = {self._in_parts[sent] for sent in unacknowledged if sent in self._in_parts}
         self._require(generation)
 
     def _require(self, generation: int) -> None:
@@ -136,26 +179,75 @@ class BatchWriter:
 
     def _done(self, future: "asyncio.Future[object]") -> None:
         failure = asyncio.CancelledError() if future.cancelled() else future.exception()
-        if future in self._unacknowledged:
-            self._unacknowledged.discard(future)
+        batch = self._in_flight.pop(future, None)
+        if future not in self._unacknowledged:
+            return
+        self._unacknowledged.discard(future)
+        if batch is not None and isinstance(failure, KafkaError) and self._is_final(batch, failure):
+            self._send_again_in_parts(future, batch, failure)
+        else:
             self._failure = failure or self._failure
+
+    def _is_final(self, batch: WriterBatch, failure: KafkaError) -> bool:
+        return self._refusals is not None and self._refusals.is_final(batch.records[0].topic, failure)
+
+    def _send_again_in_parts(
+        self, future: "asyncio.Future[object]", batch: WriterBatch, failure: KafkaError
+    ) -> None:
+        if isinstance(failure, TOO_LARGE) and len(batch.records) > 1:
+            topic = batch.records[0].topic
+            taken = BATCH_BYTES - batch.bytes_left
+            self._most_bytes[topic] = min(self._most_bytes.get(topic, BATCH_BYTES), max(1, taken // 2))
+        parts: asyncio.Future[object] = asyncio.ensure_future(self._send_parts(batch, failure))
+        self._in_parts[future] = parts
+        parts.add_done_callback(lambda _: self._in_parts.pop(future, None))
+        self._track(parts)
+
+    async def _send_parts(self, batch: WriterBatch, failure: KafkaError) -> None:
+        async for record, error in send_in_parts(self._producer, batch.records, failure):
+            await self._give_up(record, error)
+
+    async def _give_up(self, record: Outgoing, error: KafkaError) -> None:
+        """Gives a refused record up, and sends what replaces it, until Kafka takes that or nothing does."""
+        if self._refusals is None or not self._refusals.is_final(record.topic, error):
+            raise error
+        instead = self._refusals.give_up(record, error)
+        if instead is not None:
+            try:
+                await send_alone(self._producer, instead)
+            except KafkaError as next_error:
+                await self._give_up(instead, next_error)
 
     async def _send_single(self, record: Outgoing, fallback: Fallback | None) -> None:
         try:
             await send_single(self._producer, record)
-        except MessageSizeTooLargeError:
-            if fallback is None:
-                raise
-            await send_single(self._producer, fallback())
+        except OF_RECORD + OF_TOPIC as error:
+            if fallback is None or not isinstance(error, OF_RECORD):
+                await self._give_up(record, error)
+                return
+            instead = fallback()
+        else:
+            return
+        try:
+            await send_alone(self._producer, instead)
+        except KafkaError as error:
+            await self._give_up(instead, error)
 
 
 async def send_single(producer: AIOKafkaProducer, record: Outgoing) -> None:
-    """Sends one record and waits until Kafka has acknowledged it."""
-    await producer.send_and_wait(
-        record.topic,
-        value=record.value,
-        key=record.key,
-        partition=record.partition,
-        headers=list(record.headers),
-        timestamp_ms=record.timestamp_ms,
-    )
+    """Sends one record and waits until Kafka has acknowledged it.
+
+    Raises:
+        KafkaError: Kafka does not take it, not even as a batch of its own.
+    """
+    try:
+        await producer.send_and_wait(
+            record.topic,
+            value=record.value,
+            key=record.key,
+            partition=record.partition,
+            headers=list(record.headers),
+            timestamp_ms=record.timestamp_ms,
+        )
+    except OF_RECORD:  # perhaps for what was sent with it
+        await send_alone(producer, record)

@@ -12,6 +12,8 @@ Headers = Sequence[tuple[str, bytes]]
 
 T = TypeVar("T")
 TRUNCATED_BYTES = 64 * 1024  # enough to recognize the value, and any broker accepts it
+SHORT_BYTES = 1024  # enough to recognize the value, where a topic takes only short records
+_OWN_PREFIXES = ("learner-", "kafka_dlt-")
 TRUNCATED_HEADER = "learner-truncated"
 REASON_HEADER = "learner-reason"
 ORIGIN_HEADER = "learner-origin"
@@ -111,6 +113,18 @@ def dead_letter(record: Record, topic: TopicName, error: RecordError, *, truncat
     ]
     # A record needs a key or a value: a tombstone without a key gets an empty value.
     return Outgoing(topic, None, key, b"" if key is None and value is None else value, headers)
+
+
+def shortened_dead_letter(dead: Outgoing) -> Outgoing | None:
+    """A dead letter with only the beginning of its value and the learner's own headers; None if it is one."""
+    value = dead.value or b""
+    if len(value) <= SHORT_BYTES:
+        return None
+    headers = [(name, content) for name, content in dead.headers if name.startswith(_OWN_PREFIXES)]
+    if all(name != TRUNCATED_HEADER for name, _ in headers):
+        headers.append((TRUNCATED_HEADER, str(len(value)).encode()))
+    key = None if dead.key is None else dead.key[:SHORT_BYTES]
+    return dead._replace(key=key, value=value[:SHORT_BYTES], headers=headers)
 
 
 def _header_bytes(header: tuple[str, bytes]) -> int:

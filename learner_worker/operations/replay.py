@@ -93,6 +93,8 @@ class Replay:
         Raises:
             RecordError: it cannot be replayed; the message says why.
         """
+        if dead_letter.topic == self._topics.outcomes and dead_letter.reason == "refused":
+            return self._refused_fact(dead_letter), False
         kind = self._kind(dead_letter)
         if dead_letter.truncated_bytes is not None:
             raise RecordError(
@@ -111,6 +113,15 @@ class Replay:
         )
         late = not isinstance(event, Finished) and dead_letter.original_ms < self._late_before_ms
         return record, late
+
+    def _refused_fact(self, dead_letter: DeadLetter) -> Outgoing:
+        if dead_letter.truncated_bytes is not None:
+            raise RecordError(
+                "truncated",
+                f"only the first {dead_letter.value_bytes} of its {dead_letter.truncated_bytes} bytes were "
+                "kept: have the events of its task sent again",
+            )
+        return Outgoing(self._topics.outcomes, dead_letter.partition, dead_letter.key, dead_letter.value)
 
     def _kind(self, dead_letter: DeadLetter) -> EventKind:
         kind = self._topics.event_kind(dead_letter.topic)

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Histogram
 
 from learner_worker.kafka.records import Outgoing
+from learner_worker.kafka.refusals import OF_RECORD, send_in_parts
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.reply_places import ReplyPlaces
 from learner_worker.requests.request import ReceivedRequest
@@ -28,13 +29,17 @@ class ReplyBatch:
 
     builder: Any
     requests: list[ReceivedRequest] = field(default_factory=list)
+    records: list[Outgoing] = field(default_factory=list)
 
     def append(self, record: Outgoing) -> bool:
         """Adds a record if it fits, and returns whether it does; an empty batch takes any."""
         added = self.builder.append(
             key=record.key, value=record.value, timestamp=None, headers=list(record.headers)
         )
-        return added is not None
+        if added is None:
+            return False
+        self.records.append(record)
+        return True
 
 
 class ReplyBatches:
@@ -75,6 +80,7 @@ class ReplyBatches:
         """Adds a reply to a known place; the next `send` sends it."""
         place = (record.topic, self._places.partition_of(record))
         batches = self._pending.setdefault(place, [])
+        record = record._replace(partition=place[1])
         if not batches or not batches[-1].append(record):
             batches.append(ReplyBatch(self._producer.create_batch()))
             batches[-1].append(record)
@@ -115,6 +121,8 @@ class ReplyBatches:
         try:
             sent = await self._producer.send_batch(batch.builder, topic, partition=partition)
             await sent
+        except OF_RECORD as error:
+            await self._send_parts(batch, error)
         except (KafkaError, TimeoutError) as error:
             # The deadlines have passed by the time this gives up, so these requests count as finished, too.
             _log.warning("replies.not_sent", topic=topic, replies=len(batch.requests), error=repr(error))
@@ -123,6 +131,20 @@ class ReplyBatches:
             self._moved_at = self._clock.monotonic()
             self._unsent -= len(batch.requests)
             self._finish(batch)
+
+    async def _send_parts(self, batch: ReplyBatch, error: KafkaError) -> None:
+        """Sends a refused batch in parts: a reply that its topic never takes keeps no other one back."""
+        try:
+            async for record, refusal in send_in_parts(self._producer, batch.records, error):
+                _log.error(
+                    "reply.refused",
+                    topic=record.topic,
+                    partition=record.partition,
+                    bytes=len(record.value or b""),
+                    reason=type(refusal).__name__,
+                )
+        except (KafkaError, TimeoutError) as failure:
+            _log.warning("replies.not_sent", topic=batch.records[0].topic, error=repr(failure))
 
     def _finish(self, batch: ReplyBatch) -> None:
         now_ms = self._clock.now() / 1000

@@ -13,6 +13,7 @@ from learner_worker.group.offsets import BrokerOffsetsReader
 from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.clients import all_running
 from learner_worker.kafka.outage import Outage
+from learner_worker.kafka.refusals import Refusals
 from learner_worker.kafka.watchdog import Watchdog
 from learner_worker.observability import Instruments
 from learner_worker.requests.path import RequestClients, RequestPath
@@ -102,7 +103,7 @@ class Worker:
             now=platform.clock.now,
         )
         watchdog = Watchdog(settings.checkpoint_interval_seconds)
-        writer = BatchWriter(producer)
+        writer = BatchWriter(producer, Refusals(topics, instruments.shards.records_refused))
         context = shard_context(
             settings,
             platform,

@@ -1,0 +1,77 @@
+"""Topics whose limits are lower than what the learner writes: one record is given up, never a shard."""
+
+from pathlib import Path
+
+import pytest
+from aiokafka.admin import NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from learner_worker.brokers import Broker
+from learner_worker.contract.topics import Topics
+from tests.integration.test_dead_letters import command
+from tests.integration.test_whole_way import metrics_equal_the_model
+from tests.support import model
+from tests.support.swarm import swarm_history
+from tests.support.workers import (
+    administrator,
+    create_topics,
+    outcomes_on_disk,
+    publish,
+    read_topic,
+    running_worker,
+    until,
+)
+
+PARTITIONS = 2
+COMPACTED = {"cleanup.policy": "compact", "min.compaction.lag.ms": "3600000"}
+LONG = "word " * 3_200
+"""A description of which a fact is longer than the lower limit."""
+BIDDERS = 6
+
+
+async def limit(broker: Broker, topic: str, most_bytes: int) -> None:
+    """Sets the largest record that a topic takes."""
+    configs = {**COMPACTED, "max.message.bytes": str(most_bytes)}
+    async with administrator(broker.bootstrap_servers) as admin:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
+
+
+def long_auction(at: int) -> list[model.Event]:
+    """An auction with a long description; its facts are long, too."""
+    bids = [model.BidPlaced("long", f"long-{one}", 100 + one, LONG, at) for one in range(BIDDERS)]
+    closed = model.AuctionClosed("long", "long-0", 100, at + 1_000_000)
+    return [*bids, closed, model.TaskFinished("long", "long-0", True, at + 2_000_000)]
+
+
+@pytest.mark.own_kafka
+async def test_a_lower_limit_costs_only_the_facts_above_it_and_these_come_back(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """Batches are split; facts above the limit become dead letters, once; raised again, they are replayed."""
+    outcomes = Topics(prefix=prefix).named().outcomes
+    configs = {**COMPACTED, "max.message.bytes": "10000"}
+    async with administrator(broker.bootstrap_servers) as admin:
+        await admin.create_topics([NewTopic(outcomes, PARTITIONS, 1, topic_configs=configs)])
+    names = await create_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS)
+    small = swarm_history(17, 600)
+    long = long_auction(max(event.closed_at for event in small if isinstance(event, model.AuctionClosed)))
+    await publish(broker.bootstrap_servers, names, small)
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state") as worker:
+        await metrics_equal_the_model(broker, names, small)
+        assert worker.logged("record.refused") == []
+        await publish(broker.bootstrap_servers, names, long)
+
+        async def are_dead_letters() -> bool:
+            return len(await read_topic(broker.bootstrap_servers, names.dead_letters)) >= BIDDERS
+
+        await until(are_dead_letters, "every long fact is a dead letter", seconds=120)
+        refused = [line["key"] for line in worker.logged("record.refused")]
+        assert len(refused) == BIDDERS == await worker.metric("learner_records_refused_total")
+        assert worker.logged("shards.reload") == []
+
+        await limit(broker, outcomes, 1_000_000)
+        replayed = await command(broker, prefix, "replay")
+        assert replayed.code == 0, replayed
+        await metrics_equal_the_model(broker, names, [*small, *long])
+        assert await worker.stop() == 0
+    assert outcomes_on_disk(tmp_path / "state") == model.outcomes([*small, *long])
