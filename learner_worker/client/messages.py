@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -16,7 +16,9 @@ from learner_worker.errors import InvalidEventError, SuggestionError
 
 EventType = TypeVar("EventType", BidPlaced, AuctionClosed, TaskFinished)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # the zero of record times
+_EPOCH_DAY = date(1970, 1, 1).toordinal()  # the zero of record times
+_DAY_SECONDS = 24 * 60 * 60  # seconds in a day
+_SECOND = 1_000_000  # microseconds in a second
 
 
 def suggest_bid_request(
@@ -89,15 +91,31 @@ def wire_time(field: str, moment: datetime | None) -> str:
     Raises:
         InvalidEventError: it has no time zone, or its year is not from 1970 to 9998.
     """
-    moment = datetime.now(UTC) if moment is None else moment
-    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+    if moment is None:
+        return format_time(Micros(time.time_ns() // 1000))
+    offset = moment.utcoffset() if isinstance(moment, datetime) else None
+    if offset is None:
         raise InvalidEventError(
             f"{field}: {moment!r} has no time zone: give an aware datetime, as datetime.now(timezone.utc)"
         )
-    micros = (moment - _EPOCH) // timedelta(microseconds=1)
+    micros = _micros(moment) - _length(offset)
     if not 0 <= micros <= LAST_MICROS:
         raise InvalidEventError(f"{field}: the year must be from 1970 to 9998, in UTC")
     return format_time(Micros(micros))
+
+
+def _micros(moment: datetime) -> int:
+    """The microseconds from 1970 to what the clock of its time zone shows.
+
+    By its fields, not by subtraction: a subclass may have an arithmetic of its own.
+    """
+    days = date(moment.year, moment.month, moment.day).toordinal() - _EPOCH_DAY
+    seconds = ((days * 24 + moment.hour) * 60 + moment.minute) * 60 + moment.second
+    return seconds * _SECOND + moment.microsecond
+
+
+def _length(offset: timedelta) -> int:
+    return (offset.days * _DAY_SECONDS + offset.seconds) * _SECOND + offset.microseconds
 
 
 def _problems(error: ValidationError) -> str:

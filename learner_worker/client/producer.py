@@ -29,7 +29,8 @@ class PersistentProducer:
         self._endings: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Allows producers to be started."""
+        """Allows producers to be started, by the event loop that runs now."""
+        self._starting = asyncio.Lock()
         self._open = True
 
     async def started(self) -> Any:

@@ -52,7 +52,7 @@ class PersistentSession:
         if self._task is not None:
             raise ConfigurationError("the client is open already: one `async with` at a time")
         self._failure = None
-        self._attempted.clear()
+        self._attempted = asyncio.Event()  # of this event loop: the client may have been used in another
         self._current = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._stay_open(), name="learner-client-session")
         try:

@@ -24,7 +24,7 @@ Fallback = Callable[[], Outgoing]
 class WriterBatch:
     """A batch of one partition, with its records in case Kafka refuses it as a whole."""
 
-    __slots__ = ("_builder", "records", "bytes_left")
+    __slots__ = ("_builder", "bytes_left", "records")
 
     def __init__(self, builder: Any, most_bytes: int) -> None:
         self._builder = builder
