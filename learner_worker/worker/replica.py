@@ -225,10 +225,15 @@ class Replica:
             return
         administrator = KafkaClients(self._settings).administrator
         try:
-            async with administrator(patience_seconds=_REBUILD_PATIENCE_SECONDS) as cluster:
+            async with (
+                asyncio.timeout(
+                    _REBUILD_PATIENCE_SECONDS
+                ),  # a group that rebalances asks for the claim anyway
+                administrator(patience_seconds=_REBUILD_PATIENCE_SECONDS) as cluster,
+            ):
                 await remove_instance(cluster, group, name)
-        except LearnerError as error:  # there is none, or it keeps its shards until its session times out
-            _log.info("probation.member_kept", reason=str(error))
+        except (LearnerError, TimeoutError) as error:
+            _log.info("probation.member_kept", reason=first_line(error))
 
     async def _let_go_of_guard(self) -> None:
         guard, self._guard = self._guard, None

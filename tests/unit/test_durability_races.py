@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaTimeoutError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from learner_worker.contract.fields import ShardId
-from learner_worker.errors import ClosedFileError, SendError, StateError
+from learner_worker.errors import ClosedFileError, SendError, StateError, SupersededError
 from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import Unreadable
@@ -20,6 +20,7 @@ from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint
 from learner_worker.worker import rebalance
 from tests.support.conditions import becomes_true
+from tests.support.steady import SteadyTopics
 from tests.support.wiring import (
     TOPICS,
     PlayedClients,
@@ -278,3 +279,41 @@ async def test_a_cancelled_hand_over_is_a_failure() -> None:
 
 async def _no_room(_: ShardFile, __: Checkpoint) -> None:
     raise StateError("the disk is full")
+
+
+# --- another owner -----------------------------------------------------------------------------------
+
+
+async def test_a_worker_that_may_have_been_superseded_writes_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka does not say who owns the topics: nothing is written until it does, and then everything is."""
+    owned = False
+
+    async def asked(_: SteadyTopics) -> bool:
+        return owned
+
+    monkeypatch.setattr(SteadyTopics, "confirm", asked)
+    race = Race(tmp_path)
+    async with race.begun():
+        race.producer.take()
+        assert await race.worker.checkpointer.checkpoint() is False
+        assert race.worker.checkpointer.completed == 0
+        owned = True
+        assert await race.worker.checkpointer.checkpoint() is True
+
+
+async def test_a_superseded_worker_ends_with_its_next_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks before it writes; what it has processed is the new owner's to process."""
+
+    async def superseded(_: SteadyTopics) -> bool:
+        raise SupersededError("group new has taken these topics over")
+
+    monkeypatch.setattr(SteadyTopics, "confirm", superseded)
+    race = Race(tmp_path)
+    async with race.begun():
+        with pytest.raises(SupersededError):
+            await race.worker.checkpointer.checkpoint()
+    assert await race.on_disk() == {}
