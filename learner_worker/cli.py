@@ -17,6 +17,7 @@ from click import NoSuchCommand
 from learner_worker.contract.suggestions import INVALID_REQUEST
 from learner_worker.errors import ConfigurationError, LearnerError, SuggestionError
 
+_DENIALS = "learner_worker.refusals.denials"  # imported when there is an error: aiokafka takes a while
 COMMANDS: Final[Mapping[str, str]] = {
     "run": "run:run",
     "leave": "leave:leave",
@@ -81,6 +82,9 @@ def main() -> NoReturn:
     except LearnerError as error:
         click.echo(f"learner-worker: {error}", err=True)
         sys.exit(2 if _is_mistake(error) else 1)
+    except RuntimeError as error:  # all of aiokafka's errors are
+        _end_with_kafka_error(error)
+        raise
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -97,6 +101,19 @@ def _give_up_output() -> None:
 
 def _is_mistake(error: LearnerError) -> bool:
     """Whether the arguments or the configuration have to be corrected."""
-    if isinstance(error, SuggestionError):
-        return error.code == INVALID_REQUEST
-    return isinstance(error, ConfigurationError)
+    if isinstance(error, SuggestionError) and error.code == INVALID_REQUEST:
+        return True
+    return isinstance(error, ConfigurationError) or _is_refusal(error)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether Kafka refuses, so that trying again cannot help."""
+    return import_module(_DENIALS).denial(error) is not None
+
+
+def _end_with_kafka_error(error: RuntimeError) -> None:
+    """Ends the program with a sentence, if an error is one of aiokafka's."""
+    denials = import_module(_DENIALS)
+    if isinstance(error, denials.KafkaError):
+        click.echo(f"learner-worker: {denials.failure('Kafka did not do what was asked', error)}", err=True)
+        sys.exit(2 if _is_refusal(error) else 1)

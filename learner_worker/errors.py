@@ -30,6 +30,14 @@ class BrokerError(LearnerError):
     """Kafka could not be reached or started; exit code 1."""
 
 
+class RefusedError(BrokerError):
+    """Kafka refuses this client, or the settings do not fit it: waiting cannot help; exit code 2."""
+
+    def __init__(self, mismatch: Mismatch) -> None:
+        super().__init__(f"{mismatch.what}: {mismatch.remedy}")
+        self.mismatch = mismatch
+
+
 class StuckError(LearnerError):
     """Kafka can be reached, but a client of this worker makes no progress: the worker is rebuilt."""
 

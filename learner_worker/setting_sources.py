@@ -43,7 +43,10 @@ class TomlSource(TomlConfigSettingsSource):
     """A TOML file, with or without a byte-order mark."""
 
     def _read_file(self, file_path: Any) -> dict[str, Any]:
-        return tomllib.loads(file_path.read_text(FILE_ENCODING))
+        try:
+            return tomllib.loads(file_path.read_text(FILE_ENCODING))
+        except ValueError as error:
+            raise ValueError(f"{TOML_FILE} is no valid TOML: {error}") from error
 
 
 def _unquoted(value: str) -> str:

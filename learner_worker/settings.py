@@ -6,9 +6,9 @@ In order of precedence: a flag, an environment variable (`LEARNER_...`), a `.env
 
 from collections.abc import Mapping
 from pathlib import Path
+from ssl import SSLContext
 from typing import Annotated, Any, Literal, Self
 
-from aiokafka.helpers import create_ssl_context
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -16,6 +16,7 @@ from learner_worker.contract.topics import Topics
 from learner_worker.errors import ConfigurationError
 from learner_worker.kafka.connection import Connection
 from learner_worker.observability import LogFormat, LogLevel
+from learner_worker.refusals.certificates import tls_context
 from learner_worker.setting_sources import (
     ENV_FILE,
     FILE_ENCODING,
@@ -263,17 +264,10 @@ class Settings(BaseSettings):
             sasl_password=self.sasl_password,
         )
 
-    def _ssl_context(self) -> Any:
+    def _ssl_context(self) -> SSLContext | None:
         if not self.security_protocol.endswith("SSL"):
             return None
-        files = (self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
-        cafile, certfile, keyfile = (None if path is None else str(path) for path in files)
-        try:
-            return create_ssl_context(cafile=cafile, certfile=certfile, keyfile=keyfile)
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot read a certificate ({error}): check --ssl-cafile, --ssl-certfile and --ssl-keyfile"
-            ) from error
+        return tls_context(self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
 
 
 def load_settings(flags: Mapping[str, Any]) -> Settings:

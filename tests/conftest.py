@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from learner_worker.brokers import Broker, BrokerKind, available_brokers, description, running_broker, why_not
+from tests.support.secured import SecuredKafka, secured_kafka
 
 AUTO = "auto"
 
@@ -149,3 +150,14 @@ def broker_kinds(pytestconfig: pytest.Config) -> frozenset[BrokerKind]:
 def prefix() -> str:
     """A topic prefix of the test's own: brokers are shared, topics are not."""
     return f"t{secrets.token_hex(3)}-"
+
+
+@pytest.fixture(scope="session")
+def secured(
+    tmp_path_factory: pytest.TempPathFactory, broker_kinds: frozenset[BrokerKind]
+) -> Iterator[SecuredKafka]:
+    """One Apache Kafka with TLS, logins and rights, for every test that needs one; none is ever restarted."""
+    if BrokerKind.KAFKA not in broker_kinds:
+        pytest.skip("Apache Kafka by Maven and Java is not among the brokers of this run")
+    with secured_kafka(tmp_path_factory.mktemp("secured")) as kafka:
+        yield kafka

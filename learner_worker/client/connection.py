@@ -14,9 +14,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from learner_worker.errors import BrokerError, ConfigurationError
-from learner_worker.lifecycle import end_within, start_within
+from learner_worker.lifecycle import KAFKA_FAILURES, end_within, start_within
+from learner_worker.refusals.denials import denial, failure, in_words
+from learner_worker.refusals.diagnosis import diagnosed
 
 CONNECT_SECONDS = 10.0  # connecting to a distant cluster with TLS and SASL takes a few
+_DIAGNOSIS_SECONDS = 2.0  # a broker that answers says at once what it wants
 STOP_SECONDS = 2.0  # closing a client must not wait for an unreachable Kafka
 RETRY_SECONDS = 0.25  # an agent that keeps asking is reconnected soon
 _ABANDON_STEP_SECONDS = 0.1  # aiokafka has no event for the end of its task, so it is polled
@@ -34,7 +37,7 @@ class ClientConnection:
     options: Mapping[str, Any]
 
     async def start_producer(self, **settings: Any) -> Any:
-        """Starts an `AIOKafkaProducer`; raises one of KAFKA_FAILURES, or ConfigurationError."""
+        """Starts an `AIOKafkaProducer`; raises one of KAFKA_FAILURES, BrokerError or ConfigurationError."""
         return await self._start(AIOKafkaProducer, stop_producer, settings)
 
     async def start_consumer(self, **settings: Any) -> Any:
@@ -43,7 +46,14 @@ class ClientConnection:
 
     async def _start(self, kind: Any, stop: Callable[[Any], Any], settings: dict[str, Any]) -> Any:
         client = self._make(kind, settings)
-        await start_within(client, CONNECT_SECONDS, stop=stop)
+        try:
+            await start_within(client, CONNECT_SECONDS, stop=stop)
+        except KAFKA_FAILURES as error:
+            options = {**self.options, "bootstrap_servers": self.bootstrap_servers}
+            diagnosis = await diagnosed(options, _DIAGNOSIS_SECONDS)
+            if diagnosis is None:
+                raise
+            raise diagnosis.error(self.bootstrap_servers) from error
         return client
 
     def _make(self, kind: Any, settings: dict[str, Any]) -> Any:
@@ -65,13 +75,17 @@ class ClientConnection:
                 f"Kafka at {self.bootstrap_servers} does not have the topic: create the topics with "
                 "`learner-worker topics create`, and check the prefix in `topics`"
             )
-        if isinstance(error, KafkaError) and not error.retriable:
-            return BrokerError(f"Kafka at {self.bootstrap_servers} refuses: {error!r}")
-        reason = "" if error is None else f" ({error!r})"
+        if error is not None and (denial(error) is not None or _is_final(error)):
+            return failure(f"Kafka at {self.bootstrap_servers} refuses", error)
+        reason = "" if error is None else f" ({in_words(error)})"
         return BrokerError(
             f"Kafka at {self.bootstrap_servers} does not answer{reason}: check that it runs and that "
             "bootstrap_servers and kafka_options name it rightly"
         )
+
+
+def _is_final(error: BaseException) -> bool:
+    return isinstance(error, KafkaError) and not error.retriable
 
 
 async def stop_producer(producer: Any, *, flush_seconds: float = STOP_SECONDS) -> None:

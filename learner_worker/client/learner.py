@@ -18,6 +18,7 @@ from learner_worker.contract.suggestions import Include, SuggestBidReply, Sugges
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import SuggestionError
 from learner_worker.lifecycle import KAFKA_FAILURES
+from learner_worker.refusals.denials import failure
 
 TIMEOUT: Final = "TIMEOUT"
 """No reply arrived in time."""
@@ -99,9 +100,11 @@ class LearnerClient:
         """Wait until the client is connected and reads replies, so that no reply can be missed.
 
         Raises:
-            BrokerError: not connected in time; the message says why and what to do.
+            BrokerError: not connected in time; the message says why and what to do. If Kafka refused the last
+                attempt, this is raised at once, as a RefusedError.
             SuggestionError: UNAVAILABLE, the client is not open.
         """
+        self._session.raise_if_refused()
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._session.current()
@@ -165,7 +168,7 @@ class LearnerClient:
         except TimeoutError as error:
             raise SuggestionError(TIMEOUT, self._why_late(seconds)) from error
         except KAFKA_FAILURES as error:
-            raise SuggestionError(UNAVAILABLE, f"the request was not sent: {error!r}") from error
+            raise SuggestionError(UNAVAILABLE, str(failure("the request was not sent", error))) from error
         return read_reply(record)
 
     async def suggest_bid_or_base(

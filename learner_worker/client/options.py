@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from aiokafka.helpers import create_ssl_context
-
 from learner_worker.errors import ConfigurationError
+from learner_worker.refusals.certificates import tls_context
 
 
 def kafka_options(
@@ -40,14 +39,5 @@ def kafka_options(
         }
     if security_protocol.endswith("SSL"):
         files = (ssl_cafile, ssl_certfile, ssl_keyfile)
-        options["ssl_context"] = _ssl_context(*(None if path is None else str(path) for path in files))
+        options["ssl_context"] = tls_context(*(None if path is None else Path(path) for path in files))
     return options
-
-
-def _ssl_context(cafile: str | None, certfile: str | None, keyfile: str | None) -> Any:
-    try:
-        return create_ssl_context(cafile=cafile, certfile=certfile, keyfile=keyfile)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read a certificate ({error}): check ssl_cafile, ssl_certfile and ssl_keyfile"
-        ) from error

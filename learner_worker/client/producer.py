@@ -46,7 +46,7 @@ class PersistentProducer:
             while self._producer is None:
                 try:
                     self._producer = await self._connection.start_producer(**_SETTINGS)
-                except KAFKA_FAILURES as error:
+                except (*KAFKA_FAILURES, BrokerError) as error:
                     self._failure = error
                     await asyncio.sleep(RETRY_SECONDS)
             return self._producer

@@ -6,7 +6,7 @@ from typing import Final
 from learner_worker.client.connection import RETRY_SECONDS, ClientConnection, log
 from learner_worker.client.replies import OwnPartition, PendingReplies, Session, open_session
 from learner_worker.contract.topics import TopicNames
-from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError
+from learner_worker.errors import BrokerError, ConfigurationError, RefusedError, SuggestionError
 from learner_worker.lifecycle import KAFKA_FAILURES
 
 UNAVAILABLE: Final = "UNAVAILABLE"
@@ -42,6 +42,11 @@ class PersistentSession:
     def failure(self) -> BrokerError:
         """The error while no session is open; the message says what to do next."""
         return self._connection.failure(self._failure)
+
+    def raise_if_refused(self) -> None:
+        """Raises the refusal of the last attempt to connect, if it was one."""
+        if isinstance(self._failure, RefusedError):
+            raise self._failure
 
     async def open(self) -> None:
         """Make the first attempt to connect, successful or not, and keep trying in the background.

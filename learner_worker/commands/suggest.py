@@ -9,11 +9,15 @@ import click
 from rich.console import Console
 
 from learner_worker.client import LearnerClient
+from learner_worker.client.messages import suggest_bid_request
 from learner_worker.commands.options import CONNECTION, TOPICS, client_options, given, settings_flags
 from learner_worker.commands.printing import advice_lines, escaped, keywords_table
 from learner_worker.contract.encode import encode_message
 from learner_worker.contract.suggestions import Include, SuggestBidReply
+from learner_worker.errors import ConfigurationError
+from learner_worker.kafka.admin import connected
 from learner_worker.observability import configure_logging
+from learner_worker.settings import Settings
 
 
 @click.command()
@@ -63,7 +67,25 @@ def suggest(
     include: list[Include] = ["learned_keywords"] if keywords else []
     include += ["alternatives"] if alternatives else []
 
+    optional: dict[str, Any] = {
+        "strategy": strategy,
+        "task_id": task_id,
+        "cost_sats": cost_sats,
+        "failure_cost_sats": failure_cost_sats,
+    }
+    # A request that no learner would answer is refused before Kafka is asked for anything.
+    suggest_bid_request(
+        agent,
+        description,
+        base_bid_sats,
+        include,
+        request_id="-",
+        timeout_seconds=timeout_seconds,
+        **optional,
+    )
+
     async def ask() -> SuggestBidReply:
+        await _require_topics(settings, timeout_seconds)
         async with LearnerClient(
             settings.bootstrap_servers,
             topics=settings.topics(),
@@ -75,10 +97,7 @@ def suggest(
                 description=description,
                 base_bid_sats=base_bid_sats,
                 include=include,
-                strategy=strategy,
-                task_id=task_id,
-                cost_sats=cost_sats,
-                failure_cost_sats=failure_cost_sats,
+                **optional,
             )
 
     configure_logging()
@@ -94,6 +113,19 @@ def suggest(
         click.echo(json.dumps(json.loads(encode_message(reply)), indent=2, ensure_ascii=False))
     else:
         _show(reply, Console())
+
+
+async def _require_topics(settings: Settings, timeout_seconds: float) -> None:
+    """Refuses to ask where no answer can come: the client library would wait for the topics."""
+    names = settings.topics().named()
+    asked = (names.requests, names.replies)
+    async with connected(settings.connection(), patience_seconds=timeout_seconds) as cluster:
+        existing = await cluster.partitions(asked)
+    if missing := [name for name in asked if name not in existing]:
+        raise ConfigurationError(
+            f"missing topics: {', '.join(missing)}; create them with `learner-worker topics create`, or "
+            "correct --topic-prefix"
+        )
 
 
 def _show(reply: SuggestBidReply, console: Console) -> None:

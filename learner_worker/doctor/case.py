@@ -3,10 +3,11 @@
 import ssl
 from contextlib import AsyncExitStack
 
-from learner_worker.contract.topics import TopicNames
+from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.doctor.kafka import Kafka, kafka
-from learner_worker.doctor.listener import Listener, look_at
 from learner_worker.kafka.connection import Connection
+from learner_worker.refusals.diagnosis import addresses_of
+from learner_worker.refusals.listener import Listener, look_at
 from learner_worker.settings import Settings
 
 
@@ -32,8 +33,7 @@ class Case:
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Host and port of each address in the settings."""
-        texts = [text.strip().rpartition(":") for text in self.settings.bootstrap_servers.split(",")]
-        return [(host.strip("[]"), int(port)) for host, _, port in texts]
+        return addresses_of(self.settings.bootstrap_servers)
 
     def connection(self) -> Connection:
         """The connection that the settings define.
@@ -49,6 +49,13 @@ class Case:
             context: ssl.SSLContext | None = self.connection().ssl_context
             self._listener = await look_at(*self.reached[0], context)
         return self._listener
+
+    def take_hidden(self) -> set[TopicName]:
+        """The topics that were asked for since the last call, and that this user may not see."""
+        if self._kafka is None:
+            return set()
+        hidden, self._kafka.hidden = self._kafka.hidden, set()
+        return hidden
 
     async def kafka(self) -> Kafka:
         """The cluster; connected on first use, until the examination ends."""

@@ -1,12 +1,13 @@
 """The table of checks, and how they are run: each with a time limit, independently of the others."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from typing import Final, NamedTuple
 
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 
+from learner_worker.contract.topics import TopicName
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.connecting import (
     check_addresses,
@@ -22,6 +23,8 @@ from learner_worker.doctor.rights import check_rights
 from learner_worker.doctor.topics import check_configuration, check_copies, check_topics
 from learner_worker.doctor.topology import check_changelog, check_topology
 from learner_worker.doctor.traffic import check_clocks, check_dead_letters, check_headers, check_partitioning
+from learner_worker.lifecycle import KAFKA_FAILURES
+from learner_worker.refusals.denials import denial, in_words
 from learner_worker.settings import Settings
 
 CHECK_SECONDS: Final = 20.0  # above each check's own time limits; a hanging one must not stop the rest
@@ -92,12 +95,28 @@ async def examine(
 async def _run(check: Check, case: Case, seconds: float) -> Sequence[Finding]:
     try:
         async with asyncio.timeout(seconds):
-            return await check.run(case)
+            case.take_hidden()
+            return _limited(await check.run(case), case.take_hidden())
     except TimeoutError:
         return [error(f"no answer within {seconds:g} s", "see whether Kafka is overloaded, then try again")]
     except (TopicAuthorizationFailedError, GroupAuthorizationFailedError) as refusal:
         # `rights` reports the permissions that a worker needs.
-        return [note(f"this user may not look there ({refusal})", "ask as somebody who may")]
+        refused = denial(refusal)
+        return [note(f"cannot be checked: {refused.what if refused else refusal}", "see `rights` above")]
     except Exception as failure:  # noqa: BLE001 (one check that fails must not hide the others)
-        words = f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__
+        if isinstance(failure, KAFKA_FAILURES):
+            words = in_words(failure)
+        else:
+            words = f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__
         return [error(f"could not be checked ({words})", "fix what the other checks report, then try again")]
+
+
+def _limited(found: Sequence[Finding], hidden: Collection[TopicName]) -> Sequence[Finding]:
+    """The findings, without an "ok" about topics that this user may not see."""
+    if not hidden:
+        return found
+    limit = note(
+        f"cannot be checked in full: this user may not see topic {', '.join(sorted(hidden))}",
+        "see `rights`: grant what it lists, then look again",
+    )
+    return [limit if finding.level == Level.OK else finding for finding in found]

@@ -10,12 +10,10 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.conn import create_conn
-from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
+from aiokafka.errors import GroupCoordinatorNotAvailableError, TopicAuthorizationFailedError, for_code
 
 from learner_worker.contract.topics import TopicName
 from learner_worker.contract.topology import Topology
-from learner_worker.doctor.wire import describe_group, describe_topics
 from learner_worker.errors import BrokerError
 from learner_worker.kafka.admin import NO_ERROR, Committed
 from learner_worker.kafka.clients import range_consumer, running
@@ -24,19 +22,19 @@ from learner_worker.kafka.offsets import OffsetRange, offset_ranges
 from learner_worker.kafka.partition_reader import read_ranges, reading_partitions
 from learner_worker.kafka.polling import Gap, Gaps
 from learner_worker.kafka.records import Record
+from learner_worker.kafka.rights import TOPIC_FORBIDDEN, operations_in
 from learner_worker.kafka.samples import sample_ends
 from learner_worker.kafka.topology_topic import read_standing
 from learner_worker.lifecycle import start_within
+from learner_worker.refusals.diagnosis import connect
+from learner_worker.refusals.wire import describe_group, describe_topics
 
-UNKNOWN_TOPIC, TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 3, 29, 30  # Kafka's error codes
-READ, WRITE = 3, 4
-"""Kafka's codes of operations on a topic or group."""
+UNKNOWN_TOPIC = 3  # Kafka's error code
 _REQUEST_MS = 8_000  # a check has 20 s and may send two requests
 _SAMPLE = 200  # newest records of a partition: enough to see a publisher's habit
 _SAMPLE_SECONDS = 3.5  # a check may read four topics in its 20 s
 _POLL_MS = 200  # between two requests for the coordinator
 _COORDINATOR_SECONDS = 5.0  # a cluster that has just started takes a few
-_UNKNOWN_OPERATIONS = -(2**31)  # Kafka's value for operations that were not asked for
 T = TypeVar("T")
 
 
@@ -82,11 +80,16 @@ _NO_GROUP = Group(NO_ERROR, "Dead", (), None)
 
 
 class Kafka:
-    """A running cluster; every answer is requested once and cached."""
+    """A running cluster; every answer is requested once and cached.
+
+    Attributes:
+        hidden: the topics that were asked for, and that this user may not see.
+    """
 
     def __init__(self, admin: Any, conn: Any, consumer: AIOKafkaConsumer, connection: Connection) -> None:
         self._admin, self._conn, self._consumer = admin, conn, consumer
         self._connection = connection
+        self.hidden: set[TopicName] = set()
         self._known: dict[object, asyncio.Task[Any]] = {}
         self._reading = asyncio.Lock()
 
@@ -107,12 +110,23 @@ class Kafka:
                         Partition(number, leader, replicas, in_sync)
                         for _, number, leader, _, replicas, in_sync, _ in partitions
                     ],
-                    _operations(operations),
+                    operations_in(operations),
                 )
                 for code, name, _, partitions, operations in topics
             }
 
-        return await self._once(("topics", tuple(names)), ask)
+        found: Mapping[TopicName, Topic] = await self._once(("topics", tuple(names)), ask)
+        self.hidden |= {name for name, topic in found.items() if topic.code == TOPIC_FORBIDDEN} - {_OFFSETS}
+        return found
+
+    async def require_visible(self, name: TopicName) -> None:
+        """Refuses to conclude anything about a topic that this user may not see.
+
+        Raises:
+            TopicAuthorizationFailedError: the user may not.
+        """
+        if (await self.topics([name]))[name].code == TOPIC_FORBIDDEN:
+            raise TopicAuthorizationFailedError(name)
 
     async def existing(self, names: Sequence[TopicName]) -> Mapping[TopicName, Topic]:
         """The topics among these that exist and are visible."""
@@ -146,7 +160,7 @@ class Kafka:
             finally:
                 conn.close()
             ((code, _, state, _, _, members, operations),) = groups
-            return Group(code, state, [member[2] for member in members], _operations(operations))
+            return Group(code, state, [member[2] for member in members], operations_in(operations))
 
         return await self._once(("group", name), ask)
 
@@ -167,7 +181,7 @@ class Kafka:
         brokers = (await self._once("cluster", self._admin.describe_cluster))["brokers"]
         for broker in brokers:
             if broker["node_id"] == node:
-                return await connect(self._connection, broker["host"], broker["port"])
+                return await _connect(self._connection, broker["host"], broker["port"])
         raise BrokerError(f"the group's coordinator, broker {node}, is not in the cluster")
 
     async def _find_coordinator(self, group: str) -> int:
@@ -249,22 +263,11 @@ class Kafka:
         await asyncio.gather(*self._known.values(), return_exceptions=True)
 
 
-async def connect(connection: Connection, host: str, port: int) -> Any:
-    """Opens an authenticated connection to one broker.
-
-    Raises:
-        KafkaError, OSError, TimeoutError: it cannot be made; the error says why.
-    """
-    options = connection.options()
-    del options["bootstrap_servers"]
-    return await create_conn(host, port, request_timeout_ms=_REQUEST_MS, **options)
-
-
 @asynccontextmanager
 async def kafka(connection: Connection, host: str, port: int) -> AsyncIterator[Kafka]:
     """Connects to the cluster behind an address that is known to work."""
     async with AsyncExitStack() as stack:
-        conn = await connect(connection, host, port)
+        conn = await _connect(connection, host, port)
         stack.callback(conn.close)
         admin = AIOKafkaAdminClient(**connection.options(), request_timeout_ms=_REQUEST_MS)
         await start_within(admin, _REQUEST_MS / 1000, stop=AIOKafkaAdminClient.close)
@@ -275,6 +278,10 @@ async def kafka(connection: Connection, host: str, port: int) -> AsyncIterator[K
         yield found
 
 
+async def _connect(connection: Connection, host: str, port: int) -> Any:
+    return await connect(connection.options(), host, port, request_timeout_ms=_REQUEST_MS)
+
+
 def code_in_words(code: int) -> str:
     """Kafka's name of an error code."""
     return str(for_code(code).__name__)
@@ -282,9 +289,3 @@ def code_in_words(code: int) -> str:
 
 def _pass_over(_: Gap) -> None:
     """Does nothing: `check_headers` reports unreadable records."""
-
-
-def _operations(bits: int) -> frozenset[int] | None:
-    if bits == _UNKNOWN_OPERATIONS:
-        return None
-    return frozenset(number for number in range(31) if bits >> number & 1)

@@ -29,6 +29,7 @@ async def recorded(case: Case) -> Topology | None:
     """
     live = await live_topics(case)
     if case.names.topology not in live.counts:
+        await (await case.kafka()).require_visible(case.names.topology)
         return None
     try:
         return await (await case.kafka()).topology(case.names.topology)
@@ -69,6 +70,7 @@ async def expected_count(case: Case) -> int | None:
 async def check_changelog(case: Case) -> Sequence[Finding]:
     """Checks that the records at both ends of each changelog partition belong to its agents."""
     kafka, name, count = await case.kafka(), case.names.outcomes, await expected_count(case)
+    await kafka.require_visible(name)
     if count is None or name not in await kafka.existing(case.names.all):
         return [note("there is no changelog of a known partition count to look into")]
     found = misplaced(await kafka.changelog_ends(name, _SAMPLED), count)

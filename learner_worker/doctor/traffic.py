@@ -105,6 +105,7 @@ def _cause(wrong: Sequence[tuple[Record, str]], count: int) -> tuple[str, str]:
 async def check_dead_letters(case: Case) -> Sequence[Finding]:
     """Open dead letters of the last day, among the newest."""
     kafka, name = await case.kafka(), case.names.dead_letters
+    await kafka.require_visible(name)
     if name not in await kafka.existing(case.names.all):
         return [note("there is no topic for dead letters yet")]
     records = (await kafka.newest(name)).records

@@ -13,6 +13,7 @@ from learner_worker.errors import BrokerError, ConfigurationError
 from learner_worker.group.membership import claim_in, settled_members
 from learner_worker.kafka.admin import Administrator, Cluster, GroupMember
 from learner_worker.kafka.outage import first_line
+from learner_worker.refusals.denials import failure
 
 _LEAVE_SECONDS = 5.0  # part of the time that a replica has for its end; several times a healthy answer
 _STABLE_SECONDS = 90.0  # longer than a rebalance may last
@@ -56,9 +57,8 @@ async def remove_instance(cluster: Cluster, group_id: str, name: str) -> str:
     except TimeoutError as error:
         raise BrokerError(f"the group {group_id} keeps rebalancing: try again in a minute") from error
     except KafkaError as error:
-        raise BrokerError(
-            f"Kafka did not remove {name!r} from the group {group_id} ({error!r}): allow this user to read "
-            "that group, or try again"
+        raise failure(
+            f"Kafka did not remove {name!r} from the group {group_id}", error, "try again"
         ) from error
     return where
 

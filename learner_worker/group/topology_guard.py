@@ -12,6 +12,7 @@ from learner_worker.group.topology import LiveTopics, require_same
 from learner_worker.group.topology_view import Filed, TopologyView, establish, topology_view
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.outage import Outage
+from learner_worker.kafka.rights import require_rights
 from learner_worker.lifecycle import KAFKA_FAILURES, is_set_within
 
 _EVERY_SECONDS = 10.0  # how long changed topics may stay unnoticed
@@ -45,6 +46,7 @@ class TopologyGuard:
         """
         try:
             view = await self._opened(patience_seconds)
+            await require_rights(self._connection, view.cluster, self._names, self._group_id)
             if take_over:
                 await record_owner(view, self._group_id)
             topology = await establish(view, group_id=self._group_id, filed=filed)

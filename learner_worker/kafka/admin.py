@@ -1,24 +1,27 @@
 """An admin client's view of the cluster: its topics, and a group's committed offsets and members."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, UnknownMemberIdError, for_code
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownMemberIdError, for_code
 from aiokafka.protocol.group import LeaveGroupRequest
 
 from learner_worker.contract.topics import TopicName, TopicNames
-from learner_worker.errors import BrokerError
-from learner_worker.kafka.clients import in_words
+from learner_worker.errors import BrokerError, LearnerError, RefusedError
 from learner_worker.kafka.connection import Connection
 from learner_worker.lifecycle import KAFKA_FAILURES, start_within
+from learner_worker.refusals.denials import failure, in_words, topics_denied
+from learner_worker.refusals.diagnosis import Diagnosis, connect, diagnosed
+from learner_worker.refusals.wire import describe_topics
 
 _REQUEST_TIMEOUT_MS = 15_000  # a busy controller may take several seconds to create topics
 _RETRY_SECONDS = 0.5  # a starting broker is noticed soon, and a missing one hardly loaded
+_LEAST_DIAGNOSIS_SECONDS = 2.0  # enough for a broker that answers, also when the time is used up
 _MAX_REPLICATION = 3  # Kafka's usual choice: more copies only slow writes with acks=all
 NO_ERROR = 0  # Kafka's error code for success
 _TOPIC_EXISTS = 36  # Kafka's TOPIC_ALREADY_EXISTS
@@ -45,8 +48,9 @@ class GroupMember:
 class Cluster:
     """An admin client's view of a running cluster."""
 
-    def __init__(self, admin: Any, cluster_id: str, brokers: int) -> None:
+    def __init__(self, admin: Any, connection: Connection, cluster_id: str, brokers: int) -> None:
         self._admin = admin
+        self._connection = connection
         self.cluster_id = cluster_id
         self.brokers = brokers
 
@@ -55,7 +59,37 @@ class Cluster:
         return _id_in(await self._admin.describe_cluster())
 
     async def partitions(self, topics: Iterable[TopicName]) -> dict[TopicName, int]:
-        """The partition counts of those topics that exist."""
+        """The partition counts of those topics that exist.
+
+        Raises:
+            RefusedError: this user may not see one of them, so that nobody can say whether it exists.
+        """
+        wanted = list(topics)
+        found = await self._listed(wanted)
+        if absent := [topic for topic in wanted if topic not in found]:
+            await self._require_visible(absent)
+        return found
+
+    async def _require_visible(self, absent: Sequence[TopicName]) -> None:
+        try:
+            conn = await connect(self._connection.options(), *await self.any_broker())
+        except KAFKA_FAILURES:
+            return
+        try:
+            *_, described, _ = await conn.send(describe_topics(absent))
+        except (*KAFKA_FAILURES, LearnerError):
+            return  # this Kafka cannot tell
+        finally:
+            conn.close()
+        if hidden := [name for code, name, *_ in described if code == TopicAuthorizationFailedError.errno]:
+            raise RefusedError(topics_denied(hidden))
+
+    async def any_broker(self) -> tuple[str, int]:
+        """The address of a broker."""
+        broker = (await self._admin.describe_cluster())["brokers"][0]
+        return str(broker["host"]), int(broker["port"])
+
+    async def _listed(self, topics: Iterable[TopicName]) -> dict[TopicName, int]:
         names = {str(topic): topic for topic in topics}
         # All topics, not these by name: asking for a missing one may make the broker create it.
         described = await self._admin.describe_topics()
@@ -101,8 +135,8 @@ class Cluster:
         )
         for topic, code, *message in response.topic_errors:
             if code not in {NO_ERROR, _TOPIC_EXISTS}:
-                reason = (message and message[0]) or for_code(code).__name__
-                raise BrokerError(f"Kafka did not create {topic}: {reason}")
+                error = for_code(code)(*([topic] if code == TopicAuthorizationFailedError.errno else message))
+                raise failure(f"Kafka did not create {topic}", error)
         await self._until_visible(wanted)
         return missing
 
@@ -115,11 +149,11 @@ class Cluster:
         try:
             await self._admin.delete_topics(list(topics.all))
         except KafkaError as error:
-            raise BrokerError(f"Kafka did not delete {', '.join(topics.all)}: {error!r}") from error
+            raise failure(f"Kafka did not delete {', '.join(topics.all)}", error) from error
 
     async def _until_visible(self, topics: Collection[TopicName]) -> None:
         deadline = asyncio.get_running_loop().time() + _REQUEST_TIMEOUT_MS / 1000
-        while len(await self.partitions(topics)) < len(topics):
+        while len(await self._listed(topics)) < len(topics):
             if asyncio.get_running_loop().time() > deadline:
                 raise BrokerError("Kafka accepted the new topics but does not list them yet: check again")
             await asyncio.sleep(_RETRY_SECONDS / 5)
@@ -184,10 +218,9 @@ async def connected(connection: Connection, *, patience_seconds: float) -> Async
     Raises:
         BrokerError: no Kafka broker answers at the address, or it refuses the credentials.
     """
-    admin = await _start_admin(connection, patience_seconds)
+    admin, described = await _start_admin(connection, patience_seconds)
     try:
-        described = await admin.describe_cluster()
-        yield Cluster(admin, _id_in(described), len(described["brokers"]))
+        yield Cluster(admin, connection, _id_in(described), len(described["brokers"]))
     finally:
         await admin.close()
 
@@ -196,23 +229,38 @@ def _id_in(described: Mapping[str, Any]) -> str:
     return str(described.get("cluster_id") or "")
 
 
-async def _start_admin(connection: Connection, patience_seconds: float) -> Any:
+async def _start_admin(connection: Connection, patience_seconds: float) -> tuple[Any, Mapping[str, Any]]:
+    """Starts an admin client that has an answer from one of the cluster's own addresses."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience_seconds
+    diagnosis: Diagnosis | None = None
     while True:
         try:
             return await _try_admin(connection, max(1.0, deadline - loop.time()))
-        except (*KAFKA_FAILURES, ValueError) as error:
-            if loop.time() + _RETRY_SECONDS >= deadline or isinstance(error, ValueError):
-                raise BrokerError(
-                    f"cannot reach Kafka at {connection.bootstrap_servers} ({in_words(error)}): "
-                    "start the broker, or set its address with --bootstrap-servers "
-                    "or LEARNER_BOOTSTRAP_SERVERS"
-                ) from error
+        except KAFKA_FAILURES as error:
+            before, left = diagnosis, deadline - loop.time()
+            diagnosis = await diagnosed(connection.options(), max(_LEAST_DIAGNOSIS_SECONDS, left))
+            confirmed = diagnosis is not None and diagnosis.refused and diagnosis == before
+            if confirmed or loop.time() + _RETRY_SECONDS >= deadline:
+                raise _unreachable(connection, diagnosis, error) from error
         await asyncio.sleep(_RETRY_SECONDS)
 
 
-async def _try_admin(connection: Connection, timeout_seconds: float) -> Any:
+def _unreachable(connection: Connection, diagnosis: Diagnosis | None, error: Exception) -> BrokerError:
+    if diagnosis is not None:
+        return diagnosis.error(connection.bootstrap_servers)
+    return BrokerError(
+        f"cannot reach Kafka at {connection.bootstrap_servers} ({in_words(error)}): start the broker, "
+        "or set its address with --bootstrap-servers or LEARNER_BOOTSTRAP_SERVERS"
+    )
+
+
+async def _try_admin(connection: Connection, timeout_seconds: float) -> tuple[Any, Mapping[str, Any]]:
     admin = AIOKafkaAdminClient(**connection.options(), request_timeout_ms=_REQUEST_TIMEOUT_MS)
     await start_within(admin, timeout_seconds, stop=AIOKafkaAdminClient.close)
-    return admin
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return admin, await admin.describe_cluster()
+    except BaseException:
+        await admin.close()
+        raise

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 from learner_worker.errors import SendError
 from learner_worker.kafka.records import Headers, Outgoing
 from learner_worker.kafka.refusals import OF_RECORD, OF_TOPIC, TOO_LARGE, Refusals, send_alone, send_in_parts
+from learner_worker.refusals.denials import in_words
 
 BATCH_BYTES = 64 * 1024  # some hundred facts: the cost of a batch is spread over many records
 _MAX_UNACKNOWLEDGED = 256  # batches and single records: bounds memory to some 16 MB
@@ -146,7 +147,7 @@ class BatchWriter:
                 self._track(asyncio.ensure_future(self._send_single(record, fallback)))
         except (KafkaError, TimeoutError) as error:
             self._fail(generation, error)
-            raise SendError(f"Kafka did not accept a batch: {error!r}") from error
+            raise SendError(f"Kafka did not accept a batch ({in_words(error)})") from error
         except BaseException as error:
             self._fail(generation, error)
             raise
@@ -167,7 +168,9 @@ class BatchWriter:
         if generation != self.generation:
             raise SendError("the shards were returned to their last checkpoint meanwhile")
         if self._failure is not None:
-            raise SendError(f"Kafka did not acknowledge a record: {self._failure!r}") from self._failure
+            raise SendError(
+                f"Kafka did not acknowledge a record ({in_words(self._failure)})"
+            ) from self._failure
 
     def _fail(self, generation: int, failure: BaseException) -> None:
         if generation == self.generation:

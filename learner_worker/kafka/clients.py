@@ -10,10 +10,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from learner_worker.contract.fields import MAX_RECORD_BYTES
 from learner_worker.contract.topics import ROOMY_RECORD_BYTES
-from learner_worker.errors import BrokerError
 from learner_worker.kafka.batching import BATCH_BYTES
 from learner_worker.kafka.connection import Connection
 from learner_worker.lifecycle import KAFKA_FAILURES, end_within, start_within
+from learner_worker.refusals.denials import failure, in_words
 
 _REBALANCE_MS = 60_000  # twice what a member may take for its last checkpoint before it rejoins
 _HEARTBEAT_MS = 500  # a member hears of a rebalance by its heartbeat: until then moved shards are silent
@@ -129,14 +129,14 @@ async def start_client(client: Any, seconds: float) -> None:
     try:
         await start_within(client, seconds, stop=stop_client)
     except KAFKA_FAILURES as error:
-        raise BrokerError(f"cannot connect to Kafka: {in_words(error)}") from error
+        raise failure("cannot connect to Kafka", error) from error
 
 
 async def stop_client(client: Any) -> None:
     """Stops a consumer or producer; abandons one that hangs, as it may while Kafka is unreachable."""
     ending = await end_within(client.stop(), STOP_SECONDS)
     if ending.failure is not None:
-        _log.warning("client.stop_failed", error=repr(ending.failure))
+        _log.warning("client.stop_failed", error=in_words(ending.failure))
 
 
 @asynccontextmanager
@@ -168,10 +168,3 @@ async def all_running(clients: Sequence[Any], start_seconds: float) -> AsyncIter
         yield
     finally:
         await asyncio.gather(*map(stop_client, started))
-
-
-def in_words(error: BaseException) -> str:
-    """The reason why Kafka could not be reached, as part of a sentence."""
-    if isinstance(error, TimeoutError):
-        return "no answer"
-    return str(error) or type(error).__name__

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from aiokafka.conn import create_conn
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupIdNotFound,
@@ -17,6 +16,7 @@ from aiokafka.protocol.admin import DeleteGroupsRequest
 from learner_worker.errors import BrokerError
 from learner_worker.kafka.admin import Cluster
 from learner_worker.kafka.connection import Connection
+from learner_worker.refusals.diagnosis import connect
 
 _LATER: Final = (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, NonEmptyGroup)
 """Errors that pass: a coordinator is being elected, or the last member is about to leave."""
@@ -45,9 +45,7 @@ async def _delete(connection: Connection, cluster: Cluster, group_id: str) -> ty
         host, port = await cluster.coordinator(group_id)
     except _LATER as error:
         return type(error)
-    options = connection.options()
-    del options["bootstrap_servers"]
-    conn = await create_conn(host, port, **options)
+    conn = await connect(connection.options(), host, port)
     try:
         answer = await conn.send(DeleteGroupsRequest([group_id]))
     finally:

@@ -1,8 +1,15 @@
-"""Tracks outages of Kafka: logs each once when it begins and once when it ends."""
+"""Tracks outages and refusals of Kafka: logs each once when it begins and once when it ends.
+
+An outage passes by itself. A refusal, such as a missing right, stays until somebody changes something: the
+worker keeps trying, because that may be soon, and says what is wrong.
+"""
 
 import time
 
 import structlog
+
+from learner_worker.errors import RefusedError
+from learner_worker.refusals.denials import denial
 
 _FIRST_PAUSE_SECONDS = 0.5  # most errors pass at once, as when a leader moves
 _LONGEST_PAUSE_SECONDS = 4.0  # retries continue within seconds once Kafka is back
@@ -14,6 +21,7 @@ class Outage:
 
     def __init__(self) -> None:
         self._failing: dict[str, int] = {}
+        self._refused: dict[str, str] = {}
         self._since = 0.0
 
     @property
@@ -26,17 +34,31 @@ class Outage:
         """The operations that fail at present."""
         return frozenset(self._failing)
 
+    @property
+    def refusals(self) -> list[str]:
+        """What Kafka refuses at present, in sentences."""
+        return sorted(set(self._refused.values()))
+
     def failed(self, what: str, error: BaseException) -> float:
         """Notes that an operation failed; returns the pause before its next attempt, in seconds.
 
         The pause doubles with every failure, up to a few seconds, so that work resumes soon after an outage.
         """
+        refusal = denial(error)
+        if refusal is not None:
+            self._note_refusal(what, str(RefusedError(refusal)))
+        elif not self._failing:
+            _log.warning("kafka.away", noticed_by=what, error=first_line(error))
         if not self._failing:
             self._since = time.monotonic()
-            _log.warning("kafka.away", noticed_by=what, error=first_line(error))
         failures = self._failing.get(what, 0)
         self._failing[what] = failures + 1
         return float(min(_FIRST_PAUSE_SECONDS * 2**failures, _LONGEST_PAUSE_SECONDS))
+
+    def _note_refusal(self, what: str, sentence: str) -> None:
+        if sentence not in self._refused.values():
+            _log.error("kafka.refused", noticed_by=what, reason=sentence)
+        self._refused[what] = sentence
 
     def worked(self, what: str) -> None:
         """Notes that the same operation succeeded."""
@@ -44,7 +66,9 @@ class Outage:
             return
         seconds = self.seconds
         del self._failing[what]
-        if not self._failing:
+        if self._refused.pop(what, None) is not None:
+            _log.info("kafka.accepted", noticed_by=what)
+        elif not self._failing:
             _log.info("kafka.back", away_seconds=round(seconds, 1))
 
 

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from learner_worker.errors import BrokerError
 from learner_worker.kafka.clients import range_consumer, running
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.offsets import OffsetRange, offset_ranges
 from learner_worker.kafka.polling import Gap, Gaps, PollResult, poll, seek
 from learner_worker.kafka.records import Record
+from learner_worker.refusals.denials import failure
 
 _START_SECONDS = 30.0  # the default of the setting `startup_timeout_seconds`
 _KAFKA_SECONDS = 30.0  # aiokafka itself retries a request without a limit
@@ -101,7 +101,7 @@ class PartitionReader:
             async with asyncio.timeout(_KAFKA_SECONDS):
                 return (await offset_ranges(self._consumer, [partition]))[partition]
         except (KafkaError, TimeoutError) as error:
-            raise BrokerError(f"Kafka does not give the offsets of {partition.topic}: {error!r}") from error
+            raise failure(f"Kafka does not give the offsets of {partition.topic}", error) from error
 
     async def records(
         self, partition: TopicPartition, offsets: OffsetRange
@@ -115,7 +115,7 @@ class PartitionReader:
             async for batch in read_ranges(self._consumer, {partition: offsets}, self.gaps):
                 yield batch
         except (KafkaError, TimeoutError) as error:
-            raise BrokerError(f"the records of {partition.topic} cannot be read: {error!r}") from error
+            raise failure(f"the records of {partition.topic} cannot be read", error) from error
 
     def rest(self) -> None:
         """Fetches nothing until the next read."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from learner_worker.errors import BrokerError
 from learner_worker.kafka.clients import range_consumer, running
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.offsets import OffsetRange, offset_ranges
 from learner_worker.kafka.polling import poll, seek
 from learner_worker.kafka.records import Record
+from learner_worker.refusals.denials import failure
 
 _START_SECONDS = 10.0  # as long as other clients are given to connect
 _SILENT_SECONDS = 30.0  # twice a broker's own time limit for a request
@@ -40,7 +40,7 @@ async def sample_ends(
             }
             return oldest + await _first_records(consumer, rest, count)
         except (KafkaError, TimeoutError) as error:
-            raise BrokerError(f"Kafka does not give a sample of records: {error!r}") from error
+            raise failure("Kafka does not give a sample of records", error) from error
 
 
 async def _first_records(

@@ -9,12 +9,13 @@ from aiokafka.errors import KafkaError
 
 from learner_worker.contract.topics import TopicName
 from learner_worker.contract.topology import Topology, decode_topology, encode_topology, standing
-from learner_worker.errors import BrokerError, RecordError
+from learner_worker.errors import RecordError
 from learner_worker.kafka.batching import send_single
 from learner_worker.kafka.clients import bulk_producer, running
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.partition_reader import PartitionReader
 from learner_worker.kafka.records import Outgoing, Record
+from learner_worker.refusals.denials import failure
 
 _PARTITION = 0  # it has one
 _WRITE_SECONDS = 30.0  # as long as a producer waits for Kafka's acknowledgement
@@ -61,7 +62,4 @@ async def append(connection: Connection, topic: TopicName, topology: Topology) -
         ):
             await send_single(producer, Outgoing(topic, _PARTITION, key, value))
     except (KafkaError, TimeoutError) as error:
-        raise BrokerError(
-            f"Kafka did not take the record of {topic} ({error!r}): "
-            "allow this user to write to that topic, then try again"
-        ) from error
+        raise failure(f"Kafka did not accept the record of {topic}", error, "try again") from error

@@ -10,9 +10,9 @@ from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.outcomes import Cutoff, agents_cutoff, later_cutoff
 from learner_worker.domain.retention import read_cutoff_note
-from learner_worker.errors import BrokerError
 from learner_worker.kafka.admin import connected
 from learner_worker.kafka.partitioner import partitioner
+from learner_worker.refusals.denials import failure
 from learner_worker.settings import Settings
 
 _KAFKA_SECONDS = 30.0  # aiokafka repeats a request without a limit
@@ -31,10 +31,8 @@ async def committed_cutoffs(settings: Settings, group_id: str, changelog: TopicN
             async with asyncio.timeout(_KAFKA_SECONDS):
                 committed = await cluster.committed(group_id)
         except (KafkaError, TimeoutError) as error:
-            raise BrokerError(
-                f"cannot read the commits of the group {group_id} ({error!r}): check "
-                "--group-id and that this user may describe the group"
-            ) from error
+            what = f"the commits of the group {group_id} cannot be read"
+            raise failure(what, error, "check --group-id") from error
     notes = {
         ShardId(partition.partition): read_cutoff_note(found.metadata)
         for partition, found in committed.items()

@@ -261,9 +261,6 @@ async def reading_dead_letters(
     async with connected(connection, patience_seconds=patience_seconds) as cluster:
         partitions = (await cluster.partitions([topic])).get(topic)
     if partitions is None:
-        raise ConfigurationError(
-            f"there is no topic {topic}, or this user may not see it: "
-            "create it with `learner-worker topics create`, or allow Describe and Read on it"
-        )
+        raise ConfigurationError(f"there is no topic {topic}: create it with `learner-worker topics create`")
     async with reading_partitions(connection, tell=tell, start_seconds=patience_seconds) as reader:
         yield DeadLetterReader(reader, topic, partitions)

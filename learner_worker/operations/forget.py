@@ -28,11 +28,12 @@ from learner_worker.contract.facts import (
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain.outcomes import forgotten_cutoff, living_fact
-from learner_worker.errors import BrokerError, RecordError
+from learner_worker.errors import RecordError
 from learner_worker.kafka.admin import Cluster
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.partition_reader import PartitionReader
 from learner_worker.kafka.records import Record
+from learner_worker.refusals.denials import failure
 
 _AT_ONCE: Final = 1_000
 """Tombstones sent before their acknowledgements are awaited: bounds memory, and keeps batches full."""
@@ -202,7 +203,6 @@ class Forgetting:
                 sends = [await producer.send(topic, value, key=key, partition=shard) for key, value in chunk]
                 offsets += [metadata.offset for metadata in await asyncio.gather(*sends)]
         except (KafkaError, TimeoutError) as error:
-            raise BrokerError(
-                f"Kafka did not accept a record for {topic} ({error!r}): repeat the command, which is safe"
-            ) from error
+            what = f"Kafka did not accept a record for {topic}"
+            raise failure(what, error, "repeat the command, which is safe") from error
         return offsets

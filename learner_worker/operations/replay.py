@@ -17,10 +17,11 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from learner_worker.contract.decode import Finished, decode_event
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicNames
-from learner_worker.errors import BrokerError, RecordError
+from learner_worker.errors import RecordError
 from learner_worker.kafka.batching import send_single
 from learner_worker.kafka.records import EVENT_KINDS, ORIGIN_HEADER, Outgoing
 from learner_worker.operations.dead_letters import DeadLetter, DeadLetterId, Handled, mark
+from learner_worker.refusals.denials import failure
 
 _AT_ONCE = 200  # dead letters whose acknowledgements are awaited together
 _AT_ONCE_BYTES = 4 * 1024 * 1024  # bounds their memory: one may have 1 MiB
@@ -148,9 +149,7 @@ async def mark_all(
     try:
         await asyncio.gather(*(send_single(producer, record) for record in mark_records))
     except (KafkaError, TimeoutError) as error:
-        raise BrokerError(
-            f"Kafka did not accept a mark ({error!r}): repeat the command, that is safe"
-        ) from error
+        raise failure("Kafka did not accept a mark", error, "repeat the command, that is safe") from error
 
 
 async def _send_one(result: ReplayResult, producer: AIOKafkaProducer) -> ReplayResult:
@@ -162,9 +161,7 @@ async def _send_one(result: ReplayResult, producer: AIOKafkaProducer) -> ReplayR
         why = f"Kafka refuses it for its size: raise max.message.bytes of {result.sent.topic}"
         return ReplayResult(result.id, result.origin, None, why)
     except (KafkaError, TimeoutError) as error:
-        raise BrokerError(
-            f"Kafka did not accept a record ({error!r}): repeat the command, that is safe"
-        ) from error
+        raise failure("Kafka did not accept a record", error, "repeat the command, that is safe") from error
     return result
 
 

@@ -69,6 +69,11 @@ class Watch:
         """Whether all of the worker's Kafka clients have been seen to move."""
         return self._watchdog.all_has_moved
 
+    @property
+    def refusals(self) -> list[str]:
+        """What Kafka refuses at present, in sentences."""
+        return self._outage.refusals
+
     async def watch(self, stopping: asyncio.Event) -> None:
         """Checks every few seconds until `stopping` is set.
 
@@ -209,14 +214,20 @@ class Health:
         return Verdict(good, {"status": "ok" if good else "stuck", **details})
 
     def ready(self) -> Verdict:
-        """Whether shards were assigned and all of them are restored; an empty assignment is ready."""
+        """Whether shards were assigned and all are restored, and Kafka refuses nothing.
+
+        An empty assignment is ready.
+        """
         assigned = self._ownership.assigned
         restoring = self._progress.restoring()
         opened = assigned is not None and assigned <= self._ownership.shards.keys()
+        refusals = self._watch.refusals
+        status = "ready" if opened and not restoring else "restoring" if opened else "joining"
         return Verdict(
-            opened and not restoring,
+            status == "ready" and not refusals,
             {
-                "status": "ready" if opened and not restoring else "restoring" if opened else "joining",
+                "status": "refused" if refusals else status,
+                "refused": refusals,
                 "shards": sorted(assigned or ()),
                 "states": {
                     str(shard_id): status.value

@@ -52,7 +52,8 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> int:
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host}:{port} ({error.strerror}): "
-            "set --http-port to another port, to 0 for any free port, or to none for no HTTP"
+            "set --http-host to an address of this machine, and --http-port to another port, to 0 for any "
+            "free port, or to none for no HTTP"
         ) from error
     return int(runner.addresses[0][1])
 

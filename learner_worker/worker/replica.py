@@ -13,15 +13,17 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from learner_worker import signals
-from learner_worker.errors import BrokerError, LearnerError, StuckError, SupersededError
+from learner_worker.errors import BrokerError, ConfigurationError, LearnerError, StuckError, SupersededError
 from learner_worker.group.departure import leave_group, remove_instance
 from learner_worker.group.topology_guard import TopologyGuard
 from learner_worker.kafka.outage import Outage, first_line
 from learner_worker.lifecycle import is_set_within
 from learner_worker.observability import Instruments
+from learner_worker.refusals.denials import failure
 from learner_worker.settings import Settings
 from learner_worker.store.leave_marker import leave_requested, withdraw_leave
 from learner_worker.store.state_folder import filed_identities, locked_state_folder
+from learner_worker.strategies.registry import find_strategies
 from learner_worker.worker.platform import KafkaClients, kafka_platform
 from learner_worker.worker.probation import noted_start
 from learner_worker.worker.probes import Verdict, serving
@@ -114,14 +116,15 @@ class Replica:
             LearnerError: see `run_replica`.
         """
         settings = self._settings
+        _require_strategies(settings)
         with locked_state_folder(settings.state_dir), noted_start(settings.state_dir) as probation:
             withdraw_leave(settings.state_dir)
             self._probation_seconds = probation
             patience = settings.startup_timeout_seconds
-            worker: Worker | None = await self._make_worker(patience, take_over=take_over)
-            if probation:
-                await self._leave_old_membership()
             async with self._http():
+                worker: Worker | None = await self._make_worker(patience, take_over=take_over)
+                if probation:
+                    await self._leave_old_membership()
                 while worker is not None and not await self._work(worker, stopping):
                     worker = await self._make_worker_again(stopping)
                 if worker is not None:
@@ -138,10 +141,8 @@ class Replica:
                 self._filed, patience_seconds=patience_seconds, take_over=take_over
             )
         except KafkaError as error:
-            raise BrokerError(
-                f"Kafka answered, but refused to describe its topics ({first_line(error)}): "
-                "see the broker's log, then start again"
-            ) from error
+            what = "Kafka answered, but does not describe its topics"
+            raise failure(what, error, "see the broker's log, then start again") from error
         platform = kafka_platform(settings, topology, guard)
         self._partitions, self._guard = topology.shards, guard
         return Worker(
@@ -268,6 +269,14 @@ class Replica:
         ) as port:
             _log.info("http.listening", url=f"http://{settings.http_host}:{port}")
             yield
+
+
+def _require_strategies(settings: Settings) -> None:
+    """Refuses a wrong name at once, before Kafka is there."""
+    try:
+        find_strategies(settings.strategy, settings.strategies)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--strategy (LEARNER_STRATEGY) or --strategies: {error}") from error
 
 
 async def run_unwrapped(worker: Worker, stopping: asyncio.Event) -> None:

@@ -12,8 +12,8 @@ from aiokafka.protocol.admin import CreateAclsRequest
 
 from learner_worker.brokers import KafkaCluster, maven
 from learner_worker.brokers.probing import free_ports
-from learner_worker.doctor.kafka import connect
 from learner_worker.kafka.connection import Connection
+from learner_worker.refusals.diagnosis import connect
 
 PASSWORD = secrets.token_hex(8)
 TOPIC, GROUP, LITERAL, PREFIXED, ALLOW = 2, 3, 3, 4, 3
@@ -97,7 +97,7 @@ async def allow(
 ) -> None:
     """Lets a user do something, as an administrator would."""
     host, _, port = address.partition(":")
-    conn = await connect(Connection(address), host, int(port))
+    conn = await connect(Connection(address).options(), host, int(port))
     try:
         for operation in operations:
             answer = await conn.send(

@@ -18,6 +18,7 @@ from learner_worker.errors import BrokerError, ConfigurationError, LearnerError
 from learner_worker.group.departure import leave_group, remove_instance
 from learner_worker.group.placement import Claim
 from learner_worker.kafka.admin import Cluster, GroupMember
+from learner_worker.kafka.connection import Connection
 from learner_worker.operations.stopping import ask_to_leave, stop_for_good
 from learner_worker.store.leave_marker import leave_requested
 from learner_worker.store.state_folder import lock_owner, locked_state_folder
@@ -72,7 +73,7 @@ class PlayedGroup:
 async def test_leave_group_goes_to_the_coordinator_with_the_member_id(code: int) -> None:
     """One request, which names the member; a member that the group has removed already is no error."""
     admin = PlayedAdmin(code)
-    await Cluster(admin, "c", 1).remove_member("g", "m-1")
+    await Cluster(admin, Connection("nowhere:1"), "c", 1).remove_member("g", "m-1")
     [(request, node)] = admin.sent
     built = request.build(LeaveGroupRequest_v1)
     assert (built.group, built.member_id, node) == ("g", "m-1", 7)
@@ -80,8 +81,9 @@ async def test_leave_group_goes_to_the_coordinator_with_the_member_id(code: int)
 
 async def test_a_refused_leave_group_is_raised() -> None:
     """This user may not read the group."""
+    admin = PlayedAdmin(GroupAuthorizationFailedError.errno)
     with pytest.raises(GroupAuthorizationFailedError):
-        await Cluster(PlayedAdmin(GroupAuthorizationFailedError.errno), "c", 1).remove_member("g", "m-1")
+        await Cluster(admin, Connection("nowhere:1"), "c", 1).remove_member("g", "m-1")
 
 
 @pytest.mark.parametrize(("error", "left"), [(None, True), (CoordinatorNotAvailableError(), False)])
@@ -112,7 +114,7 @@ async def test_a_name_that_no_member_has_is_refused_with_those_that_there_are() 
 async def test_a_user_who_may_not_remove_is_told_what_to_allow() -> None:
     """One sentence, no traceback."""
     group: Any = PlayedGroup("a", error=GroupAuthorizationFailedError("g"))
-    with pytest.raises(BrokerError, match="allow this user to read that group"):
+    with pytest.raises(BrokerError, match="no right to use group g: `learner-worker doctor` prints"):
         await remove_instance(group, "g", "a")
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaConnectionError
 from structlog.testing import capture_logs
 
 from learner_worker.contract.fields import ShardId
@@ -14,6 +14,7 @@ from learner_worker.store.state_folder import StateFolder
 from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.standbys import Standbys
 
+DOCTOR = "`learner-worker doctor` prints the commands that allow it"
 GONE = ConnectionError("no broker answers\nand more about it")
 
 
@@ -32,6 +33,21 @@ def test_an_absence_is_said_once_and_its_end_once() -> None:
     assert log[0]["noticed_by"] == "reading"
     assert log[0]["error"] == "ConnectionError: no broker answers"
     assert outage.seconds == 0
+
+
+def test_a_refusal_is_said_with_its_remedy_and_no_absence() -> None:
+    """Each refusal once, however many meet it; it is over when what met it works again."""
+    outage = Outage()
+    with capture_logs() as log:
+        outage.failed("reading", GroupAuthorizationFailedError("learner"))
+        outage.failed("reading", GroupAuthorizationFailedError("learner"))
+        outage.failed("requests", GroupAuthorizationFailedError("learner"))
+        assert outage.refusals == ["this user has no right to use group learner: " + DOCTOR]
+        outage.worked("reading")
+        outage.worked("requests")
+    assert [line["event"] for line in log] == ["kafka.refused", "kafka.accepted", "kafka.accepted"]
+    assert log[0]["reason"] == "this user has no right to use group learner: " + DOCTOR
+    assert outage.refusals == []
 
 
 def test_pauses_double_up_to_a_few_seconds_and_begin_anew() -> None:

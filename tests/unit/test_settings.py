@@ -297,10 +297,10 @@ def test_tls_is_on_with_an_ssl_protocol_alone() -> None:
 
 
 def test_a_missing_certificate_is_a_configuration_error() -> None:
-    """The message names the three flags that may be wrong."""
+    """The message names the file and its flag."""
     settings = load_settings({"security_protocol": "SSL", "ssl_cafile": "no-such-file.pem"})
 
-    with pytest.raises(ConfigurationError, match="--ssl-cafile, --ssl-certfile and --ssl-keyfile"):
+    with pytest.raises(ConfigurationError, match=r"cannot read no-such-file.pem .*: correct --ssl-cafile"):
         settings.connection()
 
 

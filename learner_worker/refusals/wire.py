@@ -19,7 +19,7 @@ Versions = Mapping[int, tuple[int, int]]
 
 METADATA, DESCRIBE_GROUPS = 3, 15  # Kafka's API keys
 _API_VERSIONS = 18  # Kafka's API key
-_CLIENT = b"learner-doctor"
+_CLIENT = b"learner-diagnosis"
 _SIZE_BYTES = 4  # of Kafka's frames: an int32
 _MAX_FRAME = 16 * 1024 * 1024  # far above any answer asked for here: a larger size is another protocol
 _NAMED = "utf-8"

@@ -5,11 +5,12 @@ import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aiokafka.protocol.admin import SaslHandShakeRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from learner_worker.doctor.wire import NotKafkaError, Versions, stream
+from learner_worker.refusals.wire import NotKafkaError, Versions, stream
 
 _SECONDS = 3.0  # a listener answers a greeting at once, or never
 _ILLEGAL_STATE = 34  # Kafka's ILLEGAL_SASL_STATE: the listener has no SASL
@@ -44,23 +45,37 @@ class Listener:
         return ("SASL_" if self.wants_login else "") + ("SSL" if self.tls else "PLAINTEXT")
 
 
-async def unreachable(host: str, port: int) -> tuple[str, str] | None:
-    """The reason why no connection can be made, and the remedy; None if one can."""
+class Unreachable(NamedTuple):
+    """The reason why no connection can be made, and the remedy."""
+
+    what: str
+    remedy: str
+    is_name_unknown: bool = False
+
+
+async def unreachable(host: str, port: int) -> Unreachable | None:
+    """The reason why no connection can be made; None if one can."""
     address = f"{host}:{port}"
     try:
         async with asyncio.timeout(_SECONDS):
             await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, TimeoutError, UnicodeError):
-        return f"this machine cannot resolve the name {host}", f"correct it, or add {host} to DNS"
+        return Unreachable(
+            f"this machine cannot resolve the name {host}", f"correct it, or add {host} to DNS", True
+        )
     try:
         async with asyncio.timeout(_SECONDS):
             _, writer = await asyncio.open_connection(host, port)
     except TimeoutError:
-        return f"{address} does not answer", "open the firewall or the network's rules for this port"
+        return Unreachable(
+            f"{address} does not answer", "open the firewall or the network's rules for this port"
+        )
     except ConnectionRefusedError:
-        return f"nothing listens at {address}", "start Kafka there, or correct the port"
+        return Unreachable(f"nothing listens at {address}", "start Kafka there, or correct the port")
     except OSError as error:
-        return f"{address} cannot be reached ({error.strerror or error})", "check the network to that host"
+        return Unreachable(
+            f"{address} cannot be reached ({error.strerror or error})", "check the network to that host"
+        )
     writer.close()
     return None
 
@@ -105,7 +120,7 @@ async def _certificate_problem(host: str, port: int, context: ssl.SSLContext) ->
         async with asyncio.timeout(_SECONDS), stream(host, port, context) as asked:
             await asked.versions()
     except ssl.SSLCertVerificationError as error:
-        return str(error.verify_message)
+        return str(error.verify_message).rstrip(".")
     except ssl.SSLError as error:
         return _refusal_of_client(error)
     except (OSError, EOFError, TimeoutError, NotKafkaError):
@@ -143,6 +158,8 @@ async def _serves_anybody(found: Listener, context: ssl.SSLContext | None) -> bo
     try:
         async with asyncio.timeout(_SECONDS), stream(found.host, found.port, context) as asked:
             await asked.ask(MetadataRequest([]), found.versions or {})
-    except (OSError, EOFError, TimeoutError):
+    except TimeoutError:
+        return True  # an overloaded broker, too, is late
+    except (OSError, EOFError):
         return False
     return True

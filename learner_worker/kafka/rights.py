@@ -1,0 +1,157 @@
+"""The rights that a worker needs, and which of them this user lacks, as Kafka reports them."""
+
+import shlex
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import groupby
+from typing import Any, Final, Literal, NamedTuple
+
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
+
+from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.errors import LearnerError, Mismatch, RefusedError
+from learner_worker.kafka.admin import Cluster
+from learner_worker.kafka.connection import Connection
+from learner_worker.refusals.diagnosis import connect
+from learner_worker.refusals.wire import describe_group, describe_topics
+
+Operation = Literal["Read", "Write"]
+OPERATIONS: Final[Mapping[Operation, int]] = {"Read": 3, "Write": 4}
+"""Kafka's codes of the operations. Each of them implies Describe."""
+TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 29, 30  # Kafka's TOPIC_ and GROUP_AUTHORIZATION_FAILED
+_UNKNOWN = -(2**31)  # Kafka's value for operations that it does not report
+
+
+class Right(NamedTuple):
+    """A right: an operation on a topic or a group."""
+
+    operation: Operation
+    kind: Literal["topic", "group"]
+    name: str
+
+
+def needed_rights(names: TopicNames, group_id: str) -> list[Right]:
+    """The rights of a worker. It moves requests, so it also writes to their topic."""
+    read = {*names.sharded, names.topology} - {names.advice}
+    written = {
+        names.rerouted,
+        names.outcomes,
+        names.metrics,
+        names.requests,
+        names.replies,
+        names.dead_letters,
+        names.topology,
+        names.advice,
+    }
+    users: Mapping[Operation, Collection[TopicName]] = {"Read": read, "Write": written}
+    on_topics = [
+        Right(operation, "topic", name)
+        for name in names.all
+        for operation, topics in users.items()
+        if name in topics
+    ]
+    return [*on_topics, *(Right("Read", "group", group) for group in (group_id, f"{group_id}.requests"))]
+
+
+def is_lacking(right: Right, *, forbidden: bool, operations: frozenset[int] | None) -> bool:
+    """Whether a right is missing on a resource, by what Kafka says of it; None: it does not say."""
+    return forbidden or (operations is not None and OPERATIONS[right.operation] not in operations)
+
+
+def operations_in(bits: int) -> frozenset[int] | None:
+    """The operations that a user may do, from Kafka's bits; None if it does not report them."""
+    return None if bits == _UNKNOWN else frozenset(number for number in range(31) if bits >> number & 1)
+
+
+def user_of(connection: Connection) -> str:
+    """The user, as the subject of a sentence."""
+    return f"user {connection.sasl_username}" if connection.sasl_username else "this client"
+
+
+def commands(rights: Iterable[Right], connection: Connection) -> Iterator[tuple[str, str]]:
+    """For each resource: what is missing, and the command that an administrator may paste."""
+    for (kind, name), group in groupby(rights, key=lambda right: (right.kind, right.name)):
+        operations = [right.operation for right in group]
+        flags = " ".join(f"--operation {operation}" for operation in operations)
+        command = (
+            f"kafka-acls.sh --bootstrap-server {connection.bootstrap_servers} --add "
+            f"--allow-principal {shlex.quote(_principal(connection))} {flags} --{kind} {shlex.quote(name)}"
+        )
+        yield f"{user_of(connection)} may not {' and '.join(operations)} {kind} {name}", command
+
+
+def _principal(connection: Connection) -> str:
+    if connection.sasl_username:
+        return f"User:{connection.sasl_username}"
+    return "User:ANONYMOUS" if connection.ssl_context is None else "User:CN=..."
+
+
+# --- a worker's start -------------------------------------------------------------------------------------
+
+
+async def require_rights(connection: Connection, cluster: Cluster, names: TopicNames, group_id: str) -> None:
+    """Refuses to start without a right that would be missed later; topics that do not exist are passed over.
+
+    Raises:
+        RefusedError: rights are missing; all of them are named.
+    """
+    try:
+        missing = await _missing(connection, cluster, names, group_id)
+    except (KafkaError, LearnerError, OSError, TimeoutError):
+        return  # this Kafka does not say: a refusal is reported when it happens
+    if missing:
+        raise RefusedError(
+            Mismatch(
+                f"{user_of(connection)} lacks rights that a worker needs: {'; '.join(_listed(missing))}",
+                "`learner-worker doctor` prints the commands that allow them",
+            )
+        )
+
+
+def _listed(rights: Sequence[Right]) -> Iterator[str]:
+    for kind in ("topic", "group"):
+        for operation in OPERATIONS:
+            of_kind = [right.name for right in rights if (right.operation, right.kind) == (operation, kind)]
+            if of_kind:
+                yield f"{operation} on {kind} {', '.join(of_kind)}"
+
+
+async def _missing(connection: Connection, cluster: Cluster, names: TopicNames, group_id: str) -> list[Right]:
+    needed = needed_rights(names, group_id)
+    async with _asking(connection, *await cluster.any_broker()) as conn:
+        *_, topics, _ = await conn.send(describe_topics(names.all))
+    said = {
+        ("topic", TopicName(name)): (code == TOPIC_FORBIDDEN, operations_in(bits) if partitions else None)
+        for code, name, _, partitions, bits in topics
+    }
+    for group in {right.name for right in needed if right.kind == "group"}:
+        said["group", TopicName(group)] = await _of_group(connection, cluster, group)
+    return [
+        right
+        for right in needed
+        for forbidden, operations in [said[right.kind, TopicName(right.name)]]
+        if is_lacking(right, forbidden=forbidden, operations=operations)
+    ]
+
+
+async def _of_group(
+    connection: Connection, cluster: Cluster, group_id: str
+) -> tuple[bool, frozenset[int] | None]:
+    """Whether a group is hidden from this user, and what the user may do with it."""
+    try:
+        async with _asking(connection, *await cluster.coordinator(group_id)) as conn:
+            _, ((code, *_, bits),) = await conn.send(describe_group(group_id))
+    except GroupAuthorizationFailedError:
+        return True, None
+    except KafkaError:
+        return False, None  # a new cluster may have no coordinator for a moment
+    return code == GROUP_FORBIDDEN, operations_in(bits)
+
+
+@asynccontextmanager
+async def _asking(connection: Connection, host: str, port: int) -> AsyncIterator[Any]:
+    conn = await connect(connection.options(), host, port)
+    try:
+        yield conn
+    finally:
+        conn.close()
