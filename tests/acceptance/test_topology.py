@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
@@ -20,13 +21,16 @@ from learner_worker.contract.facts import Bid, Close, Fact, Result, encode_fact
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames, Topics
+from learner_worker.contract.topology import decode_topology
 from learner_worker.doctor import Level
 from learner_worker.kafka.admin import connected
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.partitioner import partitioner
+from learner_worker.kafka.topology_topic import append
 from tests.acceptance.test_refusals import Ended, learner_worker
 from tests.integration.test_doctor import examined, messages
 from tests.integration.test_whole_way import metrics_equal_the_model
+from tests.support import model
 from tests.support.swarm import swarm_history
 from tests.support.workers import (
     WorkerProcess,
@@ -443,6 +447,38 @@ async def test_a_group_that_takes_over_begins_where_the_other_one_ended(
     ) as renamed:
         assert await renamed.stop() == 0  # the old folder is the new group's as well
     assert len(await read_topic(broker.bootstrap_servers, names.topology)) == 4
+
+
+async def test_a_copy_of_the_cluster_is_taken_over_by_the_same_group(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """The record was written elsewhere, and the group's commits, copied with it, mean nothing here.
+
+    `run` refuses; with `--take-over` and an empty folder every event is read from the start, and counts once.
+    """
+    names = await create_topics(broker.bootstrap_servers, prefix, partitions=2)
+    events = swarm_history(46, 40)
+    await publish(broker.bootstrap_servers, names, events)
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "a") as worker:
+        await metrics_equal_the_model(broker, names, events)
+        assert await worker.stop() == 0
+    (*_, last) = await read_topic(broker.bootstrap_servers, names.topology)
+    elsewhere = msgspec.structs.replace(decode_topology(last.value), cluster_id="elsewhere", generation=9)
+    await append(Connection(broker.bootstrap_servers), names.topology, elsewhere)
+    refused = await started(broker, prefix, tmp_path / "b")
+    assert (refused.code, "run --take-over" in refused.sentence) == (2, True), refused
+
+    async with running_worker(
+        broker.bootstrap_servers, prefix, tmp_path / "b", flags=("--take-over",)
+    ) as worker:
+        (taken,) = worker.logged("topology.taken_over")
+        assert (taken["generation"], taken["taken_from"]["cluster_id"]) == (10, "elsewhere")
+        assert all(one["rewound"] for one in worker.logged("shard.opened"))
+        await metrics_equal_the_model(broker, names, events)
+        assert await worker.stop() == 0
+    assert outcomes_on_disk(tmp_path / "b") == model.outcomes(events)
+    old = await started(broker, prefix, tmp_path / "a")
+    assert (old.code, "was written for other topics of the same names" in old.sentence) == (2, True), old
 
 
 async def asking(broker: Broker, names: TopicNames) -> None:
