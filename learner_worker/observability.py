@@ -68,6 +68,12 @@ class ShardInstruments:
         self.dead_letters = Counter(
             "learner_dead_letters", "Dead letters written, by reason.", ["reason"], registry=registry
         )
+        self.record_times_off = Counter(
+            "learner_record_times_off",
+            "Events whose record time is further from their own time than the auction horizon, by topic.",
+            ["topic"],
+            registry=registry,
+        )
         self.records_refused = Counter(
             "learner_records_refused",
             "Records that Kafka will never take, by topic: too large, or against a policy or a right.",

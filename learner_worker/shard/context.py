@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from learner_worker.contract.times import Micros
+from learner_worker.contract.times import LAST_MICROS, Micros
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain.retention import Policy
 from learner_worker.kafka.batching import Fallback
@@ -13,7 +13,7 @@ from learner_worker.observability import ShardInstruments
 from learner_worker.shard.pacing import Pacing
 from learner_worker.strategies.protocol import Strategy
 
-_FOR_EVER = Policy(None, 1, 0, lambda: Micros(0))  # no retention, so its step and clock are never used
+_FOR_EVER = Policy(None, 1, 0, lambda: LAST_MICROS)  # no retention, and a clock that no record is ahead of
 
 
 class RecordSink(Protocol):

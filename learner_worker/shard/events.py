@@ -20,6 +20,7 @@ from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import EVENT_KINDS, Record, Unreadable, chunked, dead_letter, hop_of, moved
 from learner_worker.shard.context import ShardContext
 from learner_worker.shard.pacing import CHUNK
+from learner_worker.shard.record_times import RecordTimes
 from learner_worker.shard.watermark import WatermarkTracker
 from learner_worker.stages.settle import Place, Settle
 
@@ -98,6 +99,8 @@ class EventIntake:
         self.watermark = watermark
         self._retention = retention
         settings = context.settings
+        self._now = settings.retention.now()
+        self._times = RecordTimes(settings.horizon_micros, context.instruments)
         self.settle = Settle(
             tolerance_micros=settings.tolerance_micros, horizon_micros=settings.horizon_micros
         )
@@ -113,6 +116,7 @@ class EventIntake:
         """Settles events in chunks; each chunk advances the position with it."""
         self._retention.advance(record_micros(max(map(_timestamp, records))))
         kind = self._context.topics.event_kind(topic)
+        self._now = self._context.settings.retention.now()
         for chunk in chunked(records, CHUNK):
             results: Counter[str] = Counter()
             for record in chunk:
@@ -123,7 +127,7 @@ class EventIntake:
             self._facts.count_sent()
             self._expire_tasks()  # with every chunk, so that tasks leave as fast as they come
             await self._context.pacing.after_chunk(len(chunk))
-        self.watermark.note_read(topic, records)
+        self.watermark.note_read(topic, records, self._now)
 
     def step_over(self, topic: TopicName, offsets: OffsetRange) -> None:
         """Sends one dead letter for records that the Kafka client cannot decode, and skips them."""
@@ -170,7 +174,8 @@ class EventIntake:
         return "rerouted"
 
     def _facts_of(self, event: DecodedEvent, record: Record) -> list[Fact]:
-        place = Place(record.topic, record.offset, record_micros(record.timestamp))
+        place = Place(record.topic, record.offset, record_micros(record.timestamp), self._now)
+        self._times.check(record, event)
         match event:
             case Placed():
                 return self.settle.bid(event, place)
@@ -200,6 +205,13 @@ class EventIntake:
         count = self._context.instruments.auctions_forgotten
         count.labels("yes").inc(expired.tasks - expired.never_closed)
         count.labels("no").inc(expired.never_closed)
+        if expired.never_closed:
+            _log.info(
+                "auctions.forgotten",
+                shard=self._shard_id,
+                auctions=expired.never_closed,
+                reason="no close within the auction horizon",
+            )
 
     def _count_auctions(self) -> None:
         gauge, settle = self._context.instruments.auctions, self.settle

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Iterator, Sequence
 
-from learner_worker.contract.times import Micros, record_micros
+from learner_worker.contract.times import LAST_MICROS, Micros, record_micros
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.kafka.records import Record
 from learner_worker.stages.settle import watermark_of
@@ -25,9 +25,9 @@ class WatermarkTracker:
         self._last_read: dict[TopicName, Micros] = {}
         self._passed: Micros | None = None
 
-    def note_read(self, topic: TopicName, records: Sequence[Record]) -> None:
-        """Notes that records of a topic were read."""
-        self._last_read[topic] = record_micros(min(map(_timestamp, records)))
+    def note_read(self, topic: TopicName, records: Sequence[Record], latest: Micros = LAST_MICROS) -> None:
+        """Notes that records of a topic were read; their times count as at most `latest`."""
+        self._last_read[topic] = min(record_micros(min(map(_timestamp, records))), latest)
 
     def note_end(self, topic: TopicName, confirmed: Micros | None) -> None:
         """Notes the time at which Kafka last confirmed that a topic is read to its end; None if it is not."""

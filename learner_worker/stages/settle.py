@@ -14,7 +14,7 @@ import msgspec
 from learner_worker.contract.decode import Closed, Finished, Placed
 from learner_worker.contract.facts import Bid, Close, Fact, Result, description_digest
 from learner_worker.contract.fields import TaskId
-from learner_worker.contract.times import Micros
+from learner_worker.contract.times import LAST_MICROS, Micros
 from learner_worker.domain.auctions import Auction, AuctionState
 
 _EXPIRED_AT_ONCE = 1_000
@@ -22,11 +22,12 @@ _EXPIRED_AT_ONCE = 1_000
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
-    """The source of an event: its topic, offset and record time (microseconds)."""
+    """The source of an event: its topic, offset and record time (microseconds), and when it was read."""
 
     topic: str
     offset: int
     micros: Micros
+    now: Micros = LAST_MICROS
 
 
 @dataclass(slots=True)
@@ -90,7 +91,7 @@ class Settle:
         """Processes a bid: keeps it until a close, or settles it at once under the standing close."""
         placed_at = place.micros if event.placed_at is None else event.placed_at
         bid = Bid(placed_at, event.bid_sats, event.description)
-        return self._changing(event.task_id, place).place(event.agent_id, bid, self._tolerance)
+        return self._changing(event.task_id, place, placed_at).place(event.agent_id, bid, self._tolerance)
 
     def close(self, event: Closed, place: Place) -> list[Fact]:
         """Processes a close: the first one, a newer one or a superseded one."""
@@ -101,7 +102,7 @@ class Settle:
             None if event.description is None else description_digest(event.description),
             event.description,
         )
-        auction = self._changing(event.task_id, place)
+        auction = self._changing(event.task_id, place, close.closed_at)
         self.open -= auction.standing is None
         return auction.close(close, self._tolerance)
 
@@ -146,19 +147,29 @@ class Settle:
         self._snapshots += 1
         return _Frozen(changed)
 
-    def _changing(self, task_id: TaskId, place: Place) -> Auction:
+    def _changing(self, task_id: TaskId, place: Place, own_time: Micros) -> Auction:
         task = self._tasks.get(task_id)
         if task is None:
-            task = _Task(Auction(task_id), place.micros, {}, self._snapshots)
+            first_micros = self._first_micros(place, own_time)
+            task = _Task(Auction(task_id), first_micros, {}, self._snapshots)
             self._tasks[task_id] = task
             self.open += 1
-            heapq.heappush(self._by_age, (place.micros, task_id))
+            heapq.heappush(self._by_age, (first_micros, task_id))
         elif task.snapshot != self._snapshots:
             task = _Task(task.auction.copy(), task.first_micros, dict(task.first_offsets), self._snapshots)
             self._tasks[task_id] = task
         self._note_offset(task, task_id, place)
         self._changed[task_id] = task
         return task.auction
+
+    def _first_micros(self, place: Place, own_time: Micros) -> Micros:
+        """The time from which a task is remembered for the horizon: its first event's record time.
+
+        A record time may be far off, as when a publisher gives seconds for milliseconds. So the event's own
+        time counts if it is later, and neither counts beyond the time at which the event was read.
+        """
+        in_range = place.micros <= place.now + self._horizon
+        return max(place.micros if in_range else place.now, min(own_time, place.now))
 
     def _note_offset(self, task: _Task, task_id: TaskId, place: Place) -> None:
         if place.topic not in task.first_offsets:
