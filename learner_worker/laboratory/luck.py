@@ -72,10 +72,28 @@ def draw_auctions(market: MarketModel, seed: int, *, siblings: int = TWINS) -> l
     chance = random.Random(f"learner-worker lab {market.name} {seed}")
     tasks = _draw_questions(chance, market) if market.tasks == "mmlu" else _draw_tasks(chance, market)
     auctions = [_draw_auction(chance, market, number, task) for number, task in enumerate(tasks)]
+    if market.markup_spread:
+        markups = _draw_markups(market, seed)
+        auctions = [_with_markups(auction, markups) for auction in auctions]
     if siblings <= TWINS:
         return auctions
     more = random.Random(f"learner-worker lab {market.name} {seed} siblings")
     return [_with_siblings(more, market, auction, siblings - TWINS) for auction in auctions]
+
+
+def _draw_markups(market: MarketModel, seed: int) -> list[float]:
+    """What each agent's base bids are multiplied by in this run; what its effort costs stays."""
+    chance = random.Random(f"learner-worker lab {market.name} {seed} markups")
+    return [math.exp(chance.gauss(0, market.markup_spread)) for _ in market.agents]
+
+
+def _with_markups(auction: DrawnAuction, markups: Sequence[float]) -> DrawnAuction:
+    return auction._replace(
+        contestants=tuple(
+            one._replace(base_bid_sats=whole_sats(one.base_bid_sats * markups[one.agent]))
+            for one in auction.contestants
+        )
+    )
 
 
 def _with_siblings(

@@ -61,6 +61,9 @@ class MarketModel(_Part):
     burst: int = Field(1, ge=1, description="So many auctions end before their outcomes are known.")
     prices_told: Share = Field(1.0, description="Share of closes that say what the winner bid.")
     buyers_noise: float = Field(0.0, ge=0, le=3, description="Buyers misjudge bids: sigma of the log.")
+    markup_spread: float = Field(
+        0.0, ge=0, le=3, description="Agents misjudge the market: sigma of the log of base bid to cost."
+    )
     size_spread: float = Field(0.0, ge=0, le=3, description="Tasks differ in size: sigma of the log.")
     paid_on: PaidOn = "success"
     paid_on_told: bool = Field(True, description="Whether the learner's --paid-on says so.")

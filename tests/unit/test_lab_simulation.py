@@ -76,6 +76,20 @@ def test_bidding_the_base_changes_nothing() -> None:
         assert trial.asking == trial.static
 
 
+def test_agents_misjudge_the_market_anew_in_every_run() -> None:
+    """An agent's base bids are off by one factor in a run, by another in the next; luck and costs stay."""
+    spread = SMALL.model_copy(update={"markup_spread": 0.3})
+    factors = set()
+    for seed in (1, 2):
+        for plain, off in zip(draw_auctions(SMALL, seed), draw_auctions(spread, seed), strict=True):
+            for one, other in zip(plain.contestants, off.contestants, strict=True):
+                assert other._replace(base_bid_sats=one.base_bid_sats) == one
+                if one.agent == 0:
+                    factors.add((seed, round(other.base_bid_sats / one.base_bid_sats, 1)))
+    assert {seed for seed, _ in factors} == {1, 2}
+    assert len(factors) <= 4  # one for each seed, but for rounding
+
+
 def test_siblings_meet_with_one_luck() -> None:
     """Siblings that all bid the base win equally often in the long run; more change no earlier seat."""
     market = named("demo", auctions=1_500)
