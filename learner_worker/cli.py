@@ -4,6 +4,7 @@ Exit codes: 0 for success, 1 for a failure, 2 for an error in the arguments or t
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from click import NoSuchCommand
 from learner_worker.contract.suggestions import INVALID_REQUEST
 from learner_worker.errors import ConfigurationError, LearnerError, SuggestionError
 
+_WITHOUT_DOCSTRINGS = 2  # Python's -OO
 _DENIALS = "learner_worker.refusals.denials"  # imported when there is an error: aiokafka takes a while
 COMMANDS: Final[Mapping[str, str]] = {
     "run": "run:run",
@@ -54,6 +56,7 @@ class LazyCommands(click.Group):
         module, name = COMMANDS[cmd_name].split(":")
         command = getattr(import_module(f"learner_worker.commands.{module}"), name)
         assert isinstance(command, click.Command)  # noqa: S101 (of the table above)
+        _restore_help(command)
         return command
 
 
@@ -72,6 +75,8 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """The console script: prints an error as one sentence and returns its exit code, without a traceback."""
+    _print_what_the_encoding_lacks()
+    _restore_help(cli)
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -91,6 +96,18 @@ def main() -> NoReturn:
         click.echo(f"learner-worker: cannot write ({error.strerror}): make room, then try again", err=True)
         _give_up_output()
         sys.exit(1)
+
+
+def _print_what_the_encoding_lacks() -> None:
+    """Has characters that a terminal's encoding lacks printed as escapes, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _restore_help(command: click.Command) -> None:
+    if sys.flags.optimize >= _WITHOUT_DOCSTRINGS:
+        import_module("learner_worker.commands.help_texts").restore_help(command)
 
 
 def _give_up_output() -> None:

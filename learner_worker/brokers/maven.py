@@ -1,6 +1,5 @@
 """Apache Kafka's jars from Maven Central, kept in the user's cache folder, and the Java that runs them."""
 
-import fcntl
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from learner_worker.brokers.broker import Log
 from learner_worker.errors import BrokerError
+from learner_worker.unix import FCNTL
 
 KAFKA_VERSION = "4.4.0"
 SLF4J_VERSION = "1.7.36"  # the slf4j-api this Kafka brings
@@ -88,7 +88,8 @@ def fetched_jars(log: Log) -> Path:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        if FCNTL is not None:  # elsewhere two downloads at once are only slower
+            FCNTL.flock(lock, FCNTL.LOCK_EX)
         yield
 
 

@@ -17,7 +17,7 @@ from learner_worker.doctor.connecting import (
     check_versions,
 )
 from learner_worker.doctor.findings import Finding, Level, Report, error, note
-from learner_worker.doctor.folder import check_files, check_folder
+from learner_worker.doctor.folder import check_files, check_folder, check_limits
 from learner_worker.doctor.groups import check_group, check_requests_group
 from learner_worker.doctor.rights import check_rights
 from learner_worker.doctor.topics import check_configuration, check_copies, check_topics
@@ -53,6 +53,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("topics", check_topics),
     Check("topology", check_topology),
     Check("changelog", check_changelog),
+    Check("open files", check_limits),
     Check("configuration", check_configuration),
     Check("copies", check_copies),
     Check("rights", check_rights),

@@ -1,7 +1,6 @@
 """Checks the state folder: permissions, its lock, free space, and the identity of its files."""
 
 import asyncio
-import fcntl
 import os
 import shutil
 import sqlite3
@@ -15,8 +14,17 @@ from learner_worker.doctor.findings import Finding, error, note, ok, or_ok, warn
 from learner_worker.doctor.topology import expected_count, recorded
 from learner_worker.store.formats import FORMAT
 from learner_worker.store.identity import mismatch, stranger
+from learner_worker.store.needs import (
+    allowed_descriptors,
+    lacking_descriptors,
+    lacking_space,
+    raise_descriptor_limit,
+)
+from learner_worker.store.obstacles import obstacle, user_name
 from learner_worker.store.statements import statement
+from learner_worker.unix import FCNTL
 
+_LISTED = 3  # paths in a sentence
 _LOW_BYTES, _EMPTY_BYTES = 1024**3, 64 * 1024**2  # room for many checkpoints; for hardly one
 _FILE_SECONDS = 2.0  # a check of twelve files has 20 s
 _STEPS = 100_000  # SQLite instructions between two looks at the clock: some milliseconds
@@ -25,15 +33,48 @@ _REBUILT = "move it away: it is rebuilt from Kafka"
 
 
 async def check_folder(case: Case) -> Sequence[Finding]:
-    """Checks that the folder exists or can be created, is writable, has free space, and is not in use."""
+    """Checks that this user can create or write the folder and lock it, and what its disk has free."""
     path = case.settings.state_dir
     if not path.exists():
         return [_absent(path)]
     if not path.is_dir():
         return [error(f"{path} is a file, not a folder", "give --state-dir a folder")]
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        return [error(f"this user may not write to {path}", "give --state-dir a folder that it may write to")]
-    return or_ok([*_space(path), *_owner(path), *_set_aside(path)], f"{path} is writable, free and has room")
+    closed = [one for one in (path, *sorted(path.iterdir())) if not _may_use(one)]
+    if closed:
+        listed = ", ".join(str(one) for one in closed[:_LISTED])
+        return [
+            error(
+                f"{user_name()} may not read and write {listed}",
+                "give --state-dir a folder of that user, or run the worker as the user that owns it",
+            )
+        ]
+    findings = [*_space(path), *_owner(path), *_set_aside(path), *_other_user(path)]
+    return or_ok(findings, f"{path} is free and has room, and {user_name()} may write to it")
+
+
+def _may_use(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0))
+
+
+def _other_user(path: Path) -> Iterator[Finding]:
+    """Root may write everywhere: what it finds says nothing about the worker's own user."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0 != path.stat().st_uid:
+        yield warning(
+            f"this check runs as root, and {path} belongs to user {path.stat().st_uid}",
+            "run doctor as the user that runs the worker",
+        )
+
+
+async def check_limits(case: Case) -> Sequence[Finding]:
+    """Checks that this process may open as many files as a worker with all shards needs."""
+    count = await expected_count(case)
+    if count is None:
+        return [note("the number of shards is not known yet")]
+    raise_descriptor_limit()
+    lack = lacking_descriptors(count)
+    if lack is not None:
+        return [warning(*lack)]
+    return [ok(f"{allowed_descriptors()} files may be open, enough to own all {count} shards")]
 
 
 def _absent(path: Path) -> Finding:
@@ -44,28 +85,33 @@ def _absent(path: Path) -> Finding:
 
 
 def _space(path: Path) -> Iterator[Finding]:
+    lacks = [error(*lack) for lack in lacking_space(path)]
+    yield from lacks
     free = shutil.disk_usage(path).free
     text = f"{free // 1024**2} MiB are free in {path}"
-    if free < _EMPTY_BYTES:
+    if not lacks and free < _EMPTY_BYTES:
         yield error(text, "free some space: without it no checkpoint can be written")
-    elif free < _LOW_BYTES:
+    elif not lacks and free < _LOW_BYTES:
         yield warning(text, "free some space before it is full")
 
 
 def _owner(path: Path) -> Iterator[Finding]:
-    """Tries the lock as a worker would, without creating or changing its file."""
-    try:
-        handle = os.open(path / "lock", os.O_RDONLY)
-    except OSError:
+    """Tries the lock as a worker would, without creating its file: without one, the folder's own."""
+    if FCNTL is None:
+        yield error("this system has no locks for a state folder", "run the worker on Linux or macOS")
         return
+    lock = path / "lock"
+    handle = os.open(lock if lock.exists() else path, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+        FCNTL.flock(handle, FCNTL.LOCK_SH | FCNTL.LOCK_NB)
+    except BlockingIOError:
         owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
         yield note(
             f"a worker (process {owner}) uses {path} now",
             "fine if it is the one you mean; another worker needs its own --state-dir",
         )
+    except OSError as failure:
+        yield error(f"{path} cannot be locked", obstacle(path, failure))
     finally:
         os.close(handle)
 

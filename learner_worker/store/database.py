@@ -15,6 +15,7 @@ import structlog
 from learner_worker.errors import ClosedFileError, StateError
 from learner_worker.store import formats
 from learner_worker.store.formats import CHANGES, FormatChange
+from learner_worker.store.obstacles import obstacle
 from learner_worker.store.permissions import private_file
 from learner_worker.store.statements import ROWS_AT_ONCE, SqlRow, rows_at_once, statement
 
@@ -64,12 +65,9 @@ class Database:
         """
         try:
             writer = await _open_or_set_aside(path, changes)
-            reader = await _second_connection(path, writer)
-            rows_to_convert = await formats.are_rows_to_convert(reader)
+            reader, rows_to_convert = await _second_connection(path, writer)
         except (sqlite3.Error, OSError) as error:
-            raise StateError(
-                f"cannot open {path}: {error}; check the state folder's disk and permissions"
-            ) from error
+            raise StateError(f"cannot open {path} ({obstacle(path, error)})") from error
         return cls(path, writer, reader, changes, rows_to_convert=rows_to_convert)
 
     async def close(self) -> None:
@@ -155,10 +153,7 @@ class Database:
             return StateError(
                 f"{self.path} is damaged ({error}) and was set aside: restart to rebuild it from Kafka"
             )
-        return StateError(
-            f"cannot {what} {self.path}: {error}; "
-            "free disk space, or check the disk and this user's permissions, then restart"
-        )
+        return StateError(f"cannot {what} {self.path} ({obstacle(self.path, error)}), then restart")
 
 
 def primary_code(error: sqlite3.Error) -> int:
@@ -182,9 +177,18 @@ async def _open_or_set_aside(path: Path, changes: Mapping[int, FormatChange]) ->
     return connection
 
 
-async def _second_connection(path: Path, first: aiosqlite.Connection) -> aiosqlite.Connection:
+async def _second_connection(path: Path, first: aiosqlite.Connection) -> tuple[aiosqlite.Connection, bool]:
+    """Opens the connection for reads, and says whether rows are to be converted.
+
+    A failure closes both: each has a thread, and the process would not end before them.
+    """
     try:
-        return await aiosqlite.connect(path, isolation_level=None)
+        second = await aiosqlite.connect(path, isolation_level=None)
+        try:
+            return second, await formats.are_rows_to_convert(second)
+        except BaseException:
+            await second.close()
+            raise
     except BaseException:
         await first.close()
         raise

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from learner_worker.errors import ConfigurationError
+from learner_worker.store.obstacles import obstacle
 
 _NAME = "leave"
 
@@ -17,7 +18,8 @@ def request_leave(state_dir: Path) -> None:
         (state_dir / _NAME).touch()
     except OSError as error:
         raise ConfigurationError(
-            f"cannot write to the state folder {state_dir}: {error.strerror}; run this as the worker's user"
+            f"cannot write to the state folder {state_dir} ({obstacle(state_dir, error)}); run this as the "
+            "worker's user"
         ) from error
 
 

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from learner_worker.errors import StateError
+from learner_worker.store.obstacles import obstacle
 
 _LOG, _INDEX = "-wal", "-shm"
 
@@ -37,7 +38,7 @@ def replace(path: Path, new: Path) -> Path | None:
         _move_log(path, kept)  # a damaged file keeps its log, which must not be applied to the new file
         new.replace(path)
     except OSError as error:
-        raise StateError(f"cannot replace {path}: {error.strerror}") from error
+        raise StateError(f"cannot replace {path} ({obstacle(path, error)})") from error
     return kept
 
 

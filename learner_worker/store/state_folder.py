@@ -1,7 +1,6 @@
 """The state folder: the shards' files of one worker, which locks it."""
 
 import asyncio
-import fcntl
 import os
 import re
 import sqlite3
@@ -13,9 +12,12 @@ from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError, StateError
 from learner_worker.store.identity import shard_identity, stranger
+from learner_worker.store.needs import lacking_space
+from learner_worker.store.obstacles import obstacle
 from learner_worker.store.permissions import private_file, private_folder
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import statement
+from learner_worker.unix import FCNTL
 
 _FILE = re.compile(r"shard-([0-9]{5,})\.sqlite3")
 
@@ -31,7 +33,7 @@ def shard_files(path: Path) -> dict[ShardId, Path]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise ConfigurationError(f"cannot read the state folder {path}: {error.strerror}") from error
+        raise ConfigurationError(f"cannot read the state folder {path} ({obstacle(path, error)})") from error
     return {ShardId(int(match[1])): each for match, each in found if match is not None}
 
 
@@ -46,20 +48,26 @@ def locked_state_folder(path: Path) -> Iterator[Path]:
     """Creates the folder if necessary and holds its lock; the lock ends with the process.
 
     Raises:
-        ConfigurationError: it cannot be written, or another worker uses it.
+        ConfigurationError: it cannot be written or locked, or another worker uses it.
         StateError: its disk is full.
     """
+    if FCNTL is None:
+        raise ConfigurationError(
+            "a worker needs Linux or macOS, whose locks keep its state folder to itself: run it there; the "
+            "client library and the commands that ask Kafka work here"
+        )
     try:
         private_folder(path)
         private_file(path / "lock")
         handle = os.open(path / "lock", os.O_RDWR)
     except OSError as error:
         raise ConfigurationError(
-            f"cannot write to the state folder {path}: {error.strerror}; "
-            "set --state-dir to a folder that this user may write to"
+            f"cannot write to the state folder {path} ({obstacle(path, error)})"
         ) from error
     try:
         _lock(handle, path)
+        for lack in lacking_space(path):
+            raise StateError(str(lack.error()))
         _name_owner(handle, path)
         yield path
     finally:
@@ -68,12 +76,14 @@ def locked_state_folder(path: Path) -> Iterator[Path]:
 
 def lock_owner(path: Path) -> str | None:
     """The process id of the worker that uses the folder; None if no worker does."""
+    if FCNTL is None:
+        return None
     try:
         handle = os.open(path / "lock", os.O_RDWR)
     except OSError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        FCNTL.flock(handle, FCNTL.LOCK_EX | FCNTL.LOCK_NB)
     except OSError:
         return _owner(handle)
     finally:
@@ -87,12 +97,14 @@ def _owner(handle: int) -> str:
 
 def _lock(handle: int, path: Path) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        FCNTL.flock(handle, FCNTL.LOCK_EX | FCNTL.LOCK_NB)
+    except BlockingIOError as error:
         raise ConfigurationError(
             f"the state folder {path} is in use by another worker (process {_owner(handle)}): "
             "stop that worker, or set --state-dir to another folder"
         ) from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot lock the state folder {path} ({obstacle(path, error)})") from error
 
 
 def _name_owner(handle: int, path: Path) -> None:
@@ -100,9 +112,7 @@ def _name_owner(handle: int, path: Path) -> None:
         os.truncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode(), 0)
     except OSError as error:
-        raise StateError(
-            f"cannot write {path / 'lock'}: {error.strerror}; free disk space or check the disk, then restart"
-        ) from error
+        raise StateError(f"cannot write {path / 'lock'} ({obstacle(path, error)})") from error
 
 
 def held_shards(

@@ -9,9 +9,11 @@ import asyncio
 import gc
 import sys
 from collections.abc import Coroutine
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-import uvloop
+from learner_worker.errors import ConfigurationError
 
 _YOUNG = 2_000
 """Allocations between two collections of the youngest generation: few enough to traverse unnoticed."""
@@ -27,7 +29,11 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     """Runs a process's main coroutine until it ends."""
     gc.set_threshold(_YOUNG, _NEVER, _NEVER)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    if find_spec("uvloop") is None:
+        raise ConfigurationError(
+            "a worker needs uvloop, which is there for Linux and macOS: install it, or run the worker there"
+        )
+    with asyncio.Runner(loop_factory=import_module("uvloop").new_event_loop) as runner:
         runner.run(_with_collections(main))
 
 

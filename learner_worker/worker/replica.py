@@ -22,6 +22,7 @@ from learner_worker.observability import Instruments
 from learner_worker.refusals.denials import failure
 from learner_worker.settings import Settings
 from learner_worker.store.leave_marker import leave_requested, withdraw_leave
+from learner_worker.store.needs import lacking_descriptors, raise_descriptor_limit
 from learner_worker.store.state_folder import filed_identities, locked_state_folder
 from learner_worker.strategies.registry import find_strategies
 from learner_worker.worker.platform import KafkaClients, kafka_platform
@@ -116,6 +117,7 @@ class Replica:
             LearnerError: see `run_replica`.
         """
         settings = self._settings
+        raise_descriptor_limit()
         _require_strategies(settings)
         with locked_state_folder(settings.state_dir), noted_start(settings.state_dir) as probation:
             withdraw_leave(settings.state_dir)
@@ -143,6 +145,8 @@ class Replica:
         except KafkaError as error:
             what = "Kafka answered, but does not describe its topics"
             raise failure(what, error, "see the broker's log, then start again") from error
+        if (lack := lacking_descriptors(topology.shards)) is not None:
+            _log.warning("descriptors.low", reason=lack.what, remedy=lack.remedy)
         platform = kafka_platform(settings, topology, guard)
         self._partitions, self._guard = topology.shards, guard
         return Worker(

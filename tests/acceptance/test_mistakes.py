@@ -23,8 +23,9 @@ from tests.support.secured import (
     WRITE,
     SecuredKafka,
     allow,
+    denied,
 )
-from tests.support.workers import create_topics
+from tests.support.workers import create_topics, running_worker, until
 
 PREFIX = "mistakes-"
 _NO_SENTENCE = re.compile(
@@ -295,3 +296,31 @@ def test_a_mistake_is_named_with_its_remedy(
     assert [words for words in mistake.words if words not in lines[0]] == [], err
     assert not _NO_SENTENCE.search(out + err), err
     assert PASSWORD not in out + err
+
+
+async def test_a_running_worker_says_what_is_refused(
+    secured: SecuredKafka, prefix: str, tmp_path: Path
+) -> None:
+    """Its right on the group is withdrawn, and given back: log and /readyz say both, and it goes on."""
+    await create_topics(secured.open, prefix)
+    rights = {TOPIC: [READ, WRITE], GROUP: [READ]}
+    for resource, operations in rights.items():
+        await allow(secured.open, resource=resource, name=prefix, operations=operations, pattern=PREFIXED)
+    settings = {
+        "--security-protocol": "SASL_PLAINTEXT",
+        "--sasl-username": "worker",
+        "--sasl-password": PASSWORD,
+    }
+    async with running_worker(secured.login, prefix, tmp_path / "state", settings=settings) as worker:
+
+        async def refused() -> bool:
+            status, body = await worker.get("/readyz")
+            return status == 503 and f"no right to use group {prefix}learner" in body
+
+        async with denied(secured.open, resource=GROUP, name=f"{prefix}learner", operation=READ):
+            await until(refused, "/readyz says what is refused")
+        await worker.ready()
+        (said, *_) = worker.logged("kafka.refused")
+        assert "`learner-worker doctor` prints the commands that allow it" in said["reason"]
+        assert worker.logged("kafka.accepted")
+        assert await worker.stop() == 0

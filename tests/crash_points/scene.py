@@ -212,7 +212,9 @@ class Scene:
         assert len(said) == 1, log
         assert said[0].startswith("learner-worker: "), said
         assert f"{self.state_dir}/shard-0000" in said[0], said
-        assert any(advice in said[0] for advice in ("free disk space", "check the state folder's disk")), said
+        assert any(
+            advice in said[0] for advice in ("free disk space", "check the disk", "to read and write it")
+        ), said
 
     async def _work_to_the_end(self, *, kill: bool = False) -> None:
         async with self._worker(settings={"--checkpoint-interval-seconds": "0.2"}) as worker:

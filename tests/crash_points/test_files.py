@@ -80,6 +80,6 @@ def test_no_room_for_the_lock_is_told_in_a_sentence(tmp_path: Path) -> None:
 
     assert done.returncode == 1, done.stderr
     assert done.stderr == (
-        f"learner-worker: cannot write {tmp_path / 'state' / 'lock'}: File too large; "
-        "free disk space or check the disk, then restart\n"
+        f"learner-worker: cannot write {tmp_path / 'state' / 'lock'} (File too large: "
+        "raise the limit of file sizes (ulimit -f), or free disk space)\n"
     )

@@ -2,13 +2,13 @@
 
 import secrets
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiokafka.protocol.admin import CreateAclsRequest
+from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
 from learner_worker.brokers import KafkaCluster, maven
 from learner_worker.brokers.probing import free_ports
@@ -16,7 +16,7 @@ from learner_worker.kafka.connection import Connection
 from learner_worker.refusals.diagnosis import connect
 
 PASSWORD = secrets.token_hex(8)
-TOPIC, GROUP, LITERAL, PREFIXED, ALLOW = 2, 3, 3, 4, 3
+TOPIC, GROUP, LITERAL, PREFIXED, DENY, ALLOW = 2, 3, 3, 4, 2, 3
 READ, WRITE, DESCRIBE = 3, 4, 8
 _PROPERTIES = {
     "listener.security.protocol.map": (
@@ -96,14 +96,29 @@ async def allow(
     pattern: int = LITERAL,
 ) -> None:
     """Lets a user do something, as an administrator would."""
+    for operation in operations:
+        request = CreateAclsRequest(resource, name, pattern, f"User:{user}", "*", operation, ALLOW)
+        answer = await _answer(address, request)
+        assert [code for code, _ in answer.creation_responses] == [0]
+
+
+@asynccontextmanager
+async def denied(address: str, *, resource: int, name: str, operation: int) -> AsyncIterator[None]:
+    """Forbids user `worker` something, until the block ends."""
+    rule = (resource, name, LITERAL, "User:worker", "*", operation, DENY)
+    answer = await _answer(address, CreateAclsRequest(*rule))
+    assert [code for code, _ in answer.creation_responses] == [0]
+    try:
+        yield
+    finally:
+        await _answer(address, DeleteAclsRequest(*rule))
+
+
+async def _answer(address: str, request: Any) -> Any:
     host, _, port = address.partition(":")
     conn = await connect(Connection(address).options(), host, int(port))
     try:
-        for operation in operations:
-            answer = await conn.send(
-                CreateAclsRequest(resource, name, pattern, f"User:{user}", "*", operation, ALLOW)
-            )
-            assert [code for code, _ in answer.creation_responses] == [0]
+        return await conn.send(request)
     finally:
         conn.close()
 
