@@ -12,16 +12,22 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
-from learner_worker.errors import SendError
+from learner_worker.errors import SendError, StuckError
 from learner_worker.group.membership import Membership
 from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.polling import Gap, PollResult, read_one_by_one, seek
 from learner_worker.kafka.watchdog import Reading, look
+from learner_worker.refusals.denials import failure
 from learner_worker.shard.shard import Shard
 from learner_worker.worker.checkpoint import Checkpointer
 from learner_worker.worker.failure import WorkerFailure
@@ -119,6 +125,9 @@ class EventConsumer:
             await asyncio.sleep(_POLL_MS / 1000)
         except OffsetOutOfRangeError as error:
             await self.on_offset_out_of_range(error)
+        except GroupAuthorizationFailedError as error:  # the client would repeat it for ever
+            self.outage.failed(_READING, error)
+            raise StuckError(str(failure("the group cannot be read", error))) from error
         except KafkaError as error:
             self._seek_back()
             await self._membership.end_if_replaced()  # a duplicate instance id has no error of its own

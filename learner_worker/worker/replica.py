@@ -48,6 +48,7 @@ _REBUILD_PATIENCE_SECONDS = 5.0
 """How long a rebuild waits for Kafka before it pauses again: several times a healthy broker's answer."""
 _REBUILDS_UNTIL_UNHEALTHY = 3
 """Rebuilds without progress after which the liveness probe fails: then only a new process may help."""
+_REBUILDING = "rebuilding the worker"
 _log = structlog.get_logger("learner_worker.replica")
 
 
@@ -173,9 +174,13 @@ class Replica:
             stopping, min(REBUILD_SECONDS * 2**self._rebuilds, _LONGEST_REBUILD_SECONDS)
         ):
             try:
-                return await self._make_worker(_REBUILD_PATIENCE_SECONDS)
+                worker = await self._make_worker(_REBUILD_PATIENCE_SECONDS)
             except BrokerError as error:
                 _log.warning("worker.waiting_for_kafka", error=str(error))
+                self._outage.failed(_REBUILDING, error)
+            else:
+                self._outage.worked(_REBUILDING)
+                return worker
         return None
 
     async def _work(self, worker: Worker, stopping: asyncio.Event) -> bool:
@@ -256,7 +261,8 @@ class Replica:
         return self._not_yet(good=False) if self._worker is None else self._worker.health.ready()
 
     def _not_yet(self, *, good: bool) -> Verdict:
-        return Verdict(good, {"status": "rebuilding" if self._rebuilds else "starting"})
+        status = "rebuilding" if self._rebuilds else "starting"
+        return Verdict(good, {"status": status, "refused": self._outage.refusals})
 
     @asynccontextmanager
     async def _http(self) -> AsyncIterator[None]:
