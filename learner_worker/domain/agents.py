@@ -1,14 +1,14 @@
 """An agent: its metrics and keywords as stored, as cached and as in messages."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from learner_worker.contract.encode import KeywordTally, MetricsPart, MetricsRecord
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import format_time, record_micros
-from learner_worker.domain.keywords import Tally, strongest
+from learner_worker.domain.keywords import StrongestKeywords, Tally, strongest
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.sums import KeptSums
 
@@ -29,7 +29,7 @@ class AgentRow(msgspec.Struct, frozen=True, gc=False):
 class Agent:
     """One agent's metrics, keywords and strategies' sums, as cached."""
 
-    __slots__ = ("agent_id", "row", "sums", "tallies")
+    __slots__ = ("agent_id", "row", "strongest", "sums", "tallies")
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Agent:
         self.agent_id = agent_id
         self.row = row
         self.tallies = tallies
+        self.strongest = StrongestKeywords(tallies)
         self.sums = {} if sums is None else sums
 
     @property
@@ -58,12 +59,16 @@ class Agent:
         """Whether the agent has outcomes that count."""
         return self.metrics.total_bids > 0
 
+    def learned_keywords(self) -> list[KeywordTally]:
+        """The strongest keywords, as in messages."""
+        return _in_messages(self.strongest.strongest())
+
     def record(self) -> MetricsRecord:
         """The agent's record in learner-agent-metrics."""
         return MetricsRecord(
             *_figures(self.metrics),
             agent_id=self.agent_id,
-            learned_keywords=learned_keywords(self.tallies),
+            learned_keywords=self.learned_keywords(),
             as_of=self.as_of,
             outcome_offset=self.row.outcome_offset,
         )
@@ -95,7 +100,8 @@ def _figures(metrics: Metrics) -> tuple[int, int, int, int, float, float, float]
 
 def learned_keywords(tallies: Mapping[str, Tally]) -> list[KeywordTally]:
     """The strongest keywords, as in messages."""
-    return [
-        KeywordTally(keyword, wins, failures, wins - failures)
-        for keyword, (wins, failures) in strongest(tallies)
-    ]
+    return _in_messages(strongest(tallies))
+
+
+def _in_messages(keywords: Iterable[tuple[str, Tally]]) -> list[KeywordTally]:
+    return [KeywordTally(keyword, wins, failures, wins - failures) for keyword, (wins, failures) in keywords]

@@ -14,7 +14,7 @@ from learner_worker.contract.encode import Advice, AlternativeAdvice, Reply
 from learner_worker.contract.fields import TaskId
 from learner_worker.contract.suggestions import INVALID_REQUEST
 from learner_worker.contract.times import Micros, format_time
-from learner_worker.domain.agents import Agent, agent_metrics, learned_keywords
+from learner_worker.domain.agents import Agent, agent_metrics
 from learner_worker.errors import RequestError
 from learner_worker.strategies.experiment import Experiment
 from learner_worker.strategies.protocol import NO_SUMS, PaidOn, Strategy, Suggestion, Sums
@@ -77,9 +77,7 @@ class Advise:
             factor=suggestion.factor,
             adjustments=[Advice(step.rule, step.multiplier, step.reason) for step in suggestion.rules],
             metrics=agent_metrics(agent.metrics),
-            learned_keywords=learned_keywords(agent.tallies)
-            if "learned_keywords" in include
-            else msgspec.UNSET,
+            learned_keywords=agent.learned_keywords() if "learned_keywords" in include else msgspec.UNSET,
             alternatives=self._alternatives(request, agent) if "alternatives" in include else msgspec.UNSET,
             as_of=agent.as_of,
             stale=stale,

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from learner_worker.contract.fields import AgentId
 from learner_worker.domain.agents import Agent, AgentRow
-from learner_worker.domain.keywords import Tally
+from learner_worker.domain.keywords import LOOKED_AT, Tally
 from learner_worker.domain.sums import KeptSums
 
 
@@ -62,10 +62,15 @@ class AgentCache:
             missing = [agent_id for agent_id, agent in wanted.items() if agent is None]
             found = await self._rows.load_agents(missing) if missing else {}
             sums = await self._rows.load_sums(missing) if missing and self._with_sums else {}
+            loaded: dict[AgentId, Agent] = {}
             for agent_id in missing:
                 row, tallies = found.get(agent_id, (AgentRow(), {}))
-                self.at_hand[agent_id] = Agent(agent_id, row, tallies, sums.get(agent_id))
-            return {agent_id: agent or self.at_hand[agent_id] for agent_id, agent in wanted.items()}
+                agent = loaded[agent_id] = Agent(agent_id, row, tallies, sums.get(agent_id))
+                if len(tallies) > LOOKED_AT:  # in slices, and before anybody can change it
+                    for _ in agent.strongest.collected():
+                        await asyncio.sleep(0)
+            self.at_hand.update(loaded)
+            return {agent_id: agent or loaded[agent_id] for agent_id, agent in wanted.items()}
 
     def trim(self, changed: Iterable[AgentId]) -> None:
         """Evicts the least recently used agents, but never a pinned or a changed one."""

@@ -336,6 +336,7 @@ def count_words(agent: Agent, difference: Change) -> Iterator[tuple[str, Tally]]
             tallies[keyword] = tally
         else:
             tallies.pop(keyword, None)
+        agent.strongest.note(keyword)
         yield keyword, tally
 
 

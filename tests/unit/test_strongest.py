@@ -1,0 +1,53 @@
+"""The strongest keywords, kept incrementally: the same answer as sorting all of them, without the work."""
+
+import random
+import time
+
+import pytest
+
+from learner_worker.contract.fields import AgentId
+from learner_worker.domain.agents import Agent, AgentRow
+from learner_worker.domain.keywords import StrongestKeywords, Tally, strongest
+from learner_worker.domain.metrics import Change, Metrics
+from learner_worker.stages.learn import count_words
+
+
+@pytest.mark.parametrize("words", [5, 60, 1_500, 6_000])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_any_changes_leave_the_answer_of_a_full_sort(words: int, seed: int) -> None:
+    """Tallies that grow, shrink, change sign, come and go: equal to sorting all keywords, ties included."""
+    chance = random.Random(seed)
+    tallies: dict[str, Tally] = {}
+    kept = StrongestKeywords(tallies)
+    spread = chance.choice([1, 3, 40])
+    for turn in range(60):
+        for _ in range(words // 6):
+            word = f"word{chance.randrange(words)}"
+            if chance.random() < (0.9 if turn % 20 > 15 else 0.2):
+                tallies.pop(word, None)
+            else:
+                tallies[word] = Tally(chance.randrange(spread + 1), chance.randrange(spread + 1))
+            kept.note(word)
+        assert kept.strongest() == strongest(tallies)
+
+
+def test_half_a_million_keywords_stall_nothing() -> None:
+    """An ask and a metrics record after each outcome: the work does not grow with the agent's history."""
+    names = [f"w{number}" for number in range(500_000)]
+    agent = Agent(AgentId("a"), AgentRow(), {name: Tally(1, 0) for name in names})
+    slices = [0.0]
+    began = time.process_time()
+    for _ in agent.strongest.collected():
+        slices.append(time.process_time() - began)
+        began = time.process_time()
+    durations = []
+    for turn in range(20):
+        difference = Change(Metrics(), dict.fromkeys(names[turn * 3_270 : (turn + 1) * 3_270], 1), {})
+        began = time.process_time()
+        for _ in count_words(agent, difference):
+            pass
+        agent.learned_keywords()
+        durations.append(time.process_time() - began)
+    assert agent.strongest.strongest() == strongest(agent.tallies)
+    assert sorted(slices)[len(slices) // 2] < 0.025
+    assert sorted(durations)[len(durations) // 2] < 0.025
