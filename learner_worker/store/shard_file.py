@@ -1,5 +1,6 @@
 """A shard's SQLite file: its identity, reads in batches, and a checkpoint's transaction."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from learner_worker.store.statements import (
 from learner_worker.store.strategies import claim_strategies
 
 _BATCH: Final = 500  # rows of a read: more would block the event loop for longer than a chunk
+_KEYWORDS: Final = 4_000  # rows turned into keywords between two yields to the event loop: a few milliseconds
 _CONVERTED_PAGES: Final = 10  # per checkpoint: a small part of the time between two checkpoints
 _SCANNED: Final = 5_000  # rows scanned in one read: more would make answers wait for the file's thread
 
@@ -165,10 +167,15 @@ class ShardFile:
             agent_id: (row, {})
             for agent_id, row in map(agent_of, await self._database.read("load_agents", parameter))
         }
-        for row in map(keyword_of, await self._database.read("load_keywords", parameter)):
-            if row.agent_id in found:
-                # Words and small counts repeat between agents: sharing the objects saves most of the memory.
-                found[row.agent_id][1][sys.intern(row.keyword)] = tally_of(row.wins, row.failures)
+        rows = list(await self._database.read("load_keywords", parameter))
+        while some := rows[-_KEYWORDS:]:
+            del rows[-_KEYWORDS:]  # freed in parts, too: all at once would block the event loop
+            for row in map(keyword_of, some):
+                if row.agent_id in found:
+                    # Words and small counts repeat between agents: shared objects save most of the memory.
+                    found[row.agent_id][1][sys.intern(row.keyword)] = tally_of(row.wins, row.failures)
+            if len(some) == _KEYWORDS:
+                await asyncio.sleep(0)
         return found
 
     async def load_sums(self, ids: Sequence[AgentId]) -> dict[AgentId, dict[str, KeptSums]]:
