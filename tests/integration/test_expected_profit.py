@@ -1,10 +1,7 @@
-"""expected-profit on a running worker: what it answers is the naive model's answer, bit by bit.
+"""expected-profit on a running worker: what it answers is the naive model's answer, bit by bit."""
 
-`STRATEGY_PAIRS=2000` asks about so many (history, request) pairs on each broker.
-"""
-
+import asyncio
 import dataclasses
-import os
 import random
 from pathlib import Path
 
@@ -16,39 +13,43 @@ from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import SuggestionError
 from tests.integration.test_whole_way import metrics_equal_the_model
-from tests.property.test_expected_profit import AGENT, drawn_history, drawn_request
+from tests.property.test_expected_profit import AGENT, RIVALS, drawn_history, drawn_request
 from tests.support import model, profit_model
 from tests.support.swarm import shuffled_with_duplicates
 from tests.support.workers import create_topics, publish, running_worker
 
-PAIRS = int(os.environ.get("STRATEGY_PAIRS", "200"))
+SWARMS = 670
+"""Three agents each have their own history of their swarm's auctions: 2,010 (history, request) pairs."""
+AT_ONCE = 100
+"""Requests on their way at a time."""
+PATIENCE = {"--request-ttl-seconds": "120"}
+"""So that no request expires on a busy machine."""
 _BASES = (1, 15, 100, 1_000, 54_321, 2**40)
 
 
-def named(event: model.Event, pair: int) -> model.Event:
-    """The same event among agents and tasks of the pair's own."""
-    task_id = f"{event.task_id}-{pair}"
+def named(event: model.Event, swarm: int) -> model.Event:
+    """The same event among agents and tasks of the swarm's own."""
+    task_id = f"{event.task_id}-{swarm}"
     if isinstance(event, model.AuctionClosed):
         winner = event.winner_agent_id
-        own = None if winner is None else f"{winner}-{pair}"
+        own = None if winner is None else f"{winner}-{swarm}"
         return dataclasses.replace(event, task_id=task_id, winner_agent_id=own)
-    return dataclasses.replace(event, task_id=task_id, agent_id=f"{event.agent_id}-{pair}")
+    return dataclasses.replace(event, task_id=task_id, agent_id=f"{event.agent_id}-{swarm}")
 
 
 class Pair:
-    """A random history of an agent, and what the agent asks."""
+    """An agent's random history and what it asks, with the model's answers."""
 
-    def __init__(self, number: int) -> None:
-        chance = random.Random(f"pair {number}")
-        base = chance.choice(_BASES)
-        self.agent = f"{AGENT}-{number}"
-        self.events = [named(event, number) for event in drawn_history(chance, base)]
-        self.request = drawn_request(chance, base)
+    def __init__(self, agent: str, events: list[model.Event], request: profit_model.Request) -> None:
+        self.agent = agent
+        self.request = request
+        self.expected = profit_model.answer(events, agent, request)
+        metrics = model.metrics(model.outcomes(events)).get(agent)
+        self._classic = model.classic(metrics, request.description, request.base)
 
     async def is_answered_right(self, learner: LearnerClient) -> None:
         """The reply is the model's answer to the history, and says by which strategy."""
-        asked = self.request
-        expected = profit_model.answer(self.events, self.agent, asked)
+        asked, expected = self.request, self.expected
         reply = await learner.suggest_bid(
             self.agent,
             description=asked.description,
@@ -62,12 +63,10 @@ class Pair:
         assert (reply.suggested_bid_sats, reply.factor) == (expected.bid, expected.factor)
         assert {step.rule: step.multiplier for step in reply.adjustments} == expected.steps
         assert (reply.strategy, reply.stale) == ("expected-profit", False)
-        self._has_alternatives(reply, expected)
+        self._has_alternatives(reply)
 
-    def _has_alternatives(self, reply: SuggestBidReply, expected: profit_model.Answer) -> None:
-        asked = self.request
-        metrics = model.metrics(model.outcomes(self.events)).get(self.agent)
-        classic = model.classic(metrics, asked.description, asked.base)
+    def _has_alternatives(self, reply: SuggestBidReply) -> None:
+        classic, expected = self._classic, self.expected
         found = {name: (other.suggested_bid_sats, other.factor) for name, other in reply.alternatives.items()}
         assert found == {
             "classic": (classic.suggested_bid_sats, classic.factor),
@@ -75,28 +74,56 @@ class Pair:
         }
 
 
-@pytest.mark.timeout(0)
+class Swarm:
+    """Random auctions of three agents, and what each of them asks afterwards."""
+
+    def __init__(self, number: int) -> None:
+        chance = random.Random(f"swarm {number}")
+        base = chance.choice(_BASES)
+        self.events = [named(event, number) for event in drawn_history(chance, base)]
+        self._asked = {f"{name}-{number}": drawn_request(chance, base) for name in (AGENT, *RIVALS)}
+
+    def pairs(self) -> list[Pair]:
+        """One for each agent."""
+        return [Pair(agent, self.events, request) for agent, request in self._asked.items()]
+
+
+async def all_are_answered_right(pairs: list[Pair], broker: Broker, prefix: str) -> None:
+    """Asks about all pairs, many at a time."""
+    async with LearnerClient(
+        broker.bootstrap_servers, topics=Topics(prefix=prefix), timeout_seconds=120
+    ) as learner:
+        for start in range(0, len(pairs), AT_ONCE):
+            await asyncio.gather(
+                *(pair.is_answered_right(learner) for pair in pairs[start : start + AT_ONCE])
+            )
+
+
 async def test_a_workers_suggestions_equal_the_naive_models(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
     """Messy and corrected histories, with and without costs, paid on success; then, restarted, on winning."""
     names = await create_topics(broker.bootstrap_servers, prefix)
-    pairs = [Pair(number) for number in range(PAIRS)]
-    events = [event for pair in pairs for event in pair.events]
+    swarms = [Swarm(number) for number in range(SWARMS)]
+    events = [event for swarm in swarms for event in swarm.events]
     await publish(broker.bootstrap_servers, names, shuffled_with_duplicates(events, seed=3))
-    for paid_on in ("success", "win"):
-        settings = {"--paid-on": paid_on}
-        async with running_worker(
-            broker.bootstrap_servers, prefix, tmp_path / "state", settings=settings
-        ) as worker:
-            await metrics_equal_the_model(broker, names, events, seconds=60 + PAIRS)
-            async with LearnerClient(
-                broker.bootstrap_servers, topics=Topics(prefix=prefix), timeout_seconds=10
-            ) as learner:
-                for pair in pairs:
-                    if pair.request.paid_on_win == (paid_on == "win"):
-                        await pair.is_answered_right(learner)
-            assert await worker.stop() == 0
+    async with running_worker(
+        broker.bootstrap_servers, prefix, tmp_path / "state", settings=PATIENCE
+    ) as worker:
+        pairs = [pair for swarm in swarms for pair in swarm.pairs()]  # computed while the worker learns
+        await metrics_equal_the_model(broker, names, events, seconds=300)
+        on_success = [pair for pair in pairs if not pair.request.paid_on_win]
+        await all_are_answered_right(on_success, broker, prefix)
+        assert await worker.stop() == 0
+    settings = {**PATIENCE, "--paid-on": "win"}
+    async with running_worker(
+        broker.bootstrap_servers, prefix, tmp_path / "state", settings=settings
+    ) as worker:
+        on_win = [pair for pair in pairs if pair.request.paid_on_win]
+        await all_are_answered_right(on_win, broker, prefix)
+        assert await worker.stop() == 0
+    assert min(len(on_success), len(on_win)) > 300
+    assert len(pairs) >= 2_000
 
 
 async def test_a_strategy_that_is_not_there_is_refused_by_name(

@@ -3,8 +3,10 @@
 `STRATEGY_EXAMPLES=100000` tries so many (history, request) pairs.
 """
 
+import itertools
 import os
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -101,8 +103,8 @@ def _drawn_auction(chance: random.Random, task: str, base: int, spread: float) -
         closed_at = CLOSED + chance.choice((0, correction))
         events.append(model.AuctionClosed(task, winner, price, closed_at, chance.choice((None, text()))))
     for _ in range(chance.choice((0, 1, 1, 2))):
-        finished_at = CLOSED + chance.randrange(3)
-        events.append(model.TaskFinished(task, AGENT, chance.random() < 0.6, finished_at))
+        finished_at, doer = CLOSED + chance.randrange(3), chance.choice((AGENT, AGENT, *RIVALS))
+        events.append(model.TaskFinished(task, doer, chance.random() < 0.6, finished_at))
     return events
 
 
@@ -141,7 +143,7 @@ def _fact_of(event: model.Event, named: set[tuple[str, str]]) -> Fact | None:
             return Fact(task, agent, bid=Bid(Micros(event.placed_at), event.bid_sats, event.description))
         case model.AuctionClosed() if (event.task_id, AGENT) in named:
             return Fact(task, agent, close=_close_of(event))
-        case model.TaskFinished():
+        case model.TaskFinished() if event.agent_id == AGENT:
             return Fact(task, agent, result=Result(Micros(event.finished_at), event.succeeded))
         case _:
             return None
@@ -156,6 +158,27 @@ def _close_of(event: model.AuctionClosed) -> Close:
 def cells_of(sums: GrowingSums) -> dict[tuple[object, object], tuple[int, int]]:
     """The program's sums as the model counts them."""
     return {(group, cell): counts for group, cells in sums.items() for cell, counts in cells.items()}
+
+
+MESSY = ("corrected close", "rebid", "price other than the winner's bid", "unknown price", "nobody won")
+
+
+def messy_parts(events: Sequence[model.Event]) -> list[str]:
+    """Which of the messy parts a history has."""
+    closes = [event for event in events if isinstance(event, model.AuctionClosed)]
+    bids = [event for event in events if isinstance(event, model.BidPlaced)]
+    last = {(bid.task_id, bid.agent_id): bid.bid_sats for bid in bids}
+    won = [
+        (close.winning_bid_sats, last.get((close.task_id, close.winner_agent_id or ""))) for close in closes
+    ]
+    holds = (
+        len({close.task_id for close in closes}) < len(closes),
+        len(last) < len(bids),
+        any(None not in {price, own} and price != own for price, own in won),
+        any(close.winning_bid_sats is None and close.winner_agent_id is not None for close in closes),
+        any(close.winner_agent_id is None for close in closes),
+    )
+    return list(itertools.compress(MESSY, holds))
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -212,12 +235,14 @@ def test_taking_bids_back_is_exact() -> None:
 
 def test_the_examples_reach_every_corner() -> None:
     """Among the first thousand pairs are all the cases that the answer tells apart."""
-    seen: dict[str, int] = {}
+    seen = Counter[str]()
     for seed in range(1_000):
         chance = random.Random(f"expected-profit {seed}")
         base = drawn_base(chance)
         events = drawn_history(chance, base)
         request = drawn_request(chance, base)
-        for step in profit_model.answer(events, AGENT, request).steps:
-            seen[step] = seen.get(step, 0) + 1
-    assert min(seen.get(step, 0) for step in ("prior_margin", "chance_to_deliver", "rivals_prices")) > 50
+        seen.update(profit_model.answer(events, AGENT, request).steps)
+        seen.update(messy_parts(events))
+        seen["paid on win"] += request.paid_on_win
+    cases = ("prior_margin", "chance_to_deliver", "rivals_prices", *MESSY, "paid on win")
+    assert min(seen[case] for case in cases) > 50
