@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import functools
+import itertools
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -61,6 +62,12 @@ from tests.simulation.loop import SteppedLoop
 Patch = tuple[object, str, object]
 ABLATIONS: dict[str, list[Patch]] = {}
 """What replaces what, by the safeguard's name."""
+OF_RETENTION: dict[str, list[Patch]] = {}
+"""Those that worlds with a retention need."""
+OF_FORGETTING: dict[str, list[Patch]] = {}
+"""Those that worlds with forgotten agents need."""
+OF_SUMS: dict[str, list[Patch]] = {}
+"""Those that strategies' sums need."""
 
 
 # --- the checkpoint --------------------------------------------------------------------------------------
@@ -389,15 +396,15 @@ def _cutoff_unwritten(retention: Retention) -> Cutoff | None:
     return None
 
 
-ABLATIONS["an empty disk finds the cutoff with the commit"] = [(resume, "cutoff_note", _note_nothing)]
-ABLATIONS["expired parts are not joined"] = [(Retention, "filter_read", _unfiltered)]
-ABLATIONS["expired facts are not sent"] = [(Retention, "filter_outgoing", _all_sent)]
-ABLATIONS["expired facts that are read are tombstoned"] = [(Retention, "filter_read", _untold)]
-ABLATIONS["what lives of an expired fact is sent first"] = [
+OF_RETENTION["an empty disk finds the cutoff with the commit"] = [(resume, "cutoff_note", _note_nothing)]
+OF_RETENTION["expired parts are not joined"] = [(Retention, "filter_read", _unfiltered)]
+OF_RETENTION["expired facts are not sent"] = [(Retention, "filter_outgoing", _all_sent)]
+OF_RETENTION["expired facts that are read are tombstoned"] = [(Retention, "filter_read", _untold)]
+OF_RETENTION["what lives of an expired fact is sent first"] = [
     (Retention, "take_due_tombstones", _nothing_left_of)
 ]
-ABLATIONS["rows are swept once the cutoff is written"] = [(Retention, "advance", _swept_before_written)]
-ABLATIONS["the cutoff in the file"] = [(Retention, "snapshot", _cutoff_unwritten)]
+OF_RETENTION["rows are swept once the cutoff is written"] = [(Retention, "advance", _swept_before_written)]
+OF_RETENTION["the cutoff in the file"] = [(Retention, "snapshot", _cutoff_unwritten)]
 
 
 # --- forgotten agents ------------------------------------------------------------------------------------
@@ -458,25 +465,25 @@ def _nothing_tombstoned(retention: Retention, row: Outcome, cutoff: Cutoff) -> N
     """Its facts stay in the changelog."""
 
 
-ABLATIONS["the marker is kept in the file, not only applied"] = [(Learn, "snapshot", _markers_unwritten)]
-ABLATIONS["the marker is kept in memory, not only applied"] = [
+OF_FORGETTING["the marker is kept in the file, not only applied"] = [(Learn, "snapshot", _markers_unwritten)]
+OF_FORGETTING["the marker is kept in memory, not only applied"] = [
     (changelog, "agents_cutoff", _only_applied),
     (retention, "agents_cutoff", _only_applied),
 ]
-ABLATIONS["the marker is applied, not only kept"] = [(Learn, "keys_of_agents", _only_refused)]
-ABLATIONS["the marker is applied to rows in memory, too"] = [(Learn, "keys_of_agents", _rows_of_the_file)]
-ABLATIONS["the latest marker stands"] = [(learn, "later_markers", _last_marker_stands)]
-ABLATIONS["a marker's key names its moment"] = [
+OF_FORGETTING["the marker is applied, not only kept"] = [(Learn, "keys_of_agents", _only_refused)]
+OF_FORGETTING["the marker is applied to rows in memory, too"] = [(Learn, "keys_of_agents", _rows_of_the_file)]
+OF_FORGETTING["the latest marker stands"] = [(learn, "later_markers", _last_marker_stands)]
+OF_FORGETTING["a marker's key names its moment"] = [
     (world, "encode_marker", _agent_alone),
     (retention, "encode_marker", _agent_alone),
     (publishing, "encode_marker", _agent_alone),
 ]
-ABLATIONS["a standby refuses what is forgotten"] = [(MarkerFilter, "filter_read", _standby_remembers)]
-ABLATIONS["markers are published again after a lost end"] = [
+OF_FORGETTING["a standby refuses what is forgotten"] = [(MarkerFilter, "filter_read", _standby_remembers)]
+OF_FORGETTING["markers are published again after a lost end"] = [
     (shard, "republish_changelog", _rows_alone_published_again)
 ]
-ABLATIONS["a forgotten agent's record becomes a tombstone"] = [(Retention, "erases", _nobody_erased)]
-ABLATIONS["the facts behind forgotten rows are tombstoned"] = [
+OF_FORGETTING["a forgotten agent's record becomes a tombstone"] = [(Retention, "erases", _nobody_erased)]
+OF_FORGETTING["the facts behind forgotten rows are tombstoned"] = [
     (Retention, "on_row_swept", _nothing_tombstoned)
 ]
 
@@ -529,18 +536,26 @@ def _expired_unnoticed(learning: Learn, before: Outcome | None, after: Outcome) 
 
 _rows_after = learn.rows_after
 
-ABLATIONS["a corrected price is taken out of the sums"] = [(strategy_sums, "subtract", _nothing_taken_out)]
-ABLATIONS["sums in the transaction of their rows"] = [(Database, "transact", _sums_apart)]
-ABLATIONS["how far rows are counted, in the transaction of the sums"] = [
+OF_SUMS["a corrected price is taken out of the sums"] = [(strategy_sums, "subtract", _nothing_taken_out)]
+OF_SUMS["sums in the transaction of their rows"] = [(Database, "transact", _sums_apart)]
+OF_SUMS["how far rows are counted, in the transaction of the sums"] = [
     (Database, "transact", _counted_to_apart)
 ]
-ABLATIONS["rows that are still to be counted change no sums"] = [(StrategySums, "counts", _every_row)]
-ABLATIONS["a file without a strategy's stamp is counted"] = [
+OF_SUMS["rows that are still to be counted change no sums"] = [(StrategySums, "counts", _every_row)]
+OF_SUMS["a file without a strategy's stamp is counted"] = [
     (shard_file, "claim_strategies", _taken_for_counted)
 ]
-ABLATIONS["sums and stamp go when a strategy is off"] = [(shard_file, "claim_strategies", _kept_while_off)]
-ABLATIONS["rows in memory are counted, too"] = [(learn, "rows_after", _file_alone)]
-ABLATIONS["what expires and what is forgotten leaves the sums"] = [(Learn, "difference", _expired_unnoticed)]
+OF_SUMS["sums and stamp go when a strategy is off"] = [(shard_file, "claim_strategies", _kept_while_off)]
+OF_SUMS["rows in memory are counted, too"] = [(learn, "rows_after", _file_alone)]
+OF_SUMS["what expires and what is forgotten leaves the sums"] = [(Learn, "difference", _expired_unnoticed)]
+
+
+_EARLY = frozenset(ABLATIONS)
+_KINDS: tuple[dict[str, bool], ...] = tuple(
+    {"forgetful": forgetful, "forgetting": forgetting}
+    for forgetful, forgetting in ((False, False), (True, False), (False, True))
+)
+ABLATIONS.update(OF_RETENTION | OF_FORGETTING | OF_SUMS)
 
 
 # --- who notices -----------------------------------------------------------------------------------------
@@ -561,6 +576,28 @@ def seeds_that_notice(
     """Those of the seeds that fail: without a retention or with one, with agents forgotten or without."""
     run = functools.partial(run_seed, forgetful=forgetful, forgetting=forgetting)
     return (seed for seed in seeds if _fails(functools.partial(run, seed)))
+
+
+def is_noticed(name: str, count: int) -> bool:
+    """Whether some directed sequence fails, or one of so many seeds of each kind; the likeliest are first.
+
+    A sequence and a seed by turns: those of the kind that needs the safeguard, then seeds of the others.
+    """
+    own = {"forgetful": name in OF_RETENTION, "forgetting": name in OF_FORGETTING}
+    kinds = sorted(_KINDS, key=lambda kind: kind != own)
+    likely = [_seed_runs(kinds[0], count), _sequence_runs(newest_first=name not in _EARLY)]
+    by_turns = (run for runs in itertools.zip_longest(*likely) for run in runs if run is not None)
+    others = (run for kind in kinds[1:] for run in _seed_runs(kind, count))
+    return any(map(_fails, itertools.chain(by_turns, others)))
+
+
+def _seed_runs(kind: Mapping[str, bool], count: int) -> Iterator[Callable[[], None]]:
+    return (functools.partial(run_seed, seed, **kind) for seed in range(count))
+
+
+def _sequence_runs(*, newest_first: bool) -> Iterator[Callable[[], None]]:
+    names = reversed(SCENARIOS) if newest_first else iter(SCENARIOS)
+    return (functools.partial(_run_scenario, name) for name in names)
 
 
 def scenarios_that_notice() -> Iterator[str]:

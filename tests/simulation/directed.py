@@ -1376,6 +1376,39 @@ def a_crash_while_rows_are_counted() -> World:
     return there
 
 
+def _crash_once_sums_are_written(there: World) -> None:
+    """kill -9 at the first moment at which the file has other sums than before, and a new start."""
+    file = there.disks["w0"].databases[0]
+    before = sums_of(file)
+    there.until(lambda: sums_of(file) != before)
+    there.crash("w0")
+    there.start("w0")
+
+
+@scenario
+def a_crash_once_sums_are_written() -> World:
+    """Whatever is in the file with them, or is not: no row is counted twice, and none is left out."""
+    there = world(habits=replace(ONE_BY_ONE, strategies=lambda: None))
+    publish(there, *_tasks(3))
+    _crash_once_sums_are_written(there)
+    _crash_once_sums_are_written(there)
+    there.settle()
+    return there
+
+
+@scenario
+def a_crash_once_counted_rows_are_written() -> World:
+    """The same where the rows of an older file are counted: how far is known with what was counted."""
+    there = _old_file(*_tasks(12))
+    there.habits = replace(there.habits, checkpoint_seconds=0.01)
+    restarted_with(there, None, by_kill=True)
+    _crash_once_sums_are_written(there)
+    _crash_once_sums_are_written(there)
+    there.settle()
+    require(has_counted(there), "rows are not counted")
+    return there
+
+
 @scenario
 def an_agent_is_forgotten_while_rows_are_counted() -> World:
     """Of its rows some are counted, others are not: nothing of them is left."""

@@ -1,7 +1,7 @@
 """State that a worker holds already: shard files written by the store's own code, not by a worker."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from learner_worker.contract.facts import Bid, Close, Result
@@ -11,12 +11,14 @@ from learner_worker.domain.agents import AgentRow
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Outcome
+from learner_worker.domain.sums import Cells, KeptSums
 from learner_worker.kafka.admin import connected
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.store.identity import shard_identity
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import Checkpoint
+from learner_worker.strategies.protocol import Strategy
 from tests.programs.bench.load import BIDDERS, past_fact
 from tests.programs.bench.stage import PARTITIONS, Setting, Stage
 
@@ -27,21 +29,8 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 async def write_state(stage: Stage, setting: Setting, state_dir: Path, *, outcomes: int, agents: int) -> None:
     """Files of all shards, in an existing folder: so many outcomes, and agents with 30 keywords each."""
-    async with connected(Connection(stage.servers), patience_seconds=30) as cluster:
-        cluster_id = cluster.cluster_id
+    files = await _open_files(stage, setting, state_dir)
     partition_of = partitioner(PARTITIONS)
-    files = [
-        await ShardFile.open(
-            shard_path(state_dir, ShardId(number)),
-            shard_identity(
-                cluster_id=cluster_id,
-                topic_prefix=setting.topics.prefix,
-                partitions=PARTITIONS,
-                shard=ShardId(number),
-            ),
-        )
-        for number in range(PARTITIONS)
-    ]
     try:
         rows: dict[int, dict[tuple[TaskId, AgentId], Outcome]] = defaultdict(dict)
         for outcome in past_outcomes(outcomes, agents):
@@ -55,6 +44,41 @@ async def write_state(stage: Stage, setting: Setting, state_dir: Path, *, outcom
     finally:
         for file in files:
             await file.close()
+
+
+async def write_sums(
+    stage: Stage, setting: Setting, state_dir: Path, strategy: Strategy, cells: Mapping[AgentId, Cells]
+) -> None:
+    """The agents' sums by a strategy, into files that hold no outcomes: the strategy has counted them all."""
+    partition_of = partitioner(PARTITIONS)
+    files = await _open_files(stage, setting, state_dir)
+    by_shard: dict[int, dict[tuple[str, AgentId], KeptSums]] = defaultdict(dict)
+    for agent_id, found in cells.items():
+        by_shard[partition_of(agent_id)][strategy.name, agent_id] = KeptSums(found, None)
+    try:
+        for shard, file in enumerate(files):
+            await file.claim_strategies({strategy.name: strategy.version})
+            await file.write(Checkpoint({}, sums=by_shard[shard]))
+    finally:
+        for file in files:
+            await file.close()
+
+
+async def _open_files(stage: Stage, setting: Setting, state_dir: Path) -> list[ShardFile]:
+    async with connected(Connection(stage.servers), patience_seconds=30) as cluster:
+        cluster_id = cluster.cluster_id
+    return [
+        await ShardFile.open(
+            shard_path(state_dir, ShardId(number)),
+            shard_identity(
+                cluster_id=cluster_id,
+                topic_prefix=setting.topics.prefix,
+                partitions=PARTITIONS,
+                shard=ShardId(number),
+            ),
+        )
+        for number in range(PARTITIONS)
+    ]
 
 
 def past_outcomes(outcomes: int, agents: int) -> Iterator[Outcome]:

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,8 +35,8 @@ class UncachedError(Exception):
 async def measure_ingest(stage: Stage) -> list[Figure]:
     """Events a second with ten times as many outcomes held."""
     agents = stage.scaled(AGENTS, least=1_000)
-    many = await _Holder.filled(stage, stage.scaled(MANY), agents)
-    few = await _Holder.filled(stage, stage.scaled(FEW), agents)
+    many = await Holder.filled(stage, stage.scaled(MANY), agents)
+    few = await Holder.filled(stage, stage.scaled(FEW), agents)
     mine, beside = await in_turns(stage.turns, many.rate, few.rate)
     sizes = {
         "outcomes": many.outcomes,
@@ -65,7 +66,7 @@ async def measure_ingest(stage: Stage) -> list[Figure]:
 async def measure_memory(stage: Stage) -> list[Figure]:
     """Resident memory with every agent in the cache."""
     agents = stage.scaled(AGENTS, least=1_000)
-    holder = await _Holder.filled(stage, stage.scaled(MANY), agents)
+    holder = await Holder.filled(stage, stage.scaled(MANY), agents)
     megabytes = []
     fresh: list[float] = []
     for _ in range(stage.turns):
@@ -87,18 +88,18 @@ async def measure_memory(stage: Stage) -> list[Figure]:
     ]
 
 
-class _Holder:
+class Holder:
     """A worker's disk with outcomes on it; every turn brings new topics and new auctions."""
 
     def __init__(self, stage: Stage, setting: Setting, state_dir: Path, outcomes: int, agents: int) -> None:
         self._stage = stage
-        self._setting = setting
-        self._state_dir = state_dir
+        self.setting = setting
+        self.state_dir = state_dir
         self._agents = agents
         self.outcomes = outcomes
 
     @classmethod
-    async def filled(cls, stage: Stage, outcomes: int, agents: int) -> "_Holder":
+    async def filled(cls, stage: Stage, outcomes: int, agents: int) -> "Holder":
         """Writes the state."""
         setting = await stage.new_topics("held")
         state_dir = stage.new_folder("held")
@@ -110,28 +111,30 @@ class _Holder:
     async def rate(self) -> float:
         """Events a second."""
         stage = self._stage
-        setting = await stage.new_sources(self._setting)
+        setting = await stage.new_sources(self.setting)
         load = recent_auctions(stage.scaled(BIDS, least=20_000), agents=self._agents)
         load = replace(load, label=stage.new_name("task"))
         await preload_auctions(stage.servers, setting.names, load)
         began = time.perf_counter()
-        async with stage.worker(setting, self._state_dir, wait=False) as worker:
+        async with stage.worker(setting, self.state_dir, wait=False) as worker:
             course = await course_of(stage.servers, watched_of(setting), [worker], began)
             await worker.stop()
         rate = course.rate() * load.events
         stage.say(f"with {self.outcomes:,} held: {rate:,.0f} events/s")
         return rate
 
-    async def resident_megabytes(self, agents: int) -> tuple[float, float]:
+    async def resident_megabytes(
+        self, agents: int, settings: Mapping[str, str] | None = None
+    ) -> tuple[float, float]:
         """What a worker holds when it is ready, and after it was asked about every agent.
 
         Raises:
             UncachedError: an agent was not answered.
         """
         stage = self._stage
-        async with stage.worker(self._setting, self._state_dir) as worker:
+        async with stage.worker(self.setting, self.state_dir, settings=settings) as worker:
             ready = resident_bytes(worker) / _MEGABYTE
-            said = await asking(stage, self._setting, "every_agent", agents=agents, at_once=_AT_ONCE)
+            said = await asking(stage, self.setting, "every_agent", agents=agents, at_once=_AT_ONCE)
             full = resident_bytes(worker) / _MEGABYTE
             await worker.stop()
         if said["answered"] != agents:
@@ -141,4 +144,4 @@ class _Holder:
 
     def remove(self) -> None:
         """Frees the disk."""
-        shutil.rmtree(self._state_dir)
+        shutil.rmtree(self.state_dir)

@@ -13,6 +13,7 @@ from tests.programs.bench import (
     replicas,
     restore,
     start,
+    strategies,
     whole_way,
 )
 from tests.programs.bench.figures import Figure
@@ -31,4 +32,5 @@ SECTIONS: Mapping[str, Section] = {
     replicas.SECTION: replicas.measure,
     holding.INGEST_SECTION: holding.measure_ingest,
     holding.MEMORY_SECTION: holding.measure_memory,
+    strategies.SECTION: strategies.measure,
 }

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tests.programs.bench.figures import Better, Figure, Goal
@@ -92,12 +93,14 @@ async def measure(stage: Stage) -> list[Figure]:
     ]
 
 
-async def worker_run(stage: Stage, load_setting: Setting, load: Auctions) -> Run:
+async def worker_run(
+    stage: Stage, load_setting: Setting, load: Auctions, settings: Mapping[str, str] | None = None
+) -> Run:
     """A new worker, empty disk, empty topics of its own, until every outcome is durable."""
     setting = await stage.new_internals(load_setting)
     state_dir = stage.new_folder("state")
     began = time.perf_counter()
-    async with stage.worker(setting, state_dir, wait=False) as worker:
+    async with stage.worker(setting, state_dir, settings=settings, wait=False) as worker:
         course = await course_of(stage.servers, watched_of(setting), [worker], began)
         cpu = cpu_seconds(worker)
         await worker.stop()
