@@ -2,10 +2,15 @@
 
 import asyncio
 import dataclasses
+import json
 import random
+from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from learner_worker.brokers import Broker
 from learner_worker.client import LearnerClient
@@ -16,7 +21,7 @@ from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.property.test_expected_profit import AGENT, RIVALS, drawn_history, drawn_request
 from tests.support import model, profit_model
 from tests.support.swarm import shuffled_with_duplicates
-from tests.support.workers import create_topics, publish, running_worker
+from tests.support.workers import create_topics, publish, read_topic, running_worker, until
 
 SWARMS = 670
 """Three agents each have their own history of their swarm's auctions: 2,010 (history, request) pairs."""
@@ -126,32 +131,79 @@ async def test_a_workers_suggestions_equal_the_naive_models(
     assert len(pairs) >= 2_000
 
 
+COST, FAILURE_COST = 7_654_321_098_765, 1_234_567_890_123
+"""Numbers that are nowhere else, in digits or in the six bytes of a file."""
+ASKED = {"agent_id": "echo-0", "base_bid_sats": 1_000, "description": "parse", "cost_sats": COST}
+REQUESTS = (
+    {**ASKED, "strategy": "expected-profit", "include": ["alternatives"], "failure_cost_sats": FAILURE_COST},
+    {**ASKED, "failure_cost_sats": FAILURE_COST},
+    {**ASKED, "strategy": "guess"},
+    {**ASKED, "cost_sats": str(COST)},
+    {**ASKED, "failure_cost_sats": -FAILURE_COST},
+    {**ASKED, "base_bid_sats": None},
+    {**ASKED, "strategy": COST},
+)
+"""What an agent may write: good, refused for something else, refused for its cost."""
+
+
+async def test_costs_are_written_nowhere(broker: Broker, prefix: str, tmp_path: Path) -> None:
+    """Not to a topic but that of the requests, not to a file, a log or a metric, whatever is asked."""
+    names = await create_topics(broker.bootstrap_servers, prefix)
+    await publish(broker.bootstrap_servers, names, Swarm(0).events)
+    state_dir = tmp_path / "state"
+    settings = {**PATIENCE, "--log-level": "debug"}
+    async with (
+        running_worker(broker.bootstrap_servers, prefix, state_dir, settings=settings) as worker,
+        AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer,
+    ):
+        bodies = [*(json.dumps(request).encode() for request in REQUESTS), f'{{"cost_sats":{COST},'.encode()]
+        for partition in range(4):  # all but one are the wrong ones: there it is moved
+            for body in bodies:
+                await producer.send_and_wait(names.requests, body, partition=partition)
+
+        async def all_replies() -> list[Any] | None:
+            found = await read_topic(broker.bootstrap_servers, names.replies)
+            return found if len(found) >= 4 * len(bodies) else None
+
+        replies = await until(all_replies, "every request is answered")
+        _, metrics = await worker.get("/metrics")
+        assert await worker.stop() == 0
+    codes = Counter(json.loads(reply.value).get("error", {}).get("code") for reply in replies)
+    assert codes == {None: 4 * 2, "INVALID_REQUEST": 4 * (len(bodies) - 2)}
+    others = [
+        record
+        for topic in set(names.all) - {names.requests}
+        for record in await read_topic(broker.bootstrap_servers, topic)
+    ]
+    written = [
+        part for record in others for part in (record.key, record.value, *dict(record.headers).values())
+    ]
+    written += [path.read_bytes() for path in state_dir.rglob("*") if path.is_file()]
+    written += [worker.log_path.read_bytes(), metrics.encode()]
+    for secret in (COST, FAILURE_COST):
+        forms = (
+            str(secret).encode(),
+            f"{secret:_}".encode(),
+            f"{secret:,}".encode(),
+            secret.to_bytes(6, "big"),
+        )
+        assert not [text for text in written if text and any(form in text for form in forms)]
+
+
 async def test_a_strategy_that_is_not_there_is_refused_by_name(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
-    """The refusal names those that are; what the request says of costs is in no reply and no log."""
-    names = await create_topics(broker.bootstrap_servers, prefix)
-    assert names
+    """The refusal names those that are; alternatives are those of this worker."""
+    await create_topics(broker.bootstrap_servers, prefix)
     settings = {"--strategies": "classic"}
     async with (
         running_worker(broker.bootstrap_servers, prefix, tmp_path / "state", settings=settings) as worker,
-        LearnerClient(broker.bootstrap_servers, topics=Topics(prefix=prefix), timeout_seconds=10) as learner,
+        LearnerClient(broker.bootstrap_servers, topics=Topics(prefix=prefix), timeout_seconds=60) as learner,
     ):
+        ask = partial(learner.suggest_bid, "a", description="parse", base_bid_sats=100)
         with pytest.raises(SuggestionError, match="there are classic") as refused:
-            await learner.suggest_bid(
-                "a",
-                description="parse",
-                base_bid_sats=100,
-                strategy="expected-profit",
-                cost_sats=7_654_321,
-                failure_cost_sats=1_234_567,
-            )
-        reply = await learner.suggest_bid(
-            "a", description="parse", base_bid_sats=100, cost_sats=7_654_321, include=["alternatives"]
-        )
+            await ask(strategy="expected-profit")
+        reply = await ask(include=["alternatives"])
         assert (reply.strategy, list(reply.alternatives)) == ("classic", ["classic"])
         assert refused.value.code == "INVALID_REQUEST"
         assert await worker.stop() == 0
-        said = str(refused.value) + worker.log_path.read_text()
-        assert "7654321" not in said
-        assert "1234567" not in said

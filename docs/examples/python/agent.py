@@ -10,9 +10,12 @@ BOOTSTRAP_SERVERS = os.environ.get("LEARNER_BOOTSTRAP_SERVERS", "localhost:9092"
 
 async def main() -> None:
     async with LearnerClient(BOOTSTRAP_SERVERS) as learner:
-        # strategy="expected-profit", cost_sats=550 besides: bids for profit, from what the effort costs
         advice = await learner.suggest_bid_or_base(
-            "echo", description="Fix the invoice parser", base_bid_sats=1000
+            "echo",
+            description="Fix the invoice parser",
+            base_bid_sats=1000,
+            strategy="expected-profit",
+            cost_sats=550,  # what the effort costs this agent, whether it succeeds or not
         )
     reasons = [item.reason for item in advice.reply.adjustments] if advice.reply else [advice.reason]
     print(f"echo bids {advice.bid_sats} sats: {reasons}")

@@ -8,7 +8,7 @@ interface Request {
   base_bid_sats: number;
   description: string;
   strategy?: 'classic' | 'expected-profit'; // without it the worker's own
-  cost_sats?: number; // what the effort costs this agent: expected-profit earns more when it knows
+  cost_sats?: number; // what the effort costs this agent, whether it succeeds or not
 }
 
 interface Reply {
@@ -36,5 +36,6 @@ async function bid(request: Request): Promise<string> {
   }
 }
 
-console.log(await bid({ agent_id: 'echo', base_bid_sats: 1000, description: 'Fix the invoice parser' }));
+const question = { agent_id: 'echo', base_bid_sats: 1000, description: 'Fix the invoice parser' };
+console.log(await bid({ ...question, strategy: 'expected-profit', cost_sats: 550 }));
 await learner.close();

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from learner_worker.contract.times import parse_time
 from learner_worker.contract.topics import TopicNames
 from tests.programs.interop.judging import Row
 from tests.programs.interop.projects import MavenProject, NpmProject, Project, run
-from tests.support import model
+from tests.support import model, profit_model
 from tests.support.workers import latest_metrics, read_topic, until
 
 KEY = "examples"
@@ -78,14 +78,24 @@ async def with_learner(sample: Sample, broker: Broker, names: TopicNames, output
         ProjectError: it failed.
     """
     output.advised[sample.title] = await _output(sample, broker)
-    metrics = model.metrics(model.outcomes(await _events(broker, names))).get(AGENT, model.NO_HISTORY)
+    events = await _events(broker, names)
     if not sample.asks:
+        metrics = model.metrics(model.outcomes(events)).get(AGENT, model.NO_HISTORY)
         await _learned(broker, names, metrics.total_bids)
         return
     request = await _last_request(broker, names)
-    suggestion = model.classic(metrics, request["description"], request["base_bid_sats"])
-    output.expected_sats[sample.title] = suggestion.suggested_bid_sats
+    output.expected_sats[sample.title] = _expected_sats(events, request)
     output.base_sats[sample.title] = request["base_bid_sats"]
+
+
+def _expected_sats(events: Sequence[model.Event], request: Mapping[str, Any]) -> int:
+    """What the strategy that the request names answers, by its model."""
+    description, base = request["description"], request["base_bid_sats"]
+    if request.get("strategy") == "expected-profit":
+        asked = profit_model.Request(description, base, request["cost_sats"])
+        return profit_model.answer(events, AGENT, asked).bid
+    metrics = model.metrics(model.outcomes(events)).get(AGENT)
+    return model.classic(metrics, description, base).suggested_bid_sats
 
 
 async def without_learner(sample: Sample, broker: Broker, output: SampleOutput) -> None:

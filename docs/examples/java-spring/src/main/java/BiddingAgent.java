@@ -20,9 +20,11 @@ public final class BiddingAgent {
     private static final Map<String, Object> KAFKA = Map.of(
             "bootstrap.servers", System.getenv().getOrDefault("LEARNER_BOOTSTRAP_SERVERS", "localhost:9092"));
 
-    /** Optional besides: strategy ("expected-profit"), cost_sats, what the effort costs this agent. */
-    record Request(String agent_id, long base_bid_sats, String description) {
+    /** The last two are optional; cost_sats is what the effort costs this agent, whether it succeeds or not. */
+    record Request(String agent_id, long base_bid_sats, String description, String strategy, long cost_sats) {
     }
+
+    private static final Request ECHO = new Request("echo", 1_000, "Fix the invoice parser", "expected-profit", 550);
 
     public static void main(String[] arguments) throws InterruptedException {
         var producers = new DefaultKafkaProducerFactory<>(
@@ -37,7 +39,7 @@ public final class BiddingAgent {
         learner.start();
         learner.waitForAssignment(Duration.ofSeconds(10));
 
-        System.out.println(bid(learner, new Request("echo", 1_000, "Fix the invoice parser")));
+        System.out.println(bid(learner, ECHO));
         learner.stop();
         learner.destroy();
         producers.destroy();
