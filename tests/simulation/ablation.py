@@ -550,7 +550,6 @@ OF_SUMS["rows in memory are counted, too"] = [(learn, "rows_after", _file_alone)
 OF_SUMS["what expires and what is forgotten leaves the sums"] = [(Learn, "difference", _expired_unnoticed)]
 
 
-_EARLY = frozenset(ABLATIONS)
 _KINDS: tuple[dict[str, bool], ...] = tuple(
     {"forgetful": forgetful, "forgetting": forgetting}
     for forgetful, forgetting in ((False, False), (True, False), (False, True))
@@ -585,7 +584,7 @@ def is_noticed(name: str, count: int) -> bool:
     """
     own = {"forgetful": name in OF_RETENTION, "forgetting": name in OF_FORGETTING}
     kinds = sorted(_KINDS, key=lambda kind: kind != own)
-    likely = [_seed_runs(kinds[0], count), _sequence_runs(newest_first=name not in _EARLY)]
+    likely = [_seed_runs(kinds[0], count), _sequence_runs(_first_sequence(name))]
     by_turns = (run for runs in itertools.zip_longest(*likely) for run in runs if run is not None)
     others = (run for kind in kinds[1:] for run in _seed_runs(kind, count))
     return any(map(_fails, itertools.chain(by_turns, others)))
@@ -595,9 +594,19 @@ def _seed_runs(kind: Mapping[str, bool], count: int) -> Iterator[Callable[[], No
     return (functools.partial(run_seed, seed, **kind) for seed in range(count))
 
 
-def _sequence_runs(*, newest_first: bool) -> Iterator[Callable[[], None]]:
-    names = reversed(SCENARIOS) if newest_first else iter(SCENARIOS)
-    return (functools.partial(_run_scenario, name) for name in names)
+def _first_sequence(name: str) -> str:
+    """The first of the sequences that were written for safeguards of this kind."""
+    if name in OF_RETENTION:
+        return "outcomes_age_away_everywhere"
+    if name in OF_FORGETTING:
+        return "an_agent_is_forgotten_everywhere"
+    return "a_price_is_corrected" if name in OF_SUMS else next(iter(SCENARIOS))
+
+
+def _sequence_runs(first: str) -> Iterator[Callable[[], None]]:
+    names = list(SCENARIOS)
+    begin = names.index(first)
+    return (functools.partial(_run_scenario, name) for name in names[begin:] + names[:begin])
 
 
 def scenarios_that_notice() -> Iterator[str]:

@@ -3,6 +3,8 @@
 import itertools
 import random
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +12,13 @@ from learner_worker.contract.facts import Bid, Close, Fact, ForgetMarker, Result
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
-from learner_worker.domain.sums import Cells
+from learner_worker.domain.sums import Cells, KeptSums
+from learner_worker.operations.comparison import compare
 from learner_worker.stages.learn import FactRecord, Learn, MarkerRecord
 from learner_worker.stages.strategy_sums import StrategySums
+from learner_worker.store.shard_file import ShardFile
+from learner_worker.store.snapshot import snapshot_of
+from learner_worker.store.statements import Checkpoint
 from learner_worker.strategies.expected_profit import EXPECTED_PROFIT
 from tests.support.profit_model import bin_of
 from tests.unit.test_learn import MemoryRows
@@ -268,3 +274,38 @@ async def test_agents_leave_memory_only_when_their_sums_are_written(size: int) -
     await learn.agents.load([B])
     checkpoint(learn, rows)
     assert [await sums_of(learn, fact.agent_id) for fact in facts] == [{6: {46: (1, 0)}}] * 9
+
+
+@pytest.mark.parametrize("counted_to", [None, ("t1", "a")])
+async def test_verify_compares_the_sums_with_the_rows_that_are_counted(
+    tmp_path: Path, counted_to: OutcomeKey | None
+) -> None:
+    """A file whose sums are those of its counted rows has no difference; other sums are named, alone."""
+    facts = [Fact(TaskId(f"t{number}"), A, close(9, B, 60), bid(70)) for number in (1, 2)]
+    right: Cells = {6: {46: (2 if counted_to is None else 1, 0)}}
+    for name, cells in (("right", right), ("wrong", {6: {46: (5, 0)}}), ("replayed", {})):
+        file = await ShardFile.open(tmp_path / name, {"shard": "3"})
+        await file.claim_strategies({NAME: EXPECTED_PROFIT.version})
+        learn = Learn(file, cached_agents=10)
+        await take(learn, facts)
+        changes = learn.snapshot()
+        await file.write(
+            Checkpoint(
+                {},
+                outcomes=changes.outcomes,
+                agents=changes.agents,
+                keywords=changes.keywords,
+                sums={(NAME, A): KeptSums(cells, None)},
+                counted_to={NAME: counted_to},
+            )
+        )
+        await file.close()
+    with ExitStack() as stack:
+        found, wrong, replayed = (
+            stack.enter_context(snapshot_of(tmp_path / name)) for name in ("right", "wrong", "replayed")
+        )
+        assert compare(found, replayed, strategies=[EXPECTED_PROFIT]).count == 0
+        assert compare(wrong, replayed).count == 0, "a strategy that is not known here is not compared"
+        differing = compare(wrong, replayed, strategies=[EXPECTED_PROFIT])
+    named = [(each.agent, each.field, each.file, each.changelog) for each in differing.differences]
+    assert named == [(A, f"sums of {NAME}", {6: {46: (5, 0)}}, right)]
