@@ -22,7 +22,13 @@ from learner_worker.doctor.groups import check_group, check_requests_group
 from learner_worker.doctor.rights import check_rights
 from learner_worker.doctor.topics import check_configuration, check_copies, check_topics
 from learner_worker.doctor.topology import check_changelog, check_topology
-from learner_worker.doctor.traffic import check_clocks, check_dead_letters, check_headers, check_partitioning
+from learner_worker.doctor.traffic import (
+    check_clocks,
+    check_dead_letters,
+    check_headers,
+    check_partitioning,
+    check_prices,
+)
 from learner_worker.lifecycle import KAFKA_FAILURES
 from learner_worker.refusals.denials import denial, in_words
 from learner_worker.settings import Settings
@@ -61,6 +67,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("requests", check_requests_group),
     Check("partitioning", check_partitioning),
     Check("headers", check_headers),
+    Check("prices", check_prices),
     Check("dead letters", check_dead_letters),
     Check("clocks", check_clocks),
     Check("state files", check_files),

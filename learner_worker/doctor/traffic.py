@@ -5,7 +5,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from learner_worker.contract.decode import decode_event, readable_ids
+from learner_worker.contract.decode import Closed, decode_event, readable_ids
 from learner_worker.contract.topics import HOP_HEADER, TopicName, TopicNames
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, note, ok, or_ok, warning
@@ -100,6 +100,32 @@ def _cause(wrong: Sequence[tuple[Record, str]], count: int) -> tuple[str, str]:
     )
     share, words = max(causes, key=lambda cause: cause[0])
     return words if share else "their client partitions in a way of its own", _BY_MURMUR2
+
+
+async def check_prices(case: Case) -> Sequence[Finding]:
+    """Which of the newest closes say what the winner bid: from the others the losers learn no price."""
+    kafka, name = await case.kafka(), case.names.auction_closed
+    existing = await kafka.existing(case.names.all)
+    records = (await kafka.newest(name)).records if name in existing else []
+    sold = [close for close in map(_close_of, records) if close is not None and close.winner_agent_id]
+    silent = sum(close.winning_bid_sats is None for close in sold)
+    if not silent:
+        return [ok(f"the newest {len(sold)} closes with a winner say what it bid")]
+    return [
+        note(
+            f"{silent} of the newest {len(sold)} closes with a winner do not say winning_bid_sats: "
+            "expected-profit learns from them only what the winner's own bids teach it",
+            "have auction-closed carry winning_bid_sats",
+        )
+    ]
+
+
+def _close_of(record: Record) -> Closed | None:
+    try:
+        event = decode_event("auction-closed", record.value)
+    except RecordError:
+        return None
+    return event if isinstance(event, Closed) else None
 
 
 async def check_dead_letters(case: Case) -> Sequence[Finding]:

@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from learner_worker.kafka.records import dead_letter
 from learner_worker.settings import load_settings
 from tests.acceptance.test_refusals import learner_worker
 from tests.integration.test_dead_letters import send
+from tests.support.model import AuctionClosed
 from tests.support.swarm import swarm_history
 from tests.support.workers import administrator, create_topics, publish, running_worker
 
@@ -231,7 +233,10 @@ async def test_topics_that_are_kept_wrongly_are_told(broker: Broker, prefix: str
 async def test_events_on_wrong_partitions_are_counted_and_their_cause_is_told(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
-    """Bids hashed by CRC32, closes without keys: a warning each that says so; results lie right."""
+    """Bids hashed by CRC32, closes without keys: a warning each that says so; results lie right.
+
+    Three closes do not say what the winner bid: a note.
+    """
     names = await create_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS)
     events = swarm_history(21, 40)
     bids = [event for event in events if type(event).__name__ == "BidPlaced"]
@@ -240,8 +245,11 @@ async def test_events_on_wrong_partitions_are_counted_and_their_cause_is_told(
             key = bid.task_id.encode()
             at = zlib.crc32(key) % PARTITIONS
             await producer.send(names.bid_placed, bid.to_json(), key=key, partition=at)
-    closes = [event for event in events if type(event).__name__ == "AuctionClosed"]
-    await publish(broker.bootstrap_servers, names, closes, keyed=False)
+    closes = [event for event in events if isinstance(event, AuctionClosed)]
+    sold = [replace(close, winning_bid_sats=900) for close in closes if close.winner_agent_id is not None]
+    silent = [replace(close, winning_bid_sats=None) for close in sold[:3]]
+    unsold = [close for close in closes if close.winner_agent_id is None]
+    await publish(broker.bootstrap_servers, names, [*unsold, *silent, *sold[3:]], keyed=False)
     await publish(broker.bootstrap_servers, names, [one for one in events if one not in {*bids, *closes}])
     report = await examined(tmp_path, broker.bootstrap_servers, prefix)
     crc32, keyless = messages(report, "partitioning", Level.WARNING)
@@ -249,6 +257,8 @@ async def test_events_on_wrong_partitions_are_counted_and_their_cause_is_told(
     assert "hashes keys by CRC32" in crc32
     assert f"of {names.auction_closed}" in keyless
     assert "have no key" in keyless
+    (prices,) = messages(report, "prices", Level.NOTE)
+    assert f"3 of the newest {len(sold)} closes with a winner do not say winning_bid_sats" in prices
 
 
 async def test_open_dead_letters_are_counted_until_they_are_handled(

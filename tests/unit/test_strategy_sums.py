@@ -283,7 +283,8 @@ async def test_verify_compares_the_sums_with_the_rows_that_are_counted(
     """A file whose sums are those of its counted rows has no difference; other sums are named, alone."""
     facts = [Fact(TaskId(f"t{number}"), A, close(9, B, 60), bid(70)) for number in (1, 2)]
     right: Cells = {6: {46: (2 if counted_to is None else 1, 0)}}
-    for name, cells in (("right", right), ("wrong", {6: {46: (5, 0)}}), ("replayed", {})):
+    files: dict[str, Cells] = {"right": right, "wrong": {6: {46: (5, 0)}}, "replayed": {}}
+    for name, cells in files.items():
         file = await ShardFile.open(tmp_path / name, {"shard": "3"})
         await file.claim_strategies({NAME: EXPECTED_PROFIT.version})
         learn = Learn(file, cached_agents=10)
@@ -301,9 +302,7 @@ async def test_verify_compares_the_sums_with_the_rows_that_are_counted(
         )
         await file.close()
     with ExitStack() as stack:
-        found, wrong, replayed = (
-            stack.enter_context(snapshot_of(tmp_path / name)) for name in ("right", "wrong", "replayed")
-        )
+        found, wrong, replayed = (stack.enter_context(snapshot_of(tmp_path / name)) for name in files)
         assert compare(found, replayed, strategies=[EXPECTED_PROFIT]).count == 0
         assert compare(wrong, replayed).count == 0, "a strategy that is not known here is not compared"
         differing = compare(wrong, replayed, strategies=[EXPECTED_PROFIT])
