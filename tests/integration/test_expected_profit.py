@@ -104,6 +104,7 @@ async def all_are_answered_right(pairs: list[Pair], broker: Broker, prefix: str)
             )
 
 
+@pytest.mark.timeout(1_200)  # half a minute of work; the suite's limit is too near where others work, too
 async def test_a_workers_suggestions_equal_the_naive_models(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
