@@ -5,19 +5,21 @@ import dataclasses
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from learner_worker.brokers import Broker
 from learner_worker.client import LearnerClient
 from learner_worker.contract.suggestions import SuggestBidReply
-from learner_worker.contract.topics import Topics
+from learner_worker.contract.topics import TopicName, TopicNames, Topics
 from learner_worker.errors import SuggestionError
-from tests.integration.test_whole_way import metrics_equal_the_model
+from learner_worker.kafka.admin import connected
+from learner_worker.kafka.connection import Connection
 from tests.property.test_expected_profit import AGENT, RIVALS, drawn_history, drawn_request
 from tests.support import model, profit_model
 from tests.support.swarm import shuffled_with_duplicates
@@ -104,6 +106,28 @@ async def all_are_answered_right(pairs: list[Pair], broker: Broker, prefix: str)
             )
 
 
+async def everything_is_learned(broker: Broker, names: TopicNames, group_id: str) -> None:
+    """Waits until the group has committed what lies on the sources, and then what lies on the changelog."""
+    sources = (names.bid_placed, names.auction_closed, names.task_finished, names.rerouted)
+    async with (
+        connected(Connection(broker.bootstrap_servers), patience_seconds=60) as cluster,
+        AIOKafkaConsumer(bootstrap_servers=broker.bootstrap_servers) as consumer,
+    ):
+
+        async def is_committed(topics: Sequence[TopicName]) -> bool:
+            counts = await cluster.partitions(topics)
+            places = [TopicPartition(name, number) for name in topics for number in range(counts[name])]
+            ends, committed = await consumer.end_offsets(places), await cluster.committed(group_id)
+            return all(
+                place in committed and committed[place].offset >= ends[place]
+                for place in places
+                if ends[place]
+            )
+
+        for topics in (sources, (names.outcomes,)):
+            await until(partial(is_committed, topics), f"{topics} are read to their ends", seconds=900)
+
+
 @pytest.mark.timeout(1_200)  # half a minute of work; the suite's limit is too near where others work, too
 async def test_a_workers_suggestions_equal_the_naive_models(
     broker: Broker, prefix: str, tmp_path: Path
@@ -117,7 +141,7 @@ async def test_a_workers_suggestions_equal_the_naive_models(
         broker.bootstrap_servers, prefix, tmp_path / "state", settings=PATIENCE
     ) as worker:
         pairs = [pair for swarm in swarms for pair in swarm.pairs()]  # computed while the worker learns
-        await metrics_equal_the_model(broker, names, events, seconds=300)
+        await everything_is_learned(broker, names, f"{prefix}learner")
         on_success = [pair for pair in pairs if not pair.request.paid_on_win]
         await all_are_answered_right(on_success, broker, prefix)
         assert await worker.stop() == 0
@@ -157,6 +181,7 @@ async def test_costs_are_written_nowhere(broker: Broker, prefix: str, tmp_path: 
         running_worker(broker.bootstrap_servers, prefix, state_dir, settings=settings) as worker,
         AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer,
     ):
+        await everything_is_learned(broker, names, f"{prefix}learner")
         bodies = [*(json.dumps(request).encode() for request in REQUESTS), f'{{"cost_sats":{COST},'.encode()]
         for partition in range(4):  # all but one are the wrong ones: there it is moved
             for body in bodies:
@@ -170,6 +195,8 @@ async def test_costs_are_written_nowhere(broker: Broker, prefix: str, tmp_path: 
         _, metrics = await worker.get("/metrics")
         assert await worker.stop() == 0
     codes = Counter(json.loads(reply.value).get("error", {}).get("code") for reply in replies)
+    bids = [json.loads(reply.value).get("suggested_bid_sats") for reply in replies]
+    assert bids.count(2_000) == 4, "no price up to twice the base bid pays"
     assert codes == {None: 4 * 2, "INVALID_REQUEST": 4 * (len(bodies) - 2)}
     others = [
         record

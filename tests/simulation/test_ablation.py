@@ -5,7 +5,7 @@ import pytest
 from tests.simulation.ablation import ABLATIONS, Without, is_noticed, leaves_a_worker
 from tests.simulation.environment import simulated
 
-_SEEDS = 100  # of each kind: several times as many as the rarest failure needs
+_SEEDS = 400  # of each kind: several times as many as nearly all of them need
 
 
 @pytest.mark.parametrize("safeguard", ABLATIONS)
