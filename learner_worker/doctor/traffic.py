@@ -114,7 +114,7 @@ async def check_prices(case: Case) -> Sequence[Finding]:
     return [
         note(
             f"{silent} of the newest {len(sold)} closes with a winner do not say winning_bid_sats: "
-            "expected-profit learns from them only what the winner's own bids teach it",
+            "the losers learn no price from them, which expected-profit needs",
             "have auction-closed carry winning_bid_sats",
         )
     ]
