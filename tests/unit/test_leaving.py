@@ -4,6 +4,8 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,17 +131,24 @@ os.pwrite(handle, str(os.getpid()).encode(), 0)
 print("ready", flush=True)
 signal.pause()
 """
+_END_SECONDS = 60  # for a machine that is busy
 _LEAVES = "signal.signal(signal.SIGTERM, lambda *_: (os.unlink(sys.argv[1] + '/leave'), sys.exit(0)))"
 
 
-def holder(folder: Path, on_signal: str = "") -> "subprocess.Popen[bytes]":
-    """A process that holds the folder's lock, as a worker does."""
+@contextmanager
+def holder(folder: Path, on_signal: str = "") -> "Iterator[subprocess.Popen[bytes]]":
+    """A process that holds the folder's lock, as a worker does; killed at the end if it still runs."""
     process = subprocess.Popen(
         [sys.executable, "-c", _HOLDER.format(on_signal=on_signal), str(folder)], stdout=subprocess.PIPE
     )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    return process
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            yield process
+            process.wait(_END_SECONDS)
+        finally:
+            process.kill()
 
 
 async def test_the_worker_of_a_folder_is_stopped_and_has_left_when_its_marker_is_gone(tmp_path: Path) -> None:
