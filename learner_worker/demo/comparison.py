@@ -141,7 +141,7 @@ def compare(
     either = [auction for auction in auctions if asks(auction.winner) or is_static(auction.winner)]
     done = [float(auction.succeeded) for auction in either]
     paid = [float(auction.paid_sats) for auction in either]
-    spent = [float(auction.cost_sats) for auction in either]
+    efforts = [float(auction.cost_sats) for auction in either]
     profit = [float(auction.profit_sats) for auction in either]
     counts = (asking.auctions_won, static.auctions_won)
     return [
@@ -149,7 +149,7 @@ def compare(
         FigureDifference("success rate", "%", 100 * asking.success_rate, 100 * static.success_rate,
                          100 * _mean_by_chance(done, *counts)),
         FigureDifference("sats paid", "", asking.paid_sats, static.paid_sats, _sum_by_chance(paid)),
-        FigureDifference("effort spent", "", asking.cost_sats, static.cost_sats, _sum_by_chance(spent)),
+        FigureDifference("effort spent", "", asking.cost_sats, static.cost_sats, _sum_by_chance(efforts)),
         FigureDifference("profit", "", asking.profit_sats, static.profit_sats, _sum_by_chance(profit)),
     ]  # fmt: skip
 

@@ -107,7 +107,7 @@ async def _run(options: DemoOptions, story: Story) -> None:
 
 
 async def _awaited(task: "asyncio.Task[Earnings]", simulation: Simulation, story: Story) -> Earnings:
-    with story.waiting(simulation) as redraw:
+    with story.while_simulating(simulation) as redraw:
         while not task.done():
             redraw()
             await asyncio.wait([task], timeout=REDRAW_SECONDS)

@@ -90,7 +90,7 @@ class Story:
         self._print()
 
     @contextmanager
-    def waiting(self, simulation: Simulation) -> Iterator[Callable[[], None]]:
+    def while_simulating(self, simulation: Simulation) -> Iterator[Callable[[], None]]:
         """Shows how far the simulation is; what it gives is called from time to time."""
         if not self.console.is_terminal:
             self._print("simulating more such runs, and the laboratory's other markets", style="dim")

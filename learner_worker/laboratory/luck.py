@@ -12,7 +12,7 @@ from learner_worker.contract.fields import MAX_SATS
 from learner_worker.laboratory.market import MarketAgent, MarketModel
 from learner_worker.laboratory.questions import all_questions
 
-TWINS: Final = 2  # of each agent: enough for all but the siblings of several ways of bidding
+PAIR: Final = 2  # of each agent: enough for all but the siblings of several ways of bidding
 _HALF = 0.5  # of the auctions: a skill that changes does so in the middle of a run
 
 
@@ -63,7 +63,7 @@ class Task(NamedTuple):
     right: tuple[bool, bool]
 
 
-def draw_auctions(market: MarketModel, seed: int, *, siblings: int = TWINS) -> list[DrawnAuction]:
+def draw_auctions(market: MarketModel, seed: int, *, siblings: int = PAIR) -> list[DrawnAuction]:
     """The run of this seed; it depends on nothing but the market and the seed.
 
     Args:
@@ -75,10 +75,10 @@ def draw_auctions(market: MarketModel, seed: int, *, siblings: int = TWINS) -> l
     if market.markup_spread:
         markups = _draw_markups(market, seed)
         auctions = [_with_markups(auction, markups) for auction in auctions]
-    if siblings <= TWINS:
+    if siblings <= PAIR:
         return auctions
     more = random.Random(f"learner-worker lab {market.name} {seed} siblings")
-    return [_with_siblings(more, market, auction, siblings - TWINS) for auction in auctions]
+    return [_with_siblings(more, market, auction, siblings - PAIR) for auction in auctions]
 
 
 def _draw_markups(market: MarketModel, seed: int) -> list[float]:

@@ -52,7 +52,7 @@ from tests.support.conditions import becomes_true
 README = Path(__file__).parents[2] / "README.md"
 ECHO, ECHO_STATIC = AgentId("echo-classic"), AgentId("echo-static")
 HELM, HELM_STATIC = AgentId("helm-classic"), AgentId("helm-static")
-SPENT = {TaskId("task-1"): 40, TaskId("task-2"): 45, TaskId("task-3"): 50, TaskId("task-4"): 55}
+COSTS = {TaskId("task-1"): 40, TaskId("task-2"): 45, TaskId("task-3"): 50, TaskId("task-4"): 55}
 
 
 def _auctions(seed: int, count: int) -> list[DemoAuction]:
@@ -158,7 +158,7 @@ def test_the_live_run_is_the_laboratorys() -> None:
 
 def test_figures_are_those_computed_by_hand() -> None:
     """Won, completed, failed, paid and spent, for the agents that ask: a failed task earns nothing."""
-    assert figures(finished_auctions(HISTORY, SPENT), asks) == Figures(
+    assert figures(finished_auctions(HISTORY, COSTS), asks) == Figures(
         auctions_won=3, tasks_completed=2, tasks_failed=1, paid_sats=150, cost_sats=145
     )
     assert bids_by_agent(HISTORY) == {ECHO: 2, ECHO_STATIC: 2, HELM: 3, HELM_STATIC: 2}
@@ -166,7 +166,7 @@ def test_figures_are_those_computed_by_hand() -> None:
 
 def test_the_comparison_is_that_computed_by_hand() -> None:
     """The figures of four auctions, group against group, with what chance alone would do."""
-    compared = {line.name: line for line in compare(finished_auctions(HISTORY, SPENT), asks, is_static)}
+    compared = {line.name: line for line in compare(finished_auctions(HISTORY, COSTS), asks, is_static)}
     assert {name: (line.asking, line.static) for name, line in compared.items()} == {
         "auctions won": (3, 1),
         "success rate": (pytest.approx(200 / 3), 100),
@@ -183,8 +183,8 @@ def test_the_comparison_is_that_computed_by_hand() -> None:
 def test_what_a_third_group_won_is_left_out() -> None:
     """Two groups are compared by their own auctions alone."""
     other = _events("task-5", {AgentId("echo-expected-profit"): 70}, AgentId("echo-expected-profit"), True)
-    both = compare(finished_auctions([*HISTORY, *other], SPENT), asks, is_static)
-    assert both == compare(finished_auctions(HISTORY, SPENT), asks, is_static)
+    both = compare(finished_auctions([*HISTORY, *other], COSTS), asks, is_static)
+    assert both == compare(finished_auctions(HISTORY, COSTS), asks, is_static)
 
 
 def test_only_auctions_with_a_winner_and_its_result_are_compared() -> None:
@@ -293,7 +293,7 @@ def test_plain_output_has_one_line_for_every_so_many_auctions() -> None:
     view = PlainView(Console(file=output), total=40)
     for number, auction in enumerate(_auctions(7, 40), start=1):
         won = award(auction, dict.fromkeys(auction.arrival, 100))
-        view.show(Scene(number, 40, auction, won, finished_auctions(HISTORY, SPENT), {}))
+        view.show(Scene(number, 40, auction, won, finished_auctions(HISTORY, COSTS), {}))
     lines = output.getvalue().splitlines()
     assert [line.split()[1] for line in lines][-2:] == ["39/40", "40/40"]
     assert lines[-1].endswith("profit so far: static 55, classic 5, expected-profit 0")
@@ -303,7 +303,7 @@ def test_plain_output_has_one_line_for_every_so_many_auctions() -> None:
 def test_the_comparison_prints_every_figure() -> None:
     """The table has a line for each figure: static, then the group that asks and the difference."""
     output = StringIO()
-    auctions = finished_auctions(HISTORY, SPENT)
+    auctions = finished_auctions(HISTORY, COSTS)
     table = comparison_table({"classic": compare(auctions, asks, is_static)})
     Console(file=output, width=80).print(table)
     won = next(line for line in output.getvalue().splitlines() if "auctions won" in line)
@@ -418,8 +418,8 @@ async def test_static_siblings_keep_their_bid_and_the_others_take_the_advice() -
     for auction in _auctions(7, 30):
         for entry in auction.entries:
             assert bids[auction.task_id, entry.persona.sibling("static")] == entry.base_bid_sats
-            for way, told in (("classic", None), ("expected-profit", entry.cost_sats)):
-                expected.append((f"{entry.persona.name}-{way}", way, auction.task_id, told))
+            for way, cost_sats in (("classic", None), ("expected-profit", entry.cost_sats)):
+                expected.append((f"{entry.persona.name}-{way}", way, auction.task_id, cost_sats))
     assert any(advice.factor != 1 for advice in market.advice.values())
     assert learner.asked == expected
 

@@ -98,8 +98,8 @@ def test_siblings_meet_with_one_luck() -> None:
     assert sum(wins) == sum(bool(auction.contestants) for auction in draw_auctions(market, 1))
     assert all(430 < won < 570 for won in wins)
     assert len({one.base for one in (trials[0].static, trials[0].asking, trials[1].asking)}) == 1
-    for twins, siblings in zip(draw_auctions(market, 1), draw_auctions(market, 1, siblings=3), strict=True):
-        for one, more in zip(twins.contestants, siblings.contestants, strict=True):
+    for pairs, siblings in zip(draw_auctions(market, 1), draw_auctions(market, 1, siblings=3), strict=True):
+        for one, more in zip(pairs.contestants, siblings.contestants, strict=True):
             assert more._replace(arrivals=more.arrivals[:2], seen=more.seen[:2]) == one
             assert (len(more.arrivals), len(more.seen)) == (3, 3)
 
