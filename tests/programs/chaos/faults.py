@@ -4,12 +4,27 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from learner_worker.contract.topics import ROOMY_RECORD_BYTES
 from tests.programs.chaos.group import generation_of
 from tests.programs.chaos.scene import Scene, Window
-from tests.support.workers import OUTAGE_EVENTS, Health, health_watched, outages_said, said_back, until
+from tests.support.workers import (
+    OUTAGE_EVENTS,
+    Health,
+    administrator,
+    health_watched,
+    outages_said,
+    said_back,
+    until,
+)
 
 _NODES = 3
 _LONGEST_PAUSE_SECONDS = 3.0
+_LIMITS = (8_000, 20_000, 50_000)
+"""Bytes: less than a batch, more than a fact or a metrics record of the swarm."""
+_UNDER_A_LIMIT = 1_000
+"""Events published while a limit is low."""
 
 
 async def kill_worker(scene: Scene) -> None:
@@ -67,6 +82,29 @@ async def kill_broker(scene: Scene) -> None:
         await asyncio.sleep(rng.uniform(1, 2 * _LONGEST_PAUSE_SECONDS))
         await asyncio.to_thread(scene.kafka.start, node)
         await scene.in_sync()
+
+
+async def lower_limits(scene: Scene) -> None:
+    """Batches no longer fit into the changelog and the metrics topic, for some seconds under load."""
+    most = scene.rng.choice(_LIMITS)
+    async with scene.fault(f"batches of {most} bytes at most"):
+        await _limit(scene, most)
+        await scene.published(scene.swarm.published + _UNDER_A_LIMIT)
+        await asyncio.sleep(scene.rng.uniform(1, _LONGEST_PAUSE_SECONDS))
+        await _limit(scene, ROOMY_RECORD_BYTES)
+
+
+async def _limit(scene: Scene, most_bytes: int) -> None:
+    resources = [
+        ConfigResource(
+            ConfigResourceType.TOPIC,
+            topic,
+            {**scene.names.configuration(topic), "max.message.bytes": str(most_bytes)},
+        )
+        for topic in (scene.names.outcomes, scene.names.metrics)
+    ]
+    async with administrator(scene.kafka.bootstrap_servers) as admin:
+        await admin.alter_configs(resources)
 
 
 async def restart_workers(scene: Scene) -> int:

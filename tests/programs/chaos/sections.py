@@ -122,6 +122,11 @@ def suspensions(options: Options) -> list[Row]:
     return [asyncio.run(_repeated(options, "SIGSTOP past the session timeout", faults.suspend_worker))]
 
 
+def refusals(options: Options) -> list[Row]:
+    """Limits of the changelog and the metrics topic below a batch, and raised again."""
+    return [asyncio.run(_repeated(options, "limits lowered and raised", faults.lower_limits))]
+
+
 async def _repeated(options: Options, fault: str, run: Repeated, *, brokers: int = 1) -> Row:
     async with _scene(options, fault.replace(" ", "-"), options.plan(), brokers=brokers) as scene:
         for _ in range(options.times):
@@ -389,6 +394,7 @@ SECTIONS: dict[str, Section] = {
     "worker-kill": worker_kills,
     "broker-kill": broker_kills,
     "sigstop": suspensions,
+    "refusals": refusals,
     "rolling-restart": rolling_restarts,
     "kafka-away": kafka_away,
     "scaling": scaling,
