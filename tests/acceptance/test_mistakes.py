@@ -322,5 +322,5 @@ async def test_a_running_worker_says_what_is_refused(
         await worker.ready()
         (said, *_) = worker.logged("kafka.refused")
         assert "`learner-worker doctor` prints the commands that allow it" in said["reason"]
-        assert worker.logged("kafka.accepted")
         assert await worker.stop() == 0
+        assert worker.logged("kafka.accepted")
