@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from learner_worker.contract.decode import Closed, decode_event, readable_ids
-from learner_worker.contract.topics import HOP_HEADER, TopicName, TopicNames
+from learner_worker.contract.times import Micros, record_micros
+from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, note, ok, or_ok, warning
 from learner_worker.doctor.topology import expected_count
@@ -15,6 +16,8 @@ from learner_worker.group.topology import older_count
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import Record
 from learner_worker.operations.dead_letters import parse_dead_letter, parse_mark
+from learner_worker.settings import Settings
+from learner_worker.shard.record_times import own_time
 
 _DAY_MS = 24 * 60 * 60 * 1000  # milliseconds in a day
 _AHEAD_MS = 1_000  # the tolerance for late bids
@@ -187,7 +190,33 @@ async def check_clocks(case: Case) -> Sequence[Finding]:
                     "keep all clocks by NTP: deadlines and late bids are judged by them",
                 )
             )
-    return or_ok(findings, "no record comes from this clock's future")
+        kind = names.event_kind(name)
+        findings += [] if kind is None else record_times_off(name, kind, records, case.settings)
+    return or_ok(findings, "no record comes from this clock's future, and events have their record's times")
+
+
+def record_times_off(
+    name: TopicName, kind: EventKind, records: Sequence[Record], settings: Settings
+) -> Iterator[Finding]:
+    """Compares the events' own times with their records': further apart than the auction horizon is odd."""
+    apart = [abs(own - record_micros(record.timestamp)) / 1e6 for record, own in _own_times(kind, records)]
+    off = [seconds for seconds in apart if seconds > settings.auction_horizon_seconds]
+    if off:
+        yield warning(
+            f"{len(off)} of the newest {len(apart)} records of {name} are up to {max(off):.0f} s away from "
+            "their events' own times",
+            "let Kafka's client set the record time, or give it in milliseconds; an import is no mistake",
+        )
+
+
+def _own_times(kind: EventKind, records: Sequence[Record]) -> Iterator[tuple[Record, Micros]]:
+    for record in records:
+        try:
+            own = own_time(decode_event(kind, record.value))
+        except RecordError:
+            continue
+        if own is not None:
+            yield record, own
 
 
 def _now_ms() -> int:

@@ -7,9 +7,11 @@ from structlog.testing import capture_logs
 
 from learner_worker.contract.decode import Closed, Placed
 from learner_worker.contract.fields import AgentId, TaskId
-from learner_worker.contract.times import Micros, record_micros
+from learner_worker.contract.times import Micros, format_time, record_micros
 from learner_worker.contract.topics import Topics
+from learner_worker.doctor.traffic import record_times_off
 from learner_worker.observability import Instruments
+from learner_worker.settings import Settings
 from learner_worker.shard.record_times import RecordTimes
 from learner_worker.shard.watermark import WatermarkTracker
 from learner_worker.stages.settle import Place, Settle
@@ -91,3 +93,17 @@ def test_odd_record_times_are_counted_and_said_once_a_minute() -> None:
         ("event.record_time_off", NAMES.bid_placed, SECONDS),
         ("event.record_time_off", NAMES.auction_closed, MICROSECONDS),
     ]
+
+
+def test_doctor_names_the_topic_and_how_far_its_record_times_are_off() -> None:
+    """Three of five bids with seconds for milliseconds; one without a time of its own is not judged."""
+    settings = Settings(bootstrap_servers="localhost:1")
+    body = b'{"task_id":"t","agent_id":"a","bid_sats":1,"description":""%s}'
+    own = b',"placed_at":"%s"' % format_time(NOW).encode()
+    records = [
+        Entry(NAMES.bid_placed, 0, number, timestamp_ms, None, body % (b"" if number == 4 else own))
+        for number, timestamp_ms in enumerate((SECONDS, RIGHT_MS, SECONDS, SECONDS, SECONDS))
+    ]
+    [finding] = record_times_off(NAMES.bid_placed, "bid-placed", records, settings)
+    assert finding.what.startswith("3 of the newest 4 records of bid-placed are up to 1765458774 s away")
+    assert list(record_times_off(NAMES.bid_placed, "bid-placed", records[1:2], settings)) == []
