@@ -22,7 +22,7 @@ from tests.support.workers import WorkerProcess, clean_environment, running_work
 
 PARTITIONS = 12
 """The default of `learner-worker topics create`."""
-_INTERNAL = ("requests", "replies", "outcomes", "metrics", "rerouted", "dead_letters")
+_INTERNAL = ("requests", "replies", "outcomes", "metrics", "rerouted", "dead_letters", "topology")
 _FIELDS = ("bid_placed", "auction_closed", "task_finished", *_INTERNAL)
 _CHILD_SECONDS = 900.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -102,9 +102,10 @@ class Stage:
         """Creates topics and waits until every partition has its leader: nobody measured waits for that."""
         async with connected(Connection(self.servers), patience_seconds=30) as cluster:
             await cluster.create_topics(names, partitions=PARTITIONS, replication_factor=1)
+            counts = await cluster.partitions(names.all)
         async with AIOKafkaConsumer(bootstrap_servers=self.servers) as consumer:
             await consumer.end_offsets(
-                [TopicPartition(topic, number) for topic in names.all for number in range(PARTITIONS)]
+                [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
             )
 
     @asynccontextmanager
