@@ -2,12 +2,14 @@
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import structlog
 
 from learner_worker.brokers import Broker, BrokerKind, available_brokers, description, running_broker, why_not
 from tests.support.secured import SecuredKafka, secured_kafka
@@ -53,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup make test`: what tests start would ignore it, too
     given = os.environ.get("LEARNER_BOOTSTRAP_SERVERS")
     asked = str(config.getoption("--brokers"))
     config.stash[CHOICE] = _automatic_choice(given) if asked == AUTO else _named_choice(asked, given)
@@ -144,6 +147,13 @@ def broker(request: pytest.FixtureRequest, broker_pool: BrokerPool) -> Broker:
 def broker_kinds(pytestconfig: pytest.Config) -> frozenset[BrokerKind]:
     """The kinds this run of the suite was given."""
     return frozenset(pytestconfig.stash[CHOICE].kinds)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_at_the_start() -> Iterator[None]:
+    """A command that a test runs in its process configures logging: the next test starts without that."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

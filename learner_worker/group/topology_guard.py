@@ -69,7 +69,7 @@ class TopologyGuard:
         while not await is_set_within(stopping, _EVERY_SECONDS):
             in_time = not self._is_old
             try:
-                await self._look_and_tell()
+                await self.confirm_anew()
             except SupersededError as error:
                 if not in_time:
                     raise
@@ -82,13 +82,18 @@ class TopologyGuard:
         Raises:
             ConfigurationError: the topics have changed.
         """
-        return not self._is_old or await self._look_and_tell()
+        return not self._is_old or await self.confirm_anew()
 
     @property
     def _is_old(self) -> bool:
         return time.monotonic() - self._looked_at > _OLD_SECONDS
 
-    async def _look_and_tell(self) -> bool:
+    async def confirm_anew(self) -> bool:
+        """Whether a check succeeds now, as after a stall; False if Kafka does not answer.
+
+        Raises:
+            ConfigurationError: the topics have changed.
+        """
         try:
             await self.look()
         except (BrokerError, *KAFKA_FAILURES) as error:

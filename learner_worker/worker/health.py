@@ -227,7 +227,6 @@ class Health:
             status == "ready" and not refusals,
             {
                 "status": "refused" if refusals else status,
-                "refused": refusals,
                 "shards": sorted(assigned or ()),
                 "states": {
                     str(shard_id): status.value
@@ -237,5 +236,6 @@ class Health:
                     str(shard_id): {"records_left": left, **self._progress.rates.get(shard_id, {})}
                     for shard_id, left in restoring.items()
                 },
+                "refused": refusals,
             },
         )

@@ -97,6 +97,14 @@ class Guard(Protocol):
         """
         ...
 
+    async def confirm_anew(self) -> bool:
+        """Checks, however recent the last check is; False if Kafka does not answer.
+
+        Raises:
+            ConfigurationError: the topics have changed.
+        """
+        ...
+
     async def watch(self, stopping: asyncio.Event) -> None:
         """Checks every few seconds until told to stop; sets `stopping` if another group is the owner now.
 

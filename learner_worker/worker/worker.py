@@ -130,7 +130,7 @@ class Worker:
             ),
             instruments=instruments.requests,
             pacing=context.pacing,
-            is_member=_both(platform.guard.confirm, membership.is_confirmed),
+            is_member=_both(platform.guard.confirm_anew, membership.is_confirmed),
             on_failure=failure.fail,
             clock=platform.clock,
         )

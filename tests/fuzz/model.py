@@ -115,11 +115,7 @@ def _characters(value: Any) -> str:
 
 def is_id(value: Any) -> bool:
     """1 to 256 characters, no control characters."""
-    return (
-        isinstance(value, str)
-        and 1 <= len(value) <= 256
-        and not any(unicodedata.category(character) == "Cc" for character in value)
-    )
+    return isinstance(value, str) and 1 <= len(value) <= 256 and not _has_control_character(value)
 
 
 def is_sats(value: Any) -> bool:
@@ -176,7 +172,16 @@ def _is_flag(value: Any) -> bool:
 
 
 def _is_include(value: Any) -> bool:
-    return isinstance(value, list) and all(item == "learned_keywords" for item in value)
+    return isinstance(value, list) and all(item in {"learned_keywords", "alternatives"} for item in value)
+
+
+def _is_name(value: Any) -> bool:
+    """Any text without control characters."""
+    return isinstance(value, str) and not _has_control_character(value)
+
+
+def _has_control_character(text: str) -> bool:
+    return any(unicodedata.category(character) == "Cc" for character in text)
 
 
 _ABSENT = object()
@@ -191,7 +196,15 @@ _OPTIONAL = {
     "bid-placed": {"placed_at": is_time},
     "auction-closed": {"closed_at": is_time, "description": is_text},
     "task-finished": {"finished_at": is_time},
-    "request": {"request_id": is_id, "deadline": is_time, "include": _is_include},
+    "request": {
+        "request_id": is_id,
+        "deadline": is_time,
+        "include": _is_include,
+        "strategy": _is_name,
+        "task_id": is_id,
+        "cost_sats": is_sats,
+        "failure_cost_sats": is_sats,
+    },
 }
 
 

@@ -236,6 +236,18 @@ REQUEST_SHAPE: Final[Shape] = (
     },
 )
 
+FULL_REQUEST_SHAPE: Final[Shape] = (
+    REQUEST_SHAPE[0],
+    {
+        **REQUEST_SHAPE[1],
+        "strategy": _ID | _NULL,
+        "task_id": _ID | _NULL,
+        "cost_sats": _SATS | _NULL,
+        "failure_cost_sats": _SATS | _NULL,
+    },
+)
+"""With the fields of strategies, too: a worker refuses strategies that it does not have."""
+
 
 def in_any_order(lists: st.SearchStrategy[list[T]]) -> st.SearchStrategy[list[T]]:
     """Lists in other orders, cheaply: turned round, and begun elsewhere."""

@@ -47,7 +47,9 @@ from tests.simulation.log import Entry
 EVENTS = strategies.of_any_kind(
     lambda shape: strategies.mostly(strategies.values(shape), strategies.sizable(shape))
 )
-REQUESTS = strategies.mostly(strategies.REQUESTS, strategies.sizable(REQUEST_SHAPE))
+REQUESTS = strategies.mostly(
+    strategies.values(strategies.FULL_REQUEST_SHAPE), strategies.sizable(REQUEST_SHAPE)
+)
 
 
 # --- events and requests ---------------------------------------------------------------------------------

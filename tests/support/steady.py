@@ -13,6 +13,10 @@ class SteadyTopics:
         """They are known to be the same."""
         return True
 
+    async def confirm_anew(self) -> bool:
+        """They are still the same."""
+        return True
+
     async def watch(self, stopping: asyncio.Event) -> None:
         """They stay the same."""
         await stopping.wait()

@@ -146,6 +146,17 @@ def http_get(url: str) -> tuple[int, str]:
         return 0, ""
 
 
+def _arguments(flag: str, value: str) -> tuple[str, ...]:
+    """A setting on the command line; a switch is its flag alone, or `--no-` and its name."""
+    match value:
+        case "true":
+            return (flag,)
+        case "false":
+            return (f"--no-{flag.removeprefix('--')}",)
+        case _:
+            return (flag, value)
+
+
 @contextlib.asynccontextmanager
 async def running_worker(
     bootstrap_servers: str,
@@ -170,7 +181,7 @@ async def running_worker(
         "--log-format": "json",
         **(settings or {}),
     }
-    arguments = [*flags, *(text for flag in given.items() for text in flag)]
+    arguments = [*flags, *(text for name, value in given.items() for text in _arguments(name, value))]
     log_path = state_dir.parent / f"{state_dir.name}-{time.monotonic_ns()}.log"
     with log_path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(

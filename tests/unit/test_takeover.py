@@ -238,6 +238,15 @@ async def test_a_worker_that_stalled_writes_nothing_more(monkeypatch: pytest.Mon
         await guard.watch(asyncio.Event())
 
 
+async def test_a_member_in_doubt_looks_however_recent_the_last_look_is() -> None:
+    """A stall of a session is shorter than a look is recent: the topics may have been taken over in it."""
+    guard = PlayedGuard()
+    guard.record = msgspec.structs.replace(OWNED, owner_group=NEW, generation=3)
+    assert await guard.confirm()
+    with pytest.raises(SupersededError):
+        await guard.confirm_anew()
+
+
 async def test_without_an_answer_a_stalled_worker_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kafka is away: it is not known who owns the topics, and nothing could be written anyway."""
     guard = PlayedGuard()

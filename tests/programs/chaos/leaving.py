@@ -26,7 +26,10 @@ class Way:
 
     def plan(self, plan: Plan) -> Plan:
         """The usual scene, with the session and the settings of this way."""
-        flags = {"--standby-replicas": str(self.standby_replicas), "--leave-group-on-stop": str(self.leave)}
+        flags = {
+            "--standby-replicas": str(self.standby_replicas),
+            "--leave-group-on-stop": str(self.leave).lower(),
+        }
         return Plan(
             partitions=12,
             events_a_second=100.0,
