@@ -94,6 +94,12 @@ async def test_a_stop_does_not_wait_until_the_clients_are_built_anew(
     assert log[-1]["event"] == "worker.stopped"
 
 
+@pytest.fixture(autouse=True)
+def no_end_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The replica is in the test's own process, which lives on long after it was told to stop."""
+    monkeypatch.setattr(replica, "end_by_force_after", lambda _: None)
+
+
 def the_first_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first worker's consumer of events seems not to answer; the watchdog is quick to say so."""
     silent: list[EventConsumer] = []
