@@ -25,17 +25,13 @@ Fallback = Callable[[], Outgoing]
 class WriterBatch:
     """A batch of one partition, with its records in case Kafka refuses it as a whole."""
 
-    __slots__ = ("_builder", "bytes_left", "records")
+    __slots__ = ("builder", "bytes_left", "records")
 
     def __init__(self, builder: Any, most_bytes: int) -> None:
-        self._builder = builder
+        self.builder = builder
+        """The producer's own batch."""
         self.records: list[Outgoing] = []
         self.bytes_left = most_bytes
-
-    @property
-    def builder(self) -> Any:
-        """The producer's own batch."""
-        return self._builder
 
     def append(self, record: Outgoing) -> bool:
         """Adds a record if it fits, and returns whether it does; an empty batch takes any."""
@@ -44,7 +40,7 @@ class WriterBatch:
             return False
         # aiokafka's compiled builder accepts lists of headers only
         listed = list(record.headers) if record.headers else []
-        if self._builder.append(key=record.key, value=record.value, timestamp=None, headers=listed) is None:
+        if self.builder.append(key=record.key, value=record.value, timestamp=None, headers=listed) is None:
             return False
         self.records.append(record)
         return True

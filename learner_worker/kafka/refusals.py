@@ -4,7 +4,6 @@ A batch that is refused is split until the single record is found, so that one r
 What is lost and what is kept then, is in docs/operating.md.
 """
 
-import zlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from aiokafka.errors import (
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
 )
+from aiokafka.partitioner import DefaultPartitioner
 from prometheus_client import Counter
 
 from learner_worker.contract.topics import TopicNames
@@ -96,15 +96,10 @@ async def send_alone(producer: AIOKafkaProducer, record: Outgoing) -> None:
     Raises:
         KafkaError: Kafka does not take it.
     """
-    batch = producer.create_batch()
-    batch.append(
-        key=record.key, value=record.value, timestamp=record.timestamp_ms, headers=list(record.headers)
-    )
-    partition = record.partition
-    if partition is None:
+    if record.partition is None:  # as the producer itself chooses one
         partitions = sorted(await producer.partitions_for(record.topic))
-        partition = partitions[zlib.crc32(record.key or b"") % len(partitions)]
-    await (await producer.send_batch(batch, record.topic, partition=partition))
+        record = record._replace(partition=DefaultPartitioner()(record.key, partitions, partitions))
+    await (await _send_batch(producer, [record]))
 
 
 async def send_in_parts(
