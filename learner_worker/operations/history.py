@@ -1,7 +1,7 @@
 """One agent's outcomes, from Kafka alone: the same replay, without a worker or a state folder."""
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.snapshot import Snapshot, snapshot_of
 from learner_worker.store.statements import outcome_of
+from learner_worker.strategies.protocol import Strategy
 
 _PAGE = 500  # rows of a read, as a worker reads them
 
@@ -65,32 +66,46 @@ async def history_of(agent_id: AgentId, settings: Settings, say: Say) -> AsyncIt
     async with open_changelog(settings, say) as changelog:
         shard = ShardId(partitioner(changelog.partitions)(agent_id))
         cutoff = (await committed_cutoffs(settings, changelog.group_id, changelog.topic)).get(shard)
-        with tempfile.TemporaryDirectory(prefix="learner-outcomes-") as folder:
-            file = await ShardFile.open(shard_path(Path(folder), shard), changelog.identity(shard))
-            try:
-                replay = await _replay(file, changelog, shard, agent_id)
-                if cutoff is not None:
-                    await expire(replay, file.path, cutoff)
-                agent = (await replay.learn.agents.load([agent_id]))[agent_id]
-                with snapshot_of(file.path) as snapshot:
-                    keys = _newest_first(snapshot)
-                    yield History(agent, keys, changelog.topic, shard, replay.position, snapshot)
-            finally:
-                await file.close()
+        async with replayed(
+            changelog,
+            shard,
+            cutoff,
+            strategies=changelog.strategies,
+            wanted=lambda record: not _is_of_another(record, agent_id),
+        ) as (replay, snapshot):
+            agent = (await replay.learn.agents.load([agent_id]))[agent_id]
+            keys = _newest_first(snapshot)
+            yield History(agent, keys, changelog.topic, shard, replay.position, snapshot)
 
 
-async def _replay(
-    file: ShardFile, changelog: Changelog, shard: ShardId, agent_id: AgentId
-) -> ChangelogReplay:
-    replay = await ChangelogReplay.open(
-        file,
-        changelog.topic,
-        cached_agents=changelog.cached_agents,
-        strategies=changelog.strategies,
-    )
-    offsets = await changelog.range_of(shard)
-    await changelog.replay(replay, shard, offsets, wanted=lambda record: not _is_of_another(record, agent_id))
-    return replay
+@asynccontextmanager
+async def replayed(
+    changelog: Changelog,
+    shard: ShardId,
+    cutoff: Cutoff | None,
+    *,
+    strategies: Sequence[Strategy],
+    wanted: Callable[[Record], bool],
+) -> AsyncIterator[tuple[ChangelogReplay, Snapshot]]:
+    """Replays a shard's changelog into a temporary file, and expires what the workers have expired.
+
+    Args:
+        strategies: whose sums are kept.
+        wanted: whether a record is replayed at all.
+    """
+    with tempfile.TemporaryDirectory(prefix="learner-outcomes-") as folder:
+        file = await ShardFile.open(shard_path(Path(folder), shard), changelog.identity(shard))
+        try:
+            replay = await ChangelogReplay.open(
+                file, changelog.topic, cached_agents=changelog.cached_agents, strategies=strategies
+            )
+            await changelog.replay(replay, shard, await changelog.range_of(shard), wanted=wanted)
+            if cutoff is not None:
+                await _expire(replay, file.path, cutoff)
+            with snapshot_of(file.path) as snapshot:
+                yield replay, snapshot
+        finally:
+            await file.close()
 
 
 def _is_of_another(record: Record, agent_id: AgentId) -> bool:
@@ -103,7 +118,7 @@ def _is_of_another(record: Record, agent_id: AgentId) -> bool:
         return False
 
 
-async def expire(replay: ChangelogReplay, path: Path, cutoff: Cutoff) -> None:
+async def _expire(replay: ChangelogReplay, path: Path, cutoff: Cutoff) -> None:
     """Expires what the workers have expired, even before its tombstones are written."""
     with snapshot_of(path) as snapshot:
         keys = _newest_first(snapshot, counted=False)

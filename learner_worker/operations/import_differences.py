@@ -6,7 +6,7 @@ one, of two closes the one without a winner, then the smaller winner, of two bid
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Final, Protocol
+from typing import Final
 
 from learner_worker.contract.facts import (
     Bid,
@@ -26,6 +26,7 @@ from learner_worker.operations.changelog import Changelog
 from learner_worker.operations.cutoffs import Cutoffs
 from learner_worker.operations.import_report import ReportedRows, RowsByReason, shown
 from learner_worker.operations.import_staging import KnownRow, Staging, StandingRow
+from learner_worker.operations.progress import StepProgress
 
 DIFFERENT: Final = {
     "result_flipped": "the learner knows the opposite result, of the same time: failed stands",
@@ -37,18 +38,6 @@ NOT_COUNTED: Final = {
     "retention": "older than the retention: such outcomes are forgotten",
     "forgotten": "the agent is forgotten until a later time",
 }
-
-
-class StepProgress(Protocol):
-    """Shows the progress of long steps."""
-
-    def begin(self, step: str, total: int) -> None:
-        """Begins a step of `total` items."""
-        ...
-
-    def advance(self, count: int) -> None:
-        """Notes that `count` more items are done."""
-        ...
 
 
 async def read_changelog(changelog: Changelog, staging: Staging, progress: StepProgress) -> None:

@@ -9,13 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.operations import import_statements as sql
 from learner_worker.operations.import_report import EXAMPLES, ReportedRows, RowsByReason, shown
-from learner_worker.operations.swarm_file import no_room
+from learner_worker.operations.progress import StepProgress
+from learner_worker.operations.swarm_file import no_room, swarm_file
 from learner_worker.operations.swarm_rows import REASONS, RawRow, Refusal, SwarmRow, read_row
 
 
@@ -170,3 +172,21 @@ def _failures_as_sentences() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise no_room(error) from error
+
+
+@contextmanager
+def staged(path: Path, progress: StepProgress) -> Iterator[tuple[Staging, list[str]]]:
+    """Reads and checks a swarm's file; yields its rows, and the file's other tables.
+
+    Raises:
+        ConfigurationError: the file is missing, locked, damaged or not a swarm's.
+        StateError: there is no room for the temporary database.
+    """
+    with Staging.open() as staging:
+        with swarm_file(path) as file:
+            progress.begin("reading the file", file.row_count)
+            for page in file.rows():
+                staging.add(page)
+                progress.advance(len(page))
+        staging.group()
+        yield staging, file.other_tables

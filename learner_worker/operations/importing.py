@@ -23,14 +23,13 @@ from learner_worker.operations.changelog import Changelog, open_changelog
 from learner_worker.operations.cutoffs import Cutoffs, committed_cutoffs
 from learner_worker.operations.import_differences import (
     NOT_COUNTED,
-    StepProgress,
     differences,
     not_counted,
     read_changelog,
 )
 from learner_worker.operations.import_report import ImportReport, ReportedRows, RowsByReason
-from learner_worker.operations.import_staging import Staging, StandingRow
-from learner_worker.operations.swarm_file import swarm_file
+from learner_worker.operations.import_staging import Staging, StandingRow, staged
+from learner_worker.operations.progress import StepProgress
 from learner_worker.settings import Settings
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)  # the zero of times in microseconds
@@ -128,14 +127,8 @@ def reading_swarm_file(path: Path, progress: StepProgress) -> Iterator[SwarmImpo
         ConfigurationError: the file is missing, locked, damaged or not a swarm's.
         StateError: there is no room for the temporary database.
     """
-    with Staging.open() as staging:
-        with swarm_file(path) as file:
-            progress.begin("reading the file", file.row_count)
-            for page in file.rows():
-                staging.add(page)
-                progress.advance(len(page))
-        staging.group()
-        yield SwarmImport(path, staging, file.other_tables)
+    with staged(path, progress) as (staging, other_tables):
+        yield SwarmImport(path, staging, other_tables)
 
 
 class _Sending:

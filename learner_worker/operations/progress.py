@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 _EVERY_SECONDS = 2.0  # often enough to be seen moving, seldom enough for a log
 
@@ -36,3 +37,15 @@ class Progress:
             f"{self._what}: {done:,} of {until - self._first:,} changelog records, "
             f"{done / seconds:,.0f} a second, {left:,.0f} s left"
         )
+
+
+class StepProgress(Protocol):
+    """Shows the progress of long steps."""
+
+    def begin(self, step: str, total: int) -> None:
+        """Begins a step of `total` items."""
+        ...
+
+    def advance(self, count: int) -> None:
+        """Notes that `count` more items are done."""
+        ...

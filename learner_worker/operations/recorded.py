@@ -3,7 +3,6 @@
 It is brought into memory whole: about a kilobyte an outcome.
 """
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,14 +16,10 @@ from learner_worker.kafka.admin import connected
 from learner_worker.kafka.partition_reader import reading_partitions
 from learner_worker.operations.changelog import Changelog, Say, open_changelog
 from learner_worker.operations.cutoffs import committed_cutoffs
-from learner_worker.operations.history import expire
-from learner_worker.operations.import_differences import StepProgress
-from learner_worker.operations.import_staging import Staging, StandingRow
-from learner_worker.operations.swarm_file import swarm_file
+from learner_worker.operations.history import replayed
+from learner_worker.operations.import_staging import Staging, StandingRow, staged
+from learner_worker.operations.progress import StepProgress
 from learner_worker.settings import Settings
-from learner_worker.shard.changelog import ChangelogReplay
-from learner_worker.store.shard_file import ShardFile, shard_path
-from learner_worker.store.snapshot import snapshot_of
 from learner_worker.store.statements import outcome_of
 
 
@@ -49,20 +44,9 @@ async def recorded_outcomes(settings: Settings, say: Say) -> list[Outcome]:
 
 
 async def _of_shard(changelog: Changelog, shard: ShardId, cutoff: Cutoff | None) -> list[Outcome]:
-    with tempfile.TemporaryDirectory(prefix="learner-recorded-") as folder:
-        file = await ShardFile.open(shard_path(Path(folder), shard), changelog.identity(shard))
-        try:
-            replay = await ChangelogReplay.open(
-                file, changelog.topic, cached_agents=changelog.cached_agents, strategies=()
-            )
-            await changelog.replay(replay, shard, await changelog.range_of(shard))
-            if cutoff is not None:
-                await expire(replay, file.path, cutoff)
-            with snapshot_of(file.path) as snapshot:
-                rows = map(outcome_of, snapshot.outcomes_by_agent())
-                return [row for row in rows if row.counts]
-        finally:
-            await file.close()
+    async with replayed(changelog, shard, cutoff, strategies=(), wanted=lambda _: True) as (_, snapshot):
+        rows = map(outcome_of, snapshot.outcomes_by_agent())
+        return [row for row in rows if row.counts]
 
 
 async def logged_advice(settings: Settings, say: Say) -> list[AdviceRecord]:
@@ -99,13 +83,7 @@ def swarm_outcomes(path: Path, progress: StepProgress) -> list[Outcome]:
         ConfigurationError: the file is missing, locked, damaged or not a swarm's.
         StateError: there is no room for the temporary database.
     """
-    with Staging.open() as staging:
-        with swarm_file(path) as file:
-            progress.begin("reading the file", file.row_count)
-            for page in file.rows():
-                staging.add(page)
-                progress.advance(len(page))
-        staging.group()
+    with staged(path, progress) as (staging, _):
         return list(_rows(staging))
 
 
