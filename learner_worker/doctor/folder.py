@@ -21,6 +21,7 @@ from learner_worker.store.needs import (
     raise_descriptor_limit,
 )
 from learner_worker.store.obstacles import obstacle, user_name
+from learner_worker.store.state_folder import named_owner
 from learner_worker.store.statements import statement
 from learner_worker.unix import FCNTL
 
@@ -105,9 +106,8 @@ def _owner(path: Path) -> Iterator[Finding]:
     try:
         FCNTL.flock(handle, FCNTL.LOCK_SH | FCNTL.LOCK_NB)
     except BlockingIOError:
-        owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
         yield note(
-            f"a worker (process {owner}) uses {path} now",
+            f"a worker (process {named_owner(handle)}) uses {path} now",
             "fine if it is the one you mean; another worker needs its own --state-dir",
         )
     except OSError as failure:

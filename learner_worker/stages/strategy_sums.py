@@ -83,11 +83,8 @@ class StrategySums:
 
     def count(self, agent: Agent, row: Outcome) -> None:
         """Adds a row that was not counted."""
-        settled = settled_bid(row)
-        if settled is not None:
-            added = self._addends_of(settled=settled)
-            if added:
-                add(self._changeable(agent), added)
+        if added := self._addends(row):
+            add(self._changeable(agent), added)
 
     def snapshot(self) -> Mapping[AgentId, KeptSums]:
         """The sums that changed since the last snapshot. Those that did not change again release memory."""

@@ -85,13 +85,14 @@ def lock_owner(path: Path) -> str | None:
     try:
         FCNTL.flock(handle, FCNTL.LOCK_EX | FCNTL.LOCK_NB)
     except OSError:
-        return _owner(handle)
+        return named_owner(handle)
     finally:
         os.close(handle)
     return None
 
 
-def _owner(handle: int) -> str:
+def named_owner(handle: int) -> str:
+    """The process id that an open lock file names, or `unknown`."""
     return os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
 
 
@@ -100,7 +101,7 @@ def _lock(handle: int, path: Path) -> None:
         FCNTL.flock(handle, FCNTL.LOCK_EX | FCNTL.LOCK_NB)
     except BlockingIOError as error:
         raise ConfigurationError(
-            f"the state folder {path} is in use by another worker (process {_owner(handle)}): "
+            f"the state folder {path} is in use by another worker (process {named_owner(handle)}): "
             "stop that worker, or set --state-dir to another folder"
         ) from error
     except OSError as error:

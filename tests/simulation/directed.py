@@ -1331,6 +1331,7 @@ def _old_file(*events: Planned) -> World:
     there = world(habits=replace(CALM, strategies=lambda: ["classic"]))
     publish(there, *events)
     there.settle()
+    there.habits = replace(there.habits, checkpoint_seconds=0.01)  # several while rows are counted
     return there
 
 
@@ -1352,7 +1353,6 @@ def _in_the_middle(there: World, name: str = "w0") -> Callable[[], bool]:
 def corrections_while_rows_are_counted() -> World:
     """Rows before and behind the last one counted change; each is counted once, as it is in the end."""
     there = _old_file(*_tasks(9))
-    there.habits = replace(there.habits, checkpoint_seconds=0.01)
     restarted_with(there, None)
     there.until(_in_the_middle(there))
     publish(there, *(close(f"t{n}", "abc"[n % 3], 40, 30 + n) for n in range(9)), *sold("t00", "b", 77, 9))
@@ -1365,7 +1365,6 @@ def corrections_while_rows_are_counted() -> World:
 def a_crash_while_rows_are_counted() -> World:
     """The next process goes on behind the last row that is in the file, again and again."""
     there = _old_file(*_tasks(12))
-    there.habits = replace(there.habits, checkpoint_seconds=0.01)
     restarted_with(there, None, by_kill=True)
     for _ in range(3):
         there.until(_in_the_middle(there))
@@ -1400,7 +1399,6 @@ def a_crash_once_sums_are_written() -> World:
 def a_crash_once_counted_rows_are_written() -> World:
     """The same where the rows of an older file are counted: how far is known with what was counted."""
     there = _old_file(*_tasks(12))
-    there.habits = replace(there.habits, checkpoint_seconds=0.01)
     restarted_with(there, None, by_kill=True)
     _crash_once_sums_are_written(there)
     _crash_once_sums_are_written(there)
@@ -1413,7 +1411,6 @@ def a_crash_once_counted_rows_are_written() -> World:
 def an_agent_is_forgotten_while_rows_are_counted() -> World:
     """Of its rows some are counted, others are not: nothing of them is left."""
     there = _old_file(*_tasks(9))
-    there.habits = replace(there.habits, checkpoint_seconds=0.01)
     restarted_with(there, None)
     there.until(_in_the_middle(there))
     there.forget("a", _at(30))
