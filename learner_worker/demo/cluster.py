@@ -12,6 +12,7 @@ from learner_worker.brokers import Broker, BrokerKind, running_broker
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import BrokerError
 from learner_worker.kafka.admin import connected
+from learner_worker.kafka.connection import requests_group
 from learner_worker.kafka.group_deletion import delete_groups
 from learner_worker.lifecycle import KAFKA_FAILURES
 from learner_worker.settings import Settings, load_settings
@@ -71,7 +72,7 @@ class DemoCluster:
         if not self._is_given:
             return
         connection, patience = self._settings.connection(), self._settings.startup_timeout_seconds
-        groups = (self.group_id, f"{self.group_id}.requests")
+        groups = (self.group_id, requests_group(self.group_id))
         try:
             async with connected(connection, patience_seconds=patience) as cluster:
                 await cluster.delete_topics(self.topics.named())

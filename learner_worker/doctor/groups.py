@@ -9,6 +9,7 @@ from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, error, note, ok, warning
 from learner_worker.doctor.kafka import Kafka, code_in_words
 from learner_worker.kafka.admin import NO_ERROR, REBALANCING
+from learner_worker.kafka.connection import requests_group
 
 _MUCH = 10_000  # records: more than a worker that keeps up leaves unread
 _RUN = "`learner-worker run`"
@@ -63,7 +64,7 @@ def _members(
 
 async def check_requests_group(case: Case) -> Sequence[Finding]:
     """Checks the number of unanswered requests."""
-    kafka, name = await case.kafka(), f"{case.settings.group_id}.requests"
+    kafka, name = await case.kafka(), requests_group(case.settings.group_id)
     partitions = await _partitions(kafka, (case.names.requests,))
     if not await kafka.committed(name):
         return [note("no request was ever answered")]

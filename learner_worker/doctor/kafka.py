@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -154,11 +154,8 @@ class Kafka:
         async def ask() -> Group:
             if not await self._has_groups():
                 return _NO_GROUP
-            conn = await self._coordinator(name)
-            try:
+            with closing(await self._coordinator(name)) as conn:
                 _, groups = await conn.send(describe_group(name))
-            finally:
-                conn.close()
             ((code, _, state, _, _, members, operations),) = groups
             return Group(code, state, [member[2] for member in members], operations_in(operations))
 

@@ -28,6 +28,7 @@ from learner_worker.errors import BrokerError, Mismatch
 from learner_worker.group.topology import LiveTopics, require_same
 from learner_worker.group.topology_view import TopologyView
 from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.connection import requests_group
 
 EMPTY_SECONDS: Final = 120.0
 """How long the old group may take to empty: ten seconds until its workers notice, their end, and the session
@@ -35,11 +36,6 @@ timeout of one that died.
 """
 _LOOK_SECONDS = 0.5  # short beside a worker's end
 _log = structlog.get_logger("learner_worker.group")
-
-
-def requests_group(group_id: str) -> str:
-    """The group that keeps the offsets of a group's answered requests."""
-    return f"{group_id}.requests"
 
 
 async def record_owner(view: TopologyView, group_id: str) -> None:

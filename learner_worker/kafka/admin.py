@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,15 +72,10 @@ class Cluster:
 
     async def _require_visible(self, absent: Sequence[TopicName]) -> None:
         try:
-            conn = await connect(self._connection.options(), *await self.any_broker())
-        except KAFKA_FAILURES:
-            return
-        try:
-            *_, described, _ = await conn.send(describe_topics(absent))
+            with closing(await connect(self._connection.options(), *await self.any_broker())) as conn:
+                *_, described, _ = await conn.send(describe_topics(absent))
         except (*KAFKA_FAILURES, LearnerError):
             return  # this Kafka cannot tell
-        finally:
-            conn.close()
         if hidden := [name for code, name, *_ in described if code == TopicAuthorizationFailedError.errno]:
             raise RefusedError(topics_denied(hidden))
 

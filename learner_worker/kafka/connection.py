@@ -1,4 +1,4 @@
-"""The connection settings that every consumer, producer and admin client shares."""
+"""The connection settings that every consumer, producer and admin client shares, and the groups' names."""
 
 from dataclasses import dataclass
 from ssl import SSLContext
@@ -30,3 +30,8 @@ class Connection:
             "sasl_plain_username": self.sasl_username,
             "sasl_plain_password": self.sasl_password and self.sasl_password.get_secret_value(),
         }
+
+
+def requests_group(group_id: str) -> str:
+    """The group that keeps the offsets of a group's answered requests."""
+    return f"{group_id}.requests"

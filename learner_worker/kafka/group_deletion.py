@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import closing
 from typing import Final
 
 from aiokafka.errors import (
@@ -45,11 +46,8 @@ async def _delete(connection: Connection, cluster: Cluster, group_id: str) -> ty
         host, port = await cluster.coordinator(group_id)
     except _LATER as error:
         return type(error)
-    conn = await connect(connection.options(), host, port)
-    try:
+    with closing(await connect(connection.options(), host, port)) as conn:
         answer = await conn.send(DeleteGroupsRequest([group_id]))
-    finally:
-        conn.close()
     ((_, code),) = answer.results
     kind: type[BaseException] = for_code(code)
     return None if code == 0 or kind is GroupIdNotFound else kind

@@ -1,17 +1,17 @@
 """The rights that a worker needs, and which of them this user lacks, as Kafka reports them."""
 
 import shlex
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import groupby
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.errors import LearnerError, Mismatch, RefusedError
 from learner_worker.kafka.admin import Cluster
-from learner_worker.kafka.connection import Connection
+from learner_worker.kafka.connection import Connection, requests_group
 from learner_worker.refusals.diagnosis import connect
 from learner_worker.refusals.wire import describe_group, describe_topics
 
@@ -50,7 +50,7 @@ def needed_rights(names: TopicNames, group_id: str) -> list[Right]:
         for operation, topics in users.items()
         if name in topics
     ]
-    return [*on_topics, *(Right("Read", "group", group) for group in (group_id, f"{group_id}.requests"))]
+    return [*on_topics, *(Right("Read", "group", group) for group in (group_id, requests_group(group_id)))]
 
 
 def is_lacking(right: Right, *, forbidden: bool, operations: frozenset[int] | None) -> bool:
@@ -118,7 +118,7 @@ def _listed(rights: Sequence[Right]) -> Iterator[str]:
 
 async def _missing(connection: Connection, cluster: Cluster, names: TopicNames, group_id: str) -> list[Right]:
     needed = needed_rights(names, group_id)
-    async with _asking(connection, *await cluster.any_broker()) as conn:
+    with closing(await connect(connection.options(), *await cluster.any_broker())) as conn:
         *_, topics, _ = await conn.send(describe_topics(names.all))
     said = {
         ("topic", TopicName(name)): (code == TOPIC_FORBIDDEN, operations_in(bits) if partitions else None)
@@ -139,19 +139,10 @@ async def _of_group(
 ) -> tuple[bool, frozenset[int] | None]:
     """Whether a group is hidden from this user, and what the user may do with it."""
     try:
-        async with _asking(connection, *await cluster.coordinator(group_id)) as conn:
+        with closing(await connect(connection.options(), *await cluster.coordinator(group_id))) as conn:
             _, ((code, *_, bits),) = await conn.send(describe_group(group_id))
     except GroupAuthorizationFailedError:
         return True, None
     except KafkaError:
         return False, None  # a new cluster may have no coordinator for a moment
     return code == GROUP_FORBIDDEN, operations_in(bits)
-
-
-@asynccontextmanager
-async def _asking(connection: Connection, host: str, port: int) -> AsyncIterator[Any]:
-    conn = await connect(connection.options(), host, port)
-    try:
-        yield conn
-    finally:
-        conn.close()

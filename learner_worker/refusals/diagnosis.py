@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, Final, NamedTuple
 
 from aiokafka.conn import create_conn
@@ -188,11 +189,8 @@ async def advertised(options: Options, host: str, port: int) -> list[tuple[int, 
     Raises:
         KafkaError, OSError, TimeoutError: there is no connection.
     """
-    conn = await connect(options, host, port)
-    try:
+    with closing(await connect(options, host, port)) as conn:
         _, brokers, *_ = await conn.send(describe_topics([]))
-    finally:
-        conn.close()
     return [(node, address, number) for node, address, number, _ in brokers]
 
 

@@ -17,6 +17,7 @@ from learner_worker.group.assignor import StateKeepingAssignor
 from learner_worker.group.placement import Claim
 from learner_worker.kafka import clients
 from learner_worker.kafka.admin import Administrator, connected
+from learner_worker.kafka.connection import requests_group
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.settings import POLL_MS
 from learner_worker.settings import Settings
@@ -175,7 +176,7 @@ class KafkaClients:
 
     def request_consumer(self) -> AIOKafkaConsumer:
         """Reads requests; partitions are assigned manually, and a group of their own keeps the offsets."""
-        return clients.request_consumer(self._connection, group_id=f"{self._settings.group_id}.requests")
+        return clients.request_consumer(self._connection, group_id=requests_group(self._settings.group_id))
 
     def standby_consumer(self) -> AIOKafkaConsumer:
         """Follows changelogs, assigned by hand."""
