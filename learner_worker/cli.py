@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "demo": "demo:demo",
     "topics": "topics:topics",
     "suggest": "suggest:suggest",
+    "insights": "insights:insights",
     "doctor": "doctor:doctor",
     "dead-letters": "dead_letters:dead_letters",
     "outcomes": "outcomes:outcomes",

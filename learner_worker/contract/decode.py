@@ -307,6 +307,7 @@ class MetricsContent(msgspec.Struct, frozen=True):
     tasks_failed: int
     avg_winning_bid_sats: float
     learned_keywords: list[dict[str, str | int]]
+    top_keywords: list[dict[str, str | int]] = []
 
 
 _metrics_content = msgspec.json.Decoder(MetricsContent)

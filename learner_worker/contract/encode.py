@@ -60,6 +60,7 @@ class MetricsRecord(MetricsPart, frozen=True, gc=False):
 
     agent_id: AgentId
     learned_keywords: Sequence[KeywordTally]
+    top_keywords: Sequence[KeywordTally]
     as_of: str | None
     outcome_offset: int
 

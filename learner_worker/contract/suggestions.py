@@ -157,5 +157,9 @@ class AgentMetricsRecord(AgentMetrics):
 
     agent_id: AgentId
     learned_keywords: Annotated[list[LearnedKeyword], Field(description="The 50 strongest.")]
+    top_keywords: Annotated[
+        list[LearnedKeyword],
+        Field(description="The 10 first of all, by net, then by wins; missing in records of 0.1.0."),
+    ] = []
     as_of: str | None
     outcome_offset: Annotated[int, Field(description="Offset in learner-outcomes that this covers.")]

@@ -15,8 +15,8 @@ ROOMY_RECORD_BYTES = 2 * 1024 * 1024
 """Room for a whole original of up to 1 MiB and headers, in a moved record or a dead letter."""
 LARGEST_FACT_BYTES = 6 * 16_384 + 16 * 1024
 """A description of control characters, each of them six bytes of JSON, and ids in key and value."""
-LARGEST_KEYWORDS_BYTES = 50 * 16_384 + 16 * 1024
-"""Fifty keywords, each as long as a description."""
+LARGEST_KEYWORDS_BYTES = 60 * 16_384 + 16 * 1024
+"""The 50 strongest keywords and the 10 first, each as long as a description."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class Agent:
 
     def learned_keywords(self) -> list[KeywordTally]:
         """The strongest keywords, as in messages."""
-        return _in_messages(self.strongest.strongest())
+        return in_messages(self.strongest.strongest())
 
     def record(self) -> MetricsRecord:
         """The agent's record in learner-agent-metrics."""
@@ -69,6 +69,7 @@ class Agent:
             *_figures(self.metrics),
             agent_id=self.agent_id,
             learned_keywords=self.learned_keywords(),
+            top_keywords=in_messages(self.strongest.top()),
             as_of=self.as_of,
             outcome_offset=self.row.outcome_offset,
         )
@@ -100,8 +101,9 @@ def _figures(metrics: Metrics) -> tuple[int, int, int, int, float, float, float]
 
 def learned_keywords(tallies: Mapping[str, Tally]) -> list[KeywordTally]:
     """The strongest keywords, as in messages."""
-    return _in_messages(strongest(tallies))
+    return in_messages(strongest(tallies))
 
 
-def _in_messages(keywords: Iterable[tuple[str, Tally]]) -> list[KeywordTally]:
+def in_messages(keywords: Iterable[tuple[str, Tally]]) -> list[KeywordTally]:
+    """Keywords as in messages."""
     return [KeywordTally(keyword, wins, failures, wins - failures) for keyword, (wins, failures) in keywords]

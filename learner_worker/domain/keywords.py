@@ -5,8 +5,8 @@ import heapq
 import itertools
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 STOP_WORDS = frozenset(
     re.findall(
@@ -16,6 +16,7 @@ STOP_WORDS = frozenset(
     )
 )
 STRONGEST = 50  # bounds a metrics record's size; weaker keywords hardly change advice
+TOP = 10  # as many as an overview of all agents shows of each
 CANDIDATES = 1_000
 """Keywords from which the strongest are chosen: so many must weaken before all have to be looked at again."""
 _MOST_CANDIDATES = 4 * CANDIDATES  # choosing among so many takes a millisecond or two
@@ -23,6 +24,8 @@ LOOKED_AT = 4_000
 """Keywords looked at between two yields to the event loop: a few milliseconds."""
 Strength = tuple[int, int, int, str]
 """Sorts the strongest keyword first: by absolute net, then in the order of learned keywords."""
+Rank = tuple[Any, ...]
+"""A place in an order of keywords: numbers, and last the keyword."""
 _WORD = re.compile("[a-z]{3,}")
 
 
@@ -55,12 +58,7 @@ def keywords_of(text: str) -> tuple[str, ...]:
 
 def in_order(tallies: Iterable[tuple[str, Tally]]) -> list[tuple[str, Tally]]:
     """Sorts learned keywords by net descending, then wins descending, then keyword."""
-    return sorted(tallies, key=_place)
-
-
-def _place(item: tuple[str, Tally]) -> tuple[int, int, str]:
-    keyword, (wins, failures) = item
-    return failures - wins, -wins, keyword
+    return sorted(tallies, key=lambda item: _net_rank(*item))
 
 
 def strongest(tallies: Mapping[str, Tally], count: int = STRONGEST) -> list[tuple[str, Tally]]:
@@ -76,66 +74,140 @@ def strongest(tallies: Mapping[str, Tally], count: int = STRONGEST) -> list[tupl
 
 
 class StrongestKeywords:
-    """The strongest of an agent's keywords, kept while they change: an answer never looks at all of them.
+    """The strongest of an agent's keywords and the first ones, kept while they change.
 
-    Kept are all keywords up to a certain strength, the candidates. A change moves a keyword in or out, and
-    all keywords are looked at again only when fewer candidates are left than are wanted.
+    An answer never looks at all keywords. The first ones are nearly always among the candidates for the
+    strongest; an order of their own is kept only for an agent for which they are not.
 
     Args:
         tallies: the agent's keywords; whoever changes one calls `note`.
     """
 
-    __slots__ = ("_bound", "_candidates", "_tallies")
+    __slots__ = ("_by_net", "_by_strength", "_tallies")
 
     def __init__(self, tallies: Mapping[str, Tally]) -> None:
         self._tallies = tallies
-        self._candidates: dict[str, Strength] | None = None
-        self._bound: Strength | None = None  # None: every keyword is a candidate
+        self._by_strength = _RankedKeywords(tallies, strength_of)
+        self._by_net: _RankedKeywords | None = None
 
     def note(self, keyword: str) -> None:
         """Notes that a keyword's tally has changed."""
-        if self._candidates is None:
-            return
-        tally = self._tallies.get(keyword)
-        strength = None if tally is None else strength_of(keyword, tally)
-        if strength is not None and (self._bound is None or strength <= self._bound):
-            self._candidates[keyword] = strength
-        else:
-            self._candidates.pop(keyword, None)
+        self._by_strength.note(keyword)
+        if self._by_net is not None:
+            self._by_net.note(keyword)
 
     def collected(self) -> Iterator[None]:
         """Looks at all keywords if that has to be done, some at a time; it may take turns with other work.
 
         No tally may change meanwhile.
         """
+        yield from self._by_strength.collected()
+        if self._first_candidates(TOP) is None:
+            yield from self._ranked_by_net().collected()
+
+    def strongest(self, count: int = STRONGEST) -> list[tuple[str, Tally]]:
+        """The `count` strongest keywords, in the order of learned keywords."""
+        return in_order(self._with_tallies(self._by_strength.first(count)))
+
+    def top(self, count: int = TOP) -> list[tuple[str, Tally]]:
+        """The first `count` learned keywords."""
+        for _ in self._by_strength.collected():
+            pass
+        found = self._first_candidates(count)
+        return self._with_tallies(self._ranked_by_net().first(count) if found is None else found)
+
+    def _first_candidates(self, count: int) -> list[Rank] | None:
+        """The first learned keywords, if the candidates for the strongest are sure to contain them.
+
+        Keywords of positive net are in the same order by strength: no other one comes before a candidate.
+        """
+        found = heapq.nsmallest(count, (strength[1:] for strength in self._by_strength.candidates))
+        enough = len(found) == count and found[-1][0] < 0
+        return found if enough or self._by_strength.has_all else None
+
+    def _ranked_by_net(self) -> "_RankedKeywords":
+        if self._by_net is None:
+            self._by_net = _RankedKeywords(self._tallies, _net_rank)
+        return self._by_net
+
+    def _with_tallies(self, ranks: Iterable[Rank]) -> list[tuple[str, Tally]]:
+        return [(rank[-1], self._tallies[rank[-1]]) for rank in ranks]
+
+
+class _RankedKeywords:
+    """The first of an agent's keywords in some order.
+
+    Kept are all keywords up to a certain rank, the candidates. A change moves a keyword in or out, and all
+    keywords are looked at again only when fewer candidates are left than are wanted.
+
+    Args:
+        rank_of: the smaller a keyword's rank, the earlier it is.
+    """
+
+    __slots__ = ("_bound", "_candidates", "_rank_of", "_tallies")
+
+    def __init__(self, tallies: Mapping[str, Tally], rank_of: Callable[[str, Tally], Rank]) -> None:
+        self._tallies = tallies
+        self._rank_of = rank_of
+        self._candidates: dict[str, Rank] | None = None
+        self._bound: Rank | None = None  # None: every keyword is a candidate
+
+    @property
+    def candidates(self) -> Collection[Rank]:
+        """The ranks of the candidates; none before they were first looked for."""
+        return (self._candidates or {}).values()
+
+    @property
+    def has_all(self) -> bool:
+        """Whether every keyword is a candidate."""
+        return self._candidates is not None and self._bound is None
+
+    def note(self, keyword: str) -> None:
+        """Notes that a keyword's tally has changed."""
+        if self._candidates is None:
+            return
+        tally = self._tallies.get(keyword)
+        rank = None if tally is None else self._rank_of(keyword, tally)
+        if rank is not None and (self._bound is None or rank <= self._bound):
+            self._candidates[keyword] = rank
+        else:
+            self._candidates.pop(keyword, None)
+
+    def collected(self) -> Iterator[None]:
+        """Looks at all keywords if that has to be done, some at a time."""
         if not self._must_look_at_all():
             return
-        found: list[Strength] = []
+        found: list[Rank] = []
         items = iter(self._tallies.items())
         while some := list(itertools.islice(items, LOOKED_AT)):
-            found = heapq.nsmallest(CANDIDATES, itertools.chain(found, itertools.starmap(strength_of, some)))
+            ranks = itertools.starmap(self._rank_of, some)
+            found = heapq.nsmallest(CANDIDATES, itertools.chain(found, ranks))
             yield
         self._keep(found)
         if len(found) == len(self._tallies):
             self._bound = None
 
-    def strongest(self, count: int = STRONGEST) -> list[tuple[str, Tally]]:
-        """The `count` strongest keywords, in the order of learned keywords."""
+    def first(self, count: int) -> list[Rank]:
+        """The ranks of the first `count` keywords."""
         for _ in self.collected():
             pass
         candidates = self._candidates or {}
         if len(candidates) > _MOST_CANDIDATES:
             self._keep(heapq.nsmallest(CANDIDATES, candidates.values()))
-        found = heapq.nsmallest(count, candidates.values())
-        return in_order((strength[-1], self._tallies[strength[-1]]) for strength in found)
+        return heapq.nsmallest(count, candidates.values())
 
-    def _keep(self, found: list[Strength]) -> None:
+    def _keep(self, found: list[Rank]) -> None:
         self._bound = found[-1] if found else None
-        self._candidates = {strength[-1]: strength for strength in found}
+        self._candidates = {rank[-1]: rank for rank in found}
 
     def _must_look_at_all(self) -> bool:
         candidates = self._candidates
         return candidates is None or len(candidates) < min(STRONGEST, len(self._tallies))
+
+
+def _net_rank(keyword: str, tally: Tally) -> Rank:
+    """A keyword's place among learned keywords."""
+    return tally.failures - tally.wins, -tally.wins, keyword
 
 
 def strength_of(keyword: str, tally: Tally) -> Strength:

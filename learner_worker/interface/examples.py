@@ -90,6 +90,7 @@ EXAMPLES: Final[
             **_METRICS,
             **_ECHO,
             "learned_keywords": [{"keyword": "translate", "wins": 9, "failures": 0, "net": 9}],
+            "top_keywords": [{"keyword": "translate", "wins": 9, "failures": 0, "net": 9}],
             **_AS_OF,
             "outcome_offset": 1234,
         }

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +121,8 @@ def _record(agent_id: str, metrics: model.Metrics) -> dict[str, Any]:
         "win_rate": metrics.win_rate,
         "success_rate": metrics.success_rate,
         "avg_winning_bid_sats": metrics.avg_winning_bid_sats,
-        "learned_keywords": [
-            {"keyword": word.keyword, "wins": word.wins, "failures": word.failures, "net": word.net}
-            for word in model.strongest_keywords(metrics)
-        ],
+        "learned_keywords": [asdict(word) for word in model.strongest_keywords(metrics)],
+        "top_keywords": [asdict(word) for word in model.learned_keywords(metrics)[:10]],
     }
 
 

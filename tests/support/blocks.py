@@ -43,6 +43,7 @@ _NAMED = Check("names dead letters of the reader's own; tests/integration/test_d
 _LAB = Check("takes minutes; tests/unit/test_lab_report.py, test_lab_replay.py and test_league.py run them")
 _LEAVE = Check("names a folder and a replica; tests/acceptance/test_replicas.py runs all three")
 _LEAGUE = Check("tests/integration/test_league.py runs workers with these flags, and asks the league")
+_INSIGHTS = Check("tests/integration/test_insights.py starts insights and asks these routes")
 _ASKED = Check("tests/integration/test_expected_profit.py asks a worker by the same fields")
 WAYS: Mapping[str, Mapping[str, Way]] = {
     "README.md": {
@@ -79,6 +80,7 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "learner-worker state verify": Run(),
         "learner-worker state rebuild": Run(stopped=True),
     },
+    "docs/insights.md": {"learner-worker insights": _INSIGHTS, "curl": _INSIGHTS},
     "docs/importing.md": {"with sqlite3.connect": Run(), "learner-worker import": Run()},
     "docs/deploying.md": {"docker": _DOCKER, "cp -r deploy/kubernetes/example": _KUBERNETES},
     "docs/strategies.md": {

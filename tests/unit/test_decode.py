@@ -494,7 +494,10 @@ METRICS: dict[str, object] = {
     "tasks_failed": 1,
     "avg_winning_bid_sats": 1.5,
     "learned_keywords": [{"keyword": "parse", "wins": 1, "failures": 0, "net": 1}],
+    "top_keywords": [{"keyword": "parse", "wins": 1, "failures": 0, "net": 1}],
 }
+ADDED = {"top_keywords"}
+"""What records of 0.1.0 lack."""
 
 
 @pytest.mark.parametrize("when", [{}, {"as_of": None, "outcome_offset": 7}, {"more": [1]}])
@@ -507,12 +510,19 @@ def test_what_a_metrics_record_says_apart_from_when(when: dict[str, object]) -> 
 
 @pytest.mark.parametrize("field", list(METRICS))
 def test_metrics_records_differ_in_any_field(field: str) -> None:
-    """Another value in any field is another content; a missing one is no record."""
-    other: dict[str, object] = {"agent_id": "b", "avg_winning_bid_sats": 2.5, "learned_keywords": []}
+    """Another value in any field is another content; a missing one is no record, or an old one."""
+    other: dict[str, object] = {
+        "agent_id": "b",
+        "avg_winning_bid_sats": 2.5,
+        "learned_keywords": [],
+        "top_keywords": [],
+    }
     changed = METRICS | {field: other.get(field, 99)}
     assert decode_metrics(json.dumps(changed).encode()) != decode_metrics(json.dumps(METRICS).encode())
     lacking = {name: value for name, value in METRICS.items() if name != field}
-    assert decode_metrics(json.dumps(lacking).encode()) is None
+    content = decode_metrics(json.dumps(lacking).encode())
+    assert (content is not None) == (field in ADDED)
+    assert content != decode_metrics(json.dumps(METRICS).encode())
 
 
 def test_every_metric_is_part_of_the_content() -> None:

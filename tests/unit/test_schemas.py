@@ -172,6 +172,7 @@ RECORD = AgentMetricsRecord(
     **dict(METRICS),
     agent_id=AgentId("a"),
     learned_keywords=[KEYWORD],
+    top_keywords=[KEYWORD],
     as_of=NOON,
     outcome_offset=12,
 )

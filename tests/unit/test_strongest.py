@@ -7,7 +7,7 @@ import pytest
 
 from learner_worker.contract.fields import AgentId
 from learner_worker.domain.agents import Agent, AgentRow
-from learner_worker.domain.keywords import StrongestKeywords, Tally, strongest
+from learner_worker.domain.keywords import TOP, StrongestKeywords, Tally, in_order, strongest
 from learner_worker.domain.metrics import Change, Metrics
 from learner_worker.stages.learn import count_words
 
@@ -29,6 +29,22 @@ def test_any_changes_leave_the_answer_of_a_full_sort(words: int, seed: int) -> N
                 tallies[word] = Tally(chance.randrange(spread + 1), chance.randrange(spread + 1))
             kept.note(word)
         assert kept.strongest() == strongest(tallies)
+        assert kept.top() == in_order(tallies.items())[:TOP]
+
+
+@pytest.mark.parametrize("words", [200, 2_500])
+def test_the_first_keywords_are_found_behind_any_number_of_strong_failures(words: int) -> None:
+    """Nearly all keywords are failures, stronger than any win: the first are still those of a full sort."""
+    chance = random.Random(words)
+    tallies = {f"bad{number}": Tally(0, 50 + number % 7) for number in range(words)}
+    tallies |= {f"good{number}": Tally(number % 3, 0) for number in range(30)}
+    kept = StrongestKeywords(tallies)
+    for _ in range(200):
+        word = f"good{chance.randrange(30)}"
+        tallies[word] = Tally(chance.randrange(4), chance.randrange(2))
+        kept.note(word)
+        assert kept.top() == in_order(tallies.items())[:TOP]
+    assert kept.strongest() == strongest(tallies)
 
 
 def test_half_a_million_keywords_stall_nothing() -> None:

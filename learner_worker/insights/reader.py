@@ -1,0 +1,165 @@
+"""What the learner knows, read from Kafka: all agents from the metrics topic, one's history from facts."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
+
+from learner_worker.contract.fields import AgentId, ShardId
+from learner_worker.domain.outcomes import Cutoff
+from learner_worker.errors import BrokerError, LearnerError
+from learner_worker.group.topology_view import Layout, read_layout
+from learner_worker.insights.agents import AgentDirectory
+from learner_worker.insights.facts import FactStore, fact_store
+from learner_worker.insights.following import Take, TopicFollower
+from learner_worker.insights.history import AgentHistory, agent_history
+from learner_worker.kafka.clients import running, standby_consumer
+from learner_worker.kafka.outage import Outage
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.kafka.records import Record
+from learner_worker.operations.cutoffs import committed_cutoffs
+from learner_worker.settings import Settings
+
+_LOOK_SECONDS = 30.0  # how long a change of the topics, or a retention's new cutoff, may stay unnoticed
+_LOOKING = "looking at the topology"
+
+
+class NotReadYetError(LearnerError):
+    """The changelog has not been read to its end yet: ask again."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__(f"the outcomes are still being read ({share:.0%}): ask again in a second")
+        self.share = share
+
+
+class ReadProgress(NamedTuple):
+    """The shares of the two topics that are read."""
+
+    metrics: float
+    outcomes: float
+
+
+class SwarmReader:
+    """Holds every agent's figures, and reads one agent's history on demand.
+
+    Attributes:
+        agents: every agent's figures.
+        layout: the topics' layout when reading began.
+    """
+
+    def __init__(self, settings: Settings, layout: Layout, facts: FactStore) -> None:
+        self.agents = AgentDirectory(time.monotonic)
+        self.layout = layout
+        self.outage = Outage()
+        self._settings = settings
+        self._facts = facts
+        self._shard_of = partitioner(layout.shards)
+        self._cutoffs: Mapping[ShardId, Cutoff] = {}
+        self._followers: tuple[TopicFollower, TopicFollower] | None = None
+
+    @property
+    def group_id(self) -> str:
+        """The workers' group: the one that is set, or the topics' owner."""
+        topology = self.layout.topology
+        owner = None if topology is None else topology.owner_group
+        return self._settings.given_group or owner or self._settings.group_id
+
+    @property
+    def progress(self) -> ReadProgress:
+        """How much is read."""
+        if self._followers is None:
+            return ReadProgress(0.0, 0.0)
+        return ReadProgress(*(follower.read_share for follower in self._followers))
+
+    @property
+    def has_agents(self) -> bool:
+        """Whether the metrics topic is read to its end."""
+        return self._followers is not None and self._followers[0].caught_up.is_set()
+
+    async def history(self, agent_id: AgentId) -> AgentHistory:
+        """An agent's history; an empty one if there is no such agent.
+
+        Raises:
+            NotReadYetError: the changelog is still being read.
+            UpgradeRequiredError: a newer learner wrote one of its records.
+        """
+        if self._followers is None or not self._followers[1].caught_up.is_set():
+            raise NotReadYetError(self.progress.outcomes)
+        values = await self._facts.values_of(agent_id)
+        cutoff = self._cutoffs.get(ShardId(self._shard_of(agent_id)))
+        return await asyncio.to_thread(agent_history, agent_id, values, cutoff)
+
+    async def run(self) -> None:
+        """Follows both topics, until it is cancelled.
+
+        Raises:
+            BrokerError: a topic was created anew.
+            ConfigurationError: the topics have changed.
+        """
+        names, connection = self._settings.topics().named(), self._settings.connection()
+        patience = self._settings.startup_timeout_seconds
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+            followers = []
+            takes: Sequence[tuple[str, Take]] = (
+                ("metrics", self._take_metrics),
+                ("outcomes", self._facts.take),
+            )
+            for kind, take in takes:
+                consumer = await stack.enter_async_context(running(standby_consumer(connection), patience))
+                topic = getattr(names, kind)
+                follower = TopicFollower(consumer, topic, self.layout.shards, take, self.outage)
+                followers.append(follower)
+                tasks.create_task(follower.run(), name=f"follow-{kind}")
+            self._followers = (followers[0], followers[1])
+            tasks.create_task(self._watch(), name="watch-topology")
+
+    async def _take_metrics(self, records: Sequence[Record]) -> None:
+        self.agents.take(records)
+
+    async def _watch(self) -> None:
+        """Reads now and then what the workers have expired, and whether the topics are still the same."""
+        while True:
+            try:
+                await self._look()
+            except BrokerError as error:
+                self.outage.failed(_LOOKING, error)
+            else:
+                self.outage.worked(_LOOKING)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        settings = self._settings
+        names = settings.topics().named()
+        self._cutoffs = await committed_cutoffs(settings, self.group_id, names.outcomes)
+        layout = await read_layout(
+            settings.connection(),
+            names,
+            group_id=settings.given_group,
+            patience_seconds=settings.startup_timeout_seconds,
+        )
+        if _identity(layout) != _identity(self.layout):
+            raise LearnerError("the topics are not those that were there at the start: start again")
+
+
+def _identity(layout: Layout) -> tuple[str, int, str | None]:
+    topology = layout.topology
+    return layout.cluster_id, layout.shards, None if topology is None else topology.incarnation
+
+
+@asynccontextmanager
+async def swarm_reader(settings: Settings) -> AsyncIterator[SwarmReader]:
+    """Checks the topics and opens a reader; nothing is read before `run`.
+
+    Raises:
+        BrokerError: Kafka cannot be reached.
+        ConfigurationError: topics are missing, or are not what is recorded.
+    """
+    layout = await read_layout(
+        settings.connection(),
+        settings.topics().named(),
+        group_id=settings.given_group,
+        patience_seconds=settings.startup_timeout_seconds,
+    )
+    async with fact_store() as facts:
+        yield SwarmReader(settings, layout, facts)

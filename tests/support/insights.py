@@ -1,0 +1,94 @@
+"""A real `learner-worker insights`, and its answers."""
+
+import asyncio
+import contextlib
+import json
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from tests.support.workers import STOP_SECONDS, clean_environment, until
+
+
+@dataclass
+class InsightsProcess:
+    """A running `learner-worker insights` and a session with it."""
+
+    url: str
+    process: asyncio.subprocess.Process
+    session: aiohttp.ClientSession
+
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+        """Status and body."""
+        async with self.session.get(self.url + path, headers=headers) as answer:
+            return answer.status, await answer.text()
+
+    async def json(self, path: str) -> Any:
+        """The body of an answer with status 200."""
+        status, body = await self.get(path)
+        assert status == 200, (status, body)
+        return json.loads(body)
+
+    async def agent(self, agent_id: str) -> Any:
+        """What the route of one agent answers."""
+        return await self.json(f"/swarm/insights/{quote(agent_id, safe='')}")
+
+    async def ready(self) -> None:
+        """Waits until everything that Kafka held at the start is read."""
+
+        async def is_ready() -> bool:
+            assert self.process.returncode is None, "insights ended early"
+            return (await self.get("/readyz"))[0] == 200
+
+        await until(is_ready, "insights are ready")
+
+    async def stop(self) -> int:
+        """Sends SIGTERM and waits for the end; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
+
+
+def listening_address(process: asyncio.subprocess.Process, log_path: Path) -> str | None:
+    """The address that a process has printed; None before it has."""
+    printed = log_path.read_text()
+    assert process.returncode is None, printed
+    found = re.search(r"http://\S+", printed)
+    return None if found is None else found[0]
+
+
+@contextlib.asynccontextmanager
+async def running_insights(
+    bootstrap_servers: str,
+    prefix: str,
+    log_path: Path,
+    *flags: str,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[InsightsProcess]:
+    """Insights on any port; killed at the end if the test has not stopped them."""
+    where = ("--bootstrap-servers", bootstrap_servers, "--topic-prefix", prefix)
+    with log_path.open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "learner_worker", "insights", *where, *flags),
+            stdout=log,
+            stderr=log,
+            env={**clean_environment(), **(environment or {})},
+        )
+
+    async def url() -> str | None:
+        return listening_address(process, log_path)
+
+    try:
+        address = await until(url, "insights listen")
+        async with aiohttp.ClientSession() as session:
+            yield InsightsProcess(address, process, session)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
