@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "topics": "topics:topics",
     "suggest": "suggest:suggest",
     "insights": "insights:insights",
+    "token": "token:token",
     "doctor": "doctor:doctor",
     "dead-letters": "dead_letters:dead_letters",
     "outcomes": "outcomes:outcomes",

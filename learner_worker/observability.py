@@ -122,6 +122,12 @@ class RequestInstruments:
             buckets=_ANSWER_BUCKETS,
             registry=registry,
         )
+        self.identity = Counter(
+            "learner_identity_checks",
+            "Checks of who asks, by result: ok, forbidden, missing, or what is wrong with the token.",
+            ["result"],
+            registry=registry,
+        )
         self.advice_lost = Counter(
             "learner_advice_lost",
             "Answers that the advice log lacks: Kafka did not take them.",

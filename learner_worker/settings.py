@@ -184,6 +184,26 @@ class Settings(BaseSettings):
         description="What to do with requests for a shard that is restoring: wait until the deadline, "
         "refuse, or answer from stale data.",
     )
+    identity: Literal["off", "observe", "require"] = Field(
+        "off",
+        description="Whether requests have to prove who asks: off, observe (answer and count), or require.",
+    )
+    identity_jwks_file: Path | None = Field(
+        None, description="File with the public keys that tokens are verified by (a JSON Web Key Set)."
+    )
+    identity_secret_file: Path | None = Field(
+        None, description="File with the secrets that tokens are verified by (HS256), one a line."
+    )
+    identity_audience: str = Field(
+        "learner-worker", min_length=1, description="Audience (aud) that tokens have to be made for."
+    )
+    identity_issuer: str | None = Field(
+        None, min_length=1, description="Issuer (iss) that tokens have to come from; not set = any."
+    )
+    reply_metrics: Literal["full", "none"] = Field(
+        "full",
+        description="What replies tell besides the advice: the agent's metrics with reasons, or nothing.",
+    )
     checkpoint_interval_seconds: float = Field(
         1, gt=0, description="Seconds between checkpoints, which make the work done so far durable."
     )
@@ -222,6 +242,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"--security-protocol {self.security_protocol} logs in: set --sasl-username "
                 "(LEARNER_SASL_USERNAME) and LEARNER_SASL_PASSWORD"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _require_keys(self) -> Self:
+        if self.identity != "off" and not (self.identity_jwks_file or self.identity_secret_file):
+            raise ValueError(
+                f"--identity {self.identity} verifies tokens: set --identity-jwks-file "
+                "(LEARNER_IDENTITY_JWKS_FILE) or --identity-secret-file (LEARNER_IDENTITY_SECRET_FILE)"
             )
         return self
 

@@ -6,6 +6,7 @@ from learner_worker.client.learner import TIMEOUT, LearnerClient
 from learner_worker.client.options import kafka_options
 from learner_worker.client.publisher import EventPublisher
 from learner_worker.client.session import UNAVAILABLE
+from learner_worker.client.tokens import token_file
 
 __all__ = [
     "TIMEOUT",
@@ -16,4 +17,5 @@ __all__ = [
     "EventPublisher",
     "LearnerClient",
     "kafka_options",
+    "token_file",
 ]

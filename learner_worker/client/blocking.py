@@ -16,6 +16,7 @@ from learner_worker.client.messages import require_bid
 from learner_worker.client.publisher import EventPublisher
 from learner_worker.client.replies import ReplyPartition
 from learner_worker.client.session import UNAVAILABLE
+from learner_worker.client.tokens import Token, in_a_thread
 from learner_worker.contract.suggestions import Include, SuggestBidReply
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import BrokerError, ConfigurationError, SuggestionError
@@ -34,7 +35,7 @@ class BlockingLearnerClient:
 
     Arguments, methods, results and errors are those of `LearnerClient`, which runs on this client's own
     thread; each method blocks until it has ended there. In a thread that runs an event loop, entering and
-    asking are refused: use `LearnerClient` there.
+    asking are refused: use `LearnerClient` there. A `token` function may block.
 
     A process that forks must open its clients after the fork: the parent's client is not open in a child. If
     a program ends without leaving the context, the client is closed at exit.
@@ -49,6 +50,7 @@ class BlockingLearnerClient:
         kafka_options: Mapping[str, Any] | None = None,
         client_id: str = "learner-client",
         reply_partition: ReplyPartition = None,
+        token: Token = None,
     ) -> None:
         self._make = partial(
             LearnerClient,
@@ -58,6 +60,7 @@ class BlockingLearnerClient:
             kafka_options=kafka_options,
             client_id=client_id,
             reply_partition=reply_partition,
+            token=in_a_thread(token),
         )
         self._client = self._make()
         self._background = BackgroundLoop(

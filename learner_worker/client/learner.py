@@ -12,6 +12,7 @@ from learner_worker.client.connection import ClientConnection, log
 from learner_worker.client.messages import require_bid, suggest_bid_request
 from learner_worker.client.replies import OwnPartition, PendingReplies, ReplyPartition, read_reply
 from learner_worker.client.session import UNAVAILABLE, PersistentSession
+from learner_worker.client.tokens import Token, fresh_token
 from learner_worker.contract.encode import encode_message
 from learner_worker.contract.headers import request_headers
 from learner_worker.contract.suggestions import Include, SuggestBidReply, SuggestBidRequest
@@ -50,6 +51,8 @@ class LearnerClient:
             this client reads. None chooses one at random when the client first connects, so that with N
             partitions each client reads about 1/N of all replies. "all" reads all partitions; replies are
             then sent to the partitions of their keys.
+        token: Proves who asks, where the learner wants to know: a JSON Web Token, or a function that returns
+            a valid one for each request, async or quick; `token_file(path)` reads a file that is renewed.
 
     Clients that share a partition read each other's replies and skip them. A partition of its own keeps other
     replies away from this client, but does not protect its own: Kafka grants access to whole topics only. If
@@ -67,7 +70,9 @@ class LearnerClient:
         kafka_options: Mapping[str, Any] | None = None,
         client_id: str = "learner-client",
         reply_partition: ReplyPartition = None,
+        token: Token = None,
     ) -> None:
+        self._token = token
         self._topics = topics.named()
         self._timeout_seconds = timeout_seconds
         self._pending = PendingReplies()
@@ -145,8 +150,9 @@ class LearnerClient:
 
         Raises:
             SuggestionError: `code` is INVALID_REQUEST (nothing was sent, or the learner refused it), TIMEOUT,
-                UNAVAILABLE, or another code of the learner: RESTORING, OVERLOADED, INTERNAL. If the learner
-                tells when to ask again, `retry_after_ms` is set.
+                UNAVAILABLE, UNAUTHENTICATED (there is no token, or the learner refused it), or another code
+                of the learner: FORBIDDEN, RESTORING, OVERLOADED, INTERNAL. If the learner tells when to ask
+                again, `retry_after_ms` is set.
         """
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         request_id = uuid4().hex
@@ -214,13 +220,14 @@ class LearnerClient:
 
     async def _ask(self, request: SuggestBidRequest, correlation_id: str) -> Any:
         """Sends a request; returns the record of its reply."""
+        token = await fresh_token(self._token)
         session = await self._session.current()
         with self._pending.expect(correlation_id) as reply:
             sent = await session.producer.send(
                 self._topics.requests,
                 encode_message(request),
                 key=request.agent_id.encode(),
-                headers=request_headers(correlation_id, self._topics.replies, session.reply_partition),
+                headers=request_headers(correlation_id, self._topics.replies, session.reply_partition, token),
             )
             sent.add_done_callback(partial(_tell_if_unsent, reply))
             return await reply

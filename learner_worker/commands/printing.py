@@ -16,6 +16,7 @@ from learner_worker.standard_streams import tolerate_stdout
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _SHOWN_KEYWORD = 40  # longer than English words; the table fits a terminal
+_LONGEST_SECONDS = 100 * 365 * 24 * 60 * 60  # a hundred years: beyond it a number was mistyped
 _UNIT_MICROS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
@@ -67,6 +68,19 @@ def moment(text: str) -> Micros:
     return parse_time(text)
 
 
+def seconds_of(text: str) -> int:
+    """Parses a duration such as `90s`, `15m`, `12h`, `30d`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = _AGO.fullmatch(text)
+    seconds = 0 if parts is None else int(parts[1]) * _UNIT_MICROS[parts[2]] // _UNIT_MICROS["s"]
+    if not 0 < seconds <= _LONGEST_SECONDS:
+        raise ValueError(f"{text} is no duration")
+    return seconds
+
+
 def advice_lines(reply: SuggestBidReply) -> list[str]:
     """Advice as text: the bid, each adjustment with its reason, and the metrics behind it."""
     metrics = reply.metrics
@@ -75,6 +89,8 @@ def advice_lines(reply: SuggestBidReply) -> list[str]:
         f"(base {reply.base_bid_sats} x {reply.factor:.4g}, strategy {reply.strategy})"
     )
     reasons = [f"  x{adjustment.multiplier:<5} {adjustment.reason}" for adjustment in reply.adjustments]
+    if reply.metrics_withheld:
+        return [advice, *reasons]
     record = (
         f"  from {metrics.total_bids} auctions: {metrics.auctions_won} won, "
         f"{metrics.tasks_completed} completed, {metrics.tasks_failed} failed, as of {reply.as_of or 'never'}"

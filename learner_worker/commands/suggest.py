@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from learner_worker.client import LearnerClient
 from learner_worker.client.messages import suggest_bid_request
+from learner_worker.client.tokens import read_token
 from learner_worker.commands.options import CONNECTION, TOPICS, client_options, given, settings_flags
 from learner_worker.commands.printing import advice_lines, escaped, keywords_table
 from learner_worker.contract.encode import encode_message
@@ -42,6 +44,13 @@ from learner_worker.settings import Settings
     show_default=True,
     help="How long to wait for the reply, in seconds.",
 )
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    envvar="LEARNER_TOKEN_FILE",
+    show_envvar=True,
+    help="File with the token that proves who asks.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the reply as JSON.")
 @settings_flags(*CONNECTION, *TOPICS)
 def suggest(
@@ -56,6 +65,7 @@ def suggest(
     alternatives: bool,
     keywords: bool,
     timeout_seconds: float,
+    token_file: Path | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -84,6 +94,8 @@ def suggest(
         **optional,
     )
 
+    token = None if token_file is None else read_token(token_file)
+
     async def ask() -> SuggestBidReply:
         await _require_topics(settings, timeout_seconds)
         async with LearnerClient(
@@ -91,6 +103,7 @@ def suggest(
             topics=settings.topics(),
             timeout_seconds=timeout_seconds,
             kafka_options=client_options(settings),
+            token=token,
         ) as learner:
             return await learner.suggest_bid(
                 agent,

@@ -80,6 +80,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     alternatives: Mapping[str, AlternativeAdvice] | msgspec.UnsetType = msgspec.UNSET
     as_of: str | None
     stale: bool
+    metrics_withheld: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -31,6 +31,8 @@ REPLY_TO: Final = "reply_to"
 REPLY_PARTITION: Final = "reply_partition"
 DEADLINE_HEADER: Final = "deadline"
 """Of a request: after this time (RFC 3339) nobody waits for the reply."""
+AUTHORIZATION: Final = "authorization"
+"""Of a request, by every convention: `Bearer` and a token that proves who asks."""
 ERROR_HEADER: Final = "learner-error"
 """On every error reply: the code, as text."""
 
@@ -150,10 +152,12 @@ def _text(value: str) -> bytes:
 
 
 def request_headers(
-    correlation_id: str, reply_topic: str, reply_partition: int | None
+    correlation_id: str, reply_topic: str, reply_partition: int | None, token: str | None = None
 ) -> list[tuple[str, bytes]]:
     """The headers of a request by the plain convention; without a partition the replies' keys decide."""
     headers = [(CORRELATION_ID, correlation_id.encode()), (REPLY_TO, reply_topic.encode())]
     if reply_partition is not None:
         headers.append((REPLY_PARTITION, str(reply_partition).encode()))
+    if token is not None:
+        headers.append((AUTHORIZATION, f"Bearer {token}".encode()))
     return headers

@@ -21,11 +21,15 @@ INVALID_REQUEST = "INVALID_REQUEST"
 RESTORING = "RESTORING"
 OVERLOADED = "OVERLOADED"
 INTERNAL = "INTERNAL"
+UNAUTHENTICATED = "UNAUTHENTICATED"
+FORBIDDEN = "FORBIDDEN"
 ERROR_CODES: Mapping[str, str] = {
     INVALID_REQUEST: "The message names the fields: correct them.",
     RESTORING: "The agent's shard is being restored: bid the base, or ask again after retry_after_ms.",
     OVERLOADED: "More requests than can be answered: bid the base, or ask again after retry_after_ms.",
     INTERNAL: "The learner failed on this request: bid the base; tell the operator.",
+    UNAUTHENTICATED: "No valid token proves who asks: bid the base; send a new one in authorization.",
+    FORBIDDEN: "The token is for other agents: bid the base; ask with this agent's own.",
 }
 """What an error reply's code means, and what to do; newer learners may add."""
 
@@ -134,6 +138,13 @@ class SuggestBidReply(_Answer):
     ] = {}
     as_of: Annotated[str | None, Field(description="When the agent's metrics last changed (RFC 3339).")]
     stale: Annotated[bool, Field(description="True: answered from a shard that is still restoring.")]
+    metrics_withheld: Annotated[
+        bool,
+        Field(
+            description="True: this learner does not tell metrics (`--reply-metrics none`): they are zeros, "
+            "as_of is null, and there are no reasons and keywords."
+        ),
+    ] = False
 
 
 class ReplyError(_Answer):

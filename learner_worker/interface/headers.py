@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from learner_worker.contract.headers import (
+    AUTHORIZATION,
     DEADLINE_HEADER,
     ERROR_HEADER,
     MAX_CORRELATION_ID_BYTES,
@@ -50,6 +51,11 @@ _DEADLINE = Header(
     "After it nobody waits for the reply (RFC 3339); a deadline in the body counts before it.",
     _TIME,
 )
+_AUTHORIZATION = Header(
+    AUTHORIZATION,
+    "Who asks, where the learner wants to know: `Bearer`, a space and a JSON Web Token (docs/security.md).",
+    _TEXT,
+)
 _ORIGIN = Header(
     "learner-origin", "Where the record lay first: topic/partition/offset.", _TEXT, required=True
 )
@@ -78,6 +84,7 @@ def of_request(convention: HeaderConvention) -> tuple[Header, ...]:
             _BYTES,
         ),
         _DEADLINE,
+        _AUTHORIZATION,
     )
 
 
@@ -142,4 +149,4 @@ DEAD_LETTER: Final = (
     Header("kafka_dlt-exception-fqcn", "The error's class.", _TEXT, required=True),
     Header("kafka_dlt-exception-message", "The same as learner-message.", _TEXT, required=True),
 )
-"""What the learner adds to the record's own headers."""
+"""What the learner adds to the record's own headers, of which authorization holds only a length."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from learner_worker.contract.fields import MAX_RECORD_BYTES
+from learner_worker.contract.headers import AUTHORIZATION
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName
 from learner_worker.errors import RecordError
 
@@ -91,7 +92,7 @@ def dead_letter(record: Record, topic: TopicName, error: RecordError, *, truncat
     key, value = record.key, record.value
     # Headers about a dead letter's origin and truncation may come from the learner only.
     headers = [
-        (name, content)
+        (name, _length(content) if name.lower() == AUTHORIZATION else content)
         for name, content in record.headers
         if name != TRUNCATED_HEADER and not name.startswith("kafka_dlt-")
     ]
@@ -125,6 +126,11 @@ def shortened_dead_letter(dead: Outgoing) -> Outgoing | None:
         headers.append((TRUNCATED_HEADER, str(len(value)).encode()))
     key = None if dead.key is None else dead.key[:SHORT_BYTES]
     return dead._replace(key=key, value=value[:SHORT_BYTES], headers=headers)
+
+
+def _length(token: bytes | None) -> bytes:
+    """What stands for a token: whoever may read dead letters could use it."""
+    return f"{len(token or b'')} bytes".encode()
 
 
 def _header_bytes(header: tuple[str, bytes]) -> int:

@@ -15,6 +15,7 @@ from learner_worker.errors import RefusedReplyError, RequestError
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import Record, hop_of
 from learner_worker.requests.clock import Clock
+from learner_worker.requests.identity import CHECKED_AT_ONCE, IdentityCheck
 from learner_worker.requests.in_flight import InFlightOffsets
 from learner_worker.requests.queue import RequestQueue
 from learner_worker.requests.replies import Replies
@@ -24,6 +25,8 @@ from learner_worker.requests.shards import OwnedShards
 from learner_worker.stages.advise import Advise
 
 _MICROS = 1_000_000  # microseconds in a second
+_ADMITTED_AT_ONCE = 1_000
+"""Requests between two yields to the event loop: as many as a poll returns, some milliseconds."""
 
 
 class Admission:
@@ -38,8 +41,10 @@ class Admission:
         replies: Replies,
         clock: Clock,
         advise: Advise,
+        identity: IdentityCheck | None = None,
     ) -> None:
         self._advise = advise
+        self._identity = identity
         self._topics = settings.topics
         self._reply_topics = settings.reply_topics
         self._ttl_micros = round(settings.ttl_seconds * _MICROS)
@@ -48,6 +53,11 @@ class Admission:
         self._queue = queue
         self._replies = replies
         self._clock = clock
+
+    @property
+    def chunk(self) -> int:
+        """The number of requests to admit between two yields to the event loop."""
+        return _ADMITTED_AT_ONCE if self._identity is None else CHECKED_AT_ONCE
 
     def admit(self, record: Record, offsets: InFlightOffsets) -> None:
         """Admits a request that was just read; finishes its offset if nothing is left to do."""
@@ -67,7 +77,10 @@ class Admission:
         shard_id = ShardId(self._partition_of(request.agent_id))
         if self._clock.now() > deadline:
             self._replies.drop_expired(received)
-        elif shard_id != record.partition:
+            return
+        if self._identity is not None:  # where it is moved to, it is checked again
+            self._identity.check(record.headers, request.agent_id)
+        if shard_id != record.partition:
             self._move(received, shard_id, deadline)
         elif self._shards.is_assigned(shard_id):
             needed = self._advise.sums_needed(request)

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from learner_worker.contract.fields import ShardId
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.polling import Gap, PollResult, poll, seek
-from learner_worker.kafka.records import Record
+from learner_worker.kafka.records import Record, chunked
 from learner_worker.kafka.watchdog import Reading, look
 from learner_worker.requests.admission import Admission
 from learner_worker.requests.answering import Answering
@@ -145,7 +145,7 @@ class RequestConsumer:
         for partition, records in polled.batches.items():
             offsets = self._partitions.owned.get(ShardId(partition.partition))
             if offsets is not None:
-                self._admit(records, offsets)
+                await self._admit(records, offsets)
         if polled.gap is not None:
             self._step_over(polled.gap)
         self._more_queued = await self._answering.serve()
@@ -155,10 +155,16 @@ class RequestConsumer:
         positions = self._partitions.positions
         return await poll(self._consumer, positions, timeout_ms=timeout_ms, max_records=_POLL_RECORDS)
 
-    def _admit(self, records: Sequence[Record], offsets: InFlightOffsets) -> None:
-        for record in records:
-            offsets.begin(record.offset)
-            self._admission.admit(record, offsets)
+    async def _admit(self, records: Sequence[Record], offsets: InFlightOffsets) -> None:
+        """Admits records; between chunks the shard may be lost, and its new owner reads the rest."""
+        for chunk in chunked(records, self._admission.chunk):
+            if not offsets.owned:
+                return
+            for record in chunk:
+                offsets.begin(record.offset)
+                self._admission.admit(record, offsets)
+            if len(chunk) < len(records):
+                await asyncio.sleep(0)
 
     def _step_over(self, gap: Gap) -> None:
         """Skips undecodable records without a reply: the broken header may be the reply address."""

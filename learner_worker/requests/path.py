@@ -16,6 +16,7 @@ from learner_worker.requests.advisor import AdviceLog, Advisor
 from learner_worker.requests.answering import Answering
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.consumer import RequestConsumer
+from learner_worker.requests.identity import IdentityCheck
 from learner_worker.requests.queue import RequestQueue
 from learner_worker.requests.replies import Replies
 from learner_worker.requests.reply_batches import ReplyBatches
@@ -41,6 +42,8 @@ class RequestPath:
     A request passes these modules in order: `consumer` reads it, `admission` accepts or refuses it, `queue`
     holds it until its turn, `answering` asks `advisor`, which calls `advise` and notes the answer, `replies`
     makes the record, and `reply_batches` sends it to Kafka.
+
+    Raises ConfigurationError if the keys that verify tokens cannot be read.
 
     Args:
         settings: the request path's settings.
@@ -83,7 +86,15 @@ class RequestPath:
             shards=shards, replies=replies, while_restoring=settings.while_restoring, clock=clock
         )
         self.admission = Admission(
-            settings=settings, shards=shards, queue=queue, replies=replies, clock=clock, advise=advise
+            settings=settings,
+            shards=shards,
+            queue=queue,
+            replies=replies,
+            clock=clock,
+            advise=advise,
+            identity=None
+            if settings.identity is None
+            else IdentityCheck(settings.identity, instruments.identity, clock),
         )
         self.answering = Answering(
             shards=shards,

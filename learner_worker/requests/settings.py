@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from learner_worker.contract.topics import ReplyTopics, TopicNames
+from learner_worker.requests.identity import IdentitySettings
 from learner_worker.settings import Settings
 
 WhileRestoring = Literal["wait", "refuse", "stale"]
@@ -23,6 +24,7 @@ class RequestSettings:
         stall_seconds: after a longer stall the loop asks the group whether it still owns its shards.
         while_restoring: what to do with requests for a shard that is restoring.
         poll_ms: the longest time a poll waits for requests.
+        identity: how requests prove who asks; None: they need not.
     """
 
     topics: TopicNames
@@ -32,6 +34,7 @@ class RequestSettings:
     stall_seconds: float
     while_restoring: WhileRestoring = "wait"
     poll_ms: int = POLL_MS
+    identity: IdentitySettings | None = None
 
     @classmethod
     def of(cls, settings: Settings, shards: int, poll_ms: int = POLL_MS) -> Self:
@@ -48,4 +51,5 @@ class RequestSettings:
             stall_seconds=settings.session_timeout_seconds / 2,
             while_restoring=settings.while_restoring,
             poll_ms=poll_ms,
+            identity=IdentitySettings.of(settings),
         )

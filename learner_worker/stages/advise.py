@@ -15,11 +15,14 @@ from learner_worker.contract.fields import TaskId
 from learner_worker.contract.suggestions import INVALID_REQUEST
 from learner_worker.contract.times import Micros, format_time
 from learner_worker.domain.agents import Agent, agent_metrics
+from learner_worker.domain.metrics import Metrics
 from learner_worker.errors import RequestError
 from learner_worker.strategies.experiment import Experiment
 from learner_worker.strategies.protocol import NO_SUMS, PaidOn, Strategy, Suggestion, Sums
 
 _NONE: Final[Collection[str]] = ()
+_NO_METRICS: Final = agent_metrics(Metrics())
+_NO_REASON: Final = "this learner does not tell reasons"
 
 
 def _always(_name: str) -> bool:
@@ -33,6 +36,7 @@ class Advise:
         strategies: those that requests may name; the first answers those that name none.
         paid_on: when the swarm pays.
         experiment: decides on requests that name a task and no strategy. Its arms are among `strategies`.
+        tells_metrics: whether replies say what is known of the agent, besides the advice.
     """
 
     def __init__(
@@ -41,7 +45,9 @@ class Advise:
         *,
         paid_on: PaidOn = "success",
         experiment: Experiment | None = None,
+        tells_metrics: bool = True,
     ) -> None:
+        self._tells_metrics = tells_metrics
         self._default = strategies[0]
         self._strategies: Mapping[str, Strategy] = {strategy.name: strategy for strategy in strategies}
         self._paid_on = paid_on
@@ -68,7 +74,7 @@ class Advise:
         strategy = self._strategy_of(request)
         suggestion = self._suggest(strategy, request, agent)
         include = request.include or ()
-        return Reply(
+        reply = Reply(
             request_id=msgspec.UNSET if request.request_id is None else request.request_id,
             agent_id=request.agent_id,
             base_bid_sats=request.base_bid_sats,
@@ -82,6 +88,7 @@ class Advise:
             as_of=agent.as_of,
             stale=stale,
         )
+        return reply if self._tells_metrics else _withheld(reply)
 
     def record(
         self,
@@ -163,6 +170,18 @@ class Advise:
         if self._experiment is None or request.strategy is not None or request.task_id is None:
             return None
         return self._experiment.arm_of(request.task_id)
+
+
+def _withheld(reply: Reply) -> Reply:
+    """The advice alone: no metrics, no keywords, and no reasons, which state both."""
+    return msgspec.structs.replace(
+        reply,
+        adjustments=[Advice(step.rule, step.multiplier, _NO_REASON) for step in reply.adjustments],
+        metrics=_NO_METRICS,
+        learned_keywords=msgspec.UNSET,
+        as_of=None,
+        metrics_withheld=True,
+    )
 
 
 def _sums_of(agent: Agent, strategy: Strategy) -> Sums:

@@ -126,7 +126,10 @@ class Worker:
             RequestSettings.of(settings, platform.partitions, platform.intervals.request_poll_ms),
             request_clients,
             advise=Advise(
-                strategies, paid_on=settings.paid_on, experiment=experiment_of(settings, strategies)
+                strategies,
+                paid_on=settings.paid_on,
+                experiment=experiment_of(settings, strategies),
+                tells_metrics=settings.reply_metrics == "full",
             ),
             instruments=instruments.requests,
             pacing=context.pacing,

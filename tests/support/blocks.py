@@ -81,6 +81,10 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "learner-worker state rebuild": Run(stopped=True),
     },
     "docs/insights.md": {"learner-worker insights": _INSIGHTS, "curl": _INSIGHTS},
+    "docs/security.md": {
+        "openssl rand": Check("serves for ever; tests/integration/test_identity.py does the same"),
+        "curl": Check("names a provider; tests/integration/test_identity.py runs a worker with such a file"),
+    },
     "docs/importing.md": {"with sqlite3.connect": Run(), "learner-worker import": Run()},
     "docs/deploying.md": {"docker": _DOCKER, "cp -r deploy/kubernetes/example": _KUBERNETES},
     "docs/strategies.md": {

@@ -11,9 +11,10 @@ from learner_worker.contract.topics import ReplyTopics, Topics
 from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.errors import StateError
 from learner_worker.kafka.outage import Outage
-from learner_worker.kafka.records import Unreadable
+from learner_worker.kafka.records import Headers, Unreadable
 from learner_worker.observability import Instruments
 from learner_worker.requests.clock import Clock
+from learner_worker.requests.identity import IdentitySettings
 from learner_worker.requests.in_flight import InFlightOffsets
 from learner_worker.requests.path import RequestClients, RequestPath
 from learner_worker.requests.settings import RequestSettings, WhileRestoring
@@ -117,8 +118,10 @@ class Requests:
         shard: OpenShard | None,
         while_restoring: WhileRestoring = "wait",
         advise: Advise | None = None,
+        identity: IdentitySettings | None = None,
     ) -> None:
         self.clock = ManualClock()
+        self.instruments = Instruments()
         self.offsets = InFlightOffsets(0)
         self.failures: list[StateError] = []
         self._producer = ReplyProducer()
@@ -130,10 +133,11 @@ class Requests:
                 ttl_seconds=10,
                 stall_seconds=10,
                 while_restoring=while_restoring,
+                identity=identity,
             ),
             RequestClients(cast("Any", TopicLister()), cast("Any", self._producer), Outage()),
             advise=advise or Advise([CLASSIC]),
-            instruments=Instruments().requests,
+            instruments=self.instruments.requests,
             pacing=Pacing(),
             is_member=is_member,
             on_failure=self.failures.append,
@@ -149,11 +153,11 @@ class Requests:
         """The shard goes to another replica."""
         self._path.own({}, frozenset(), 2)
 
-    def read(self) -> None:
+    def read(self, value: bytes = REQUEST, headers: Headers = ()) -> None:
         """One more request is read, made now."""
         offset, now_ms = self.offsets.position, self.clock.now() // 1_000
         self.offsets.begin(offset)
-        record = Unreadable(TOPICS.requests, SHARD, offset, now_ms, b"ann", REQUEST)
+        record = Unreadable(TOPICS.requests, SHARD, offset, now_ms, b"ann", value, headers)
         self._path.admission.admit(record, self.offsets)
 
     async def replies(self) -> list[dict[str, Any]]:
@@ -162,9 +166,9 @@ class Requests:
             pass
         return await self._taken()
 
-    async def ask(self) -> list[dict[str, Any]]:
+    async def ask(self, value: bytes = REQUEST, headers: Headers = ()) -> list[dict[str, Any]]:
         """One more request, and what is replied since the last look."""
-        self.read()
+        self.read(value, headers)
         return await self.replies()
 
     async def end(self) -> list[dict[str, Any]]:

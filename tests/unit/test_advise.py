@@ -29,3 +29,21 @@ def test_a_reply_is_written_as_its_model(agent: Agent, wishes: dict[str, object]
     assert encode_message(reply) == value
     assert (reply.request_id, reply.stale) == (request.request_id, stale)
     assert ("learned_keywords" in reply.model_fields_set) == ("include" in wishes)
+
+
+def test_a_learner_that_keeps_metrics_to_itself_tells_the_advice_alone() -> None:
+    """Bid, factor and rules are the same; metrics are zeros, and nothing states a figure in words."""
+    asked = {"agent_id": A, "base_bid_sats": 100, "description": "parse", "include": ["learned_keywords"]}
+    request = request_of(SuggestBidRequest.model_validate(asked))
+    known = Agent(A, AgentRow(Metrics(9, 8, 3, 2, 7, 700), 1_769_860_800_123, 7), {"parse": Tally(3, 1)})
+    full = SuggestBidReply.model_validate_json(encode_reply(Advise([CLASSIC]).answer(request, known)))
+    value = encode_reply(Advise([CLASSIC], tells_metrics=False).answer(request, known))
+    reply = SuggestBidReply.model_validate_json(value)
+
+    assert encode_message(reply) == value
+    assert (reply.suggested_bid_sats, reply.factor) == (full.suggested_bid_sats, full.factor)
+    assert [each.rule for each in reply.adjustments] == [each.rule for each in full.adjustments] != []
+    assert {each.reason for each in reply.adjustments} == {"this learner does not tell reasons"}
+    assert (reply.metrics_withheld, full.metrics_withheld) == (True, False)
+    assert set(reply.metrics.model_dump().values()) == {0}
+    assert (reply.as_of, reply.learned_keywords) == (None, [])

@@ -183,7 +183,9 @@ def test_a_conventions_headers_are_those_that_are_read_and_written(
     error = ReplyError(code="INTERNAL", message="a fault")
 
     assert (address.convention, address.topic, address.partition) == (convention, "elsewhere", 3)
-    assert sorted(request["headers"]["properties"]) == sorted([*names(request_headers), "deadline"])
+    assert sorted(request["headers"]["properties"]) == sorted(
+        [*names(request_headers), "deadline", "authorization"]
+    )
     assert request["correlationId"] == {"location": f"$message.header#/{request_headers[0][0]}"}
     assert OPERATIONS[f"answer_{convention}"]["reply"]["address"] == {
         "location": f"$message.header#/{request_headers[1][0]}"
@@ -225,7 +227,8 @@ def test_document_lists_every_reason_and_code() -> None:
     reasons = {*constructed("RecordError"), "invalid", "not-json"}  # the two of the codec are computed
     reasons -= {"truncated", "not-an-event"}  # why a letter stays one, never written in one
     assert set(DOCUMENT["x-dead-letter-reasons"]) == reasons
-    assert set(DOCUMENT["x-error-codes"]) == {"INVALID_REQUEST", "RESTORING", "OVERLOADED", "INTERNAL"}
+    codes = {"INVALID_REQUEST", "RESTORING", "OVERLOADED", "INTERNAL", "UNAUTHENTICATED", "FORBIDDEN"}
+    assert set(DOCUMENT["x-error-codes"]) == codes
     assert set(ERROR_CODES) == set(DOCUMENT["x-error-codes"])
 
 

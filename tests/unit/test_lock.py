@@ -17,6 +17,7 @@ ASKED = [
     *PYPROJECT["build-system"]["requires"],
     *PYPROJECT["project"]["dependencies"],
     *PYPROJECT["project"]["optional-dependencies"]["embedded"],
+    *PYPROJECT["project"]["optional-dependencies"]["identity"],
     *PYPROJECT["dependency-groups"]["dev"],
 ]
 

@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,18 @@ def headers_of(letter: Outgoing) -> dict[str, bytes]:
     names = [name for name, _ in letter.headers]
     assert sorted(set(names)) == sorted(names)
     return dict(letter.headers)
+
+
+def test_a_dead_letter_has_only_the_length_of_a_token() -> None:
+    """However the header's name is written, and if it has no value."""
+    for name, value, kept in (
+        ("authorization", b"Bearer abc", b"10 bytes"),
+        ("Authorization", b"abc", b"3 bytes"),
+        ("authorization", None, b"0 bytes"),
+    ):
+        headers: Any = [(name, value), ("ce_id", b"1")]
+        letter = dead_letter(Lying(headers=headers), DEAD, INVALID)
+        assert letter.headers[:2] == [(name, kept), ("ce_id", b"1")]
 
 
 def test_a_dead_letter_carries_its_record_and_why() -> None:

@@ -4,12 +4,15 @@ import asyncio
 import os
 
 from learner_worker import LearnerClient
+from learner_worker.client import token_file
 
 BOOTSTRAP_SERVERS = os.environ.get("LEARNER_BOOTSTRAP_SERVERS", "localhost:9092")
+TOKEN_FILE = os.environ.get("LEARNER_TOKEN_FILE")  # where the learner wants to know who asks
 
 
 async def main() -> None:
-    async with LearnerClient(BOOTSTRAP_SERVERS) as learner:
+    token = token_file(TOKEN_FILE) if TOKEN_FILE else None
+    async with LearnerClient(BOOTSTRAP_SERVERS, token=token) as learner:
         advice = await learner.suggest_bid_or_base(
             "echo",
             description="Fix the invoice parser",

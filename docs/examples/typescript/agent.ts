@@ -1,5 +1,6 @@
 // A bidding agent: asks the learner what to bid, and bids its base where there is no advice.
 import 'reflect-metadata';
+import { readFileSync } from 'node:fs';
 import { ClientKafka } from '@nestjs/microservices';
 import { firstValueFrom, timeout } from 'rxjs';
 
@@ -18,6 +19,7 @@ interface Reply {
 }
 
 const brokers = (process.env.LEARNER_BOOTSTRAP_SERVERS ?? 'localhost:9092').split(',');
+const tokenFile = process.env.LEARNER_TOKEN_FILE; // where the learner wants to know who asks
 const learner = new ClientKafka({
   client: { clientId: 'bidding-agent', brokers },
   consumer: { groupId: 'bidding-agent' },
@@ -25,10 +27,16 @@ const learner = new ClientKafka({
 learner.subscribeToResponseOf('suggest-bid-requests'); // create the topic suggest-bid-requests.reply first
 await learner.connect();
 
+function asked(request: Request): object {
+  if (!tokenFile) return { value: request };
+  const token = readFileSync(tokenFile, 'ascii').trim(); // each time: whoever renews it replaces the file
+  return { value: request, headers: { authorization: `Bearer ${token}` } };
+}
+
 async function bid(request: Request): Promise<string> {
   try {
     const reply = await firstValueFrom(
-      learner.send<Reply>('suggest-bid-requests', request).pipe(timeout(2_000)),
+      learner.send<Reply>('suggest-bid-requests', asked(request)).pipe(timeout(2_000)),
     );
     return `echo bids ${reply.suggested_bid_sats} sats: ${reply.adjustments.map((item) => item.reason)}`;
   } catch (error) {

@@ -1,3 +1,7 @@
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Map;
 import java.util.UUID;
@@ -20,13 +24,16 @@ public final class BiddingAgent {
     private static final Map<String, Object> KAFKA = Map.of(
             "bootstrap.servers", System.getenv().getOrDefault("LEARNER_BOOTSTRAP_SERVERS", "localhost:9092"));
 
+    /** Where the learner wants to know who asks. */
+    private static final String TOKEN_FILE = System.getenv("LEARNER_TOKEN_FILE");
+
     /** The last two are optional; cost_sats is what the effort costs this agent, whether it succeeds or not. */
     record Request(String agent_id, long base_bid_sats, String description, String strategy, long cost_sats) {
     }
 
     private static final Request ECHO = new Request("echo", 1_000, "Fix the invoice parser", "expected-profit", 550);
 
-    public static void main(String[] arguments) throws InterruptedException {
+    public static void main(String[] arguments) throws InterruptedException, IOException {
         var producers = new DefaultKafkaProducerFactory<>(
                 KAFKA, new StringSerializer(), new JacksonJsonSerializer<Request>().noTypeInfo());
         var consumers = new DefaultKafkaConsumerFactory<>(
@@ -46,8 +53,12 @@ public final class BiddingAgent {
     }
 
     private static String bid(ReplyingKafkaTemplate<String, Request, JsonNode> learner, Request request)
-            throws InterruptedException {
+            throws InterruptedException, IOException {
         var asked = new ProducerRecord<>("suggest-bid-requests", request.agent_id(), request);
+        if (TOKEN_FILE != null) { // read each time: whoever renews it replaces the file
+            String token = Files.readString(Path.of(TOKEN_FILE)).strip();
+            asked.headers().add("authorization", ("Bearer " + token).getBytes(StandardCharsets.US_ASCII));
+        }
         try {
             JsonNode reply = learner.sendAndReceive(asked, Duration.ofSeconds(2)).get().value();
             if (!reply.has("error")) {
