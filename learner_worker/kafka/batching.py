@@ -25,11 +25,13 @@ Fallback = Callable[[], Outgoing]
 class WriterBatch:
     """A batch of one partition, with its records in case Kafka refuses it as a whole."""
 
-    __slots__ = ("builder", "bytes_left", "records")
+    __slots__ = ("builder", "bytes_left", "parts", "records")
 
     def __init__(self, builder: Any, most_bytes: int) -> None:
         self.builder = builder
         """The producer's own batch."""
+        self.parts: asyncio.Future[object] | None = None
+        """Done once all of its parts are acknowledged, if Kafka refused the batch as a whole."""
         self.records: list[Outgoing] = []
         self.bytes_left = most_bytes
 
@@ -60,13 +62,14 @@ class BatchWriter:
         self._full: list[tuple[Place, WriterBatch]] = []
         self._most_bytes: dict[str, int] = {}
         self._in_flight: dict[asyncio.Future[object], WriterBatch] = {}
-        self._in_parts: dict[asyncio.Future[object], asyncio.Future[object]] = {}
         self._singles: list[tuple[Outgoing, Fallback | None]] = []
         self._unacknowledged: set[asyncio.Future[object]] = set()
         self._failure: BaseException | None = None
         self._handing_over = asyncio.Lock()
         self.generation = 0
         """Number of resets: a snapshot of an earlier generation must not be written."""
+        self.has_acknowledged = False
+        """Whether Kafka has acknowledged something since the last reset."""
 
     @property
     def is_idle(self) -> bool:
@@ -121,8 +124,9 @@ class BatchWriter:
         """Drops everything collected, sent and failed: the shards go back to their last checkpoint."""
         self._open, self._full, self._singles = {}, [], []
         self._unacknowledged = set()
-        self._in_flight, self._in_parts = {}, {}
+        self._in_flight = {}
         self._failure = None
+        self.has_acknowledged = False
         self.generation += 1
 
     async def _hand_over(self, generation: int) -> None:
@@ -157,7 +161,8 @@ class BatchWriter:
         unacknowledged = set(self._unacknowledged)
         while unacknowledged:
             await asyncio.wait(unacknowledged)
-            unacknowledged = {self._in_parts[sent] for sent in unacknowledged if sent in self._in_parts}
+            batches = [self._in_flight.get(sent) for sent in unacknowledged]
+            unacknowledged = {batch.parts for batch in batches if batch is not None and batch.parts}
         self._require(generation)
 
     def _require(self, generation: int) -> None:
@@ -182,6 +187,7 @@ class BatchWriter:
         if future not in self._unacknowledged:
             return
         self._unacknowledged.discard(future)
+        self.has_acknowledged |= failure is None
         if batch is not None and isinstance(failure, KafkaError) and self._is_final(batch, failure):
             self._send_again_in_parts(future, batch, failure)
         else:
@@ -198,8 +204,9 @@ class BatchWriter:
             taken = BATCH_BYTES - batch.bytes_left
             self._most_bytes[topic] = min(self._most_bytes.get(topic, BATCH_BYTES), max(1, taken // 2))
         parts: asyncio.Future[object] = asyncio.ensure_future(self._send_parts(batch, failure))
-        self._in_parts[future] = parts
-        parts.add_done_callback(lambda _: self._in_parts.pop(future, None))
+        batch.parts = parts
+        self._in_flight[future] = batch
+        parts.add_done_callback(lambda _: self._in_flight.pop(future, None))
         self._track(parts)
 
     async def _send_parts(self, batch: WriterBatch, failure: KafkaError) -> None:

@@ -51,9 +51,13 @@ class Outage:
             _log.warning("kafka.away", noticed_by=what, error=first_line(error))
         if not self._failing:
             self._since = time.monotonic()
+        self._failing[what] = self._failing.get(what, 0) + 1
+        return self.pause_seconds(what)
+
+    def pause_seconds(self, what: str) -> float:
+        """The pause before the next attempt of an operation, in seconds; 0.0 if its last one succeeded."""
         failures = self._failing.get(what, 0)
-        self._failing[what] = failures + 1
-        return float(min(_FIRST_PAUSE_SECONDS * 2**failures, _LONGEST_PAUSE_SECONDS))
+        return min(_FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1), _LONGEST_PAUSE_SECONDS) if failures else 0.0
 
     def _note_refusal(self, what: str, sentence: str) -> None:
         if sentence not in self._refused.values():

@@ -72,6 +72,7 @@ class Checkpointer:
                 raise
             offsets = await self._release(snapshots, shards)
             self.completed += 1
+            self.rollback.note_checkpoint()
             await self._committer.commit(offsets, epoch)  # 5. commit
             return True
 

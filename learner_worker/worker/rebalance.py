@@ -37,6 +37,7 @@ from learner_worker.worker.checkpoint import Checkpointer
 from learner_worker.worker.failure import WorkerFailure
 from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.platform import Guard
+from learner_worker.worker.rollback import WRITING
 from learner_worker.worker.shard_opener import ShardOpener
 
 REVOKE_SECONDS = 30.0
@@ -212,6 +213,7 @@ class ShardPreparation:
     async def _prepare(self, epoch: int) -> None:
         async with self._ownership.at_rest():
             await self._close(self._ownership.to_close())
+        await asyncio.sleep(self._outage.pause_seconds(WRITING))
         while epoch == self._ownership.epoch:
             try:
                 await self._open_assigned(epoch)

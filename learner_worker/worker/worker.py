@@ -112,7 +112,7 @@ class Worker:
             frontier=frontier,
             strategies=strategies,
         )
-        rollback = Rollback(consumer=consumer, writer=writer, ownership=ownership)
+        rollback = Rollback(consumer=consumer, writer=writer, ownership=ownership, outage=outage)
         self.checkpointer = checkpointer = Checkpointer(
             ownership=ownership,
             writer=writer,

@@ -6,13 +6,18 @@ The commands are run on Apache Kafka with TLS, logins and rights, which is start
 import asyncio
 import re
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from learner_worker.contract.topics import Topics
 from tests.support.forked import Program
+from tests.support.model import AuctionClosed, BidPlaced
 from tests.support.secured import (
     DESCRIBE,
     GROUP,
@@ -25,7 +30,7 @@ from tests.support.secured import (
     allow,
     denied,
 )
-from tests.support.workers import create_topics, running_worker, until
+from tests.support.workers import create_topics, publish, read_topic, running_worker, until
 
 PREFIX = "mistakes-"
 _NO_SENTENCE = re.compile(
@@ -301,7 +306,10 @@ def test_a_mistake_is_named_with_its_remedy(
 async def test_a_running_worker_says_what_is_refused(
     secured: SecuredKafka, prefix: str, tmp_path: Path
 ) -> None:
-    """Its right on the group is withdrawn, and given back: log and /readyz say both, and it goes on."""
+    """A right is withdrawn, and given back: log and /readyz say both, and it goes on.
+
+    Without the right on the changelog it goes back to its last checkpoint ever more slowly.
+    """
     await create_topics(secured.open, prefix)
     rights = {TOPIC: [READ, WRITE], GROUP: [READ]}
     for resource, operations in rights.items():
@@ -313,14 +321,31 @@ async def test_a_running_worker_says_what_is_refused(
     }
     async with running_worker(secured.login, prefix, tmp_path / "state", settings=settings) as worker:
 
-        async def refused() -> bool:
-            status, body = await worker.get("/readyz")
-            return status == 503 and f"no right to use group {prefix}learner" in body
+        async def refused(what: str) -> bool:
+            _, body = await worker.get("/readyz")
+            return f"no right to use {what}" in body
 
+        async def logged(event: str, times: int) -> bool:
+            return len(worker.logged(event)) >= times
+
+        names, now = Topics(prefix=prefix).named(), time.time_ns() // 1_000
+        async with denied(secured.open, resource=TOPIC, name=names.outcomes, operation=WRITE):
+            await publish(
+                secured.open,
+                names,
+                [BidPlaced("t", "echo", 90, "d", now), AuctionClosed("t", "echo", 90, now)],
+            )
+            await until(partial(refused, f"topic {names.outcomes}"), "/readyz says what is refused")
+            await until(partial(logged, "shards.reload", 3), "it tries again")
+        await until(partial(logged, "kafka.accepted", 1), "it goes on")
+        assert await read_topic(secured.open, names.outcomes)
+        reloads = worker.logged("shards.reload")
+        first, _, third, *_ = [datetime.fromisoformat(line["timestamp"]) for line in reloads]
+        assert third - first >= timedelta(seconds=1.4), "pauses of 0.5 s and 1 s"
         async with denied(secured.open, resource=GROUP, name=f"{prefix}learner", operation=READ):
-            await until(refused, "/readyz says what is refused")
+            await until(partial(refused, f"group {prefix}learner"), "/readyz says what is refused")
         await worker.ready()
-        (said, *_) = worker.logged("kafka.refused")
-        assert "`learner-worker doctor` prints the commands that allow it" in said["reason"]
+        for said in worker.logged("kafka.refused"):
+            assert "`learner-worker doctor` prints the commands that allow it" in said["reason"]
         assert await worker.stop() == 0
         assert worker.logged("kafka.accepted")
