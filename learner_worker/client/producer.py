@@ -1,7 +1,11 @@
 """The publisher's producer: replaced when it has ended or is stuck."""
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, NamedTuple
+
+from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.partitioner import DefaultPartitioner
 
 from learner_worker.client.connection import (
     RETRY_SECONDS,
@@ -13,7 +17,17 @@ from learner_worker.client.connection import (
 from learner_worker.errors import BrokerError
 from learner_worker.lifecycle import KAFKA_FAILURES
 
+_OF_BATCH = (MessageSizeTooLargeError, RecordListTooLargeError)
+"""Refusals that a batch may get although each of its records would be taken."""
 _SETTINGS: dict[str, Any] = {"acks": "all", "enable_idempotence": True, "linger_ms": 0}
+
+
+class KeyedRecord(NamedTuple):
+    """A record whose key chooses its partition."""
+
+    topic: str
+    key: bytes
+    value: bytes
 
 
 class PersistentProducer:
@@ -23,6 +37,7 @@ class PersistentProducer:
         self._connection = connection
         self._open = False
         self._starting = asyncio.Lock()
+        self._alone = asyncio.Lock()
         self._producer: Any = None
         self._failure: Exception | None = None
         self._acknowledged_at = 0.0
@@ -30,7 +45,7 @@ class PersistentProducer:
 
     def open(self) -> None:
         """Allows producers to be started, by the event loop that runs now."""
-        self._starting = asyncio.Lock()
+        self._starting, self._alone = asyncio.Lock(), asyncio.Lock()
         self._open = True
 
     async def started(self) -> Any:
@@ -55,10 +70,6 @@ class PersistentProducer:
         """The error for a producer that could not be started; the message says what to do next."""
         return self._connection.failure(self._failure)
 
-    def acknowledged(self) -> None:
-        """Note that Kafka has just acknowledged an event."""
-        self._acknowledged_at = asyncio.get_running_loop().time()
-
     def replace_if_stuck(self, producer: Any, error: Exception, since: float) -> None:
         """Give up this producer if it has ended, or timed out without any acknowledgement since `since`."""
         silent = isinstance(error, TimeoutError) and self._acknowledged_at < since
@@ -71,6 +82,19 @@ class PersistentProducer:
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
 
+    async def until_acknowledged(self, producer: Any, sent: Awaitable[Any], record: KeyedRecord) -> None:
+        """Waits until Kafka has acknowledged a record; one refused with its batch is sent again on its own.
+
+        Raises:
+            KafkaError: Kafka does not take it.
+        """
+        try:
+            await sent
+        except _OF_BATCH:
+            async with self._alone:  # aiokafka has one place for a whole batch: others would time out
+                await _send_alone(producer, record)
+        self._acknowledged_at = asyncio.get_running_loop().time()
+
     async def close(self) -> None:
         """Stop the producers that were started, within a time limit."""
         self._open = False
@@ -79,3 +103,11 @@ class PersistentProducer:
             await stop_producer(producer)
         if self._endings:
             await asyncio.wait(self._endings)
+
+
+async def _send_alone(producer: Any, record: KeyedRecord) -> None:
+    batch = producer.create_batch()
+    batch.append(key=record.key, value=record.value, timestamp=None)
+    partitions = sorted(await producer.partitions_for(record.topic))
+    partition = DefaultPartitioner()(record.key, partitions, partitions)
+    await (await producer.send_batch(batch, record.topic, partition=partition))

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from learner_worker.client.connection import ClientConnection, log
 from learner_worker.client.messages import event, wire_time
-from learner_worker.client.producer import PersistentProducer
+from learner_worker.client.producer import KeyedRecord, PersistentProducer
 from learner_worker.contract.encode import encode_message
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.topics import TopicName, Topics
@@ -185,10 +185,10 @@ class EventPublisher:
 
     async def _publish(self, topic: TopicName, message: Event, *, wait: bool) -> "asyncio.Future[None]":
         until = asyncio.get_running_loop().time() + self._timeout_seconds
-        value = encode_message(message)
-        producer, sent = await self._send(topic, message.task_id.encode(), value, until)
+        record = KeyedRecord(topic, message.task_id.encode(), encode_message(message))
+        producer, sent = await self._send(record, until)
         acknowledgement = asyncio.create_task(
-            self._acknowledge(producer, sent, value, until), name="learner-events-acknowledgement"
+            self._acknowledge(producer, sent, record, until), name="learner-events-acknowledgement"
         )
         if wait:
             await acknowledgement
@@ -197,26 +197,27 @@ class EventPublisher:
             acknowledgement.add_done_callback(self._settle)
         return acknowledgement
 
-    async def _send(self, topic: TopicName, key: bytes, value: bytes, until: float) -> tuple[Any, Any]:
+    async def _send(self, record: KeyedRecord, until: float) -> tuple[Any, Any]:
         """Pass the event to the producer; returns the producer and the future of the acknowledgement."""
         producer = None
         try:
             async with asyncio.timeout_at(until):
                 producer = await self._producer.started()
-                return producer, await producer.send(topic, value, key=key)
+                return producer, await producer.send(record.topic, record.value, key=record.key)
         except KAFKA_FAILURES as error:
             self._producer.replace_if_stuck(producer, error, until - self._timeout_seconds)
             reason = self._producer.not_started() if producer is None else self._connection.failure(error)
             raise BrokerError(f"The event was not sent. {reason}") from error
 
-    async def _acknowledge(self, producer: Any, sent: Any, value: bytes, until: float) -> None:
+    async def _acknowledge(self, producer: Any, sent: Any, record: KeyedRecord, until: float) -> None:
         try:
             async with asyncio.timeout_at(until):
-                await sent
+                await self._producer.until_acknowledged(producer, sent, record)
         except KAFKA_FAILURES as error:
             self._producer.replace_if_stuck(producer, error, until - self._timeout_seconds)
-            raise BrokerError(f"{self._connection.failure(error)}. {_AGAIN}{value.decode()}") from error
-        self._producer.acknowledged()
+            raise BrokerError(
+                f"{self._connection.failure(error)}. {_AGAIN}{record.value.decode()}"
+            ) from error
 
     def _settle(self, acknowledgement: asyncio.Task[None]) -> None:
         self._unacknowledged.discard(acknowledgement)

@@ -9,7 +9,8 @@ from aiokafka.errors import KafkaError
 
 from learner_worker.errors import SendError
 from learner_worker.kafka.records import Headers, Outgoing
-from learner_worker.kafka.refusals import OF_RECORD, OF_TOPIC, TOO_LARGE, Refusals, send_alone, send_in_parts
+from learner_worker.kafka.refused_records import Refusals
+from learner_worker.kafka.splitting import OF_RECORD, OF_TOPIC, TOO_LARGE, send_alone, send_in_parts
 from learner_worker.refusals.denials import in_words
 
 BATCH_BYTES = 64 * 1024  # some hundred facts: the cost of a batch is spread over many records

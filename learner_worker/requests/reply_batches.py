@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 from prometheus_client import Histogram
 
 from learner_worker.kafka.records import Outgoing
-from learner_worker.kafka.refusals import OF_RECORD, send_in_parts
+from learner_worker.kafka.splitting import OF_RECORD, send_in_parts
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.reply_places import ReplyPlaces
 from learner_worker.requests.request import ReceivedRequest

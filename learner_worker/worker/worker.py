@@ -13,7 +13,7 @@ from learner_worker.group.offsets import BrokerOffsetsReader
 from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.clients import all_running
 from learner_worker.kafka.outage import Outage
-from learner_worker.kafka.refusals import Refusals
+from learner_worker.kafka.refused_records import Refusals
 from learner_worker.kafka.watchdog import Watchdog
 from learner_worker.observability import Instruments
 from learner_worker.requests.path import RequestClients, RequestPath

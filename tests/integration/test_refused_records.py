@@ -6,6 +6,7 @@ import pytest
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from learner_worker import EventPublisher
 from learner_worker.brokers import Broker
 from learner_worker.contract.topics import Topics
 from tests.integration.test_dead_letters import command
@@ -76,3 +77,19 @@ async def test_a_lower_limit_costs_only_the_facts_above_it_and_these_come_back(
         await metrics_equal_the_model(broker, names, [*small, *long])
         assert await worker.stop() == 0
     assert outcomes_on_disk(tmp_path / "state") == model.outcomes([*small, *long])
+
+
+@pytest.mark.own_kafka
+async def test_an_event_refused_with_its_batch_is_sent_on_its_own(broker: Broker, prefix: str) -> None:
+    """The topic takes every event, but not a batch of many: the publisher loses none of them."""
+    topics = Topics(prefix=prefix)
+    bids, events = topics.named().bid_placed, 200
+    async with administrator(broker.bootstrap_servers) as admin:
+        await admin.create_topics([NewTopic(bids, 1, 1, topic_configs={"max.message.bytes": "1000"})])
+    async with EventPublisher(broker.bootstrap_servers, topics=topics, timeout_seconds=60) as publisher:
+        for number in range(events):
+            await publisher.bid_placed(
+                f"task-{number}", "echo", bid_sats=100, description="parse", wait=False
+            )
+    records = await read_topic(broker.bootstrap_servers, bids)
+    assert {record.key.decode() for record in records} == {f"task-{number}" for number in range(events)}

@@ -18,7 +18,7 @@ from learner_worker.contract.topics import Topics
 from learner_worker.errors import SendError
 from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.records import Headers, Outgoing
-from learner_worker.kafka.refusals import Refusals
+from learner_worker.kafka.refused_records import Refusals
 from learner_worker.observability import Instruments
 
 NAMES = Topics().named()
