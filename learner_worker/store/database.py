@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -86,11 +86,36 @@ class Database:
             StateError: SQLite refused.
         """
         if self._closed:
-            raise ClosedFileError(f"{self.path} is closed: its shard is being handed over")
+            raise self._closed_error()
         try:
             return [tuple(row) for row in await self._reader.execute_fetchall(statement(name), parameters)]
         except sqlite3.Error as error:
             raise self._failure("read", error) from error
+
+    async def read_in_pages(
+        self, name: str, rows: int, *parameters: str | int
+    ) -> AsyncGenerator[list[SqlRow], None]:
+        """Runs a query and yields its rows, `rows` at a time: a long result does not hold the event loop.
+
+        Raises:
+            ClosedFileError: the file was closed.
+            StateError: SQLite refused.
+        """
+        if self._closed:
+            raise self._closed_error()
+        try:
+            cursor = await self._reader.execute(statement(name), parameters)
+            try:
+                while page := [tuple(row) for row in await cursor.fetchmany(rows)]:
+                    yield page
+                    if len(page) < rows:
+                        return
+            finally:
+                await cursor.close()
+        except sqlite3.Error as error:
+            raise self._failure("read", error) from error
+        except ValueError as error:  # aiosqlite's, for a connection that was closed meanwhile
+            raise self._closed_error() from error
 
     async def transact(self, writes: Iterable[tuple[str, Iterable[SqlRow]]]) -> None:
         """Runs statements, each with its rows, in one transaction.
@@ -145,6 +170,9 @@ class Database:
         with contextlib.suppress(OSError, sqlite3.OperationalError):
             if self._log.stat().st_size > _MAX_LOG_BYTES:
                 await self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _closed_error(self) -> ClosedFileError:
+        return ClosedFileError(f"{self.path} is closed: its shard is being handed over")
 
     def _failure(self, what: str, error: sqlite3.Error) -> StateError:
         """Makes the error for operators; sets a damaged file aside, so that a restart rebuilds it."""

@@ -1,8 +1,8 @@
 """A shard's SQLite file: its identity, reads in batches, and a checkpoint's transaction."""
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final, Self
 
@@ -167,15 +167,12 @@ class ShardFile:
             agent_id: (row, {})
             for agent_id, row in map(agent_of, await self._database.read("load_agents", parameter))
         }
-        rows = list(await self._database.read("load_keywords", parameter))
-        while some := rows[-_KEYWORDS:]:
-            del rows[-_KEYWORDS:]  # freed in parts, too: all at once would block the event loop
-            for row in map(keyword_of, some):
-                if row.agent_id in found:
-                    # Words and small counts repeat between agents: shared objects save most of the memory.
-                    found[row.agent_id][1][sys.intern(row.keyword)] = tally_of(row.wins, row.failures)
-            if len(some) == _KEYWORDS:
-                await asyncio.sleep(0)
+        async with aclosing(self._database.read_in_pages("load_keywords", _KEYWORDS, parameter)) as pages:
+            async for page in pages:
+                for row in map(keyword_of, page):
+                    if row.agent_id in found:
+                        # Words and small counts repeat between agents: shared objects save most memory.
+                        found[row.agent_id][1][sys.intern(row.keyword)] = tally_of(row.wins, row.failures)
         return found
 
     async def load_sums(self, ids: Sequence[AgentId]) -> dict[AgentId, dict[str, KeptSums]]:

@@ -32,6 +32,22 @@ def new_database() -> sqlite3.Connection:
     return connection
 
 
+class Cursor:
+    """What Database asks of an aiosqlite cursor."""
+
+    def __init__(self, rows: list[tuple[object, ...]], latency: Latency) -> None:
+        self._rows = rows
+        self._latency = latency
+
+    async def fetchmany(self, size: int) -> list[tuple[object, ...]]:
+        await self._latency()
+        page, self._rows = self._rows[:size], self._rows[size:]
+        return page
+
+    async def close(self) -> None:
+        self._rows = []
+
+
 class Connection:
     """What Database asks of an aiosqlite connection; a transaction shows to readers when it commits."""
 
@@ -47,7 +63,13 @@ class Connection:
         """Whether a living process could still write."""
         return not self._closed and self._alive()
 
-    async def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
+    async def execute(self, sql: str, parameters: Sequence[object] = ()) -> "Cursor":
+        if "\nSELECT" in sql:
+            return Cursor(await self.execute_fetchall(sql, parameters), self._latency)
+        await self._execute(sql, parameters)
+        return Cursor([], self._latency)
+
+    async def _execute(self, sql: str, parameters: Sequence[object]) -> None:
         self._require_open()
         if parameters:
             await self.executemany(sql, [parameters])

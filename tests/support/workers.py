@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
+import mmap
 import os
 import signal
 import sqlite3
@@ -13,7 +15,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -93,6 +95,7 @@ class WorkerProcess:
 
     process: asyncio.subprocess.Process
     log_path: Path
+    log_reader: asyncio.subprocess.Process | None = None
     _url: str | None = None
 
     @property
@@ -168,10 +171,12 @@ async def running_worker(
     program: Sequence[str] = ("-m", "learner_worker"),
     preexec_fn: Callable[[], None] | None = None,
     wait: bool = True,
+    piped: bool = False,
 ) -> AsyncIterator[WorkerProcess]:
     """A worker process; killed at the end if the test has not stopped it.
 
-    `program` is what Python runs, `preexec_fn` what the new process does before.
+    `program` is what Python runs, `preexec_fn` what the new process does before. `piped`: another process
+    reads its log through a small pipe and writes the file.
     """
     given = {
         "--bootstrap-servers": bootstrap_servers,
@@ -183,7 +188,11 @@ async def running_worker(
     }
     arguments = [*flags, *(text for name, value in given.items() for text in _arguments(name, value))]
     log_path = state_dir.parent / f"{state_dir.name}-{time.monotonic_ns()}.log"
-    with log_path.open("wb") as log:
+    async with contextlib.AsyncExitStack() as files:
+        log: IO[bytes] = files.enter_context(log_path.open("wb"))
+        reader = None
+        if piped:
+            reader, log = await _log_reader(log, files)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *program, "run", *arguments),
             stdout=log,
@@ -191,15 +200,27 @@ async def running_worker(
             env=clean_environment(),
             preexec_fn=preexec_fn,
         )
-    worker = WorkerProcess(process, log_path)
+    worker = WorkerProcess(process, log_path, reader)
     try:
         if wait:
             await worker.ready()
         yield worker
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        for each in (process, reader):
+            if each is not None and each.returncode is None:
+                each.kill()
+                await each.wait()
+
+
+async def _log_reader(
+    log: IO[bytes], files: contextlib.AsyncExitStack
+) -> tuple[asyncio.subprocess.Process, IO[bytes]]:
+    """A process that copies a pipe of one page to the file, and the pipe's other end."""
+    reading, writing = map(os.fdopen, os.pipe(), ("rb", "wb"))
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, mmap.PAGESIZE)
+    with reading:
+        process = await asyncio.create_subprocess_exec("cat", stdin=reading, stdout=log)
+    return process, files.enter_context(writing)
 
 
 @dataclass(slots=True)

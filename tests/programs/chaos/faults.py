@@ -1,6 +1,7 @@
 """The faults: each is a small function on a running scene, and over when the system is whole again."""
 
 import asyncio
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,10 @@ _NODES = 3
 _LONGEST_PAUSE_SECONDS = 3.0
 _LIMITS = (8_000, 20_000, 50_000)
 """Bytes: less than a batch, more than a fact or a metrics record of the swarm."""
+_REJOINS = 3
+"""Members that die and come back: enough log lines of the others to fill a pipe of one page."""
+_UNREAD = 1_000
+"""Events published while nobody reads a replica's log."""
 _UNDER_A_LIMIT = 1_000
 """Events published while a limit is low."""
 
@@ -92,6 +97,33 @@ async def lower_limits(scene: Scene) -> None:
         await scene.published(scene.swarm.published + _UNDER_A_LIMIT)
         await asyncio.sleep(scene.rng.uniform(1, _LONGEST_PAUSE_SECONDS))
         await _limit(scene, ROOMY_RECORD_BYTES)
+
+
+async def stop_log_reader(scene: Scene) -> float:
+    """The log of a replica fills its pipe, or loses its reader, while the group loses and regains another.
+
+    The reader goes on, or the replica is restarted: it stops with exit code 0 either way.
+
+    Returns:
+        How many lines the replica says it has lost.
+    """
+    rng = scene.rng
+    silent, other = rng.sample(scene.plan.replicas, 2)
+    gone = len(scene.windows) % 2 == 0
+    async with scene.fault(f"log of {silent}: {'no reader' if gone else 'the reader stands still'}"):
+        scene.replicas.stop_log(silent, signal.SIGKILL if gone else signal.SIGSTOP)
+        for _ in range(_REJOINS):
+            await scene.replicas.kill(other)
+            await asyncio.sleep(scene.plan.session_timeout_seconds + 1)
+            await scene.replicas.start(other)
+        await scene.published(scene.swarm.published + _UNREAD)
+        lost = await scene.replicas[silent].running.metric("learner_log_lines_lost_total")
+        if not gone:
+            scene.replicas.stop_log(silent, signal.SIGCONT)
+        code = await scene.replicas.stop(silent)
+        assert code == 0, f"replica {silent} ended with exit code {code}"
+        await scene.replicas.start(silent)
+    return lost
 
 
 async def _limit(scene: Scene, most_bytes: int) -> None:

@@ -81,6 +81,9 @@ class Replica:
 class Replicas:
     """A group of replicas on one cluster.
 
+    Args:
+        piped: whether other processes read their logs, through small pipes.
+
     Attributes:
         logs: the logs of all processes so far.
         peak_bytes: the most memory that any of them held.
@@ -94,12 +97,14 @@ class Replicas:
         *,
         partitions: int,
         settings: Mapping[str, str],
+        piped: bool = False,
     ) -> None:
         self._servers = bootstrap_servers
         self._prefix = prefix
         self._folder = folder
         self._partitions = partitions
         self._settings = dict(settings)
+        self._piped = piped
         self._all: dict[str, Replica] = {}
         self.logs: list[Path] = []
         self.peak_bytes = 0
@@ -125,7 +130,14 @@ class Replicas:
         settings = {"--group-instance-id": replica.name, **self._settings}
         replica.state_dir.mkdir(parents=True, exist_ok=True)
         replica.worker = await replica.life.enter_async_context(
-            running_worker(self._servers, self._prefix, replica.state_dir, settings=settings, wait=False)
+            running_worker(
+                self._servers,
+                self._prefix,
+                replica.state_dir,
+                settings=settings,
+                wait=False,
+                piped=self._piped,
+            )
         )
         self.logs.append(replica.worker.log_path)
 
@@ -151,6 +163,12 @@ class Replicas:
     async def _gone(self, replica: Replica) -> None:
         replica.forget_process()
         await replica.life.aclose()
+
+    def stop_log(self, name: str, number: signal.Signals) -> None:
+        """Sends a signal to the process that reads the replica's log."""
+        reader = self[name].running.log_reader
+        assert reader is not None, "the replicas' logs are not piped"
+        os.kill(reader.pid, number)
 
     def suspend(self, name: str) -> None:
         """SIGSTOP."""

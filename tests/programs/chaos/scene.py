@@ -42,6 +42,7 @@ class Plan:
     Attributes:
         horizon_seconds: how far apart the events of one auction may arrive. A lost disk reads as much again.
         deadline_seconds: how long an asker waits.
+        piped: whether other processes read the replicas' logs, through small pipes.
     """
 
     partitions: int = 6
@@ -53,6 +54,7 @@ class Plan:
     deadline_seconds: float = 10.0
     settings: Mapping[str, str] = field(default_factory=dict)
     replicas: tuple[str, ...] = REPLICAS
+    piped: bool = False
 
     def patient(self) -> "Plan":
         """The same with Kafka's own session timeout: a replica that restarts is not given up."""
@@ -362,7 +364,12 @@ async def running_scene(
         kafka.bootstrap_servers, prefix, partitions=plan.partitions, replication_factor=None
     )
     replicas = Replicas(
-        kafka.bootstrap_servers, prefix, folder, partitions=plan.partitions, settings=plan.flags()
+        kafka.bootstrap_servers,
+        prefix,
+        folder,
+        partitions=plan.partitions,
+        settings=plan.flags(),
+        piped=plan.piped,
     )
     scene = Scene(kafka, names, replicas, plan, say, past=past)
     try:

@@ -127,6 +127,19 @@ def refusals(options: Options) -> list[Row]:
     return [asyncio.run(_repeated(options, "limits lowered and raised", faults.lower_limits))]
 
 
+def log_failures(options: Options) -> list[Row]:
+    """The reader of a replica's stdout and stderr stands still or is gone, while the group changes."""
+    return [asyncio.run(_log_failures(options))]
+
+
+async def _log_failures(options: Options) -> Row:
+    async with _scene(options, "logs", replace(options.plan(), piped=True), brokers=1) as scene:
+        lost = sum([await faults.stop_log_reader(scene) for _ in range(options.times)])
+        report = await scene.report()
+    report.failures += ["no line was lost: the pipes were never full"] * (not lost)
+    return row_of("a log that nobody reads", options.times, report, f"{lost:.0f} lines lost and counted")
+
+
 async def _repeated(options: Options, fault: str, run: Repeated, *, brokers: int = 1) -> Row:
     async with _scene(options, fault.replace(" ", "-"), options.plan(), brokers=brokers) as scene:
         for _ in range(options.times):
@@ -395,6 +408,7 @@ SECTIONS: dict[str, Section] = {
     "broker-kill": broker_kills,
     "sigstop": suspensions,
     "refusals": refusals,
+    "logs": log_failures,
     "rolling-restart": rolling_restarts,
     "kafka-away": kafka_away,
     "scaling": scaling,
