@@ -63,8 +63,8 @@ async def test_a_lower_limit_costs_only_the_facts_above_it_and_these_come_back(
         await publish(broker.bootstrap_servers, names, long)
 
         async def are_dead_letters() -> bool:
-            letters = await read_topic(broker.bootstrap_servers, names.dead_letters)
-            return min(len(letters), len(worker.logged("record.refused"))) >= BIDDERS
+            given_up = await read_topic(broker.bootstrap_servers, names.dead_letters)
+            return min(len(given_up), len(worker.logged("record.refused"))) >= BIDDERS
 
         await until(are_dead_letters, "every long fact is a dead letter", seconds=120)
         refused = [line["key"] for line in worker.logged("record.refused")]
