@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test unit fmt chaos interop bench check check-deploy check-asyncapi schemas lock clean
+.PHONY: help demo test unit fmt chaos interop bench check check-deploy check-asyncapi check-prometheus schemas lock clean
 
 # Set on the command line only: ARGS is passed to the command, PYTHON replaces the first Python that is found.
 ARGS =
@@ -41,7 +41,7 @@ interop: $(READY) ## Test with other frameworks' clients on Apache Kafka (needs 
 bench: $(READY) ## Measure throughput and latency beside raw clients and peers, for hours; ARGS="--only restore --scale 0.1"
 	@$(BIN)/python -m tests.programs.bench $(ARGS)
 
-check: $(READY) check-deploy check-asyncapi ## Check lint, format, types, imports, deploy/, schemas (current, valid, compatible) and locks
+check: $(READY) check-deploy check-asyncapi check-prometheus ## Check lint, format, types, imports, deploy/, schemas (current, valid, compatible) and locks
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
@@ -60,6 +60,11 @@ check-deploy: $(READY)
 	$(BIN)/check-jsonschema --schemafile deploy/schemas/podmonitor.json $(K8S)/monitoring/podmonitor.yaml
 	$(BIN)/python -m pytest -q --no-header --no-summary tests/unit/test_deploy.py
 	@deploy/check-kubernetes
+
+# By promtool, which is fetched where it can be had; the tests use it, too. A line says if it is not here.
+check-prometheus: $(READY)
+	@.ci/get-prometheus
+	$(BIN)/python -m pytest -q --no-header -rs tests/unit/test_instruments.py
 
 # AsyncAPI's own JSON Schema, and its official parser where Node and npm are installed. It says which ones ran.
 check-asyncapi: $(READY)

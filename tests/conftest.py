@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from learner_worker.brokers import Broker, BrokerKind, available_brokers, description, running_broker, why_not
+from tests.support import prometheus
 from tests.support.secured import SecuredKafka, secured_kafka
 
 AUTO = "auto"
@@ -67,7 +68,7 @@ def _automatic_choice(given: str | None) -> Choice:
     kafkas = [kind for kind in (BrokerKind.KAFKA, BrokerKind.DOCKER) if kind in available]
     wanted = [BrokerKind.EMBEDDED, *kafkas[:1], BrokerKind.GIVEN]
     absent = [why_not(kind) for kind in BrokerKind if kind not in available]
-    return Choice(given, [kind for kind in wanted if kind in available], absent)
+    return Choice(given, [kind for kind in wanted if kind in available], absent + _absent_programs())
 
 
 def _named_choice(asked: str, given: str | None) -> Choice:
@@ -79,7 +80,11 @@ def _named_choice(asked: str, given: str | None) -> Choice:
     missing = [kind for kind in kinds if kind not in available_brokers(given)]
     if missing:
         raise pytest.UsageError("--brokers: " + " ".join(why_not(kind) for kind in missing))
-    return Choice(given, kinds, [])
+    return Choice(given, kinds, _absent_programs())
+
+
+def _absent_programs() -> list[str]:
+    return [] if prometheus.found("promtool") else [prometheus.ABSENT]
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

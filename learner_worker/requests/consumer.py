@@ -1,7 +1,7 @@
 """The request consumer: separate from the event consumer, so that answers never wait behind a backlog."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 import structlog
@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from learner_worker.contract.fields import ShardId
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.polling import Gap, PollResult, poll, seek
 from learner_worker.kafka.records import Record, chunked
@@ -108,6 +109,17 @@ class RequestConsumer:
     async def finish(self) -> None:
         """Commits what is answered."""
         await self._commits.finish(self._partitions.all_offsets)
+
+    def unfinished(self) -> Mapping[ShardId, OffsetRange]:
+        """The requests of each shard that are not answered yet, as far as Kafka's answers tell."""
+        assignment = self._consumer.assignment()
+        found: dict[ShardId, OffsetRange] = {}
+        for partition, position in self._partitions.positions.items():
+            shard_id = ShardId(partition.partition)
+            known = self._consumer.highwater(partition) if partition in assignment else None
+            end = max(known or 0, position)
+            found[shard_id] = OffsetRange(self._partitions.owned[shard_id].committable, end)
+        return found
 
     async def reading(self) -> Reading:
         """The progress of reading requests, for the watchdog; empty while membership is in doubt."""

@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.errors import StateError
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.watchdog import Reading
 from learner_worker.observability import RequestInstruments
@@ -70,7 +71,7 @@ class RequestPath:
     ) -> None:
         clock = clock or Clock()
         places = ReplyPlaces(clients.producer, clients.consumer.topics, clock)
-        self._batches = batches = ReplyBatches(clients.producer, places, instruments.answer_seconds, clock)
+        self._batches = batches = ReplyBatches(clients.producer, places, instruments, clock)
         replies = Replies(
             batches=batches,
             places=places,
@@ -140,6 +141,10 @@ class RequestPath:
     async def read(self, stopping: asyncio.Event) -> None:
         """Reads and answers until `stopping` is set."""
         await self.consumer.read(stopping)
+
+    def unfinished(self) -> Mapping[ShardId, OffsetRange]:
+        """The requests of each shard that are not answered yet, as far as Kafka's answers tell."""
+        return self.consumer.unfinished()
 
     async def commit_answered(self, seconds: float) -> None:
         """Waits up to `seconds` for the replies in flight, then commits: a new owner begins there."""

@@ -26,7 +26,7 @@ _log = structlog.get_logger("learner_worker.requests")
 
 
 class Replies:
-    """Makes the record of each reply, counts it, and adds it to its batch.
+    """Makes the record of each reply and adds it to its batch, which counts it when Kafka has it.
 
     Every request that is dropped or whose reply is with Kafka is finished: its offset may be committed.
     """
@@ -137,8 +137,7 @@ class Replies:
             self._batches.send()
 
     def _add(self, received: ReceivedRequest, record: Outgoing, code: str) -> None:
-        self._count(code)
-        self._batches.add(received, record)
+        self._batches.add(received, record, code)
 
     def _count(self, code: str) -> None:
         self._requests_of(code).inc()

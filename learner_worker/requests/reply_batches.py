@@ -1,22 +1,26 @@
 """Sends replies to Kafka: those of a partition in batches, one after the other."""
 
 import asyncio
+import functools
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from prometheus_client import Histogram
 
 from learner_worker.kafka.records import Outgoing
 from learner_worker.kafka.splitting import OF_RECORD, send_in_parts
+from learner_worker.observability import RequestInstruments
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.reply_places import ReplyPlaces
 from learner_worker.requests.request import ReceivedRequest
 
 _MAX_UNSENT = 5_000
 """More than twice the queue's limit, so that answering stops only if Kafka does not accept replies."""
+UNSENT = "UNSENT"
+"""What a request is counted as whose reply Kafka did not take, or did not acknowledge."""
 _log = structlog.get_logger("learner_worker.requests")
 
 Place = tuple[str, int]
@@ -30,15 +34,18 @@ class ReplyBatch:
     builder: Any
     requests: list[ReceivedRequest] = field(default_factory=list)
     records: list[Outgoing] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
 
-    def append(self, record: Outgoing) -> bool:
+    def append(self, request: ReceivedRequest, record: Outgoing, code: str) -> bool:
         """Adds a record if it fits, and returns whether it does; an empty batch takes any."""
         added = self.builder.append(
             key=record.key, value=record.value, timestamp=None, headers=list(record.headers)
         )
         if added is None:
             return False
+        self.requests.append(request)
         self.records.append(record)
+        self.codes.append(code)
         return True
 
 
@@ -50,16 +57,17 @@ class ReplyBatches:
     Args:
         producer: writes the batches.
         places: finds the partition of a record.
-        answer_seconds: observes each request's time, from its record to the acknowledgement of its reply.
+        instruments: count each request when Kafka has its reply, and observe how long that took.
         clock: tells the time of the acknowledgement.
     """
 
     def __init__(
-        self, producer: AIOKafkaProducer, places: ReplyPlaces, answer_seconds: Histogram, clock: Clock
+        self, producer: AIOKafkaProducer, places: ReplyPlaces, instruments: RequestInstruments, clock: Clock
     ) -> None:
         self._producer = producer
         self._places = places
-        self._answer_seconds = answer_seconds
+        self._answer_seconds = instruments.answer_seconds
+        self._requests_of = functools.cache(instruments.by_code.labels)
         self._clock = clock
         self._pending: dict[Place, list[ReplyBatch]] = {}
         self._senders: dict[Place, asyncio.Task[None]] = {}
@@ -76,15 +84,18 @@ class ReplyBatches:
         """Whether so many replies are unsent that no more should be made."""
         return self._unsent >= _MAX_UNSENT
 
-    def add(self, request: ReceivedRequest, record: Outgoing) -> None:
-        """Adds a reply to a known place; the next `send` sends it."""
+    def add(self, request: ReceivedRequest, record: Outgoing, code: str) -> None:
+        """Adds a reply to a known place; the next `send` sends it.
+
+        Args:
+            code: what the request is counted as when Kafka has the reply.
+        """
         place = (record.topic, self._places.partition_of(record))
         batches = self._pending.setdefault(place, [])
         record = record._replace(partition=place[1])
-        if not batches or not batches[-1].append(record):
+        if not batches or not batches[-1].append(request, record, code):
             batches.append(ReplyBatch(self._producer.create_batch()))
-            batches[-1].append(record)
-        batches[-1].requests.append(request)
+            batches[-1].append(request, record, code)
         self._unsent += 1
 
     def send(self) -> None:
@@ -118,11 +129,13 @@ class ReplyBatches:
 
     async def _send(self, place: Place, batch: ReplyBatch) -> None:
         topic, partition = place
+        unsent: Collection[int] = range(len(batch.records))
         try:
             sent = await self._producer.send_batch(batch.builder, topic, partition=partition)
             await sent
+            unsent = ()
         except OF_RECORD as error:
-            await self._send_parts(batch, error)
+            unsent = await self._send_parts(batch, error)
         except (KafkaError, TimeoutError) as error:
             # The deadlines have passed by the time this gives up, so these requests count as finished, too.
             _log.warning("replies.not_sent", topic=topic, replies=len(batch.requests), error=repr(error))
@@ -130,12 +143,19 @@ class ReplyBatches:
         finally:
             self._moved_at = self._clock.monotonic()
             self._unsent -= len(batch.requests)
-            self._finish(batch)
+            self._finish(batch, unsent)
 
-    async def _send_parts(self, batch: ReplyBatch, error: KafkaError) -> None:
-        """Sends a refused batch in parts: a reply that its topic never takes keeps no other one back."""
+    async def _send_parts(self, batch: ReplyBatch, error: KafkaError) -> Collection[int]:
+        """Sends a refused batch in parts: a reply that its topic never takes keeps no other one back.
+
+        Returns:
+            Which replies were not sent, or may not have been.
+        """
+        refused: set[int] = set()
+        numbers = {id(record): number for number, record in enumerate(batch.records)}
         try:
             async for record, refusal in send_in_parts(self._producer, batch.records, error):
+                refused.add(numbers[id(record)])
                 _log.error(
                     "reply.refused",
                     topic=record.topic,
@@ -145,9 +165,15 @@ class ReplyBatches:
                 )
         except (KafkaError, TimeoutError) as failure:
             _log.warning("replies.not_sent", topic=batch.records[0].topic, error=repr(failure))
+            return range(len(batch.records))
+        return refused
 
-    def _finish(self, batch: ReplyBatch) -> None:
+    def _finish(self, batch: ReplyBatch, unsent: Collection[int]) -> None:
         now_ms = self._clock.now() / 1000
-        for request in batch.requests:
-            self._answer_seconds.observe(max(0.0, now_ms - request.record.timestamp) / 1000)
+        for number, (request, code) in enumerate(zip(batch.requests, batch.codes, strict=True)):
+            if number in unsent:
+                self._requests_of(UNSENT).inc()
+            else:
+                self._requests_of(code).inc()
+                self._answer_seconds.observe(max(0.0, now_ms - request.record.timestamp) / 1000)
             request.finish()

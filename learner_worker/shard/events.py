@@ -143,6 +143,7 @@ class EventIntake:
         """Captures what changed since the last snapshot."""
         self._expire_tasks()
         self._facts.count_sent()
+        self._context.instruments.dead_letter_log.tell_left_out()
         settle, positions = self.settle, self._positions
         rewind_offsets = {
             topic: settle.rewind_offset(topic, positions[topic]) for topic in self._context.sources
@@ -226,12 +227,11 @@ def send_dead_letter(context: ShardContext, record: Record, error: RecordError) 
     context.sink.single(
         dead_letter(record, topic, error), lambda: dead_letter(record, topic, error, truncate=True)
     )
-    _log.warning(
-        "record.dead_letter",
+    context.instruments.dead_letter_log.warning(
+        error.reason,
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        reason=error.reason,
         error=str(error),
     )
 

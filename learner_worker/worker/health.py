@@ -4,22 +4,22 @@ import asyncio
 import time
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from learner_worker.contract.fields import ShardId
-from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import BrokerError, StuckError
 from learner_worker.kafka.admin import Administrator
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.watchdog import Observation, Watchdog
 from learner_worker.lifecycle import is_set_within
-from learner_worker.observability import ProcessInstruments
+from learner_worker.observability import Instruments
 from learner_worker.requests.path import RequestPath
-from learner_worker.shard.shard import Shard
 from learner_worker.worker import event_loop
 from learner_worker.worker.checkpoint import Checkpointer
 from learner_worker.worker.consumer import EventConsumer
+from learner_worker.worker.lag import LagReport
 from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.probes import Verdict
 from learner_worker.worker.standbys import Standbys
@@ -121,12 +121,18 @@ class ProgressReport:
         consumer: AIOKafkaConsumer,
         topics: TopicNames,
         ownership: Ownership,
-        instruments: ProcessInstruments,
+        requests: RequestPath,
+        instruments: Instruments,
     ) -> None:
-        self._consumer = consumer
-        self._topics = topics
+        self._lag = LagReport(
+            consumer=consumer,
+            topics=topics,
+            ownership=ownership,
+            requests=requests,
+            instruments=instruments.lag,
+        )
         self._ownership = ownership
-        self._instruments = instruments
+        self._instruments = instruments.process
         self._left_before: dict[ShardId, int] = {}
         self.rates: dict[ShardId, dict[str, int | None]] = {}
         """Of each restoring shard, the records read a second and the seconds left."""
@@ -134,29 +140,13 @@ class ProgressReport:
     async def tell(self, stopping: asyncio.Event) -> None:
         """Reports every few seconds until `stopping` is set."""
         while not await is_set_within(stopping, _PROGRESS_SECONDS):
-            for topic, lag in self.lag().items():
-                self._instruments.lag.labels(topic).set(lag)
+            self._lag.tell()
             self._tell_of_restores()
 
     def restoring(self) -> dict[ShardId, int]:
         """The open shards that are still restoring, each with the changelog records left to read."""
         shards = self._ownership.shards.items()
         return {shard_id: shard.restore_left for shard_id, shard in shards if not shard.restored}
-
-    def lag(self) -> dict[TopicName, float]:
-        """Unprocessed records by topic, summed over this replica's shards; NaN while not all are open."""
-        shards = self._ownership.shards
-        if not (self._ownership.assigned or frozenset()) <= shards.keys():
-            return dict.fromkeys(self._topics.subscribed, float("nan"))
-        return {
-            topic: float(sum(self._lag_of(topic, shard_id, shard) for shard_id, shard in shards.items()))
-            for topic in self._topics.subscribed
-        }
-
-    def _lag_of(self, topic: TopicName, shard_id: ShardId, shard: Shard) -> int:
-        partition = TopicPartition(topic, shard_id)
-        known = self._consumer.highwater(partition) if partition in self._consumer.assignment() else None
-        return max(0, (known or self._ownership.log_ends.get(partition, 0)) - shard.positions[topic])
 
     def _tell_of_restores(self) -> None:
         left, before = self.restoring(), self._left_before

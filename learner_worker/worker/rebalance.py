@@ -24,6 +24,7 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
+from prometheus_client import Counter
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
@@ -66,6 +67,7 @@ class Rebalance(ConsumerRebalanceListener):
         checkpointer: Checkpointer,
         requests: RequestPath,
         failure: WorkerFailure,
+        rebalances: Counter,
     ) -> None:
         self._consumer = consumer
         self._topics = topics
@@ -74,6 +76,7 @@ class Rebalance(ConsumerRebalanceListener):
         self._checkpointer = checkpointer
         self._requests = requests
         self._failure = failure
+        self._rebalances = rebalances
 
     @property
     def member_id(self) -> str:
@@ -134,6 +137,7 @@ class Rebalance(ConsumerRebalanceListener):
         self._ownership.begin_epoch()
         self._ownership.assign(self._whole_shards(assigned))
         self._membership.joined()
+        self._rebalances.inc()
         shards = sorted(self._ownership.assigned or ())
         _log.info("shards.assigned", shards=shards, epoch=self._ownership.epoch)
         self._ownership.changed.set()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import structlog
 from aiokafka.errors import KafkaError
 
-from learner_worker import signals
+from learner_worker import __version__, signals
 from learner_worker.errors import BrokerError, ConfigurationError, LearnerError, StuckError, SupersededError
 from learner_worker.group.departure import leave_group, remove_instance
 from learner_worker.group.topology_guard import TopologyGuard
@@ -118,6 +119,13 @@ class Replica:
             LearnerError: see `run_replica`.
         """
         settings = self._settings
+        _log.info(
+            "worker.starting",
+            version=__version__,
+            instance=settings.group_instance_id,
+            host=socket.gethostname(),
+            process=os.getpid(),
+        )
         raise_descriptor_limit()
         _require_strategies(settings)
         with locked_state_folder(settings.state_dir), noted_start(settings.state_dir) as probation:
@@ -132,6 +140,7 @@ class Replica:
                     worker = await self._make_worker_again(stopping)
                 if worker is not None:
                     await self._leave_if_asked(worker)
+        self._instruments.shards.dead_letter_log.tell_left_out(at_once=True)
         if self._superseded is not None:
             raise self._superseded
         _log.info("worker.stopped")

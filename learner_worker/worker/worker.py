@@ -28,11 +28,13 @@ from learner_worker.worker.consumer import EventConsumer
 from learner_worker.worker.experiment import experiment_of
 from learner_worker.worker.failure import WorkerFailure
 from learner_worker.worker.health import Health, ProgressReport, Watch
+from learner_worker.worker.known_labels import begin_at_zero
 from learner_worker.worker.offset_committer import OffsetCommitter
 from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.periodic import Periodic
 from learner_worker.worker.platform import Platform
 from learner_worker.worker.probation import Probation
+from learner_worker.worker.readiness import ReadinessLog
 from learner_worker.worker.rebalance import Rebalance, ShardPreparation
 from learner_worker.worker.rollback import Rollback
 from learner_worker.worker.shard_opener import ShardOpener, shard_context
@@ -63,6 +65,7 @@ class Worker:
     ) -> None:
         topics, clients = settings.topics().named(), platform.clients
         strategies = find_strategies(settings.strategy, settings.strategies)
+        begin_at_zero(instruments, topics, shards=platform.partitions)
         self.ownership = ownership = Ownership()
         self.failure = failure = WorkerFailure()
         self.standbys = standbys = Standbys(
@@ -146,6 +149,7 @@ class Worker:
             checkpointer=checkpointer,
             requests=requests,
             failure=failure,
+            rebalances=instruments.process.rebalances,
         )
         self.preparation = ShardPreparation(
             ownership=ownership,
@@ -179,7 +183,11 @@ class Worker:
             frontier_seconds=platform.intervals.frontier_seconds,
         )
         progress = ProgressReport(
-            consumer=consumer, topics=topics, ownership=ownership, instruments=instruments.process
+            consumer=consumer,
+            topics=topics,
+            ownership=ownership,
+            requests=requests,
+            instruments=instruments,
         )
         watch = Watch(
             watchdog=watchdog,
@@ -202,6 +210,7 @@ class Worker:
             "backfill": Backfill(ownership).run,
             "frontier": periodic.ask_how_far_the_group_is,
             "progress": progress.tell,
+            "readiness": ReadinessLog(self.health.ready).tell,
             "watch": watch.watch,
             "topology": platform.guard.watch,
             "probation": partial(probation.serve, membership),

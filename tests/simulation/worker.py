@@ -200,7 +200,7 @@ def _settings() -> Settings:
 class Process:
     """One run of a worker."""
 
-    without = frozenset({"requests", "progress", "watch", "topology", "probation", "stalls"})
+    without = frozenset({*("requests", "progress", "readiness", "watch", "topology", "probation", "stalls")})
     """The worker's loops that do not run here: nobody asks, looks at the metrics or is on probation."""
     consumer: Consumer
     producer: Producer

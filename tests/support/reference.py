@@ -110,11 +110,12 @@ def _default(field: FieldInfo) -> str:
 
 def _metrics() -> Iterator[str]:
     yield "## Prometheus metrics\n"
-    yield "Served at `/metrics`.\n"
+    yield "Served at `/metrics`, with `process_*` and `python_info` of Prometheus' client library.\n"
     families = sorted(Instruments().registry.collect(), key=lambda family: family.name)
     rows = (
         (f"`{family.name}{'_total' if family.type == 'counter' else ''}`", family.type, family.documentation)
         for family in families
+        if family.name.startswith("learner_")
     )
     yield from _table(("metric", "type", "meaning"), rows)
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
+
+from aiokafka.errors import KafkaError
 
 from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.times import Micros
@@ -58,10 +60,11 @@ class ReplyBatchBuilder:
 
 
 class ReplyProducer:
-    """A producer that has every batch at once; each topic has one partition."""
+    """A producer that has every batch at once, or its broker's error; each topic has one partition."""
 
     def __init__(self) -> None:
         self.values: list[bytes] = []
+        self.judge: Callable[[Sequence[bytes]], KafkaError | None] = lambda _: None
 
     def create_batch(self) -> ReplyBatchBuilder:
         return ReplyBatchBuilder()
@@ -70,9 +73,13 @@ class ReplyProducer:
         self, batch: ReplyBatchBuilder, _topic: str, *, partition: int
     ) -> asyncio.Future[None]:
         assert partition == 0
-        self.values += batch.values
         done = asyncio.get_running_loop().create_future()
-        done.set_result(None)
+        error = self.judge(batch.values)
+        if error is None:
+            self.values += batch.values
+            done.set_result(None)
+        else:
+            done.set_exception(error)
         return done
 
     async def partitions_for(self, _topic: str) -> set[int]:
@@ -124,7 +131,7 @@ class Requests:
         self.instruments = Instruments()
         self.offsets = InFlightOffsets(0)
         self.failures: list[StateError] = []
-        self._producer = ReplyProducer()
+        self.producer = ReplyProducer()
         self._path = RequestPath(
             RequestSettings(
                 topics=TOPICS,
@@ -135,7 +142,7 @@ class Requests:
                 while_restoring=while_restoring,
                 identity=identity,
             ),
-            RequestClients(cast("Any", TopicLister()), cast("Any", self._producer), Outage()),
+            RequestClients(cast("Any", TopicLister()), cast("Any", self.producer), Outage()),
             advise=advise or Advise([CLASSIC]),
             instruments=self.instruments.requests,
             pacing=Pacing(),
@@ -160,6 +167,15 @@ class Requests:
         record = Unreadable(TOPICS.requests, SHARD, offset, now_ms, b"ann", value, headers)
         self._path.admission.admit(record, self.offsets)
 
+    def counted(self) -> dict[str, float]:
+        """How many requests were counted under each code."""
+        [family] = self.instruments.requests.by_code.collect()
+        return {sample.labels["code"]: sample.value for sample in family.samples}
+
+    def observed(self) -> float | None:
+        """Of how many answers the time was observed."""
+        return self.instruments.registry.get_sample_value("learner_answer_seconds_count")
+
     async def replies(self) -> list[dict[str, Any]]:
         """What is replied since the last look."""
         while await self._path.answering.serve():
@@ -179,7 +195,7 @@ class Requests:
     async def _taken(self) -> list[dict[str, Any]]:
         for _ in range(_TURNS):
             await asyncio.sleep(0)
-        values, self._producer.values = self._producer.values, []
+        values, self.producer.values = self.producer.values, []
         return [json.loads(value) for value in values]
 
 

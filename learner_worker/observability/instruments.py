@@ -1,55 +1,34 @@
-"""Structured logs and Prometheus metrics."""
+"""The Prometheus metrics of a worker."""
 
-import logging
-import sys
-from typing import Literal
+import platform
+from functools import cache
+from importlib.metadata import version
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-LogFormat = Literal["auto", "json", "console"]
-LogLevel = Literal["debug", "info", "warning", "error"]
-# Without local variables: a request's costs are secret, and other tracebacks would hold what agents wrote.
-_TRACEBACKS = structlog.processors.ExceptionRenderer(
-    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
 )
-_SHOWN_TRACEBACKS = structlog.dev.RichTracebackFormatter(show_locals=False)
+
+from learner_worker.observability.logs import LimitedLog
+
+_DEAD_LETTER_LINES = 20
+"""Enough to recognize a publisher by; the topic of dead letters has all of them."""
+_DEAD_LETTER_SECONDS = 60.0
+"""The window of that limit: a flood of dead letters is seen to go on every minute."""
 _STALL_BUCKETS = (0.005, 0.01, 0.015, 0.02, 0.025, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
 """Seconds: fine up to a chunk of work, coarse above."""
 _ANSWER_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Seconds: from an idle learner to the default time to live."""
 
 
-def configure_logging(log_format: LogFormat = "auto", level: LogLevel = "info") -> None:
-    """Configures logs on stderr: JSON lines, or text on a terminal; aiokafka's own logs only at `debug`.
-
-    The worker logs an outage of Kafka once; aiokafka would log it for every connection.
-    """
-    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
-    renderer = (
-        [_TRACEBACKS, structlog.processors.JSONRenderer()]
-        if as_json
-        else [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_SHOWN_TRACEBACKS)
-        ]
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("aiokafka").setLevel(logging.INFO if level == "debug" else logging.CRITICAL + 1)
-
-
 class ShardInstruments:
-    """The metrics of the shards."""
+    """The metrics of the shards, and the log of dead letters, which has a limit for all shards together."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.events = Counter(
@@ -67,6 +46,12 @@ class ShardInstruments:
         )
         self.dead_letters = Counter(
             "learner_dead_letters", "Dead letters written, by reason.", ["reason"], registry=registry
+        )
+        self.dead_letter_log = LimitedLog(
+            structlog.get_logger("learner_worker.shard"),
+            "record.dead_letter",
+            most=_DEAD_LETTER_LINES,
+            seconds=_DEAD_LETTER_SECONDS,
         )
         self.record_times_off = Counter(
             "learner_record_times_off",
@@ -112,13 +97,14 @@ class RequestInstruments:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.by_code = Counter(
             "learner_requests",
-            "Requests handled, by code: OK, an error code, EXPIRED, REROUTED or REFUSED.",
+            "Requests handled, by code: OK or an error code once Kafka has the reply, EXPIRED, REROUTED, "
+            "REFUSED, or UNSENT if Kafka did not take the reply.",
             ["code"],
             registry=registry,
         )
         self.answer_seconds = Histogram(
             "learner_answer_seconds",
-            "Time from a request's record timestamp to its reply being handed to the producer.",
+            "Time from a request's record timestamp to Kafka's acknowledgement of its reply.",
             buckets=_ANSWER_BUCKETS,
             registry=registry,
         )
@@ -170,19 +156,62 @@ class ProcessInstruments:
             "Log lines that stderr did not take: nobody reads it, or not fast enough, or a disk is full.",
             registry=registry,
         )
-        self.lag = Gauge(
+        self.rebalances = Counter(
+            "learner_rebalances", "Assignments that this replica has got from its group.", registry=registry
+        )
+        self.all_shards = Gauge(
+            "learner_topology_shards", "Shards that the group has to own together.", registry=registry
+        )
+
+
+class LagInstruments:
+    """The metrics of what is not processed yet."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.records = Gauge(
             "learner_lag_records",
             "Records not yet processed by this replica's shards, by topic.",
             ["topic"],
             registry=registry,
         )
+        self.shard_records = Gauge(
+            "learner_shard_lag_records",
+            "Records not yet processed, by topic and shard.",
+            ["topic", "shard"],
+            registry=registry,
+        )
+        self.shard_seconds = Gauge(
+            "learner_shard_lag_seconds",
+            "How long this replica has known of the oldest event or request that it has not processed yet.",
+            ["topic", "shard"],
+            registry=registry,
+        )
+
+
+@cache
+def _version() -> str:
+    return version("learner-worker")
 
 
 class Instruments:
-    """The worker's Prometheus metrics, in their own registry."""
+    """The worker's Prometheus metrics, in their own registry.
+
+    Those of the process (`process_*`) and of Python (`python_info`) are Prometheus' own client library's.
+    """
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a time for each counter and histogram, which nobody asks for
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        build = Gauge(
+            "learner_build_info",
+            "The program's version and Python's; always 1.",
+            ["version", "python_version"],
+            registry=self.registry,
+        )
+        build.labels(_version(), platform.python_version()).set(1)
         self.shards = ShardInstruments(self.registry)
         self.requests = RequestInstruments(self.registry)
         self.process = ProcessInstruments(self.registry)
+        self.lag = LagInstruments(self.registry)
