@@ -58,21 +58,23 @@ check-deploy: $(READY)
 	$(BIN)/kubernetes-validate --strict $(BASE)
 	$(BIN)/check-jsonschema --schemafile deploy/schemas/scaledobject.json $(K8S)/autoscaling/scaledobject.yaml
 	$(BIN)/check-jsonschema --schemafile deploy/schemas/podmonitor.json $(K8S)/monitoring/podmonitor.yaml
+	$(BIN)/check-jsonschema --schemafile deploy/schemas/prometheusrule.json $(K8S)/monitoring/prometheusrule.yaml
 	$(BIN)/python -m pytest -q --no-header --no-summary tests/unit/test_deploy.py
 	@deploy/check-kubernetes
 
 # By promtool, which is fetched where it can be had; the tests use it, too. A line says if it is not here.
 check-prometheus: $(READY)
 	@.ci/get-prometheus
-	$(BIN)/python -m pytest -q --no-header -rs tests/unit/test_instruments.py
+	$(BIN)/python -m pytest -q --no-header -rs tests/unit/test_instruments.py tests/unit/test_monitoring.py
 
 # AsyncAPI's own JSON Schema, and its official parser where Node and npm are installed. It says which ones ran.
 check-asyncapi: $(READY)
 	$(BIN)/python tests/programs/asyncapi/validate.py schemas/asyncapi.json .venv/asyncapi
 
-schemas: $(READY) ## Generate schemas/, docs/interface.md and docs/reference.md from the code
+schemas: $(READY) ## Generate schemas/, docs/interface.md, docs/reference.md, dashboard and alert rules from the code
 	@$(BIN)/learner-worker schemas export --page docs/interface.md
 	@$(BIN)/python -m tests.support.reference
+	@$(BIN)/python -m tests.support.monitoring
 
 lock: ## Resolve pyproject.toml into requirements/ (needs the network); ARGS="--upgrade"
 	@PYTHON="$(PYTHON)" .ci/lock $(ARGS)

@@ -180,10 +180,16 @@ class LagInstruments:
             ["topic", "shard"],
             registry=registry,
         )
-        self.shard_seconds = Gauge(
-            "learner_shard_lag_seconds",
-            "How long this replica has known of the oldest event or request that it has not processed yet.",
+        self.event_seconds = Gauge(
+            "learner_event_lag_seconds",
+            "How long this replica has known of the oldest event that it has not processed yet.",
             ["topic", "shard"],
+            registry=registry,
+        )
+        self.request_seconds = Gauge(
+            "learner_request_lag_seconds",
+            "How long this replica has known of the oldest request that it has not answered yet.",
+            ["shard"],
             registry=registry,
         )
 

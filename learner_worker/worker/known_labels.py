@@ -9,22 +9,13 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
-from learner_worker.contract.suggestions import INTERNAL, INVALID_REQUEST, OVERLOADED, RESTORING
+from learner_worker.contract.suggestions import ERROR_CODES
 from learner_worker.contract.topics import TopicNames
+from learner_worker.interface.headers import DEAD_LETTER_REASONS
 from learner_worker.observability import Instruments
 from learner_worker.requests.reply_batches import UNSENT
 
 EVENT_RESULTS: Final = ("settled", "rerouted", "dead-letter")
-DEAD_LETTER_REASONS: Final = (
-    "empty",
-    "invalid",
-    "invalid-fact",
-    "not-json",
-    "too-large",
-    "unreadable",
-    "wrong-partition",
-)
-ERROR_CODES: Final = (INTERNAL, INVALID_REQUEST, OVERLOADED, RESTORING)
 REQUEST_CODES: Final = ("OK", *ERROR_CODES, "EXPIRED", "REROUTED", "REFUSED", UNSENT)
 
 

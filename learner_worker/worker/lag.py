@@ -55,13 +55,7 @@ class LagReport:
     ) -> None:
         self._consumer = consumer
         self._topics = topics
-        self._timed = (
-            topics.bid_placed,
-            topics.auction_closed,
-            topics.task_finished,
-            topics.rerouted,
-            topics.requests,
-        )
+        self._events = (topics.bid_placed, topics.auction_closed, topics.task_finished, topics.rerouted)
         self._ownership = ownership
         self._requests = requests
         self._instruments = instruments
@@ -77,8 +71,10 @@ class LagReport:
         for (topic, shard_id), offsets in unread.items():
             lag = self._partitions.setdefault((topic, shard_id), PartitionLag())
             self._instruments.shard_records.labels(topic, shard_id).set(offsets.end - offsets.start)
-            if topic in self._timed:
-                self._instruments.shard_seconds.labels(topic, shard_id).set(lag.seconds(offsets, now))
+            if topic in self._events:
+                self._instruments.event_seconds.labels(topic, shard_id).set(lag.seconds(offsets, now))
+            elif topic == self._topics.requests:
+                self._instruments.request_seconds.labels(shard_id).set(lag.seconds(offsets, now))
 
     def _sum_of(self, topic: TopicName, unread: Mapping[_Place, OffsetRange]) -> float:
         """Unprocessed records of a topic, over this replica's shards; NaN while not all are open."""
@@ -104,5 +100,7 @@ class LagReport:
         for topic, shard_id in self._partitions.keys() - unread.keys():
             del self._partitions[topic, shard_id]
             self._instruments.shard_records.remove(topic, shard_id)
-            if topic in self._timed:
-                self._instruments.shard_seconds.remove(topic, shard_id)
+            if topic in self._events:
+                self._instruments.event_seconds.remove(topic, shard_id)
+            elif topic == self._topics.requests:
+                self._instruments.request_seconds.remove(shard_id)

@@ -329,7 +329,7 @@ def test_a_kustomization_names_every_file_beside_it(path: Path) -> None:
     kustomization = _yaml(path)
     named = [*kustomization.get("resources", ()), *kustomization.get("components", ())]
     for generator in kustomization.get("configMapGenerator", ()):
-        named += generator.get("envs", ())
+        named += [*generator.get("envs", ()), *generator.get("files", ())]
 
     assert all((path.parent / name).exists() for name in named)
     assert {file.name for file in path.parent.iterdir()} - {path.name} <= set(named)
@@ -348,15 +348,20 @@ def _rendered() -> Iterator[Any]:
 
 def test_the_example_renders_to_one_installation() -> None:
     """All objects in its namespace, KEDA alone counts replicas, and pods and KEDA ask the same Kafka."""
-    found = {item["kind"]: item for item in _rendered()}
+    rendered = list(_rendered())
+    boards = [item for item in rendered if "dashboard.json" in item.get("data", ())]
+    found = {item["kind"]: item for item in rendered if item not in boards}
     pod = found["StatefulSet"]["spec"]["template"]["spec"]
     settings = found["ConfigMap"]
 
     assert set(found) == {
         *("ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "Service", "ServiceAccount", "StatefulSet"),
-        *("PodMonitor", "ScaledObject"),
+        *("PodMonitor", "PrometheusRule", "ScaledObject"),
     }
-    assert {item["metadata"]["namespace"] for item in found.values()} == {"learner"}
+    [board] = boards
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(board["data"]["dashboard.json"])["uid"] == "learner-worker"
+    assert {item["metadata"]["namespace"] for item in rendered} == {"learner"}
     assert "replicas" not in found["StatefulSet"]["spec"]
     assert pod["containers"][0]["envFrom"][0]["configMapRef"]["name"] == settings["metadata"]["name"]
     assert (
