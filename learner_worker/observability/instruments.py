@@ -1,8 +1,10 @@
 """The Prometheus metrics of a worker."""
 
 import platform
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
+from typing import cast
 
 import structlog
 from prometheus_client import (
@@ -194,6 +196,10 @@ class LagInstruments:
         )
 
 
+_without_creation_times = cast("Callable[[], None]", disable_created_metrics)
+"""Leaves out the time at which each counter and histogram was made: nobody asks for it."""
+
+
 @cache
 def _version() -> str:
     return version("learner-worker")
@@ -206,7 +212,7 @@ class Instruments:
     """
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a time for each counter and histogram, which nobody asks for
+        _without_creation_times()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
