@@ -31,6 +31,7 @@ def begin_at_zero(instruments: Instruments, topics: TopicNames, *, shards: int) 
         (of_shards.records_refused, product(written)),
         (of_shards.dead_letters, product(DEAD_LETTER_REASONS)),
         (of_shards.auctions_forgotten, product(("yes", "no"))),
+        (instruments.requests.identity, product(("ok", "forbidden", "missing"))),
         (instruments.requests.by_code, product(REQUEST_CODES)),
         (of_process.checkpoints, product(("ok", "failed"))),
         (of_process.shards, product(("ready", "restoring"))),

@@ -121,6 +121,12 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
                 unit="s",
             ),
             Panel(
+                "Who asks",
+                "Checks of identities, by result.",
+                [("{{result}}", rate(_requests.identity, "result"))],
+                unit="cps",
+            ),
+            Panel(
                 "Advice not logged",
                 "Answers that the advice log lacks.",
                 [("lost", rate(_requests.advice_lost))],
