@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test unit fmt chaos interop bench check check-deploy check-asyncapi check-prometheus schemas lock clean
+.PHONY: help demo dev test unit fmt chaos interop bench check check-deploy check-asyncapi check-prometheus schemas lock clean
 
 # Set on the command line only: ARGS is passed to the command, PYTHON replaces the first Python that is found.
 ARGS =
@@ -19,6 +19,9 @@ help: ## List the targets
 
 demo: $(READY) ## Run the demo: does it pay to ask? On an embedded broker; ARGS="--seed 3"
 	@$(BIN)/learner-worker demo --broker embedded $(ARGS)
+
+dev: $(READY) ## Run a broker, a worker, insights and a sample swarm to look at, until Ctrl-C; ARGS="--http-port 8090"
+	@$(BIN)/learner-worker dev $(ARGS)
 
 # In as many processes as there are cores, at most four: each one starts brokers of its own.
 test: $(READY) ## Run all tests, on every broker that is available; ARGS="tests/unit -x"

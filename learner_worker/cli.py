@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "run": "run:run",
     "leave": "leave:leave",
     "demo": "demo:demo",
+    "dev": "dev:dev",
     "topics": "topics:topics",
     "suggest": "suggest:suggest",
     "insights": "insights:insights",

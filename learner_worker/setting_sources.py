@@ -19,6 +19,8 @@ SETTINGS_PREFIX: Final = "LEARNER_"
 TOML_FILE: Final = "learner-worker.toml"
 ENV_FILE: Final = ".env"
 FILE_ENCODING: Final = "utf-8-sig"  # some editors begin a UTF-8 file with a byte-order mark
+OTHER_VARIABLES: Final = frozenset({"insights_token"})
+"""What one command alone reads: names that are no setting, and no mistake in the environment either."""
 _QUOTES = "\"'"
 _SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")
 """Variables that Kubernetes sets in every pod beside a service, such as LEARNER_WORKER_SERVICE_HOST."""
@@ -82,7 +84,7 @@ def _is_service_link(name: str, value: str) -> bool:
 def _unknown(what: str, names: Iterable[str], known: Collection[str]) -> Iterator[Mismatch]:
     for name in sorted(one.upper() for one in names if one.upper().startswith(SETTINGS_PREFIX)):
         setting = name[len(SETTINGS_PREFIX) :].lower()
-        if setting not in known:
+        if setting not in known and setting not in OTHER_VARIABLES:
             nearest = _nearest(setting, known)
             advice = f"did you mean {SETTINGS_PREFIX}{nearest.upper()}?" if nearest else _LIST
             yield Mismatch(f"no setting reads the {what} {name}", advice)

@@ -32,7 +32,7 @@ class DemoCluster:
     @property
     def group_id(self) -> str:
         """The workers' group."""
-        return f"{self.prefix}learner"
+        return f"{self.prefix}learner-worker"
 
     @property
     def topics(self) -> Topics:

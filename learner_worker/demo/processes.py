@@ -1,10 +1,10 @@
-"""Runs the learner as processes: creates its topics, and starts, watches and stops two replicas."""
+"""Runs the learner as processes: creates its topics, and starts, watches and stops replicas and insights."""
 
 import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -29,10 +29,10 @@ class ProcessError(LearnerError):
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicaProcess:
-    """A running `learner-worker run`."""
+class ServiceProcess:
+    """A running `learner-worker run` or `insights`; `name` is what it is called in sentences."""
 
-    number: int
+    name: str
     process: asyncio.subprocess.Process
     log_file: Path
 
@@ -42,12 +42,10 @@ class ReplicaProcess:
             raise self.error(f"ended with exit code {self.process.returncode}")
 
     def error(self, what: str) -> ProcessError:
-        """Makes the error for a failed worker, with its last log lines and its log file."""
+        """Makes the error for a failed process, with its last log lines and its log file."""
         text = self.log_file.read_text(encoding="utf-8", errors="replace")
         last_words = "\n".join(text.splitlines()[-LAST_LINES:]) or "(nothing)"
-        return ProcessError(
-            f"Worker {self.number} {what}. Its last words:\n{last_words}\nAll: {self.log_file}"
-        )
+        return ProcessError(f"{self.name} {what}. Its last words:\n{last_words}\nAll: {self.log_file}")
 
     def url(self) -> str | None:
         """The address its log names; None until it listens."""
@@ -80,23 +78,46 @@ async def create_topics(cluster: DemoCluster) -> None:
 
 
 @asynccontextmanager
-async def running_replicas(cluster: DemoCluster) -> AsyncIterator[Sequence[ReplicaProcess]]:
+async def running_replicas(
+    cluster: DemoCluster, count: int = REPLICAS
+) -> AsyncIterator[Sequence[ServiceProcess]]:
     """Starts replicas and waits until they are ready; on exit stops them with SIGTERM and waits.
 
     Raises `ProcessError` when one does not get ready, or at the end when one does not exit with 0.
     """
-    replicas: list[ReplicaProcess] = []
-    try:
-        for number in range(1, REPLICAS + 1):
-            replicas.append(await _start(cluster, number))  # noqa: PERF401 (a started one must be stopped)
-        await _wait_until_ready(replicas)
+    commands = {f"Worker {number}": _replica(cluster, number) for number in range(1, count + 1)}
+    async with _running(cluster, commands) as replicas:
         yield replicas
+
+
+def _replica(cluster: DemoCluster, number: int) -> Sequence[str]:
+    state_dir = cluster.folder / "state" / str(number)
+    return ("run", "--state-dir", str(state_dir), "--group-id", cluster.group_id, "--http-port", "0")
+
+
+@asynccontextmanager
+async def running_insights(cluster: DemoCluster, port: int) -> AsyncIterator[ServiceProcess]:
+    """Starts insights and waits until everything is read; on exit stops them. Raises as above."""
+    async with _running(cluster, {"Insights": ("insights", "--http-port", str(port))}) as (insights,):
+        yield insights
+
+
+@asynccontextmanager
+async def _running(
+    cluster: DemoCluster, commands: Mapping[str, Sequence[str]]
+) -> AsyncIterator[Sequence[ServiceProcess]]:
+    processes: list[ServiceProcess] = []
+    try:
+        for name, command in commands.items():
+            processes.append(await _start(cluster, name, command))
+        await _wait_until_ready(processes)
+        yield processes
     finally:
-        running = [replica for replica in replicas if replica.process.returncode is None]
-        await _end([replica.process for replica in replicas])
-        for replica in running:
-            if replica.process.returncode != 0:
-                raise replica.error(f"got SIGTERM and ended with {_ending(replica.process.returncode)}")
+        alive = [each for each in processes if each.process.returncode is None]
+        await _end([each.process for each in processes])
+        for each in alive:
+            if each.process.returncode != 0:
+                raise each.error(f"got SIGTERM and ended with {_ending(each.process.returncode)}")
 
 
 def _ending(exit_code: int | None) -> str:
@@ -105,13 +126,11 @@ def _ending(exit_code: int | None) -> str:
     return f"exit code {exit_code}"
 
 
-async def _start(cluster: DemoCluster, number: int) -> ReplicaProcess:
-    log_file = cluster.folder / f"worker-{number}.log"
-    state_dir = cluster.folder / "state" / str(number)
-    options = ["--state-dir", str(state_dir), "--group-id", cluster.group_id, "--http-port", "0"]
+async def _start(cluster: DemoCluster, name: str, command: Sequence[str]) -> ServiceProcess:
+    log_file = cluster.folder / f"{name.lower().replace(' ', '-')}.log"
     with log_file.open("wb") as log:
-        process = await _spawn(cluster, "run", *options, "--log-format", "json", output=log.fileno())
-    return ReplicaProcess(number, process, log_file)
+        process = await _spawn(cluster, *command, "--log-format", "json", output=log.fileno())
+    return ServiceProcess(name, process, log_file)
 
 
 async def _spawn(cluster: DemoCluster, *arguments: str, output: int) -> asyncio.subprocess.Process:
@@ -130,7 +149,7 @@ async def _spawn(cluster: DemoCluster, *arguments: str, output: int) -> asyncio.
     return process
 
 
-async def _wait_until_ready(replicas: Sequence[ReplicaProcess]) -> None:
+async def _wait_until_ready(replicas: Sequence[ServiceProcess]) -> None:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
         for replica in replicas:
             try:
@@ -140,13 +159,13 @@ async def _wait_until_ready(replicas: Sequence[ReplicaProcess]) -> None:
                 raise replica.error(f"was not ready within {READY_SECONDS:.0f} s") from error
 
 
-async def _until_ready(replica: ReplicaProcess, session: aiohttp.ClientSession) -> None:
+async def _until_ready(replica: ServiceProcess, session: aiohttp.ClientSession) -> None:
     while not await _is_ready(replica, session):
         replica.check_alive()
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def _is_ready(replica: ReplicaProcess, session: aiohttp.ClientSession) -> bool:
+async def _is_ready(replica: ServiceProcess, session: aiohttp.ClientSession) -> bool:
     url = replica.url()
     if url is None:
         return False

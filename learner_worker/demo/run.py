@@ -23,7 +23,7 @@ from learner_worker.demo.comparison import finished_auctions
 from learner_worker.demo.earnings import Earnings, Simulation, simulated
 from learner_worker.demo.market import Market
 from learner_worker.demo.personas import demo_market
-from learner_worker.demo.processes import ReplicaProcess, create_topics, running_replicas
+from learner_worker.demo.processes import ServiceProcess, create_topics, running_replicas
 from learner_worker.demo.story import Story
 from learner_worker.demo.view import Scene, opened_view
 from learner_worker.errors import LearnerError
@@ -60,7 +60,7 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
     """Run the demo and return its exit code: 0, 1 for a failure, 128 + the signal's number if stopped."""
     story = Story(console)
     demo = asyncio.create_task(_run(options, story), name="demo")
-    with _cancelled_by_signals(demo) as received:
+    with cancelled_by_signals(demo) as received:
         try:
             await demo
         except asyncio.CancelledError:
@@ -75,13 +75,13 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
 
 
 @contextmanager
-def _cancelled_by_signals(demo: "asyncio.Task[None]") -> Iterator[list[int]]:
-    """Makes Ctrl-C, SIGTERM and SIGHUP end the demo cleanly; further ones are ignored."""
+def cancelled_by_signals(task: "asyncio.Task[None]") -> Iterator[list[int]]:
+    """Makes Ctrl-C, SIGTERM and SIGHUP end a task cleanly; further ones are ignored."""
     received: list[int] = []
 
     def stop(number: int) -> None:
         if not received:
-            demo.cancel()
+            task.cancel()
         received.append(number)
 
     loop, numbers = asyncio.get_running_loop(), wanted_signals()
@@ -125,7 +125,7 @@ def _report(path: Path, earnings: Earnings, story: Story) -> Path | None:
 
 async def _play(options: DemoOptions, kind: BrokerKind, story: Story) -> DemoCluster:
     """Starts everything, plays the auctions, compares, and stops everything."""
-    with _temporary_folder(options.keep) as folder:
+    with temporary_folder(options.keep) as folder:
         async with started_broker(kind, options.bootstrap_servers, folder / "broker", story.tell) as broker:
             prefix = f"demo-{secrets.token_hex(3)}-"
             cluster = DemoCluster(broker, prefix, options.partitions, folder)
@@ -142,7 +142,7 @@ def _broker_kind(options: DemoOptions) -> BrokerKind:
 
 
 @contextmanager
-def _temporary_folder(keep: bool) -> Iterator[Path]:
+def temporary_folder(keep: bool) -> Iterator[Path]:
     """A temporary folder; kept if requested, or after a failure because of the logs in it."""
     folder = Path(tempfile.mkdtemp(prefix="learner-demo-"))
     try:
@@ -161,7 +161,7 @@ async def _learn_and_bid(options: DemoOptions, cluster: DemoCluster, story: Stor
     story.tell("starting two workers, each a process of its own")
     async with running_replicas(cluster) as replicas:
         story.opening(options.seed, options.auctions, cluster, replicas)
-        async with _learner(cluster) as learner, _publisher(cluster) as publisher:
+        async with learner_of(cluster) as learner, publisher_of(cluster) as publisher:
             market = Market(learner, publisher)
             await _hold_auctions(options, market, replicas, story)
             story.answers(market)
@@ -170,18 +170,18 @@ async def _learn_and_bid(options: DemoOptions, cluster: DemoCluster, story: Stor
         story.comparison(market)
 
 
-def _learner(cluster: DemoCluster) -> LearnerClient:
+def learner_of(cluster: DemoCluster) -> LearnerClient:
     servers, options = cluster.broker.bootstrap_servers, cluster.kafka_options
     return LearnerClient(servers, topics=cluster.topics, kafka_options=options)
 
 
-def _publisher(cluster: DemoCluster) -> EventPublisher:
+def publisher_of(cluster: DemoCluster) -> EventPublisher:
     servers, options = cluster.broker.bootstrap_servers, cluster.kafka_options
     return EventPublisher(servers, topics=cluster.topics, kafka_options=options)
 
 
 async def _hold_auctions(
-    options: DemoOptions, market: Market, replicas: Sequence[ReplicaProcess], story: Story
+    options: DemoOptions, market: Market, replicas: Sequence[ServiceProcess], story: Story
 ) -> None:
     auctions = demo_auctions(demo_market(options.auctions), options.seed)
     with opened_view(story.console, len(auctions)) as view:

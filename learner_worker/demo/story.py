@@ -16,7 +16,7 @@ from learner_worker.demo.earnings import Earnings, Simulation
 from learner_worker.demo.headline import earnings_table, headline
 from learner_worker.demo.market import Market
 from learner_worker.demo.personas import ASKING, PERSONAS, WAYS, Way, way_of
-from learner_worker.demo.processes import ReplicaProcess
+from learner_worker.demo.processes import ServiceProcess
 from learner_worker.demo.view import comparison_table
 from learner_worker.errors import LearnerError
 from learner_worker.laboratory.tables import tables
@@ -42,7 +42,7 @@ class Story:
         self._print(f"The demo failed. {error}", style="red")
 
     def opening(
-        self, seed: int, auctions: int, cluster: DemoCluster, replicas: Sequence[ReplicaProcess]
+        self, seed: int, auctions: int, cluster: DemoCluster, replicas: Sequence[ServiceProcess]
     ) -> None:
         """Prints the introduction: agents, broker and rules."""
         self._print(

@@ -1,29 +1,46 @@
 """The routes for programs: JSON, streamed where it may be long."""
 
+import msgspec
+import structlog
 from aiohttp import web
 
 from learner_worker.contract.decode import readable_id
 from learner_worker.contract.fields import AgentId
+from learner_worker.errors import BrokerError, InvalidEventError
 from learner_worker.insights.agents import SORTS, AgentQuery
 from learner_worker.insights.answers import agents_answer, one_agent_answer
 from learner_worker.insights.openapi import document
 from learner_worker.insights.reader import NotReadYetError, SwarmReader
+from learner_worker.insights.sending import Sending
 
 _JSON = "application/json"
+_log = structlog.get_logger("learner_worker.insights")
 _RETRY_SECONDS = 1  # reading moves on by tens of thousands of records meanwhile
+
+
+class TaskFailure(msgspec.Struct):
+    """The body of a report that a task failed; the reason is logged."""
+
+    agent_id: str
+    reason: str = ""
+
+
+_failures = msgspec.json.Decoder(TaskFailure)
 
 
 class InsightsApi:
     """Answers programs."""
 
-    def __init__(self, reader: SwarmReader) -> None:
+    def __init__(self, reader: SwarmReader, sending: Sending) -> None:
         self._reader = reader
+        self._sending = sending
 
     def routes(self) -> list[web.RouteDef]:
         """The routes and their handlers."""
         return [
             web.get("/swarm/insights", self.agents),
-            web.get("/swarm/insights/{agent_id}", self.agent),
+            web.get("/swarm/insights/{agent_id:.+}", self.agent),
+            web.post("/swarm/tasks/{task_id:.+}/fail", self.fail),
             web.get("/openapi.json", self.openapi),
             web.get("/healthz", self.healthy),
             web.get("/readyz", self.ready),
@@ -36,7 +53,7 @@ class InsightsApi:
         try:
             page = self._reader.agents.page(agent_query(request))
         except (ValueError, KeyError) as error:
-            return _json_error(web.HTTPBadRequest.status_code, error.args[0])
+            return _json_error(400, error.args[0])
         response = web.StreamResponse(headers={"Content-Type": _JSON})
         await response.prepare(request)
         async for piece in agents_answer(self._reader.agents, page):
@@ -52,6 +69,23 @@ class InsightsApi:
         except NotReadYetError as error:
             return not_read_yet(error)
         return web.Response(body=one_agent_answer(agent_id, history), content_type=_JSON)
+
+    async def fail(self, request: web.Request) -> web.StreamResponse:
+        """Publishes that a task failed, if events may be published."""
+        if not self._sending.may_write:
+            return _json_error(403, "nothing is published here: start insights with --allow-writes")
+        if request.content_type != _JSON:  # which a page of another site cannot send unasked
+            return _json_error(415, "send JSON: {agent_id, reason?}")
+        try:
+            failure = _failures.decode(await request.read())
+            await self._sending.task_failed(request.match_info["task_id"], failure.agent_id)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidEventError) as error:
+            return _json_error(400, error)
+        except BrokerError as error:
+            return _json_error(503, error)
+        task_id = request.match_info["task_id"]
+        _log.info("insights.task_failed", task=task_id, agent=failure.agent_id, reason=failure.reason)
+        return web.json_response({"task_id": task_id, "status": "failed"})
 
     async def openapi(self, _: web.Request) -> web.StreamResponse:
         """The description of these routes."""

@@ -43,6 +43,7 @@ def document() -> dict[str, Any]:
         "paths": {
             "/swarm/insights": {"get": _all_agents()},
             "/swarm/insights/{agent_id}": {"get": _one_agent()},
+            "/swarm/tasks/{task_id}/fail": {"post": _fail_task()},
         },
         "components": {"schemas": _schemas()},
     }
@@ -78,6 +79,24 @@ def _one_agent() -> dict[str, Any]:
     }
 
 
+def _fail_task() -> dict[str, Any]:
+    where = {"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    body = {"application/json": {"schema": {"$ref": "#/components/schemas/TaskFailure"}}}
+    return {
+        "operationId": "failTask",
+        "summary": "Publish that a task failed, as its service would; only with --allow-writes",
+        "parameters": [where],
+        "requestBody": {"required": True, "content": body},
+        "responses": {
+            "200": _json("Kafka has the event.", "FailedTask"),
+            "400": _json("An id or the body breaks the contract.", "Error"),
+            "403": _json("Nothing is published here.", "Error"),
+            "415": _json("The body is not JSON.", "Error"),
+            "503": _json("Kafka did not acknowledge the event.", "Error"),
+        },
+    }
+
+
 def _schemas() -> dict[str, Any]:
     one = {"agent_id": {"type": "string"}, "learned_keywords": {**_KEYWORDS, "description": "All of them."}}
     return {
@@ -96,6 +115,14 @@ def _schemas() -> dict[str, Any]:
             },
             "additionalProperties": False,
         },
+        "TaskFailure": {
+            **_object({"agent_id": {"type": "string"}}),
+            "properties": {
+                "agent_id": {"type": "string"},
+                "reason": {"type": "string", "description": "Is logged."},
+            },
+        },
+        "FailedTask": _object({"task_id": {"type": "string"}, "status": {"const": "failed"}}),
         "Error": _object({"error": {"type": "string"}}),
     }
 

@@ -9,21 +9,34 @@ import structlog
 from aiohttp import web
 
 from learner_worker.errors import ConfigurationError
+from learner_worker.insights.access import Access, add_headers
 from learner_worker.insights.api import InsightsApi
+from learner_worker.insights.live import LiveUpdates
+from learner_worker.insights.pages import InsightsPages
 from learner_worker.insights.reader import SwarmReader, swarm_reader
+from learner_worker.insights.sending import Sending, sending
+from learner_worker.insights.workers import WorkersWatch
 from learner_worker.settings import Settings
 from learner_worker.signals import wanted_signals
 
-_LAST_ANSWERS_SECONDS = 2.0  # how long clients may take for their answers at the end
+_LAST_ANSWERS_SECONDS = 1.0  # how long clients may take for their answers at the end
+_LARGEST_BODY_BYTES = 256 * 1024  # a description of 16,384 characters, as a form encodes it
 _log = structlog.get_logger("learner_worker.insights")
 
 
 @dataclass(frozen=True, slots=True)
 class InsightsOptions:
-    """Where insights are served."""
+    """How insights are served.
 
-    host: str = "127.0.0.1"
+    Attributes:
+        port: 0 for any free one.
+        allow_writes: whether tasks may be reported as failed.
+    """
+
+    access: Access
     port: int = 0
+    show_descriptions: bool = True
+    allow_writes: bool = False
 
 
 async def serve_insights(settings: Settings, options: InsightsOptions, tell: Callable[[str], None]) -> None:
@@ -34,13 +47,32 @@ async def serve_insights(settings: Settings, options: InsightsOptions, tell: Cal
 
     Raises:
         BrokerError: Kafka cannot be reached.
-        ConfigurationError: topics are missing, or the address cannot be listened on.
+        ConfigurationError: topics are missing, the address cannot be listened on, or everyone could look.
     """
+    options.access.require_safe()
     stopping = asyncio.Event()
     _stop_on_signals(stopping)
-    async with swarm_reader(settings) as reader, listening(reader, options) as url:
+    async with (
+        swarm_reader(settings) as reader,
+        sending(settings, allow_writes=options.allow_writes) as sender,
+        _listening(_application(settings, options, reader, sender), options) as url,
+    ):
         tell(url)
+        _log.info("http.listening", url=url)
         await _until_stopped(reader, stopping)
+
+
+def _application(
+    settings: Settings, options: InsightsOptions, reader: SwarmReader, sender: Sending
+) -> web.Application:
+    workers = WorkersWatch(settings, reader.group_id, reader.layout.shards)
+    pages = InsightsPages(reader, sender, workers, show_descriptions=options.show_descriptions)
+    app = web.Application(middlewares=[options.access.middleware], client_max_size=_LARGEST_BODY_BYTES)
+    app.on_response_prepare.append(add_headers)
+    app.add_routes(InsightsApi(reader, sender).routes())
+    app.add_routes(pages.routes())
+    app.add_routes(LiveUpdates(reader.agents).routes())
+    return app
 
 
 async def _until_stopped(reader: SwarmReader, stopping: asyncio.Event) -> None:
@@ -65,32 +97,25 @@ def _raise_first(failure: BaseException | None) -> None:
 
 
 @asynccontextmanager
-async def listening(reader: SwarmReader, options: InsightsOptions) -> AsyncIterator[str]:
-    """Serves the routes; yields the address.
-
-    Raises:
-        ConfigurationError: the address cannot be listened on.
-    """
-    app = web.Application()
-    app.add_routes(InsightsApi(reader).routes())
+async def _listening(app: web.Application, options: InsightsOptions) -> AsyncIterator[str]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWERS_SECONDS)
     await runner.setup()
     try:
-        yield await _listen(runner, options)
+        yield await _listen(runner, options.access.host, options.port)
     finally:
         await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, options: InsightsOptions) -> str:
+async def _listen(runner: web.AppRunner, host: str, port: int) -> str:
     try:
-        await web.TCPSite(runner, options.host, options.port).start()
+        await web.TCPSite(runner, host, port).start()
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {options.host}:{options.port} ({error.strerror}): set --http-host to an "
+            f"cannot listen on {host}:{port} ({error.strerror}): set --http-host to an "
             "address of this machine, and --http-port to another port, or to 0 for any free one"
         ) from error
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    return f"http://{host}:{runner.addresses[0][1]}"
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{runner.addresses[0][1]}"
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:

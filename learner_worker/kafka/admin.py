@@ -38,11 +38,12 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class GroupMember:
-    """A member of a consumer group, with its subscription metadata."""
+    """A member of a consumer group, with its subscription metadata and its assignment."""
 
     member_id: str
     client_host: str
     metadata: bytes
+    assignment: bytes = b""
 
 
 class Cluster:
@@ -177,7 +178,7 @@ class Cluster:
         ((code, _, state, _, _, members, *_),) = described.groups
         if code != NO_ERROR or state in REBALANCING:
             return None
-        return [GroupMember(member_id, host, metadata) for member_id, _, host, metadata, _ in members]
+        return [GroupMember(member_id, host, *encoded) for member_id, _, host, *encoded in members]
 
     async def remove_member(self, group_id: str, member_id: str) -> None:
         """Sends LeaveGroup for a member: the group rebalances at once. Does nothing if the member is gone.

@@ -1,4 +1,4 @@
-"""The demo as a person starts it: it ends by itself, tells what changed and leaves nothing behind."""
+"""The demo and the living swarm as a person starts them: they show what they do and leave nothing behind."""
 
 import os
 import signal
@@ -11,15 +11,19 @@ import pytest
 
 from learner_worker.brokers import BrokerKind
 from tests.support.processes import running
+from tests.support.workers import http_get
 
 DEMO_SECONDS = 120
 
 
 def _demo(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
     """A demo in a session of its own, whose temporary files go to the test's folder."""
-    command = [sys.executable, "-m", "learner_worker", "demo", "--broker", "embedded", *options]
+    return _started(tmp_path, "demo", "--broker", "embedded", *options)
+
+
+def _started(tmp_path: Path, *command: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "learner_worker", *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -94,3 +98,22 @@ def test_a_killed_demo_leaves_nothing_behind(tmp_path: Path) -> None:
     demo.kill()
     demo.communicate(timeout=DEMO_SECONDS)
     _wait_until_gone(demo.pid, tmp_path)
+
+
+def test_dev_shows_a_living_swarm_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The printed address has agents with figures, which change; SIGTERM ends all of it, with exit 0."""
+    dev = _started(tmp_path, "dev")
+    assert dev.stdout is not None
+    address = next(line.strip() for line in dev.stdout if "http://" in line)
+    status, page = http_get(address)
+    assert (status, "18 agents" in page, "echo-classic" in page) == (200, True, True)
+    first = http_get(f"{address}swarm/insights")
+    deadline = time.monotonic() + DEMO_SECONDS
+    while http_get(f"{address}swarm/insights") == first:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    dev.terminate()
+    output, _ = dev.communicate(timeout=DEMO_SECONDS)
+    assert (dev.returncode, "Stopped: the swarm" in output) == (0, True), output
+    assert _left_running(dev.pid, tmp_path) == []
+    assert list(tmp_path.glob("learner-*")) == []

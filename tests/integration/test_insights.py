@@ -1,6 +1,7 @@
 """`insights` on a broker and a worker: the routes answer what the swarm's own service answered."""
 
 import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -8,11 +9,23 @@ from urllib.parse import quote
 from jsonschema import Draft202012Validator
 
 from learner_worker.brokers import Broker
-from tests.support import seed_routes
-from tests.support.insights import InsightsProcess, running_insights
+from tests.support import model, seed_routes
+from tests.support.html_pages import Page
+from tests.support.insights import EVERYWHERE, InsightsProcess, running_insights
 from tests.support.workers import create_topics, publish, running_worker, until
 
-STRANGE = ["a/b", "a%2Fb", "..", "<script>alert(1)</script>", "\u202eevil", 'quote"\\', "x" * 256]
+STRANGE = [
+    *("a/b", "a%2Fb", "..", "\u202eevil", 'quote"\\', "x" * 256, "</title></textarea>", "]]><!--"),
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "javascript:alert(1)",
+    "{{ 7 * 7 }}{% raw %}",
+    "&lt;b&gt;",
+    "' autofocus onfocus='alert(1)",
+]
+"""Ids, and descriptions of the same text, that must stay text."""
+SESAME = "a token: 'ö'"
 
 
 async def test_the_routes_answer_as_the_swarms_own_did(broker: Broker, prefix: str, tmp_path: Path) -> None:
@@ -32,11 +45,23 @@ async def test_the_routes_answer_as_the_swarms_own_did(broker: Broker, prefix: s
             await _unknown_agents_have_nothing(insights)
             await _pages_and_orders(insights)
             await _answers_fit_the_document(insights)
+            await _strangers_texts_stay_texts(insights, rows)
+            await _the_learner_is_asked(insights, rows)
+            await _the_workers_are_shown(insights)
+            await _nothing_is_written_unasked(insights)
             assert await insights.stop() == 0
-        async with running_insights(broker.bootstrap_servers, prefix, log) as again:
+        flags = ("--allow-writes", "--hide-descriptions", "--http-host", EVERYWHERE)
+        environment = {"LEARNER_INSIGHTS_TOKEN": SESAME}
+        async with running_insights(
+            broker.bootstrap_servers, prefix, log, *flags, environment=environment
+        ) as again:
             await again.ready()
+            await _only_with_the_token(again)
+            again.session.headers.update(bearer(SESAME))
             await _all_agents_equal(again, rows)
             await _agent_equals(again, rows, "much-failing")
+            await _descriptions_are_hidden(again)
+            await _a_failed_task_counts(again)
 
 
 async def _all_agents_equal(insights: InsightsProcess, rows: list[seed_routes.Row]) -> None:
@@ -93,6 +118,107 @@ async def _pages_and_orders(insights: InsightsProcess) -> None:
     for wrong in ("limit=0", "limit=x", "limit=", "sort=age", "after=", "sort=win_rate&after=nobody"):
         status, body = await insights.get(f"/swarm/insights?{wrong}")
         assert (status, list(json.loads(body))) == (400, ["error"])
+
+
+async def _strangers_texts_stay_texts(insights: InsightsProcess, rows: list[seed_routes.Row]) -> None:
+    """On every page: only the templates' elements; ids and descriptions are shown as they are."""
+    harmless = await _page(insights, "/agent?id=agent-0")
+    listed = await _page(insights, "/")
+    assert sorted(listed.isolated) == sorted({row.agent_id for row in rows})
+    for agent in STRANGE:
+        page = await _page(insights, f"/agent?id={quote(agent, safe='')}")
+        assert page.isolated[0] == agent
+        assert page.isolated[-1] == (agent if len(agent) < 160 else f"{agent[:157]}...")
+        assert page.elements.keys() <= harmless.elements.keys()
+        found = await _page(insights, f"/?prefix={quote(agent, safe='')}&sort=-win_rate")
+        assert agent in found.isolated
+    typed = {"description": "</textarea><script>alert(1)</script>", "base": "<b>", "cost": ""}
+    asked = Page(await insights.post_form("/agent?id=%3Cb%3E", typed))
+    assert (asked.wrong, asked.elements["script"]) == ([], 1)
+
+
+async def _page(insights: InsightsProcess, path: str) -> Page:
+    status, body = await insights.get(path)
+    assert status == 200, path
+    page = Page(body)
+    assert page.wrong == [], path
+    return page
+
+
+async def _the_learner_is_asked(insights: InsightsProcess, rows: list[seed_routes.Row]) -> None:
+    """The answer is the model's, with its reasons and what every other strategy would say."""
+    metrics = model.metrics(model.outcomes(seed_routes.events_of(rows)))["much-failing"]
+    expected = model.classic(metrics, "wordab, please", 1_000)
+    body = await insights.post_form(
+        "/agent?id=much-failing", {"description": "wordab, please", "base": "1000", "cost": ""}
+    )
+    assert f"{expected.suggested_bid_sats:,} sats</strong> by classic" in body
+    assert f"won {metrics.auctions_won} of {metrics.total_bids} auctions" in body
+    assert "expected-profit" in body
+
+
+async def _the_workers_are_shown(insights: InsightsProcess) -> None:
+    """The member, which shards it owns, and what doctor finds, without checks of this machine."""
+    _, body = await insights.get("/workers")
+    assert "0, 1, 2, 3" in body
+    assert "the topics are as recorded: 4 shards" in body
+    assert "state folder" not in body
+
+
+async def _nothing_is_written_unasked(insights: InsightsProcess) -> None:
+    async with insights.session.post(f"{insights.url}/swarm/tasks/t/fail", json={"agent_id": "a"}) as answer:
+        assert answer.status == 403
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header of a program."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def _only_with_the_token(insights: InsightsProcess) -> None:
+    """Every route but the probes'; what carries the policy for browsers."""
+    for path in (
+        "/",
+        "/agent?id=a",
+        "/workers",
+        "/swarm/insights",
+        "/openapi.json",
+        "/live",
+        "/static/live.js",
+    ):
+        assert (await insights.get(path))[0] == 401, path
+        assert (await insights.get(path, bearer("another")))[0] == 401, path
+    for path in ("/healthz", "/readyz"):
+        assert (await insights.get(path))[0] == 200
+    basic = f"Basic {b64encode(f'anybody:{SESAME}'.encode()).decode()}"
+    async with insights.session.get(insights.url, headers={"Authorization": basic}) as answer:
+        assert answer.status == 200
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'self';")
+
+
+async def _descriptions_are_hidden(insights: InsightsProcess) -> None:
+    _, body = await insights.get("/agent?id=much-failing")
+    assert "Newest outcomes" in body
+    assert "please word" not in body
+
+
+async def _a_failed_task_counts(insights: InsightsProcess) -> None:
+    """A report of a failed task is an event like any other: the winner has one completed task less."""
+    before = await insights.agent("a/b")
+    task = f"strange-{STRANGE.index('a/b')}"
+    for body, status in (({"agent_id": "a/b", "reason": "late"}, 200), ({"agent_id": ""}, 400), ([], 400)):
+        url = f"{insights.url}/swarm/tasks/{task}/fail"
+        async with insights.session.post(url, json=body) as answer:
+            assert answer.status == status, await answer.text()
+    async with insights.session.post(url, data={"agent_id": "a/b"}) as answer:
+        assert answer.status == 415
+
+    async def counted() -> bool:
+        after = await insights.agent("a/b")
+        return bool((after["tasks_completed"], after["tasks_failed"]) == (0, 1))
+
+    assert (before["tasks_completed"], before["tasks_failed"]) == (1, 0)
+    await until(counted, "the failure counts")
 
 
 async def _answers_fit_the_document(insights: InsightsProcess) -> None:

@@ -80,7 +80,11 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "learner-worker state verify": Run(),
         "learner-worker state rebuild": Run(stopped=True),
     },
-    "docs/insights.md": {"learner-worker insights": _INSIGHTS, "curl": _INSIGHTS},
+    "docs/insights.md": {
+        "learner-worker insights": _INSIGHTS,
+        "curl": _INSIGHTS,
+        "LEARNER_INSIGHTS_TOKEN": _INSIGHTS,
+    },
     "docs/security.md": {
         "openssl rand": Check("serves for ever; tests/integration/test_identity.py does the same"),
         "curl": Check("names a provider; tests/integration/test_identity.py runs a worker with such a file"),

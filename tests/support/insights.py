@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,9 @@ from urllib.parse import quote
 import aiohttp
 
 from tests.support.workers import STOP_SECONDS, clean_environment, until
+
+EVERYWHERE = str(IPv4Address(0))
+"""Every address of this machine."""
 
 
 @dataclass
@@ -29,6 +33,12 @@ class InsightsProcess:
         """Status and body."""
         async with self.session.get(self.url + path, headers=headers) as answer:
             return answer.status, await answer.text()
+
+    async def post_form(self, path: str, fields: Mapping[str, str]) -> str:
+        """The page that follows from a form."""
+        async with self.session.post(self.url + path, data=fields) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.text()
 
     async def json(self, path: str) -> Any:
         """The body of an answer with status 200."""
@@ -87,7 +97,7 @@ async def running_insights(
     try:
         address = await until(url, "insights listen")
         async with aiohttp.ClientSession() as session:
-            yield InsightsProcess(address, process, session)
+            yield InsightsProcess(address.replace(EVERYWHERE, "127.0.0.1"), process, session)
     finally:
         if process.returncode is None:
             process.kill()

@@ -97,7 +97,7 @@ def history(seed: int, tasks: int, strange: Sequence[str] = ()) -> list[Row]:
     """Outcomes of some agents; `much-failing` has two hundred keywords, most of them negative.
 
     Args:
-        strange: agents that bid once each, and win.
+        strange: agents that bid once each, and win; each task's text is the agent's own id.
     """
     chance = random.Random(seed)
     agents = [f"agent-{number}" for number in range(8)] + ["agent/ж with spaces", "much-failing"]
@@ -109,9 +109,7 @@ def history(seed: int, tasks: int, strange: Sequence[str] = ()) -> list[Row]:
             rows.append(
                 Row(f"failing-{number}-{attempt}", "much-failing", description, 90 + number, True, succeeded)
             )
-    rows += [
-        Row(f"strange-{number}", agent, "odd jobs", 5, True, True) for number, agent in enumerate(strange)
-    ]
+    rows += [Row(f"strange-{number}", agent, agent, 5, True, True) for number, agent in enumerate(strange)]
     return rows
 
 

@@ -1,0 +1,244 @@
+"""The pages for people: complete without a script, and escaped, because every text is a stranger's."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote, urlencode
+
+from aiohttp import web
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from learner_worker.contract.decode import readable_id
+from learner_worker.contract.encode import KeywordTally
+from learner_worker.contract.fields import AgentId
+from learner_worker.contract.times import format_time
+from learner_worker.domain.outcomes import Outcome
+from learner_worker.errors import LearnerError, SuggestionError
+from learner_worker.insights.agents import AgentQuery
+from learner_worker.insights.api import agent_query
+from learner_worker.insights.reader import NotReadYetError, SwarmReader
+from learner_worker.insights.sending import Sending
+from learner_worker.insights.workers import WorkersWatch
+from learner_worker.lifecycle import KAFKA_FAILURES
+from learner_worker.refusals.denials import in_words
+
+_STATIC: Final = Path(__file__).parent / "static"
+_ROWS = 50  # agents of a page: more would be slow to look through
+_OUTCOMES = 25  # the newest: what happened lately
+_BEST, _WORST = 20, 10  # keywords shown of an agent; programs get all
+_BAR = 100  # half the width of a bar's picture
+_COLUMNS: Final = (
+    ("Agent", "agent_id"),
+    ("Bids", "total_bids"),
+    ("Won", "auctions_won"),
+    ("Win rate", "win_rate"),
+    ("Done", "tasks_completed"),
+    ("Failed", "tasks_failed"),
+    ("Success rate", "success_rate"),
+    ("Mean win", "avg_winning_bid"),
+    ("Best keywords", ""),
+)
+"""Title and field to sort by."""
+
+
+class OutcomeRow(NamedTuple):
+    """An outcome, as a page shows it."""
+
+    closed_at: str
+    task_id: str
+    bid_sats: int | None
+    won: bool
+    succeeded: bool | None
+    description: str
+
+
+class TypedQuestion(NamedTuple):
+    """What a person has typed."""
+
+    description: str = ""
+    base: str = ""
+    cost: str = ""
+
+
+class InsightsPages:
+    """Answers people.
+
+    Args:
+        show_descriptions: whether tasks' texts are shown.
+    """
+
+    def __init__(
+        self, reader: SwarmReader, sending: Sending, workers: WorkersWatch, *, show_descriptions: bool
+    ) -> None:
+        self._reader = reader
+        self._sending = sending
+        self._workers = workers
+        self._show_descriptions = show_descriptions
+        self._templates = Environment(
+            loader=PackageLoader("learner_worker.insights"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            enable_async=False,
+        )
+        self._templates.globals.update(agent_link=agent_link, share=_share)
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """The routes and their handlers."""
+        return [
+            web.get("/", self.agents),
+            web.get("/agent", self.agent),
+            web.post("/agent", self.ask),
+            web.get("/workers", self.workers),
+            web.static("/static", _STATIC),
+        ]
+
+    async def agents(self, request: web.Request) -> web.StreamResponse:
+        """A page of agents."""
+        agents = self._reader.agents
+        try:
+            query = agent_query(request, limit=_ROWS)
+            page = agents.page(query)
+        except (ValueError, KeyError):
+            raise web.HTTPFound("/") from None
+        progress = self._reader.progress.metrics
+        return self._page(
+            "agents",
+            title="Agents",
+            problem="" if self._reader.has_agents else f"Agents are still being read: {progress:.0%}.",
+            query=query,
+            sort=_sort_of(query),
+            columns=[_column(title, sort, query) for title, sort in _COLUMNS],
+            agents=[figures for figures in map(agents.get, page.ids) if figures is not None],
+            total=agents.count(query.prefix),
+            all=len(agents),
+            next=page.next,
+            link=lambda **changes: _agents_link(query, changes),
+        )
+
+    async def agent(self, request: web.Request) -> web.StreamResponse:
+        """One agent."""
+        return await self._agent(_agent_id(request), TypedQuestion())
+
+    async def ask(self, request: web.Request) -> web.StreamResponse:
+        """One agent, and what it would be told about a task."""
+        agent_id, form = _agent_id(request), await request.post()
+        question = TypedQuestion(*(str(form.get(name, "")).strip() for name in TypedQuestion._fields))
+        try:
+            reply = await self._sending.ask(
+                agent_id,
+                description=question.description,
+                base_bid_sats=_sats(question.base),
+                cost_sats=_sats(question.cost) if question.cost else None,
+            )
+        except (ValueError, SuggestionError) as error:
+            return await self._agent(agent_id, question, refused=str(error))
+        return await self._agent(agent_id, question, reply=reply)
+
+    async def _agent(self, agent_id: AgentId, question: TypedQuestion, **result: Any) -> web.Response:
+        shown: dict[str, Any] = {"problem": ""}
+        try:
+            history = await self._reader.history(agent_id)
+        except NotReadYetError as error:
+            shown["problem"] = f"{error}.".capitalize()
+        else:
+            keywords = _best_and_worst(history.keywords)
+            most = max((max(word.wins, word.failures) for word in keywords), default=1)
+            shown |= {
+                "metrics": history.metrics,
+                "keywords": keywords,
+                "keyword_count": len(history.keywords),
+                "bar": lambda count: round(_BAR * count / most, 1),
+                "outcomes": [_outcome_row(one) for one in history.outcomes[:_OUTCOMES]],
+                "show_descriptions": self._show_descriptions,
+            }
+        result = {"refused": "", "reply": None, **result}
+        return self._page("agent", title=agent_id, agent_id=agent_id, asked=question, **shown, **result)
+
+    async def workers(self, _: web.Request) -> web.StreamResponse:
+        """The workers, from Kafka."""
+        looking = asyncio.create_task(self._workers.findings(), name="examine")
+        shown: dict[str, Any] = {"problem": "", "members": None, "topics": (), "lag": ()}
+        try:
+            shown |= (await self._workers.view())._asdict()
+        except (LearnerError, *KAFKA_FAILURES) as error:
+            shown["problem"] = f"Kafka does not say: {in_words(error)}"
+        return self._page(
+            "workers",
+            title="Workers",
+            group_id=self._workers.group_id,
+            shards=self._reader.layout.shards,
+            looked_at=datetime.now(UTC).strftime("%H:%M:%S UTC"),
+            findings=await looking,
+            **shown,
+        )
+
+    def _page(self, name: str, *, title: str, **shown: Any) -> web.Response:
+        text = self._templates.get_template(f"{name}.html").render(title=title, page=name, **shown)
+        return web.Response(text=text, content_type="text/html")
+
+
+def agent_link(agent_id: AgentId) -> str:
+    """The address of an agent's page: in a parameter, where every id is possible."""
+    return f"/agent?{urlencode({'id': agent_id}, quote_via=quote)}"
+
+
+def _agent_id(request: web.Request) -> AgentId:
+    agent_id = readable_id(request.query.get("id", "").encode(errors="replace"))
+    if agent_id is None:
+        raise web.HTTPFound("/")
+    return agent_id
+
+
+def _sats(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"{text!r} is no whole number of sats")
+    return int(text)
+
+
+def _share(rate: float) -> str:
+    return f"{rate:.0%}"
+
+
+def _sort_of(query: AgentQuery) -> str:
+    return f"-{query.sort}" if query.descending else query.sort
+
+
+def _agents_link(query: AgentQuery, changes: Mapping[str, str]) -> str:
+    """The address of another page, order or selection of agents."""
+    wanted = {"sort": _sort_of(query), "prefix": query.prefix, "after": query.after or "", **changes}
+    given = {name: value for name, value in wanted.items() if value and (name, value) != ("sort", "agent_id")}
+    return f"/?{urlencode(given, quote_via=quote)}" if given else "/"
+
+
+def _column(title: str, sort: str, query: AgentQuery) -> dict[str, object]:
+    """A column's head: a click on it sorts, the greatest first; another one turns the order around."""
+    order = ("descending" if query.descending else "ascending") if sort == query.sort else ""
+    greatest_first = order == "ascending" or (not order and sort != "agent_id")
+    return {
+        "title": title,
+        "number": sort not in {"", "agent_id"},
+        "order": order,
+        "sort": (f"-{sort}" if greatest_first else sort) if sort else "",
+    }
+
+
+def _best_and_worst(keywords: Sequence[KeywordTally]) -> Sequence[KeywordTally]:
+    if len(keywords) <= _BEST + _WORST:
+        return keywords
+    return [*keywords[:_BEST], *keywords[-_WORST:]]
+
+
+def _outcome_row(outcome: Outcome) -> OutcomeRow:
+    result = outcome.result if outcome.won else None
+    return OutcomeRow(
+        closed_at="" if outcome.close is None else format_time(outcome.close.closed_at),
+        task_id=outcome.task_id,
+        bid_sats=outcome.bid_sats,
+        won=outcome.won,
+        succeeded=None if result is None else result.succeeded,
+        description=outcome.description,
+    )
