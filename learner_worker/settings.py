@@ -221,6 +221,14 @@ class Settings(BaseSettings):
     log_level: LogLevel = Field(
         "info", description="Lowest level that is logged; debug includes the Kafka client's own logs."
     )
+    traces: bool = Field(
+        False,
+        description="Send traces by OTLP over HTTP, as OpenTelemetry's own variables (OTEL_...) say; "
+        "needs the extra otel.",
+    )
+    trace_events: float = Field(
+        0, ge=0, le=1, description="With --traces: the share of tasks whose events are traced, from 0 to 1."
+    )
 
     @classmethod
     def settings_customise_sources(

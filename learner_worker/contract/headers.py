@@ -36,6 +36,9 @@ AUTHORIZATION: Final = "authorization"
 ERROR_HEADER: Final = "learner-error"
 """On every error reply: the code, as text."""
 
+TRACE_HEADERS: Final = ("traceparent", "tracestate")
+"""The W3C's trace context. A request's is continued by its reply's, if the learner sends traces."""
+
 MAX_CORRELATION_ID_BYTES: Final = 1024  # far above a UUID; it is copied into every reply
 MAX_KEY_BYTES: Final = 64 * 1024
 """Of a request: its reply carries it, too, and has to be small enough for Kafka."""

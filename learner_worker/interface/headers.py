@@ -10,6 +10,7 @@ from learner_worker.contract.headers import (
     ERROR_HEADER,
     MAX_CORRELATION_ID_BYTES,
     REQUEST_HEADERS,
+    TRACE_HEADERS,
     HeaderConvention,
     ReplyAddress,
     reply_headers,
@@ -56,6 +57,14 @@ _AUTHORIZATION = Header(
     "Who asks, where the learner wants to know: `Bearer`, a space and a JSON Web Token (docs/security.md).",
     _TEXT,
 )
+_TRACE = tuple(
+    Header(name, "The W3C's trace context of who asks; the learner continues it if it sends traces.", _TEXT)
+    for name in TRACE_HEADERS
+)
+_REPLY_TRACE = tuple(
+    Header(name, "The request's trace, continued; only if it has one and the learner sends traces.", _TEXT)
+    for name in TRACE_HEADERS
+)
 _ORIGIN = Header(
     "learner-origin", "Where the record lay first: topic/partition/offset.", _TEXT, required=True
 )
@@ -85,16 +94,17 @@ def of_request(convention: HeaderConvention) -> tuple[Header, ...]:
         ),
         _DEADLINE,
         _AUTHORIZATION,
+        *_TRACE,
     )
 
 
 def of_reply(convention: HeaderConvention, *, error: bool) -> tuple[Header, ...]:
-    """The headers of a reply by a convention, as `reply_headers` writes them."""
+    """The headers of a reply by a convention, as `reply_headers` writes them, and those of its trace."""
     failure = ReplyError(code=INTERNAL, message="") if error else None
     topic = TopicName(Topics().replies)
     every = reply_headers(ReplyAddress(convention, b"id", topic, None), error=failure)
     always = dict(reply_headers(ReplyAddress(convention, None, topic, None), error=failure))
-    return tuple(_of_reply(name, required=name in always) for name, _ in every)
+    return (*(_of_reply(name, required=name in always) for name, _ in every), *_REPLY_TRACE)
 
 
 def _of_reply(name: str, *, required: bool) -> Header:

@@ -73,6 +73,11 @@ def chunked(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
+def place_of(record: Record) -> tuple[str, int, int]:
+    """A record's topic, partition and offset."""
+    return record.topic, record.partition, record.offset
+
+
 def hop_of(record: Record) -> bytes | None:
     """The value of the header that marks a record as moved; None if it was not moved."""
     for name, value in reversed(record.headers):

@@ -8,6 +8,7 @@ from learner_worker.observability.instruments import (
     ShardInstruments,
 )
 from learner_worker.observability.logs import LimitedLog, LogFormat, LogLevel, configure_logging
+from learner_worker.observability.tracing import RequestTrace, Tracer, tracer_or_none
 
 __all__ = [
     "Instruments",
@@ -17,6 +18,9 @@ __all__ = [
     "LogLevel",
     "ProcessInstruments",
     "RequestInstruments",
+    "RequestTrace",
     "ShardInstruments",
+    "Tracer",
     "configure_logging",
+    "tracer_or_none",
 ]

@@ -18,6 +18,7 @@ from prometheus_client import (
 )
 
 from learner_worker.observability.logs import LimitedLog
+from learner_worker.observability.tracing import Tracer
 
 _DEAD_LETTER_LINES = 20
 """Enough to recognize a publisher by; the topic of dead letters has all of them."""
@@ -94,9 +95,10 @@ class ShardInstruments:
 
 
 class RequestInstruments:
-    """The metrics of the request path."""
+    """The metrics of the request path, and what traces requests, if anything does."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, tracer: Tracer | None) -> None:
+        self.tracer = tracer
         self.by_code = Counter(
             "learner_requests",
             "Requests handled, by code: OK or an error code once Kafka has the reply, EXPIRED, REROUTED, "
@@ -206,13 +208,14 @@ def _version() -> str:
 
 
 class Instruments:
-    """The worker's Prometheus metrics, in their own registry.
+    """The worker's Prometheus metrics, in their own registry, and its tracer, if it has one.
 
     Those of the process (`process_*`) and of Python (`python_info`) are Prometheus' own client library's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tracer: Tracer | None = None) -> None:
         _without_creation_times()
+        self.tracer = tracer
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -224,6 +227,6 @@ class Instruments:
         )
         build.labels(_version(), platform.python_version()).set(1)
         self.shards = ShardInstruments(self.registry)
-        self.requests = RequestInstruments(self.registry)
+        self.requests = RequestInstruments(self.registry, tracer)
         self.process = ProcessInstruments(self.registry)
         self.lag = LagInstruments(self.registry)

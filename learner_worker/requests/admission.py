@@ -13,7 +13,8 @@ from learner_worker.contract.suggestions import INTERNAL, INVALID_REQUEST
 from learner_worker.contract.times import LAST_MICROS, Micros, parse_time, record_micros
 from learner_worker.errors import RefusedReplyError, RequestError
 from learner_worker.kafka.partitioner import partitioner
-from learner_worker.kafka.records import Record, hop_of
+from learner_worker.kafka.records import Record, hop_of, place_of
+from learner_worker.observability import Tracer
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.identity import CHECKED_AT_ONCE, IdentityCheck
 from learner_worker.requests.in_flight import InFlightOffsets
@@ -42,9 +43,11 @@ class Admission:
         clock: Clock,
         advise: Advise,
         identity: IdentityCheck | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._advise = advise
         self._identity = identity
+        self._tracer = tracer
         self._topics = settings.topics
         self._reply_topics = settings.reply_topics
         self._ttl_micros = round(settings.ttl_seconds * _MICROS)
@@ -67,7 +70,9 @@ class Admission:
             self._replies.refuse(record, error)
             offsets.finish(record.offset)
             return
-        received = ReceivedRequest(record, offsets, address)
+        tracer = self._tracer
+        trace = None if tracer is None else tracer.request(place_of(record), record.headers)
+        received = ReceivedRequest(record, offsets, address, trace)
         self._replies.guard(received, self._admit, received)
 
     def _admit(self, received: ReceivedRequest) -> None:

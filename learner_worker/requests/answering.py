@@ -97,6 +97,8 @@ class Answering:
         elif not self._shards.may_answer_from(shard, request):  # the shard was reopened meanwhile
             self._queue.put(request)
         else:
+            if received.trace is not None:
+                received.trace.begin_advice()
             self._replies.send_advice(received, self._advisor.answer(request, agent, shard))
 
     async def _agents_of(self, requests: Sequence[AdmittedRequest]) -> dict[AgentId, Agent]:

@@ -96,6 +96,7 @@ class RequestPath:
             identity=None
             if settings.identity is None
             else IdentityCheck(settings.identity, instruments.identity, clock),
+            tracer=instruments.tracer,
         )
         self.answering = Answering(
             shards=shards,

@@ -91,7 +91,7 @@ class Replies:
     def drop_expired(self, received: ReceivedRequest) -> None:
         """Drops a request past its deadline: its agent has stopped waiting."""
         self._count("EXPIRED")
-        received.finish()
+        received.finish("EXPIRED")
 
     def refuse(self, record: Record, error: RefusedReplyError) -> None:
         """Counts and logs a request whose reply must not or cannot be written to its address."""
@@ -112,6 +112,8 @@ class Replies:
 
     def _reply(self, received: ReceivedRequest, code: str, value: bytes, headers: Headers) -> None:
         address = received.address
+        if received.trace is not None:
+            headers = [*headers, *received.trace.begin_reply()]
         reply = Outgoing(address.topic, address.partition, received.record.key, value, headers)
         self._deliver(received, reply, code)
 
@@ -130,7 +132,7 @@ class Replies:
             await self._places.look_up(record.topic, record.partition)
         except RefusedReplyError as error:
             self.refuse(received.record, error)
-            received.finish()
+            received.finish("REFUSED")
             return
         if received.owned:
             self._add(received, record, code)

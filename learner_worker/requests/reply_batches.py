@@ -171,9 +171,8 @@ class ReplyBatches:
     def _finish(self, batch: ReplyBatch, unsent: Collection[int]) -> None:
         now_ms = self._clock.now() / 1000
         for number, (request, code) in enumerate(zip(batch.requests, batch.codes, strict=True)):
-            if number in unsent:
-                self._requests_of(UNSENT).inc()
-            else:
-                self._requests_of(code).inc()
+            end = UNSENT if number in unsent else code
+            self._requests_of(end).inc()
+            if end is not UNSENT:
                 self._answer_seconds.observe(max(0.0, now_ms - request.record.timestamp) / 1000)
-            request.finish()
+            request.finish(end)

@@ -9,6 +9,7 @@ from learner_worker.contract.fields import ShardId
 from learner_worker.contract.headers import ReplyAddress
 from learner_worker.contract.times import Micros
 from learner_worker.kafka.records import Record
+from learner_worker.observability import RequestTrace
 from learner_worker.requests.in_flight import InFlightOffsets
 
 
@@ -18,6 +19,7 @@ class ReceivedRequest(msgspec.Struct, frozen=True):
     record: Record
     offsets: InFlightOffsets
     address: ReplyAddress
+    trace: RequestTrace | None = None
 
     @property
     def shard_id(self) -> ShardId:
@@ -29,9 +31,15 @@ class ReceivedRequest(msgspec.Struct, frozen=True):
         """Whether it is to be answered here; if not, the shard's new owner reads it again."""
         return self.offsets.owned
 
-    def finish(self) -> None:
-        """Notes that nothing more is to be done for it: its offset may be committed."""
+    def finish(self, code: str) -> None:
+        """Notes that nothing more is to be done for it: its offset may be committed.
+
+        Args:
+            code: what it is counted as.
+        """
         self.offsets.finish(self.record.offset)
+        if self.trace is not None:
+            self.trace.finish(code)
 
 
 class AdmittedRequest(msgspec.Struct, frozen=True):

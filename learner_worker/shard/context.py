@@ -9,7 +9,7 @@ from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain.retention import Policy
 from learner_worker.kafka.batching import Fallback
 from learner_worker.kafka.records import Headers, Outgoing
-from learner_worker.observability import ShardInstruments
+from learner_worker.observability import ShardInstruments, Tracer
 from learner_worker.shard.pacing import Pacing
 from learner_worker.strategies.protocol import Strategy
 
@@ -48,6 +48,7 @@ class ShardSettings:
         cached_agents: how many agents a shard keeps in memory.
         retention: the policy of how long outcomes count.
         strategies: the worker's strategies, whose sums are kept.
+        tracer: traces a share of the events, if anything does.
     """
 
     tolerance_micros: int
@@ -55,6 +56,7 @@ class ShardSettings:
     cached_agents: int
     retention: Policy = _FOR_EVER
     strategies: Sequence[Strategy] = ()
+    tracer: Tracer | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,17 @@ from learner_worker.domain.auctions import AuctionState
 from learner_worker.domain.retention import Retention
 from learner_worker.errors import RecordError
 from learner_worker.kafka.offsets import OffsetRange
-from learner_worker.kafka.records import EVENT_KINDS, Record, Unreadable, chunked, dead_letter, hop_of, moved
+from learner_worker.kafka.records import (
+    EVENT_KINDS,
+    Headers,
+    Record,
+    Unreadable,
+    chunked,
+    dead_letter,
+    hop_of,
+    moved,
+    place_of,
+)
 from learner_worker.shard.context import ShardContext
 from learner_worker.shard.pacing import CHUNK
 from learner_worker.shard.record_times import RecordTimes
@@ -41,13 +51,13 @@ class FactSender:
         self._retention = retention
         self._sent = 0
 
-    def send(self, facts: Sequence[Fact]) -> None:
-        """Adds facts to the record sink."""
+    def send(self, facts: Sequence[Fact], headers: Headers = ()) -> None:
+        """Adds facts to the record sink; headers say what traces them."""
         append, partition_of, topic = self._append, self._partition_of, self._topic
         left = self._retention.filter_outgoing(facts)
         for fact in left:
             key, value = encode_fact(fact)
-            append(topic, partition_of(fact.agent_id), key, value)
+            append(topic, partition_of(fact.agent_id), key, value, headers)
         self._sent += len(left)
 
     def count_sent(self) -> None:
@@ -99,6 +109,7 @@ class EventIntake:
         self.watermark = watermark
         self._retention = retention
         settings = context.settings
+        self._tracer = settings.tracer
         self._now = settings.retention.now()
         self._times = RecordTimes(settings.horizon_micros, context.instruments)
         self.settle = Settle(
@@ -164,8 +175,7 @@ class EventIntake:
             event = decode_event(event_kind, record.value)
             partition = self._partition_of(event.task_id)
             if partition == self._shard_id:
-                if facts := self._facts_of(event, record):  # most bids have none until a close admits them
-                    self._facts.send(facts)
+                self._settle(event, record)
                 return "settled"
             _require_first_move(hop, partition)
         except RecordError as error:
@@ -173,6 +183,16 @@ class EventIntake:
             return "dead-letter"
         self._reroute(record, partition, event_kind)
         return "rerouted"
+
+    def _settle(self, event: DecodedEvent, record: Record) -> None:
+        trace = None
+        if self._tracer is not None:
+            trace = self._tracer.event(place_of(record), record.headers, event.task_id)
+        facts = self._facts_of(event, record)
+        if facts:  # most bids have none until a close admits them
+            self._facts.send(facts, () if trace is None else trace.headers())
+        if trace is not None:
+            trace.finish(len(facts))
 
     def _facts_of(self, event: DecodedEvent, record: Record) -> list[Fact]:
         place = Place(record.topic, record.offset, record_micros(record.timestamp), self._now)

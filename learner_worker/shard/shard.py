@@ -1,5 +1,6 @@
 """A shard: the stages, positions and file of one partition number."""
 
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from learner_worker.contract.topics import TopicName
 from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.offsets import OffsetRange
-from learner_worker.kafka.records import Record
+from learner_worker.kafka.records import Record, place_of
 from learner_worker.shard.changelog import ChangelogApplier
 from learner_worker.shard.context import ShardContext
 from learner_worker.shard.events import EventIntake, FactSender, send_dead_letter
@@ -208,8 +209,14 @@ class Shard:
 
     async def apply_changelog(self, records: Sequence[Record]) -> None:
         """Applies changelog records: joins facts into rows and applies forget markers."""
+        tracer = self._context.settings.tracer
+        began_ns = 0 if tracer is None else time.time_ns()
         self._context.instruments.outcomes.inc(await self._applier.take(records))
         self._restore.report()
+        if tracer is not None and self._restore.is_finished:  # what is only restored was traced before
+            for record in records:
+                if record.headers:
+                    tracer.learned(place_of(record), record.headers, began_ns)
 
     def step_over(self, topic: TopicName, offsets: OffsetRange) -> None:
         """Sends one dead letter for records that the Kafka client cannot decode, and skips them."""

@@ -8,6 +8,7 @@ from learner_worker.contract.fields import ShardId
 from learner_worker.errors import SendError
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.batching import BatchWriter
+from learner_worker.observability import Tracer
 from learner_worker.shard.pacing import Pacing
 from learner_worker.shard.shard import Shard, ShardSnapshot
 from learner_worker.worker.offset_committer import OffsetCommitter
@@ -20,6 +21,7 @@ class Checkpointer:
 
     Args:
         confirm: whether this group still owns the topics, as far as a recent look tells.
+        tracer: traces checkpoints that cover something that was traced.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Checkpointer:
         committer: OffsetCommitter,
         pacing: Pacing,
         confirm: Callable[[], Awaitable[bool]],
+        tracer: Tracer | None = None,
     ) -> None:
         self.ownership = ownership
         self._writer = writer
@@ -38,10 +41,22 @@ class Checkpointer:
         self._committer = committer
         self._pacing = pacing
         self._confirm = confirm
+        self._tracer = tracer
         self.completed = 0
         """How many checkpoints have succeeded."""
 
     async def checkpoint(self) -> bool:
+        """Makes a checkpoint, with its trace if it has one; see `_checkpoint`."""
+        trace = None if self._tracer is None else self._tracer.checkpoint()
+        durable = False
+        try:
+            durable = await self._checkpoint()
+        finally:
+            if trace is not None:
+                trace.finish(durable=durable)
+        return durable
+
+    async def _checkpoint(self) -> bool:
         """Makes everything processed so far durable, in five steps.
 
         1. snapshot: positions and changed rows, each shard's in one step without an await

@@ -8,7 +8,7 @@ from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.watchdog import Watchdog
-from learner_worker.observability import ShardInstruments
+from learner_worker.observability import Instruments
 from learner_worker.settings import Settings
 from learner_worker.shard.context import ShardContext, ShardSettings
 from learner_worker.shard.shard import Shard
@@ -23,7 +23,7 @@ def shard_context(
     settings: Settings,
     platform: Platform,
     *,
-    instruments: ShardInstruments,
+    instruments: Instruments,
     writer: BatchWriter,
     frontier: Frontier,
     strategies: Sequence[Strategy] = (),
@@ -33,7 +33,7 @@ def shard_context(
         topics=settings.topics().named(),
         partition_of=partitioner(platform.partitions),
         sink=writer,
-        instruments=instruments,
+        instruments=instruments.shards,
         owner=platform.process,
         settings=ShardSettings(
             tolerance_micros=round(settings.clock_skew_tolerance_seconds * _MICROS),
@@ -41,6 +41,7 @@ def shard_context(
             cached_agents=settings.cached_agents,
             retention=platform.retention,
             strategies=strategies,
+            tracer=instruments.tracer,
         ),
         others_passed=frontier.passed,
     )

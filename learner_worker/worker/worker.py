@@ -110,7 +110,7 @@ class Worker:
         context = shard_context(
             settings,
             platform,
-            instruments=instruments.shards,
+            instruments=instruments,
             writer=writer,
             frontier=frontier,
             strategies=strategies,
@@ -123,6 +123,7 @@ class Worker:
             committer=OffsetCommitter(consumer=consumer, ownership=ownership, membership=membership),
             pacing=context.pacing,
             confirm=platform.guard.confirm,
+            tracer=instruments.tracer,
         )
         request_clients = RequestClients(clients.request_consumer(), clients.reply_producer(), outage)
         self.requests = requests = RequestPath(

@@ -70,6 +70,9 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "noida-db down": Run(stopped=True),
     },
     "docs/operating.md": {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": Check(
+            "serves for ever; tests/integration/test_traces.py runs a worker with these settings"
+        ),
         "learner-worker leave": _LEAVE,
         "learner-worker forget": Run(),
         "learner-worker doctor": Run(),

@@ -14,7 +14,7 @@ from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.errors import StateError
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.records import Headers, Unreadable
-from learner_worker.observability import Instruments
+from learner_worker.observability import Instruments, Tracer
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.identity import IdentitySettings
 from learner_worker.requests.in_flight import InFlightOffsets
@@ -126,9 +126,10 @@ class Requests:
         while_restoring: WhileRestoring = "wait",
         advise: Advise | None = None,
         identity: IdentitySettings | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.clock = ManualClock()
-        self.instruments = Instruments()
+        self.instruments = Instruments(tracer)
         self.offsets = InFlightOffsets(0)
         self.failures: list[StateError] = []
         self.producer = ReplyProducer()

@@ -18,6 +18,7 @@ from learner_worker.contract.events import AuctionClosed, BidPlaced, TaskFinishe
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.headers import (
     DEADLINE_HEADER,
+    TRACE_HEADERS,
     HeaderConvention,
     Headers,
     reply_address,
@@ -184,7 +185,7 @@ def test_a_conventions_headers_are_those_that_are_read_and_written(
 
     assert (address.convention, address.topic, address.partition) == (convention, "elsewhere", 3)
     assert sorted(request["headers"]["properties"]) == sorted(
-        [*names(request_headers), "deadline", "authorization"]
+        [*names(request_headers), "deadline", "authorization", *TRACE_HEADERS]
     )
     assert request["correlationId"] == {"location": f"$message.header#/{request_headers[0][0]}"}
     assert OPERATIONS[f"answer_{convention}"]["reply"]["address"] == {
@@ -193,7 +194,7 @@ def test_a_conventions_headers_are_those_that_are_read_and_written(
     assert request["x-reply-partition"] == f"$message.header#/{request_headers[2][0]}"
     for kind, failure in (("reply", None), ("error", error)):
         every, required = names_and_required(f"suggest-bid-{kind}.{convention}")
-        assert every == names(reply_headers(address, error=failure))
+        assert every == sorted([*names(reply_headers(address, error=failure)), *TRACE_HEADERS])
         assert required == names(reply_headers(unnamed, error=failure))
 
 

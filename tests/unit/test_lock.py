@@ -18,6 +18,7 @@ ASKED = [
     *PYPROJECT["project"]["dependencies"],
     *PYPROJECT["project"]["optional-dependencies"]["embedded"],
     *PYPROJECT["project"]["optional-dependencies"]["identity"],
+    *PYPROJECT["project"]["optional-dependencies"]["otel"],
     *PYPROJECT["dependency-groups"]["dev"],
 ]
 
