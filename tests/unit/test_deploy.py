@@ -5,6 +5,7 @@ What each file's own format asks for is checked by `make check-deploy`.
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from prometheus_client import CollectorRegistry
 
 from learner_worker.brokers.maven import KAFKA_VERSION
 from learner_worker.cli import cli
+from learner_worker.kafka.connection import requests_group
 from learner_worker.settings import Settings, load_settings
 from learner_worker.worker import replica, worker
 from learner_worker.worker.probes import Verdict, serving
@@ -35,6 +37,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 IMAGE = f"learner-worker:{PROJECT['project']['version']}"
 CLIENTS = 4  # consumers and producers, started one after another
 DRAIN_SECONDS = replica._STOP_SECONDS + replica._CLOSE_SECONDS
+PARTS = ("base", "topics", "tls")
 KUSTOMIZATIONS = sorted((DEPLOY / "kubernetes").glob("*/kustomization.yaml"))
 
 
@@ -307,8 +310,8 @@ def test_one_pod_at_a_time_is_disturbed_and_every_selector_finds_the_pods() -> N
 
 
 def test_autoscaling_follows_the_groups_lag_and_never_passes_the_shards() -> None:
-    """Up to a replica a shard, measured as the worker reads; down slowly, one at a time."""
-    [trigger] = SCALED["triggers"]
+    """Events and requests, up to a replica a shard, measured as the worker reads; down slowly, one by one."""
+    [trigger, asked] = SCALED["triggers"]
     topics = COMPOSE["services"]["topics"]["command"]
     partitions = int(topics[topics.index("--partitions") + 1])
     down = SCALED["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
@@ -319,6 +322,10 @@ def test_autoscaling_follows_the_groups_lag_and_never_passes_the_shards() -> Non
     assert trigger["metadata"]["bootstrapServers"] == SETTINGS_ENV["LEARNER_BOOTSTRAP_SERVERS"]
     assert trigger["metadata"]["topic"] == Settings.model_fields["topic_bid_placed"].default
     assert trigger["metadata"]["offsetResetPolicy"] == "earliest"
+    group = SETTINGS_ENV["LEARNER_GROUP_ID"]
+    assert asked["metadata"]["consumerGroup"] == requests_group(group)
+    assert asked["metadata"]["bootstrapServers"] == SETTINGS_ENV["LEARNER_BOOTSTRAP_SERVERS"]
+    assert asked["metadata"]["topic"] == Settings.model_fields["topic_requests"].default
     assert down["stabilizationWindowSeconds"] >= 600
     assert [(policy["type"], policy["value"]) for policy in down["policies"]] == [("Pods", 1)]
 
@@ -330,25 +337,65 @@ def test_a_kustomization_names_every_file_beside_it(path: Path) -> None:
     named = [*kustomization.get("resources", ()), *kustomization.get("components", ())]
     for generator in kustomization.get("configMapGenerator", ()):
         named += [*generator.get("envs", ()), *generator.get("files", ())]
+    named += [patch["path"] for patch in kustomization.get("patches", ()) if "path" in patch]
 
     assert all((path.parent / name).exists() for name in named)
     assert {file.name for file in path.parent.iterdir()} - {path.name} <= set(named)
 
 
-def _rendered() -> Iterator[Any]:
+def _rendered(folder: Path) -> Iterator[Any]:
     program = shutil.which("kubectl") or shutil.which("kustomize")
     if program is None:
-        pytest.skip("there is neither kubectl nor kustomize to render deploy/kubernetes/example with")
+        pytest.skip("there is neither kubectl nor kustomize to render deploy/kubernetes with")
     verb = "kustomize" if Path(program).name == "kubectl" else "build"
-    done = subprocess.run(
-        [program, verb, str(DEPLOY / "kubernetes" / "example")], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([program, verb, str(folder)], capture_output=True, text=True, check=True)
     return (found for found in yaml.safe_load_all(done.stdout) if found)
+
+
+def test_certificates_are_mounted_where_the_settings_name_them(tmp_path: Path) -> None:
+    """In the workers and in the Job that creates the topics, from one Secret."""
+    here = {name: os.path.relpath(DEPLOY / "kubernetes" / name, tmp_path.resolve()) for name in PARTS}
+    kustomization = {"resources": [here["base"]], "components": [here["topics"], here["tls"]]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), encoding="utf-8")
+    found = {item["kind"]: item for item in _rendered(tmp_path)}
+
+    for kind in ("StatefulSet", "Job"):
+        pod = found[kind]["spec"]["template"]["spec"]
+        _check_certificates(pod, found["ConfigMap"]["data"])
+        assert pod["containers"][0]["envFrom"][0]["configMapRef"] == {
+            "name": found["ConfigMap"]["metadata"]["name"]
+        }
+
+
+def _check_certificates(pod: Any, settings: Any) -> None:
+    [volume] = [each for each in pod["volumes"] if each["name"] == "kafka-tls"]
+    [mount] = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == "kafka-tls"]
+
+    assert volume["secret"]["secretName"] == "learner-worker-tls"
+    assert {name: value for name, value in settings.items() if name.startswith("LEARNER_SSL_")} == {
+        "LEARNER_SSL_CAFILE": f"{mount['mountPath']}/ca.crt",
+        "LEARNER_SSL_CERTFILE": f"{mount['mountPath']}/tls.crt",
+        "LEARNER_SSL_KEYFILE": f"{mount['mountPath']}/tls.key",
+    }
+
+
+def test_a_job_creates_the_topics_as_compose_does_and_as_no_worker() -> None:
+    """The same command and count, the workers' settings and privileges, and no label that finds workers."""
+    job = _yaml(DEPLOY / "kubernetes/topics/job.yaml")["spec"]["template"]
+    [container] = job["spec"]["containers"]
+    command = COMPOSE["services"]["topics"]["command"]
+
+    assert container["args"][:4] == command[:4] == ["topics", "create", "--partitions", "12"]
+    assert container["envFrom"] == CONTAINER["envFrom"]
+    assert container["image"] == IMAGE
+    assert container["securityContext"] == CONTAINER["securityContext"]
+    assert job["spec"]["securityContext"].items() <= POD["securityContext"].items()
+    assert job["metadata"]["labels"] != STATEFUL_SET["spec"]["template"]["metadata"]["labels"]
 
 
 def test_the_example_renders_to_one_installation() -> None:
     """All objects in its namespace, KEDA alone counts replicas, and pods and KEDA ask the same Kafka."""
-    rendered = list(_rendered())
+    rendered = list(_rendered(DEPLOY / "kubernetes" / "example"))
     boards = [item for item in rendered if "dashboard.json" in item.get("data", ())]
     found = {item["kind"]: item for item in rendered if item not in boards}
     pod = found["StatefulSet"]["spec"]["template"]["spec"]
@@ -356,7 +403,7 @@ def test_the_example_renders_to_one_installation() -> None:
 
     assert set(found) == {
         *("ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "Service", "ServiceAccount", "StatefulSet"),
-        *("PodMonitor", "PrometheusRule", "ScaledObject"),
+        *("Job", "PodMonitor", "PrometheusRule", "ScaledObject"),
     }
     [board] = boards
     assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
@@ -364,10 +411,11 @@ def test_the_example_renders_to_one_installation() -> None:
     assert {item["metadata"]["namespace"] for item in rendered} == {"learner"}
     assert "replicas" not in found["StatefulSet"]["spec"]
     assert pod["containers"][0]["envFrom"][0]["configMapRef"]["name"] == settings["metadata"]["name"]
-    assert (
-        found["ScaledObject"]["spec"]["triggers"][0]["metadata"]["bootstrapServers"]
-        == settings["data"]["LEARNER_BOOTSTRAP_SERVERS"]
-    )
+    assert {
+        trigger["metadata"]["bootstrapServers"] for trigger in found["ScaledObject"]["spec"]["triggers"]
+    } == {settings["data"]["LEARNER_BOOTSTRAP_SERVERS"]}
+    _, kafka = found["NetworkPolicy"]["spec"]["egress"]
+    assert kafka["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kafka"}}}]
 
 
 # --- the image's locks ---------------------------------------------------------------------------------
