@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "suggest": "suggest:suggest",
     "insights": "insights:insights",
     "token": "token:token",
+    "acls": "acls:acls",
     "doctor": "doctor:doctor",
     "dead-letters": "dead_letters:dead_letters",
     "outcomes": "outcomes:outcomes",

@@ -6,17 +6,15 @@ In order of precedence: a flag, an environment variable (`LEARNER_...`), a `.env
 
 from collections.abc import Mapping
 from pathlib import Path
-from ssl import SSLContext
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from learner_worker.connection_settings import LAST_PORT, ConnectionSettings
 from learner_worker.contract.topics import Topics
 from learner_worker.errors import ConfigurationError
-from learner_worker.kafka.connection import Connection
 from learner_worker.observability import LogFormat, LogLevel
-from learner_worker.refusals.certificates import tls_context
 from learner_worker.setting_sources import (
     ENV_FILE,
     FILE_ENCODING,
@@ -27,8 +25,6 @@ from learner_worker.setting_sources import (
     unknown_settings,
 )
 
-_LAST_PORT = 65_535  # the largest TCP port
-
 
 def _none(value: object) -> object:
     return None if isinstance(value, str) and value.lower() == "none" else value
@@ -38,24 +34,13 @@ def _listed(value: object) -> object:
     return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
-def _reachable(value: str) -> str:
-    for address in value.split(","):
-        scheme, sign, rest = address.strip().rpartition("://")
-        if sign:
-            raise ValueError(f"{address} is a URL: write {rest.rstrip('/')}, without {scheme}://")
-        host, _, port = address.strip().rpartition(":")
-        if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) <= _LAST_PORT:
-            raise ValueError(f"'{address}' is not host:port, as in kafka.example.org:9092")
-    return value
-
-
-Port = Annotated[int | None, Field(ge=0, le=_LAST_PORT), BeforeValidator(_none)]
+Port = Annotated[int | None, Field(ge=0, le=LAST_PORT), BeforeValidator(_none)]
 Retention = Annotated[float | None, Field(gt=0), BeforeValidator(_none)]
 Names = Annotated[list[str] | None, NoDecode, BeforeValidator(_listed)]
 TopicSetting = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")]
 
 
-class Settings(BaseSettings):
+class Settings(ConnectionSettings):
     """The worker's settings; durations in seconds."""
 
     model_config = SettingsConfigDict(
@@ -65,25 +50,6 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         toml_file=TOML_FILE,
         extra="ignore",
-    )
-
-    bootstrap_servers: Annotated[str, AfterValidator(_reachable)] = Field(
-        "localhost:9092", description="Kafka bootstrap servers: host:port, or a comma-separated list."
-    )
-    client_id: str = Field("learner-worker", description="Client id that Kafka logs for this process.")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="Protocol used to connect to Kafka."
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="SASL mechanism, for a SASL protocol."
-    )
-    sasl_username: str | None = Field(None, description="SASL user name.")
-    sasl_password: SecretStr | None = Field(None, description="SASL password; never logged.")
-    ssl_cafile: Path | None = Field(None, description="PEM file with the CA certificates to trust.")
-    ssl_certfile: Path | None = Field(None, description="PEM file with the client certificate.")
-    ssl_keyfile: Path | None = Field(None, description="PEM file with the client's private key.")
-    startup_timeout_seconds: float = Field(
-        10, gt=0, description="How long to keep trying to reach Kafka at startup, in seconds."
     )
 
     group_id: str = Field(
@@ -245,15 +211,6 @@ class Settings(BaseSettings):
         return init_settings, environment, dotenv_settings, file_secret_settings, TomlSource(settings_cls)
 
     @model_validator(mode="after")
-    def _require_credentials(self) -> Self:
-        if self.security_protocol.startswith("SASL") and not (self.sasl_username and self.sasl_password):
-            raise ValueError(
-                f"--security-protocol {self.security_protocol} logs in: set --sasl-username "
-                "(LEARNER_SASL_USERNAME) and LEARNER_SASL_PASSWORD"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _require_keys(self) -> Self:
         if self.identity != "off" and not (self.identity_jwks_file or self.identity_secret_file):
             raise ValueError(
@@ -284,27 +241,6 @@ class Settings(BaseSettings):
     def given_group(self) -> str | None:
         """The group, if a flag, a variable or a file names one; None: only the default."""
         return self.group_id if "group_id" in self.model_fields_set else None
-
-    def connection(self) -> Connection:
-        """How to reach Kafka.
-
-        Raises:
-            ConfigurationError: a certificate cannot be read.
-        """
-        return Connection(
-            bootstrap_servers=self.bootstrap_servers,
-            client_id=self.client_id,
-            security_protocol=self.security_protocol,
-            ssl_context=self._ssl_context(),
-            sasl_mechanism=self.sasl_mechanism,
-            sasl_username=self.sasl_username,
-            sasl_password=self.sasl_password,
-        )
-
-    def _ssl_context(self) -> SSLContext | None:
-        if not self.security_protocol.endswith("SSL"):
-            return None
-        return tls_context(self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
 
 
 def load_settings(flags: Mapping[str, Any]) -> Settings:

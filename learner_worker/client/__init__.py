@@ -7,6 +7,7 @@ from learner_worker.client.options import kafka_options
 from learner_worker.client.publisher import EventPublisher
 from learner_worker.client.session import UNAVAILABLE
 from learner_worker.client.tokens import token_file
+from learner_worker.credentials.login import OAuthLogin
 
 __all__ = [
     "TIMEOUT",
@@ -16,6 +17,7 @@ __all__ = [
     "BlockingLearnerClient",
     "EventPublisher",
     "LearnerClient",
+    "OAuthLogin",
     "kafka_options",
     "token_file",
 ]

@@ -1,4 +1,4 @@
-"""The topics: their names and their configuration."""
+"""The topics: their names and their configuration; the groups' names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,6 +17,11 @@ LARGEST_FACT_BYTES = 6 * 16_384 + 16 * 1024
 """A description of control characters, each of them six bytes of JSON, and ids in key and value."""
 LARGEST_KEYWORDS_BYTES = 60 * 16_384 + 16 * 1024
 """The 50 strongest keywords and the 10 first, each as long as a description."""
+
+
+def requests_group(group_id: str) -> str:
+    """The group that keeps the offsets of a group's answered requests."""
+    return f"{group_id}.requests"
 
 
 @dataclass(frozen=True, slots=True)

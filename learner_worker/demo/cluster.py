@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from learner_worker.brokers import Broker, BrokerKind, running_broker
-from learner_worker.contract.topics import Topics
+from learner_worker.contract.topics import Topics, requests_group
 from learner_worker.errors import BrokerError
 from learner_worker.kafka.admin import connected
-from learner_worker.kafka.connection import requests_group
 from learner_worker.kafka.group_deletion import delete_groups
 from learner_worker.lifecycle import KAFKA_FAILURES
 from learner_worker.settings import Settings, load_settings

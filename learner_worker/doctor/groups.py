@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from aiokafka import TopicPartition
 
-from learner_worker.contract.topics import TopicName
+from learner_worker.contract.topics import TopicName, requests_group
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, error, note, ok, warning
 from learner_worker.doctor.kafka import Kafka, code_in_words
 from learner_worker.kafka.admin import NO_ERROR, REBALANCING
-from learner_worker.kafka.connection import requests_group
 
 _MUCH = 10_000  # records: more than a worker that keeps up leaves unread
 _RUN = "`learner-worker run`"

@@ -23,12 +23,12 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from learner_worker.contract.topics import requests_group
 from learner_worker.contract.topology import Origin, Topology
 from learner_worker.errors import BrokerError, Mismatch
 from learner_worker.group.topology import LiveTopics, require_same
 from learner_worker.group.topology_view import TopologyView
 from learner_worker.kafka.admin import Committed
-from learner_worker.kafka.connection import requests_group
 
 EMPTY_SECONDS: Final = 120.0
 """How long the old group may take to empty: ten seconds until its workers notice, their end, and the session

@@ -1,9 +1,10 @@
-"""The connection settings that every consumer, producer and admin client shares, and the groups' names."""
+"""The connection settings that every consumer, producer and admin client shares."""
 
 from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Any
 
+from aiokafka.abc import AbstractTokenProvider
 from pydantic import SecretStr
 
 
@@ -18,6 +19,7 @@ class Connection:
     sasl_mechanism: str = "PLAIN"
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
+    sasl_oauth_token_provider: AbstractTokenProvider | None = None
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments that aiokafka's clients share."""
@@ -28,10 +30,6 @@ class Connection:
             "ssl_context": self.ssl_context,
             "sasl_mechanism": self.sasl_mechanism,
             "sasl_plain_username": self.sasl_username,
+            "sasl_oauth_token_provider": self.sasl_oauth_token_provider,
             "sasl_plain_password": self.sasl_password and self.sasl_password.get_secret_value(),
         }
-
-
-def requests_group(group_id: str) -> str:
-    """The group that keeps the offsets of a group's answered requests."""
-    return f"{group_id}.requests"

@@ -1,23 +1,29 @@
 """The rights that a worker needs, and which of them this user lacks, as Kafka reports them."""
 
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.errors import LearnerError, Mismatch, RefusedError
+from learner_worker.interface.rights import ResourceKind, RightOperation, rights_of
 from learner_worker.kafka.admin import Cluster
-from learner_worker.kafka.connection import Connection, requests_group
+from learner_worker.kafka.connection import Connection
 from learner_worker.refusals.diagnosis import connect
 from learner_worker.refusals.wire import describe_group, describe_topics
 
-Operation = Literal["Read", "Write"]
-OPERATIONS: Final[Mapping[Operation, int]] = {"Read": 3, "Write": 4}
-"""Kafka's codes of the operations. Each of them implies Describe."""
+OPERATIONS: Final[Mapping[RightOperation, int]] = {
+    "Read": 3,
+    "Write": 4,
+    "Create": 5,
+    "Describe": 8,
+    "DescribeConfigs": 10,
+}
+"""Kafka's codes of the operations. Read and Write imply Describe."""
 TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 29, 30  # Kafka's TOPIC_ and GROUP_AUTHORIZATION_FAILED
 _UNKNOWN = -(2**31)  # Kafka's value for operations that it does not report
 
@@ -25,32 +31,18 @@ _UNKNOWN = -(2**31)  # Kafka's value for operations that it does not report
 class Right(NamedTuple):
     """A right: an operation on a topic or a group."""
 
-    operation: Operation
-    kind: Literal["topic", "group"]
+    operation: RightOperation
+    kind: ResourceKind
     name: str
 
 
 def needed_rights(names: TopicNames, group_id: str) -> list[Right]:
-    """The rights of a worker. It moves requests, so it also writes to their topic."""
-    read = {*names.sharded, names.topology} - {names.advice}
-    written = {
-        names.rerouted,
-        names.outcomes,
-        names.metrics,
-        names.requests,
-        names.replies,
-        names.dead_letters,
-        names.topology,
-        names.advice,
-    }
-    users: Mapping[Operation, Collection[TopicName]] = {"Read": read, "Write": written}
-    on_topics = [
-        Right(operation, "topic", name)
-        for name in names.all
-        for operation, topics in users.items()
-        if name in topics
+    """The rights of a worker, by its rows in the table of rights."""
+    return [
+        Right(operation, granted.kind, granted.name)
+        for granted in rights_of("worker", names, group_id)
+        for operation in granted.operations
     ]
-    return [*on_topics, *(Right("Read", "group", group) for group in (group_id, requests_group(group_id)))]
 
 
 def is_lacking(right: Right, *, forbidden: bool, operations: frozenset[int] | None) -> bool:

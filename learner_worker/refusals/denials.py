@@ -21,7 +21,16 @@ from aiokafka.errors import (
 
 from learner_worker.errors import BrokerError, Mismatch, RefusedError
 
-__all__ = ["CORRECT_LOGIN", "LOGIN_ERRORS", "KafkaError", "denial", "failure", "in_words", "topics_denied"]
+__all__ = [
+    "CORRECT_LOGIN",
+    "CORRECT_TOKENS",
+    "LOGIN_ERRORS",
+    "KafkaError",
+    "denial",
+    "failure",
+    "in_words",
+    "topics_denied",
+]
 LOGIN_ERRORS: Final = (
     AuthenticationFailedError,
     AuthenticationMethodNotSupported,
@@ -31,6 +40,10 @@ LOGIN_ERRORS: Final = (
 )
 """Raised when Kafka does not accept the user, the password or the kind of login."""
 CORRECT_LOGIN: Final = "correct --sasl-username and LEARNER_SASL_PASSWORD, or create that user in Kafka"
+CORRECT_TOKENS: Final = (
+    "correct --sasl-oauth-token-url, --sasl-oauth-client-id and --sasl-oauth-client-secret-file, or the "
+    "function of --sasl-oauth-provider"
+)
 _ALLOW = "`learner-worker doctor` prints the commands that allow it"
 _NO_ANSWER = (TimeoutError, KafkaTimeoutError, RequestTimedOutError)
 _NUMBER_AND_CLASS = re.compile(r"^(\[Error -?\d+\] )?[A-Za-z]*(Error|Failed)(: |$)")
@@ -56,7 +69,9 @@ def _denials(error: BaseException) -> Iterator[Mismatch]:
     elif isinstance(error, ClusterAuthorizationFailedError):
         yield Mismatch("this user has no right to do that on the cluster", "ask as a user who has it")
     elif isinstance(error, LOGIN_ERRORS):
-        yield Mismatch(f"Kafka refuses the login: {in_words(error)}", CORRECT_LOGIN)
+        words = in_words(error)
+        remedy = CORRECT_TOKENS if words.startswith("the token ") else CORRECT_LOGIN
+        yield Mismatch(f"Kafka refuses the login: {words}", remedy)
 
 
 def topics_denied(names: Iterable[str]) -> Mismatch:

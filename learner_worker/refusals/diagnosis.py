@@ -9,7 +9,7 @@ from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
 
 from learner_worker.errors import BrokerError, LearnerError, Mismatch, RefusedError
-from learner_worker.refusals.denials import CORRECT_LOGIN, LOGIN_ERRORS, in_words
+from learner_worker.refusals.denials import CORRECT_LOGIN, CORRECT_TOKENS, LOGIN_ERRORS, in_words
 from learner_worker.refusals.listener import Listener, Unreachable, look_at, unreachable
 from learner_worker.refusals.wire import describe_topics
 
@@ -178,6 +178,8 @@ async def login_problem(options: Options, host: str, port: int) -> Mismatch | No
     try:
         (await connect(options, host, port)).close()
     except LOGIN_ERRORS as error:
+        if options.get("sasl_mechanism") == "OAUTHBEARER":
+            return Mismatch(f"Kafka refuses the login by a token: {in_words(error)}", CORRECT_TOKENS)
         user = options.get("sasl_plain_username")
         return Mismatch(f"Kafka refuses user '{user}': {in_words(error)}", CORRECT_LOGIN)
     return None

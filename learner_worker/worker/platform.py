@@ -10,14 +10,13 @@ from typing import Protocol
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from learner_worker.contract.fields import ShardId
-from learner_worker.contract.topics import TopicName
+from learner_worker.contract.topics import TopicName, requests_group
 from learner_worker.contract.topology import Topology
 from learner_worker.domain.retention import STEPS, Policy
 from learner_worker.group.assignor import StateKeepingAssignor
 from learner_worker.group.placement import Claim
 from learner_worker.kafka import clients
 from learner_worker.kafka.admin import Administrator, connected
-from learner_worker.kafka.connection import requests_group
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.settings import POLL_MS
 from learner_worker.settings import Settings

@@ -12,6 +12,8 @@ from pydantic_core import PydanticUndefined
 
 from learner_worker.cli import cli
 from learner_worker.commands.options import CONNECTION, TOPICS
+from learner_worker.contract.topics import Topics, requests_group
+from learner_worker.interface.rights import GROUP, REQUESTS_GROUP, ROLES, TABLE, RightNeeded
 from learner_worker.observability import Instruments
 from learner_worker.setting_sources import SETTINGS_PREFIX
 from learner_worker.settings import Settings
@@ -23,8 +25,8 @@ _HEAD = """\
 
 # Reference
 
-Every [command](#commands), [setting](#settings) and [Prometheus metric](#prometheus-metrics). How to
-use them: [operating.md](operating.md).
+Every [command](#commands), [setting](#settings) and [Prometheus metric](#prometheus-metrics), and the
+[rights](#rights-in-kafka) that they need. How to use them: [operating.md](operating.md).
 """
 _PLACES = """
 In falling order of weight: a flag, the environment, a line in `.env`, a line in `learner-worker.toml` in the
@@ -34,9 +36,16 @@ variable or a key that no setting has refuses the start.
 """
 
 
+_RIGHTS = """
+`learner-worker acls print --role ROLE` prints them for your names, as commands of `kafka-acls.sh` or as a
+Strimzi `KafkaUser`. Read and Write imply Describe. `GROUP` is `--group-id`; a name with `*` stands for all
+that begin so.
+"""
+
+
 def page() -> str:
     """The whole page."""
-    return "\n".join([_HEAD, *_commands(), *_settings(), *_metrics()]) + "\n"
+    return "\n".join([_HEAD, *_commands(), *_settings(), *_metrics(), *_rights()]) + "\n"
 
 
 def _commands() -> Iterator[str]:
@@ -118,6 +127,25 @@ def _metrics() -> Iterator[str]:
         if family.name.startswith("learner_")
     )
     yield from _table(("metric", "type", "meaning"), rows)
+
+
+def _rights() -> Iterator[str]:
+    yield "## Rights in Kafka\n"
+    yield f"{_paragraphs(_RIGHTS)}\n"
+    for role, who in ROLES.items():
+        yield f"**{role}**: {who}.\n"
+        rows = (
+            (f"`{_resource(row)}`", row.kind, ", ".join(row.operations), f"`{row.use}`")
+            for row in TABLE
+            if row.role == role
+        )
+        yield from _table(("resource", "kind", "operations", "for"), rows)
+
+
+def _resource(row: RightNeeded) -> str:
+    names = Topics(advice_log=True).named()
+    name = {GROUP: "GROUP", REQUESTS_GROUP: requests_group("GROUP")}.get(row.resource)
+    return f"{name or getattr(names, row.resource, row.resource)}{'*' if row.prefixed else ''}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -12,12 +12,17 @@ from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
 from learner_worker.brokers import KafkaCluster, maven
 from learner_worker.brokers.probing import free_ports
+from learner_worker.interface.rights import ROLES, GrantedRight
 from learner_worker.kafka.connection import Connection
+from learner_worker.kafka.rights import OPERATIONS
 from learner_worker.refusals.diagnosis import connect
 
 PASSWORD = secrets.token_hex(8)
 TOPIC, GROUP, LITERAL, PREFIXED, DENY, ALLOW = 2, 3, 3, 4, 2, 3
 READ, WRITE, DESCRIBE = 3, 4, 8
+CODES = {"topic": TOPIC, "group": GROUP, "cluster": 4}
+USERS = ("worker", "other", "reader", "groupless", *(f"only-{role}" for role in ROLES))
+"""Everybody who may log in; the last ones are for tests of exactly a role's rights."""
 _PROPERTIES = {
     "listener.security.protocol.map": (
         "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT,TLS:SSL,MUTUAL:SSL,ABROAD:PLAINTEXT"
@@ -27,7 +32,7 @@ _PROPERTIES = {
     "listener.name.login.sasl.enabled.mechanisms": "PLAIN",
     "listener.name.login.plain.sasl.jaas.config": (
         "org.apache.kafka.common.security.plain.PlainLoginModule required "
-        + " ".join(f'user_{name}="{PASSWORD}"' for name in ("worker", "other", "reader", "groupless"))
+        + " ".join(f'user_{name}="{PASSWORD}"' for name in USERS)
         + ";"
     ),
     "listener.name.mutual.ssl.client.auth": "required",
@@ -112,6 +117,31 @@ async def denied(address: str, *, resource: int, name: str, operation: int) -> A
         yield
     finally:
         await _answer(address, DeleteAclsRequest(*rule))
+
+
+async def grant(address: str, user: str, right: GrantedRight) -> None:
+    """Lets a user do what an entry of the table of rights says."""
+    await allow(
+        address,
+        resource=CODES[right.kind],
+        name=right.name,
+        operations=[OPERATIONS[each] for each in right.operations],
+        user=user,
+        pattern=PREFIXED if right.prefixed else LITERAL,
+    )
+
+
+@asynccontextmanager
+async def taken_away(address: str, user: str, right: GrantedRight, operation: int) -> AsyncIterator[None]:
+    """A user lacks one operation of an entry that it was granted, until the block ends."""
+    pattern = PREFIXED if right.prefixed else LITERAL
+    rule = (CODES[right.kind], right.name, pattern, f"User:{user}", "*", operation, ALLOW)
+    deleted = await _answer(address, DeleteAclsRequest(*rule))
+    assert [(code, len(found)) for code, _, found in deleted.filter_responses] == [(0, 1)]
+    try:
+        yield
+    finally:
+        await _answer(address, CreateAclsRequest(*rule))
 
 
 async def _answer(address: str, request: Any) -> Any:

@@ -1,23 +1,49 @@
 """Makes the TLS context of Kafka's clients from certificate files; says which of them cannot be used."""
 
 from pathlib import Path
-from ssl import SSLContext, SSLError
-from typing import Final
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext, SSLError, SSLObject
+from typing import Any, Final, Self
 
 from aiokafka.helpers import create_ssl_context
 
+from learner_worker.credentials.watched_files import WatchedFiles
 from learner_worker.errors import ConfigurationError
 
 _OPTIONS: Final = ("cafile", "certfile", "keyfile")
 _FLAGS: Final = tuple(f"--ssl-{option}" for option in _OPTIONS)
 
 
+class RenewedContext(SSLContext):
+    """A context whose connections use the files as they are when the connection is made."""
+
+    _files: WatchedFiles[SSLContext]
+
+    @classmethod
+    def of(cls, files: WatchedFiles[SSLContext]) -> Self:
+        """The context of some files."""
+        context = cls(PROTOCOL_TLS_CLIENT)
+        context._files = files
+        return context
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> SSLObject:
+        """Begins the TLS of one connection; event loops make every connection by this method."""
+        return self._files.current().wrap_bio(*arguments, **named)
+
+
 def tls_context(cafile: Path | None, certfile: Path | None, keyfile: Path | None) -> SSLContext:
     """The context; without a CA file this machine's own certificates are trusted.
+
+    New connections use files that have changed since.
 
     Raises:
         ConfigurationError: a file cannot be read or used; the message names its setting.
     """
+    paths = [path for path in (cafile, certfile, keyfile) if path is not None]
+    files = WatchedFiles(paths, lambda: _context(cafile, certfile, keyfile))
+    return RenewedContext.of(files) if paths else files.current()
+
+
+def _context(cafile: Path | None, certfile: Path | None, keyfile: Path | None) -> SSLContext:
     files = (cafile, certfile, keyfile)
     for flag, path in zip(_FLAGS, files, strict=True):
         _require_readable(flag, path)

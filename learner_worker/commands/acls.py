@@ -1,0 +1,42 @@
+"""`acls print`: the rights that a role needs in Kafka, to paste."""
+
+from typing import Any, cast
+
+import click
+
+from learner_worker.commands.options import TOPICS, given, settings_flags
+from learner_worker.commands.printing import work_on_without_stdout
+from learner_worker.interface.acls import as_yaml, kafka_acls, kafka_user
+from learner_worker.interface.rights import ROLES, Role, rights_of
+
+
+@click.group()
+def acls() -> None:
+    """Print the rights in Kafka that workers, agents and others need."""
+
+
+@acls.command("print")
+@click.option("--role", type=click.Choice(list(ROLES)), required=True, help="Whose rights.")
+@click.option("--user", metavar="NAME", help="Name of the user in Kafka. [default: learner-ROLE]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["kafka-acls", "strimzi"]),
+    default="kafka-acls",
+    show_default=True,
+    help="Commands of kafka-acls.sh, or a KafkaUser for the Strimzi operator.",
+)
+@settings_flags("bootstrap_servers", "group_id", *TOPICS)
+def print_acls(*, role: str, user: str | None, form: str, **flags: Any) -> None:
+    """Print exactly the rights that a role needs, and no others. Kafka is not asked.
+
+    An agent with a reply topic of its own names it with --topic-replies.
+    """
+    work_on_without_stdout()
+    settings = given(flags)
+    rights = rights_of(cast("Role", role), settings.topics().named(), settings.group_id)
+    name = user or f"learner-{role}"
+    if form == "strimzi":
+        click.echo(as_yaml(kafka_user(rights, name)), nl=False)
+    else:
+        click.echo("\n".join(kafka_acls(rights, f"User:{name}", settings.bootstrap_servers)))

@@ -1,0 +1,69 @@
+"""The table of rights: what is printed of it, and that nothing else is needed or granted."""
+
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from learner_worker.cli import cli
+from learner_worker.contract.topics import Topics
+from learner_worker.interface.acls import as_yaml, kafka_acls, kafka_user
+from learner_worker.interface.rights import ROLES, TABLE, rights_of
+from learner_worker.kafka.rights import OPERATIONS, needed_rights
+
+NAMES = Topics(prefix="p-", advice_log=True).named()
+
+
+def printed(*arguments: str) -> str:
+    result = CliRunner().invoke(cli, ["acls", "print", *arguments])
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_an_agent_gets_two_rights() -> None:
+    """It writes requests and reads its replies, and nothing else."""
+    agent = printed("--role", "agent", "--user", "an agent", "--topic-replies", "replies.echo")
+
+    assert agent == (
+        "kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal 'User:an agent' "
+        "--operation Write --topic suggest-bid-requests\n"
+        "kafka-acls.sh --bootstrap-server localhost:9092 --add --allow-principal 'User:an agent' "
+        "--operation Read --topic replies.echo\n"
+    )
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_kafka_user_has_the_same_rights_as_the_commands(role: Any) -> None:
+    """Both forms of every role; the YAML is what a parser reads."""
+    rights = rights_of(role, NAMES, "g")
+    user = yaml.safe_load(as_yaml(kafka_user(rights, "me")))
+    acls = user["spec"]["authorization"]["acls"]
+    lines = list(kafka_acls(rights, "User:me", "k:1"))
+
+    assert (user["kind"], user["metadata"]["name"], len(acls)) == ("KafkaUser", "me", len(lines))
+    for acl, line in zip(acls, lines, strict=True):
+        assert all(f"--operation {operation}" in line for operation in acl["operations"])
+        assert acl["resource"].get("name", "--cluster") in line
+        assert (acl["resource"].get("patternType") == "prefix") == ("prefixed" in line)
+
+
+def test_a_worker_is_asked_for_the_rights_that_are_printed_for_it() -> None:
+    """The check at the start and doctor's are by the same table."""
+    granted = {
+        (operation, right.kind, right.name)
+        for right in rights_of("worker", NAMES, "g")
+        for operation in right.operations
+    }
+
+    assert set(needed_rights(NAMES, "g")) == granted
+    assert ("Write", "topic", "p-learner-advice") in granted
+    assert ("Write", "topic", "p-bid-placed") not in granted
+
+
+def test_every_line_of_the_table_is_about_something() -> None:
+    """A resource that no role would be granted is a misspelt one; an operation has Kafka's code."""
+    for row in TABLE:
+        names = {right.name for right in rights_of(row.role, NAMES, "g")}
+        assert names & {getattr(NAMES, row.resource, ""), *NAMES.all, "g", "g.requests", "kafka-cluster"}
+        assert set(row.operations) <= OPERATIONS.keys()
