@@ -9,6 +9,7 @@ import click
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
 from learner_worker.commands.printing import escaped
 from learner_worker.doctor import Finding, Level, Report, examine
+from learner_worker.interface.rights import ROLES, Role
 from learner_worker.observability import configure_logging
 
 _SHOWN = {Level.OK: "ok     ", Level.NOTE: "note   ", Level.WARNING: "WARNING", Level.ERROR: "ERROR  "}
@@ -18,15 +19,22 @@ _SETTINGS = (*CONNECTION, "group_id", "state_dir", "auction_horizon_seconds", *T
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON array.")
 @click.option("--quiet", is_flag=True, help="Print warnings and errors only.")
+@click.option(
+    "--role",
+    type=click.Choice(list(ROLES)),
+    default="worker",
+    show_default=True,
+    help="Whose rights in Kafka the user should have.",
+)
 @settings_flags(*_SETTINGS)
-def doctor(*, as_json: bool, quiet: bool, **flags: Any) -> int:
+def doctor(*, as_json: bool, quiet: bool, role: Role, **flags: Any) -> int:
     """Check the set-up from this machine to Kafka, and say how to fix what is wrong.
 
     Takes the same settings as `run`; reads only. Exit code 0: all well, or notes; 1: warnings; 2: errors.
     """
     settings = given(flags)
     configure_logging(level="error")
-    report = asyncio.run(examine(settings))
+    report = asyncio.run(examine(settings, role=role))
     least = Level.WARNING if quiet else Level.OK
     shown = [(name, finding) for name, finding in report.findings if finding.level >= least]
     if as_json:

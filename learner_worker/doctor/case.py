@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.doctor.kafka import Kafka, kafka
+from learner_worker.interface.rights import Role
 from learner_worker.kafka.connection import Connection
 from learner_worker.refusals.diagnosis import addresses_of
 from learner_worker.refusals.listener import Listener, look_at
@@ -15,11 +16,13 @@ class Case:
     """One examination.
 
     Attributes:
+        role: whose rights are checked.
         reached: the configured addresses that accept connections; set by the first check.
     """
 
-    def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
+    def __init__(self, settings: Settings, stack: AsyncExitStack, role: Role = "worker") -> None:
         self.settings = settings
+        self.role = role
         self.reached: list[tuple[str, int]] = []
         self._stack = stack
         self._listener: Listener | None = None

@@ -29,6 +29,7 @@ from learner_worker.doctor.traffic import (
     check_partitioning,
     check_prices,
 )
+from learner_worker.interface.rights import Role
 from learner_worker.lifecycle import KAFKA_FAILURES
 from learner_worker.refusals.denials import denial, in_words
 from learner_worker.settings import Settings
@@ -79,12 +80,17 @@ async def examine(
     *,
     checks: Sequence[Check] = CHECKS,
     check_seconds: float = CHECK_SECONDS,
+    role: Role = "worker",
 ) -> Report:
-    """Runs the checks in their order. Reads only: creates no topic, group, record or file."""
+    """Runs the checks in their order. Reads only: creates no topic, group, record or file.
+
+    Args:
+        role: whose rights are checked.
+    """
     findings: list[tuple[str, Finding]] = []
     left_out: list[str] = []
     async with AsyncExitStack() as stack:
-        case = Case(settings, stack)
+        case = Case(settings, stack, role)
         shut = False
         for check in checks:
             if shut and check.needs_kafka:

@@ -20,17 +20,18 @@ from learner_worker.kafka.rights import (
 
 
 async def check_rights(case: Case) -> Sequence[Finding]:
-    """Checks the permissions that a worker needs: reading, writing and joining the groups."""
+    """Checks the permissions that the role needs: for a worker reading, writing and joining the groups."""
     kafka, connection = await case.kafka(), case.connection()
     topics = await kafka.topics(case.names.all)
-    needed = needed_rights(case.names, case.settings.group_id)
+    needed = needed_rights(case.names, case.settings.group_id, case.role)
     missing = [right for right in needed if await _is_missing(kafka, right, topics)]
     findings = [error(what, f"allow it: {command}") for what, command in commands(missing, connection)]
     if not findings and any(topic.operations is None and topic.partitions for topic in topics.values()):
         return [note("this Kafka does not say what a user may do")]
     seen = sum(bool(topic.partitions) for topic in topics.values())
     user = user_of(connection)
-    return or_ok(findings, f"{user} may do all that a worker does with {seen} topics and its groups")
+    who = "a worker does" if case.role == "worker" else f"role {case.role} needs"
+    return or_ok(findings, f"{user} may do all that {who} with {seen} topics and its groups")
 
 
 async def _is_missing(kafka: Kafka, right: Right, topics: Mapping[TopicName, Topic]) -> bool:

@@ -10,7 +10,7 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.errors import LearnerError, Mismatch, RefusedError
-from learner_worker.interface.rights import ResourceKind, RightOperation, rights_of
+from learner_worker.interface.rights import ResourceKind, RightOperation, Role, rights_of
 from learner_worker.kafka.admin import Cluster
 from learner_worker.kafka.connection import Connection
 from learner_worker.refusals.diagnosis import connect
@@ -36,12 +36,13 @@ class Right(NamedTuple):
     name: str
 
 
-def needed_rights(names: TopicNames, group_id: str) -> list[Right]:
-    """The rights of a worker, by its rows in the table of rights."""
+def needed_rights(names: TopicNames, group_id: str, role: Role = "worker") -> list[Right]:
+    """A role's rights on topics and groups, by its rows in the table of rights."""
     return [
         Right(operation, granted.kind, granted.name)
-        for granted in rights_of("worker", names, group_id)
+        for granted in rights_of(role, names, group_id)
         for operation in granted.operations
+        if granted.kind != "cluster"  # Kafka says which of these a user has, but not by topic or group
     ]
 
 

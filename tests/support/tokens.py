@@ -32,10 +32,10 @@ class Issuer:
         jwk = public.to_jwk(self._private.public_key(), as_dict=True)
         self.jwk: dict[str, Any] = jwk | ({} if key_id is None else {"kid": key_id})
 
-    def token(self, **claims: Any) -> str:
+    def token(self, *, text: bytes | None = None, **claims: Any) -> str:
         """A token with these claims; by default for ann, made for the learner, and valid for an hour."""
         named = {} if self.key_id is None else {"kid": self.key_id}
-        return PyJWS().encode(payload(**claims), self._private, self.algorithm, headers=named)
+        return PyJWS().encode(text or payload(**claims), self._private, self.algorithm, headers=named)
 
 
 def _private_key(algorithm: str) -> Any:
@@ -56,9 +56,9 @@ def payload(**claims: Any) -> bytes:
     return json.dumps({name: value for name, value in every.items() if value is not None}).encode()
 
 
-def secret_token(secret: bytes = SECRET, **claims: Any) -> str:
-    """A token that is signed with a secret."""
-    return PyJWS().encode(payload(**claims), secret, "HS256")
+def secret_token(secret: bytes = SECRET, *, text: bytes | None = None, **claims: Any) -> str:
+    """A token that is signed with a secret; `text` stands for all of its claims."""
+    return PyJWS().encode(text or payload(**claims), secret, "HS256")
 
 
 def jwks(*keys: Mapping[str, Any]) -> bytes:
