@@ -19,7 +19,7 @@ SETTINGS_PREFIX: Final = "LEARNER_"
 TOML_FILE: Final = "learner-worker.toml"
 ENV_FILE: Final = ".env"
 FILE_ENCODING: Final = "utf-8-sig"  # some editors begin a UTF-8 file with a byte-order mark
-OTHER_VARIABLES: Final = frozenset({"insights_token"})
+OTHER_VARIABLES: Final = frozenset({"insights_token", "token_file"})
 """What one command alone reads: names that are no setting, and no mistake in the environment either."""
 _QUOTES = "\"'"
 _SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")

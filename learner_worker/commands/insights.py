@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 import click
 from pydantic import SecretStr
 
-from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
+from learner_worker.client import token_file as token_source
+from learner_worker.commands.options import CONNECTION, TOKEN_FILE, TOPICS, given, settings_flags
 from learner_worker.insights.access import ACCESS_VARIABLE, Access
 from learner_worker.insights.server import InsightsOptions, serve_insights
 from learner_worker.kafka.patches import take_closed_for_broken, use_light_records
@@ -24,8 +26,16 @@ _SETTINGS = (*CONNECTION, *TOPICS, "group_id", "http_host", "http_port", "log_fo
     help="Take reports of failed tasks (POST /swarm/tasks/TASK/fail), and publish them.",
 )
 @click.option("--hide-descriptions", is_flag=True, help="Do not show the texts of tasks; keywords are shown.")
+@TOKEN_FILE
 @settings_flags(*_SETTINGS)
-def insights(*, allow_anyone: bool, allow_writes: bool, hide_descriptions: bool, **flags: Any) -> None:
+def insights(
+    *,
+    allow_anyone: bool,
+    allow_writes: bool,
+    hide_descriptions: bool,
+    token_file: Path | None,
+    **flags: Any,
+) -> None:
     """Serve what the learner knows of every agent, over HTTP, until SIGTERM or SIGINT.
 
     Reads Kafka only: it needs no worker and no state folder, and any number of them may run.
@@ -45,6 +55,7 @@ def insights(*, allow_anyone: bool, allow_writes: bool, hide_descriptions: bool,
         settings.http_port,
         show_descriptions=not hide_descriptions,
         allow_writes=allow_writes,
+        token=None if token_file is None else token_source(token_file),
     )
     asyncio.run(serve_insights(settings, options, _tell))
 

@@ -1,6 +1,7 @@
 """The flags that commands share, and the settings made from them."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -53,6 +54,16 @@ def settings_flags(*names: str) -> Callable[[_Command], _Command]:
         return command
 
     return decorate
+
+
+TOKEN_FILE = click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    envvar="LEARNER_TOKEN_FILE",
+    show_envvar=True,
+    help="File with the token that proves who asks.",
+)
+"""The flag of commands that ask the learner."""
 
 
 def moment_flag(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Micros | None:

@@ -12,7 +12,14 @@ from rich.console import Console
 from learner_worker.client import LearnerClient
 from learner_worker.client.messages import suggest_bid_request
 from learner_worker.client.tokens import read_token
-from learner_worker.commands.options import CONNECTION, TOPICS, client_options, given, settings_flags
+from learner_worker.commands.options import (
+    CONNECTION,
+    TOKEN_FILE,
+    TOPICS,
+    client_options,
+    given,
+    settings_flags,
+)
 from learner_worker.commands.printing import advice_lines, escaped, keywords_table
 from learner_worker.contract.encode import encode_message
 from learner_worker.contract.suggestions import Include, SuggestBidReply
@@ -44,13 +51,7 @@ from learner_worker.settings import Settings
     show_default=True,
     help="How long to wait for the reply, in seconds.",
 )
-@click.option(
-    "--token-file",
-    type=click.Path(path_type=Path),
-    envvar="LEARNER_TOKEN_FILE",
-    show_envvar=True,
-    help="File with the token that proves who asks.",
-)
+@TOKEN_FILE
 @click.option("--json", "as_json", is_flag=True, help="Print the reply as JSON.")
 @settings_flags(*CONNECTION, *TOPICS)
 def suggest(

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from learner_worker.client import EventPublisher, LearnerClient
+from learner_worker.client.tokens import TokenSource
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.settings import Settings
@@ -56,8 +57,13 @@ class Sending:
 
 
 @asynccontextmanager
-async def sending(settings: Settings, *, allow_writes: bool) -> AsyncIterator[Sending]:
+async def sending(
+    settings: Settings, *, allow_writes: bool, token: TokenSource | None = None
+) -> AsyncIterator[Sending]:
     """Connects.
+
+    Args:
+        token: brings what proves who asks, where the learner wants to know.
 
     Raises:
         BrokerError: Kafka was not reached, and events are to be published.
@@ -67,7 +73,7 @@ async def sending(settings: Settings, *, allow_writes: bool) -> AsyncIterator[Se
     options.pop("client_id")
     topics = settings.topics()
     async with LearnerClient(
-        servers, topics=topics, kafka_options=options, client_id=settings.client_id
+        servers, topics=topics, kafka_options=options, client_id=settings.client_id, token=token
     ) as learner:
         if not allow_writes:
             yield Sending(learner, None)

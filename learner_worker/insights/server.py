@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 from aiohttp import web
 
+from learner_worker.client.tokens import TokenSource
 from learner_worker.errors import ConfigurationError
 from learner_worker.insights.access import Access, add_headers
 from learner_worker.insights.api import InsightsApi
@@ -31,12 +32,14 @@ class InsightsOptions:
     Attributes:
         port: 0 for any free one.
         allow_writes: whether tasks may be reported as failed.
+        token: brings what proves to the learner who asks.
     """
 
     access: Access
     port: int = 0
     show_descriptions: bool = True
     allow_writes: bool = False
+    token: TokenSource | None = None
 
 
 async def serve_insights(settings: Settings, options: InsightsOptions, tell: Callable[[str], None]) -> None:
@@ -54,7 +57,7 @@ async def serve_insights(settings: Settings, options: InsightsOptions, tell: Cal
     _stop_on_signals(stopping)
     async with (
         swarm_reader(settings) as reader,
-        sending(settings, allow_writes=options.allow_writes) as sender,
+        sending(settings, allow_writes=options.allow_writes, token=options.token) as sender,
         _listening(_application(settings, options, reader, sender), options) as url,
     ):
         tell(url)

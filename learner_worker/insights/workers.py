@@ -8,13 +8,12 @@ from aiokafka import TopicPartition
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
 from learner_worker.contract.fields import ShardId
-from learner_worker.contract.topics import TopicName
+from learner_worker.contract.topics import TopicName, requests_group
 from learner_worker.doctor import Finding, examine
 from learner_worker.doctor.examination import CHECKS
 from learner_worker.group.assignor import claim_of
 from learner_worker.kafka.admin import Committed, GroupMember, connected
 from learner_worker.kafka.clients import range_consumer, running
-from learner_worker.kafka.connection import requests_group
 from learner_worker.kafka.offsets import OffsetRange, offset_ranges
 from learner_worker.settings import Settings
 
@@ -108,7 +107,7 @@ class WorkersWatch:
     async def _examine(self) -> Sequence[tuple[str, Finding]]:
         checks = [check for check in CHECKS if check.name not in _OF_A_WORKERS_MACHINE]
         settings = self._settings.model_copy(update={"group_id": self.group_id})
-        return (await examine(settings, checks=checks)).findings
+        return (await examine(settings, checks=checks, role="insights")).findings
 
 
 def _unread(

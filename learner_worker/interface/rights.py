@@ -80,7 +80,11 @@ TABLE: Final[Sequence[RightNeeded]] = (
     RightNeeded("insights", "every agent", "topic", "metrics", ("Read",)),
     RightNeeded("insights", "one agent's outcomes", "topic", "outcomes", ("Read",)),
     RightNeeded("insights", "whose topics these are", "topic", "topology", ("Read",)),
-    RightNeeded("insights", "which outcomes count", "group", GROUP, ("Describe",)),
+    RightNeeded("insights", "which outcomes count; who works", "group", GROUP, ("Describe",)),
+    RightNeeded("insights", "which requests wait", "group", REQUESTS_GROUP, ("Describe",)),
+    RightNeeded("insights", "what would an agent be answered", "topic", "requests", ("Write",)),
+    RightNeeded("insights", "what would an agent be answered", "topic", "replies", ("Read",)),
+    RightNeeded("insights", "--allow-writes", "topic", "task_finished", ("Write",)),
 )
 """Read and Write imply Describe."""
 

@@ -192,7 +192,8 @@ async def _publishes_and_asks(kafka: SecuredKafka) -> None:
             learner.suggest_bid("ann", description="d", base_bid_sats=5)
 
     await asyncio.to_thread(ask_blocking)
-    for role, works in (("publisher", publish), ("agent", ask)):
+    work: tuple[tuple[Role, Callable[[], Awaitable[None]]], ...] = (("publisher", publish), ("agent", ask))
+    for role, works in work:
         await works()
         for right, operation in cells(role):
             async with taken_away(kafka.open, user(role), right, OPERATIONS[operation]):

@@ -88,7 +88,6 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "curl": _INSIGHTS,
         "LEARNER_INSIGHTS_TOKEN": _INSIGHTS,
     },
-    "docs/insights.md": {"learner-worker insights": _INSIGHTS, "curl": _INSIGHTS},
     "SECURITY.md": {"pipx run pip-audit": Check("asks services on the network")},
     "docs/security.md": {
         "openssl rand": Check("serves for ever; tests/integration/test_identity.py does the same"),

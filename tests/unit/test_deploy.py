@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 
 from learner_worker.brokers.maven import KAFKA_VERSION
 from learner_worker.cli import cli
-from learner_worker.kafka.connection import requests_group
+from learner_worker.contract.topics import requests_group
 from learner_worker.settings import Settings, load_settings
 from learner_worker.worker import replica, worker
 from learner_worker.worker.probes import Verdict, serving
