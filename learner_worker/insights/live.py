@@ -6,8 +6,8 @@ from aiohttp import web
 
 from learner_worker.insights.agents import AgentDirectory
 
-_LOOK_SECONDS = 0.5  # a page follows an event within a second or two
-_ALIVE_LOOKS = 30  # a comment so often: proxies close connections that are silent for a minute
+_LOOK_SECONDS = 0.25  # little beside the second that a checkpoint of a worker takes
+_ALIVE_LOOKS = 60  # a comment so often: proxies close connections that are silent for a minute
 
 
 class LiveUpdates:

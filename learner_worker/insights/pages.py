@@ -18,6 +18,7 @@ from learner_worker.domain.outcomes import Outcome
 from learner_worker.errors import LearnerError, SuggestionError
 from learner_worker.insights.agents import AgentQuery
 from learner_worker.insights.api import agent_query
+from learner_worker.insights.charts import course
 from learner_worker.insights.reader import NotReadYetError, SwarmReader
 from learner_worker.insights.sending import Sending
 from learner_worker.insights.workers import WorkersWatch
@@ -152,6 +153,7 @@ class InsightsPages:
                 "keywords": keywords,
                 "keyword_count": len(history.keywords),
                 "bar": lambda count: round(_BAR * count / most, 1),
+                "course": course(history.outcomes),
                 "outcomes": [_outcome_row(one) for one in history.outcomes[:_OUTCOMES]],
                 "show_descriptions": self._show_descriptions,
             }

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from tests.support.workers import STOP_SECONDS, clean_environment, until
+from tests.support.workers import START_SECONDS, STOP_SECONDS, clean_environment, until
 
 EVERYWHERE = str(IPv4Address(0))
 """Every address of this machine."""
@@ -50,14 +50,14 @@ class InsightsProcess:
         """What the route of one agent answers."""
         return await self.json(f"/swarm/insights/{quote(agent_id, safe='')}")
 
-    async def ready(self) -> None:
+    async def ready(self, seconds: float = 60.0) -> None:
         """Waits until everything that Kafka held at the start is read."""
 
         async def is_ready() -> bool:
             assert self.process.returncode is None, "insights ended early"
             return (await self.get("/readyz"))[0] == 200
 
-        await until(is_ready, "insights are ready")
+        await until(is_ready, "insights are ready", seconds=seconds)
 
     async def stop(self) -> int:
         """Sends SIGTERM and waits for the end; the exit code."""
@@ -95,7 +95,7 @@ async def running_insights(
         return listening_address(process, log_path)
 
     try:
-        address = await until(url, "insights listen")
+        address = await until(url, "insights listen", seconds=START_SECONDS * 3)
         async with aiohttp.ClientSession() as session:
             yield InsightsProcess(address.replace(EVERYWHERE, "127.0.0.1"), process, session)
     finally:

@@ -12,6 +12,7 @@ from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.outcomes import Cutoff
 from learner_worker.insights.agents import AgentDirectory, AgentQuery, figures_in
+from learner_worker.insights.charts import course
 from learner_worker.insights.facts import fact_store
 from learner_worker.insights.history import agent_history
 from learner_worker.kafka.records import Record, Unreadable
@@ -160,3 +161,21 @@ def test_what_has_expired_or_is_forgotten_does_not_count(
     """A retention's cutoff, a forget marker, and the later of both."""
     records: list[Fact | ForgetMarker] = [*HISTORY, *([] if marker is None else [marker])]
     assert [outcome.task_id for outcome in agent_history(ECHO, values(records), cutoff).outcomes] == left
+
+
+def test_a_course_is_every_outcome_once_in_equal_stretches_oldest_first() -> None:
+    """One auction in two is won lately, none at first; too few outcomes have no course."""
+    facts = [
+        Fact(
+            TaskId(f"t{number}"),
+            ECHO,
+            Close(Micros(number), ECHO if number >= 50 and number % 2 else MACE),
+            Bid(Micros(number), 1, ""),
+            Result(Micros(number), succeeded=number % 4 == 1),
+        )
+        for number in range(90)
+    ]
+    stretches = course(agent_history(ECHO, values(facts), None).outcomes)
+    assert [stretch.bids for stretch in stretches] == [5] * 18
+    assert (stretches[0], stretches[-1].won > 0) == ((5, 0.0, None), True)
+    assert course(agent_history(ECHO, values(facts[:9]), None).outcomes) == ()

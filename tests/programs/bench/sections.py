@@ -9,6 +9,7 @@ from tests.programs.bench import (
     answers_idle,
     answers_most,
     holding,
+    insights,
     peers_section,
     replicas,
     restore,
@@ -33,4 +34,5 @@ SECTIONS: Mapping[str, Section] = {
     holding.INGEST_SECTION: holding.measure_ingest,
     holding.MEMORY_SECTION: holding.measure_memory,
     strategies.SECTION: strategies.measure,
+    insights.SECTION: insights.measure,
 }

@@ -1,0 +1,166 @@
+"""Insights with a hundred thousand agents: memory, start, and each route beside the same bytes."""
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import aiohttp
+from aiokafka import AIOKafkaProducer
+
+from learner_worker.contract.encode import encode_metrics
+from learner_worker.contract.fields import AgentId
+from learner_worker.contract.topics import TopicName
+from learner_worker.domain.agents import Agent
+from learner_worker.kafka.batching import BATCH_BYTES
+from learner_worker.kafka.partitioner import partitioner
+from tests.programs.bench.figures import Figure
+from tests.programs.bench.held import agent_row, keywords_of_agent
+from tests.programs.bench.load import preload_changelog
+from tests.programs.bench.readings import Reading, percentile, reading
+from tests.programs.bench.stage import PARTITIONS, Stage, running_child, said_ready
+from tests.support.batches import Batches
+from tests.support.insights import InsightsProcess, running_insights
+from tests.support.workers import until
+
+SECTION = "insights"
+AGENTS = 100_000
+OUTCOMES = 1_000_000
+_ASKED = 300  # of each route in a turn: three samples are above the 99th percentile
+_WARM_UP = 20
+_MEGABYTE = 2**20
+_AGENT = "agent-000007"
+_ROUTES = {
+    "the page of agents": "/?sort=-win_rate",
+    "the page of an agent": f"/agent?id={_AGENT}",
+    "50 agents as JSON": "/swarm/insights?limit=50&sort=-win_rate",
+    "one agent as JSON": f"/swarm/insights/{_AGENT}",
+}
+_ALL = "/swarm/insights"
+_NOTE = "one client, one request after the other; beside it the same bytes from a bare aiohttp handler"
+
+
+async def measure(stage: Stage) -> list[Figure]:
+    """The section's figures."""
+    agents, outcomes = stage.scaled(AGENTS, least=100), stage.scaled(OUTCOMES, least=1_000)
+    setting = await stage.new_topics("insights")
+    await preload_changelog(stage.servers, setting.names.outcomes, outcomes, agents=agents)
+    await preload_metrics(stage.servers, setting.names.metrics, outcomes // agents, agents)
+    sizes = {"agents": agents, "outcomes": outcomes, "partitions": PARTITIONS}
+    runs = [await _run(stage, setting.topics.prefix) for _ in range(stage.turns)]
+    said = [
+        ("from the start of the process to the first page", "s", [run.first_page_seconds for run in runs]),
+        ("from the start of the process to any agent's history", "s", [run.ready_seconds for run in runs]),
+        ("resident memory", "MB", [run.megabytes for run in runs]),
+        ("temporary file", "MB", [run.file_megabytes for run in runs]),
+    ]
+    return [
+        *(Figure(SECTION, name, unit, reading(samples), sizes=sizes) for name, unit, samples in said),
+        *(figure for name in (*_ROUTES, "all agents as JSON") for figure in _of_route(name, runs, sizes)),
+    ]
+
+
+def _of_route(name: str, runs: Sequence["_Run"], sizes: Mapping[str, float]) -> list[Figure]:
+    return [
+        Figure(
+            SECTION,
+            f"{name}, p{percent}",
+            "ms",
+            _percentiles(percent, [run.ours[name] for run in runs]),
+            _percentiles(percent, [run.bare[name] for run in runs]),
+            "bare aiohttp",
+            sizes=sizes,
+            notes=[f"{runs[0].sizes[name]:,} bytes; {_NOTE}"],
+        )
+        for percent in (50, 99)
+    ]
+
+
+def _percentiles(percent: float, turns: Sequence[Sequence[float]]) -> Reading:
+    return reading([percentile(samples, percent) for samples in turns])
+
+
+class _Run:
+    """What one process was measured with: samples in milliseconds, by route."""
+
+    def __init__(self) -> None:
+        self.first_page_seconds = self.ready_seconds = self.megabytes = self.file_megabytes = 0.0
+        self.ours: dict[str, list[float]] = {}
+        self.bare: dict[str, list[float]] = {}
+        self.sizes: dict[str, int] = {}
+
+
+async def _run(stage: Stage, prefix: str) -> _Run:
+    run = _Run()
+    folder = stage.new_folder("scratch")
+    began = time.perf_counter()
+    async with running_insights(
+        stage.servers, prefix, folder / "insights.log", environment={"TMPDIR": str(folder)}
+    ) as insights:
+
+        async def shows_agents() -> bool:
+            return (await insights.get("/swarm/insights?limit=1"))[0] == 200
+
+        await until(shows_agents, "the agents are read", seconds=600)
+        await insights.get("/")
+        run.first_page_seconds = time.perf_counter() - began
+        await insights.ready(seconds=900)
+        run.ready_seconds = time.perf_counter() - began
+        for name, path in (*_ROUTES.items(), ("all agents as JSON", _ALL)):
+            await _measure_route(run, insights, name, path)
+        run.megabytes = _resident_megabytes(insights.process.pid)
+        run.file_megabytes = sum(file.stat().st_size for file in folder.rglob("*.sqlite3")) / _MEGABYTE
+        await insights.stop()
+    stage.say(
+        f"first page {run.first_page_seconds:.1f} s, ready {run.ready_seconds:.1f} s, {run.megabytes:.0f} MB"
+    )
+    return run
+
+
+async def _measure_route(run: _Run, insights: InsightsProcess, name: str, path: str) -> None:
+    count = _ASKED if name in _ROUTES else 5
+    _, body = await insights.get(path)
+    run.sizes[name] = len(body.encode())
+    run.ours[name] = await _timed(insights.session, insights.url + path, count)
+    async with running_child("tests.programs.bench.bare_answers", size=run.sizes[name]) as bare:
+        await said_ready(bare)
+        assert bare.stdout is not None
+        url = (await bare.stdout.readline()).decode().strip()
+        run.bare[name] = await _timed(insights.session, url, count)
+
+
+async def _timed(session: aiohttp.ClientSession, url: str, count: int) -> list[float]:
+    samples: list[float] = []
+    for number in itertools.count(-min(_WARM_UP, count)):
+        if number == count:
+            return samples
+        began = time.perf_counter()
+        async with session.get(url) as answer:
+            await answer.read()
+        if number >= 0:
+            samples.append((time.perf_counter() - began) * 1000)
+    raise AssertionError
+
+
+def _resident_megabytes(process: int) -> float:
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / _MEGABYTE
+
+
+async def preload_metrics(servers: str, topic: TopicName, outcomes_each: int, agents: int) -> None:
+    """Writes a metrics record of every agent."""
+    partition_of = partitioner(PARTITIONS)
+    async with AIOKafkaProducer(
+        bootstrap_servers=servers, acks="all", max_batch_size=BATCH_BYTES
+    ) as producer:
+        batches = Batches(producer)
+        for number in range(agents):
+            agent_id = AgentId(f"agent-{number:06d}")
+            agent = Agent(agent_id, agent_row(outcomes_each), keywords_of_agent(agent_id))
+            value = encode_metrics(agent.record())
+            await batches.add(topic, partition_of(agent_id), agent_id.encode(), value)
+            if number % 1_000 == 0:
+                await asyncio.sleep(0)
+        await batches.flush()

@@ -1,0 +1,1 @@
+"""Drives the pages of insights in headless Chromium: `python -m tests.programs.browser`."""
