@@ -1,5 +1,7 @@
 """The routes for programs: JSON, streamed where it may be long."""
 
+import asyncio
+
 import msgspec
 import structlog
 from aiohttp import web
@@ -8,7 +10,7 @@ from learner_worker.contract.decode import readable_id
 from learner_worker.contract.fields import AgentId
 from learner_worker.errors import BrokerError, InvalidEventError
 from learner_worker.insights.agents import SORTS, AgentQuery
-from learner_worker.insights.answers import agents_answer, one_agent_answer
+from learner_worker.insights.answers import AGENTS_AT_ONCE, agents_answer, one_agent_answer
 from learner_worker.insights.openapi import document
 from learner_worker.insights.reader import NotReadYetError, SwarmReader
 from learner_worker.insights.sending import Sending
@@ -54,10 +56,14 @@ class InsightsApi:
             page = self._reader.agents.page(agent_query(request))
         except (ValueError, KeyError) as error:
             return _json_error(400, error.args[0])
+        pieces = agents_answer(self._reader.agents, page)
+        if len(page.ids) <= AGENTS_AT_ONCE:
+            return web.Response(body=b"".join(pieces), content_type=_JSON)
         response = web.StreamResponse(headers={"Content-Type": _JSON})
         await response.prepare(request)
-        async for piece in agents_answer(self._reader.agents, page):
-            await response.write(piece)
+        for piece in pieces:
+            await response.write(piece)  # waits while the client reads more slowly
+            await asyncio.sleep(0)  # a client that is fast enough must not keep others waiting
         await response.write_eof()
         return response
 

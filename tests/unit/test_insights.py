@@ -5,17 +5,26 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 
+from learner_worker.client import LearnerClient
 from learner_worker.contract.encode import KeywordTally, MetricsRecord, encode_metrics
 from learner_worker.contract.facts import Bid, Close, Fact, ForgetMarker, Result, encode_fact, encode_marker
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.outcomes import Cutoff
+from learner_worker.group.topology_view import Layout
 from learner_worker.insights.agents import AgentDirectory, AgentQuery, figures_in
+from learner_worker.insights.answers import agents_answer
+from learner_worker.insights.api import InsightsApi
 from learner_worker.insights.charts import course
 from learner_worker.insights.facts import fact_store
 from learner_worker.insights.history import agent_history
+from learner_worker.insights.reader import SwarmReader
+from learner_worker.insights.sending import Sending
 from learner_worker.kafka.records import Record, Unreadable
+from learner_worker.settings import Settings
 
 ECHO, MACE = AgentId("echo"), AgentId("mace")
 
@@ -82,6 +91,42 @@ def test_the_agents_after_any_id_are_found_with_any_prefix(after: str) -> None:
         expected = [name for name in names if name.startswith(prefix) and name > after]
         given = AgentId(after) if after else None
         assert list(ids(directory, AgentQuery(prefix=prefix, after=given))) == expected
+
+
+class ReadAgents(SwarmReader):
+    """A reader whose agents are all read."""
+
+    @property
+    def has_agents(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("count", [0, 1, 500, 501, 1_300])
+async def test_an_answer_is_whole_however_many_agents_there_are(count: int) -> None:
+    """In one piece or streamed: valid JSON, every agent once, `next` only if more follow."""
+    names = [f"agent-{number:04}" for number in range(count)]
+    async with fact_store() as facts:
+        reader = ReadAgents(Settings(), Layout("cluster", 12, None), facts)
+        reader.agents.take([metrics_record(name, won=1) for name in names])
+        app = web.Application()
+        app.router.add_get("/", InsightsApi(reader, Sending(LearnerClient("localhost:1"), None)).agents)
+        async with TestServer(app) as server, ClientSession() as session:
+            for query, shown in (("", names), ("?limit=600", names[:600]), ("?prefix=agent-00", names[:100])):
+                async with session.get(server.make_url(f"/{query}")) as answer:
+                    found = await answer.json()
+                assert list(found["agents"]) == shown
+                assert ("next" in found) == (query == "?limit=600" and count > 600)
+
+
+def test_agents_that_are_forgotten_meanwhile_are_left_out_of_an_answer() -> None:
+    """Of some, of the first five hundred, of all: still valid JSON."""
+    names = [f"agent-{number:04}" for number in range(1_200)]
+    for gone in (range(3, 9), range(500), range(1_200)):
+        directory = directory_of(*map(metrics_record, names))
+        page = directory.page(AgentQuery())
+        directory.take([Unreadable("metrics", 0, 0, key=names[number].encode()) for number in gone])
+        left = msgspec.json.decode(b"".join(agents_answer(directory, page)))["agents"]
+        assert list(left) == [name for number, name in enumerate(names) if number not in gone]
 
 
 async def test_what_a_key_last_said_is_stored_whatever_the_batch() -> None:
