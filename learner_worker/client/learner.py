@@ -13,6 +13,7 @@ from learner_worker.client.messages import require_bid, suggest_bid_request
 from learner_worker.client.replies import OwnPartition, PendingReplies, ReplyPartition, read_reply
 from learner_worker.client.session import UNAVAILABLE, PersistentSession
 from learner_worker.client.tokens import Token, fresh_token
+from learner_worker.client.tracing import TraceContext, trace_headers
 from learner_worker.contract.encode import encode_message
 from learner_worker.contract.headers import request_headers
 from learner_worker.contract.suggestions import Include, SuggestBidReply, SuggestBidRequest
@@ -53,6 +54,8 @@ class LearnerClient:
             then sent to the partitions of their keys.
         token: Proves who asks, where the learner wants to know: a JSON Web Token, or a function that returns
             a valid one for each request, async or quick; `token_file(path)` reads a file that is renewed.
+        trace_context: Returns the W3C's trace context for each request, as OpenTelemetry's `inject` fills a
+            dictionary; a learner that sends traces continues it. Its errors are ignored.
 
     Clients that share a partition read each other's replies and skip them. A partition of its own keeps other
     replies away from this client, but does not protect its own: Kafka grants access to whole topics only. If
@@ -71,8 +74,10 @@ class LearnerClient:
         client_id: str = "learner-client",
         reply_partition: ReplyPartition = None,
         token: Token = None,
+        trace_context: TraceContext | None = None,
     ) -> None:
         self._token = token
+        self._trace_context = trace_context
         self._topics = topics.named()
         self._timeout_seconds = timeout_seconds
         self._pending = PendingReplies()
@@ -227,7 +232,10 @@ class LearnerClient:
                 self._topics.requests,
                 encode_message(request),
                 key=request.agent_id.encode(),
-                headers=request_headers(correlation_id, self._topics.replies, session.reply_partition, token),
+                headers=[
+                    *request_headers(correlation_id, self._topics.replies, session.reply_partition, token),
+                    *trace_headers(self._trace_context),
+                ],
             )
             sent.add_done_callback(partial(_tell_if_unsent, reply))
             return await reply

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from learner_worker import LearnerClient, Topics
 from learner_worker.brokers import Broker, BrokerKind
 from learner_worker.contract.topics import TopicNames
 from tests.conftest import BrokerPool
@@ -64,6 +65,31 @@ async def traced(client: Client, tracer: trace.Tracer) -> None:
     received = tracer.start_span("receive", W3C.extract(named, Context()))
     await asyncio.to_thread(received.end)  # it is sent at once, over HTTP to this event loop
     await asyncio.to_thread(asking.end)
+
+
+async def asked_by_the_library(servers: str, topics: Topics, tracer: trace.Tracer) -> None:
+    """Asks by the client library, which is given the current trace as OpenTelemetry has it."""
+
+    def carried() -> dict[str, str]:
+        carrier: dict[str, str] = {}
+        W3C.inject(carrier)
+        return carrier
+
+    client = LearnerClient(servers, topics=topics, timeout_seconds=60, trace_context=carried)
+    async with client:
+        asking = tracer.start_span("suggest", Context())
+        with trace.use_span(asking):
+            await client.suggest_bid("agent-1", description="fix it", base_bid_sats=100)
+        await asyncio.to_thread(asking.end)
+
+
+async def answered_within(collector: Collector, name: str) -> None:
+    """Waits until the learner's span in a client's has been received."""
+
+    async def is_there() -> bool:
+        return bool(collector.children_of(collector.named(name)[0]))
+
+    await until(is_there, f"a span within {name}")
 
 
 async def shown(collector: Collector, names: set[str]) -> None:
@@ -119,8 +145,10 @@ async def test_a_trace_goes_from_the_client_to_the_reply_and_an_auctions_across_
             assert "traceparent" not in dict((await client.ask(UNSAMPLED)).headers)
             assert "traceparent" not in dict((await client.ask(b"\xff-00-")).headers)
             await traced(client, tracer_of_client(collector))
+            await asked_by_the_library(servers, Topics(prefix=prefix), tracer_of_client(collector))
             await publish(servers, names, auction())
-            await shown(collector, {"ask", "receive", f"process {names.requests}"})
+            await shown(collector, {"ask", "receive", "suggest", f"process {names.requests}"})
+            await answered_within(collector, "suggest")
             await made_durable(collector)
             assert await worker.stop() == 0
         check_request(collector, names)
@@ -152,7 +180,7 @@ def check_request(collector: Collector, names: TopicNames) -> None:
     ]
     assert sorted(each.name for each in inner) == ["advise", "send reply"]
     assert {each.span.trace_id for each in spans} == {asking.span.trace_id}
-    assert len(collector.named(f"process {names.requests}")) == 1
+    assert len(collector.named(f"process {names.requests}")) == 2  # the other one is the library's
     attributes = {each.key: each.value for each in processing.span.attributes}
     assert attributes["messaging.destination.name"].string_value == names.requests
     assert attributes["learner.code"].string_value == "OK"

@@ -9,6 +9,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from learner_worker.client.tracing import trace_headers
 from learner_worker.contract.headers import TRACE_HEADERS
 from learner_worker.errors import ConfigurationError
 from learner_worker.observability import tracer_or_none
@@ -128,6 +129,16 @@ def test_the_log_links_what_is_settled_learned_and_made_durable() -> None:
     assert [link.context.span_id for link in learn.links] == [settle.context.span_id]
     assert [link.context.span_id for link in durable.links] == [settle.context.span_id, learn.context.span_id]
     assert durable.status.status_code is StatusCode.ERROR
+
+
+def test_a_client_sends_the_trace_that_it_is_given_and_nothing_else() -> None:
+    """Other headers of a carrier are left out; a tracer that fails does not keep a bid from being asked."""
+
+    def broken() -> dict[str, str]:
+        raise RuntimeError("no tracer")
+
+    assert trace_headers(lambda: {"traceparent": "00-1", "baggage": "secret"}) == [("traceparent", b"00-1")]
+    assert trace_headers(broken) == trace_headers(None) == []
 
 
 def test_the_headers_are_those_of_the_contract() -> None:
