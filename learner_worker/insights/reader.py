@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.domain.outcomes import Cutoff
-from learner_worker.errors import BrokerError, LearnerError
+from learner_worker.errors import BrokerError, ConfigurationError, LearnerError
 from learner_worker.group.topology_view import Layout, read_layout
 from learner_worker.insights.agents import AgentDirectory
 from learner_worker.insights.facts import FactStore, fact_store
@@ -18,10 +18,12 @@ from learner_worker.kafka.clients import running, standby_consumer
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import Record
+from learner_worker.lifecycle import KAFKA_FAILURES
 from learner_worker.operations.cutoffs import committed_cutoffs
 from learner_worker.settings import Settings
 
 _LOOK_SECONDS = 30.0  # how long a change of the topics, or a retention's new cutoff, may stay unnoticed
+_DOUBTS = 3  # looks that find other topics, in a row: a broker that is starting may list less
 _LOOKING = "looking at the topology"
 
 
@@ -119,12 +121,18 @@ class SwarmReader:
 
     async def _watch(self) -> None:
         """Reads now and then what the workers have expired, and whether the topics are still the same."""
+        doubts = 0
         while True:
             try:
                 await self._look()
-            except BrokerError as error:
+            except (BrokerError, *KAFKA_FAILURES) as error:
                 self.outage.failed(_LOOKING, error)
+            except ConfigurationError:
+                doubts += 1
+                if doubts == _DOUBTS:
+                    raise
             else:
+                doubts = 0
                 self.outage.worked(_LOOKING)
             await asyncio.sleep(_LOOK_SECONDS)
 
