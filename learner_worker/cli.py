@@ -23,6 +23,7 @@ _DENIALS = "learner_worker.refusals.denials"  # imported when there is an error:
 COMMANDS: Final[Mapping[str, str]] = {
     "run": "run:run",
     "leave": "leave:leave",
+    "reshard": "reshard:reshard",
     "demo": "demo:demo",
     "dev": "dev:dev",
     "topics": "topics:topics",

@@ -38,6 +38,10 @@ class RefusedError(BrokerError):
         self.mismatch = mismatch
 
 
+class ReshardError(LearnerError):
+    """The topics are being resharded, or were meanwhile: the process has to start anew; exit code 1."""
+
+
 class StuckError(LearnerError):
     """Kafka can be reached, but a client of this worker makes no progress: the worker is rebuilt."""
 

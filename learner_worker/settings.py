@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from learner_worker.connection_settings import LAST_PORT, ConnectionSettings
-from learner_worker.contract.topics import Topics
+from learner_worker.contract.topics import Topics, in_layout
 from learner_worker.errors import ConfigurationError
 from learner_worker.observability import LogFormat, LogLevel
 from learner_worker.setting_sources import (
@@ -235,6 +235,17 @@ class Settings(ConnectionSettings):
             topology=self.topic_topology,
             advice=self.topic_advice,
             advice_log=self.advice_log,
+        )
+
+    def in_layout(self, layout: int) -> Self:
+        """The settings of a worker whose topics and groups are those of a layout."""
+        topics = self.topics()
+        names = ("outcomes", "metrics", "rerouted")
+        return self.model_copy(
+            update={
+                "group_id": in_layout(self.group_id, layout),
+                **{f"topic_{name}": in_layout(getattr(topics, name), layout) for name in names},
+            }
         )
 
     @property

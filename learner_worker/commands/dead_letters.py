@@ -1,6 +1,7 @@
 """`dead-letters list|show|replay|drop`: lists dead letters, and replays or drops them."""
 
 import asyncio
+import functools
 import json
 import time
 from collections import Counter
@@ -20,9 +21,8 @@ from learner_worker.commands.printing import (
     work_on_without_stdout,
 )
 from learner_worker.contract.times import Micros
-from learner_worker.contract.topics import TopicNames
 from learner_worker.errors import LearnerError
-from learner_worker.group.topology_view import read_layout
+from learner_worker.group.topology_view import Layout, read_layout, require_unchanged
 from learner_worker.kafka.clients import bulk_producer, running
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.observability import configure_logging
@@ -214,12 +214,19 @@ async def _list_matching(settings: Settings, wanted: Filter) -> DeadLetterIndex:
 
 
 async def _replay(settings: Settings, wanted: Filter, *, dry_run: bool) -> int:
-    topics = settings.topics().named()
     horizon_ms = round(settings.auction_horizon_seconds * 1000)
+    layout = await _layout(settings)
     replay = Replay(
-        topics,
-        partitioner(await _shards(settings, topics)),
+        layout.names,
+        partitioner(layout.shards),
         late_before_ms=round(time.time() * 1000) - horizon_ms,
+        confirm=functools.partial(
+            require_unchanged,
+            settings.connection(),
+            settings.topics().named(),
+            layout,
+            patience_seconds=settings.startup_timeout_seconds,
+        ),
     )
     async with _reader(settings) as reader:
         index = await reader.list_matching(wanted)
@@ -249,14 +256,13 @@ async def _report(results: AsyncIterator[ReplayResult], done: str) -> int:
     return 1 if counts["stays"] else 0
 
 
-async def _shards(settings: Settings, topics: TopicNames) -> int:
-    layout = await read_layout(
+async def _layout(settings: Settings) -> Layout:
+    return await read_layout(
         settings.connection(),
-        topics,
+        settings.topics().named(),
         group_id=settings.given_group,
         patience_seconds=settings.startup_timeout_seconds,
     )
-    return layout.shards
 
 
 async def _drop(settings: Settings, ids: Sequence[DeadLetterId]) -> None:

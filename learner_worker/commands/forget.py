@@ -16,7 +16,7 @@ from learner_worker.commands.printing import echo_gap, escaped, work_on_without_
 from learner_worker.contract.facts import ForgetMarker
 from learner_worker.contract.fields import AgentId, AgentIdField, ShardId
 from learner_worker.contract.times import Micros, format_time
-from learner_worker.group.topology_view import read_layout
+from learner_worker.group.topology_view import Layout, read_layout, require_unchanged
 from learner_worker.kafka.admin import Cluster, connected
 from learner_worker.kafka.clients import bulk_producer, running
 from learner_worker.kafka.partition_reader import reading_partitions
@@ -48,6 +48,7 @@ class _Scene:
     cluster: Cluster
     shard: ShardId
     group_id: str
+    layout: Layout
 
 
 @click.command()
@@ -144,15 +145,14 @@ async def _scene(settings: Settings, marker: ForgetMarker) -> AsyncIterator[_Sce
         group_id=settings.given_group,
         patience_seconds=settings.startup_timeout_seconds,
     )
-    owner = None if layout.topology is None else layout.topology.owner_group
     async with AsyncExitStack() as stack:
         cluster = await stack.enter_async_context(
             connected(connection, patience_seconds=settings.startup_timeout_seconds)
         )
         shard = ShardId(partitioner(layout.shards)(marker.agent_id))
         reader = await stack.enter_async_context(reading_partitions(connection, tell=echo_gap))
-        group_id = settings.given_group or owner or settings.group_id
-        yield _Scene(Forgetting(marker, names, shard, reader), cluster, shard, group_id)
+        group_id = layout.events_group(settings.given_group, settings.group_id)
+        yield _Scene(Forgetting(marker, layout.names, shard, reader), cluster, shard, group_id, layout)
 
 
 async def _rehearse(scene: _Scene, marker: ForgetMarker) -> None:
@@ -168,6 +168,12 @@ async def _rehearse(scene: _Scene, marker: ForgetMarker) -> None:
 async def _write(settings: Settings, scene: _Scene, marker: ForgetMarker) -> None:
     async with running(bulk_producer(settings.connection()), settings.startup_timeout_seconds) as producer:
         await scene.forgetting.write_marker(producer)
+        await require_unchanged(
+            settings.connection(),
+            settings.topics().named(),
+            scene.layout,
+            patience_seconds=settings.startup_timeout_seconds,
+        )
         click.echo(
             f"agent '{escaped(marker.agent_id)}' is to be forgotten until "
             f"{format_time(marker.forget_until)}: the marker is at offset {scene.forgetting.offset} "

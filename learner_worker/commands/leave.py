@@ -5,9 +5,10 @@ from typing import Any
 
 import click
 
-from learner_worker.commands.options import CONNECTION, given, settings_flags
+from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
+from learner_worker.contract.topics import in_layout
 from learner_worker.group.departure import remove_instance
-from learner_worker.kafka.admin import connected
+from learner_worker.group.topology_view import topology_view
 from learner_worker.observability import configure_logging
 from learner_worker.operations.stopping import ask_to_leave, stop_for_good
 from learner_worker.settings import Settings
@@ -24,7 +25,7 @@ from learner_worker.settings import Settings
     metavar="NAME",
     help="Remove the member with this --group-instance-id from the group, whose worker is dead.",
 )
-@settings_flags(*CONNECTION, "group_id", "state_dir")
+@settings_flags(*CONNECTION, *TOPICS, "group_id", "state_dir")
 def leave(*, when_stopped: bool, instance: str | None, **flags: Any) -> None:
     """Stop a worker for good: other replicas have its shards at once.
 
@@ -51,5 +52,8 @@ def leave(*, when_stopped: bool, instance: str | None, **flags: Any) -> None:
 
 async def _remove(settings: Settings, instance: str) -> str:
     patience = settings.startup_timeout_seconds
-    async with connected(settings.connection(), patience_seconds=patience) as cluster:
-        return await remove_instance(cluster, settings.group_id, instance)
+    names = settings.topics().named()
+    async with topology_view(settings.connection(), names, patience_seconds=patience) as view:
+        topology = (await view.look()).topology
+        group_id = in_layout(settings.group_id, 1 if topology is None else topology.layout)
+        return await remove_instance(view.cluster, group_id, instance)

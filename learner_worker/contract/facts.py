@@ -7,6 +7,8 @@ compaction never deletes information: rule 1 (docs/protocol.md).
 A marker says until when an agent is forgotten: parts of its facts that are not later count for nothing. Of
 an agent's markers the latest stands. It never expires, and its key names its content, too: an earlier
 marker that is written later takes nothing away from it.
+
+A barrier is the end of a changelog that a reshard replaces: whoever reads it stops.
 """
 
 import functools
@@ -22,6 +24,8 @@ from learner_worker.errors import RecordError, UpgradeRequiredError
 FACT_VERSION: Final = 1  # raised with a change that older learners would misread
 MARKER_VERSION: Final = 2
 """A newer format than that of facts: a worker that does not know markers must stop, not go on."""
+BARRIER_VERSION: Final = 3
+"""A newer format than any record that a worker reads on from, so every version stops at it."""
 
 # SQLite holds 64-bit integers: a larger one would stop the shard instead of becoming a dead letter.
 _Time = Annotated[Micros, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -72,12 +76,20 @@ class ForgetMarker(msgspec.Struct, frozen=True, gc=False):
     v: int = MARKER_VERSION
 
 
+class Barrier(msgspec.Struct, frozen=True, gc=False):
+    """The end of a changelog: the topics of `layout` take the place of this one's."""
+
+    layout: int
+    v: int = BARRIER_VERSION
+
+
 class _Versioned(msgspec.Struct, gc=False):
     v: int = FACT_VERSION
 
 
 _MARKER_WORD: Final = "forget"
-_FACT_KEY_ITEMS, _MARKER_KEY_ITEMS = 5, 3  # as `encode_fact` and `encode_marker` write them
+_BARRIER_WORD: Final = "barrier"
+_FACT_KEY_ITEMS, _MARKER_KEY_ITEMS, _BARRIER_KEY_ITEMS = 5, 3, 2  # as they are encoded here
 _encoder = msgspec.json.Encoder()
 _key_decoder = msgspec.json.Decoder(list[object])
 _decoder = msgspec.json.Decoder(Fact)
@@ -102,6 +114,20 @@ def encode_fact(fact: Fact) -> tuple[bytes, bytes]:
 def encode_marker(marker: ForgetMarker) -> tuple[bytes, bytes]:
     """The record's key and value: JSON, both. No fact has such a key: theirs have five items."""
     return _encoder.encode((_MARKER_WORD, marker.agent_id, marker.forget_until)), _encoder.encode(marker)
+
+
+def encode_barrier(barrier: Barrier, writer: str) -> tuple[bytes, bytes]:
+    """The record's key and value: JSON, both. No two writers share a key, so compaction deletes none."""
+    return _encoder.encode((_BARRIER_WORD, writer)), _encoder.encode(barrier)
+
+
+def is_barrier(key: bytes | None) -> bool:
+    """Whether a record of the changelog is a barrier, by its key."""
+    try:
+        found = _key_decoder.decode(key or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return len(found) == _BARRIER_KEY_ITEMS and found[0] == _BARRIER_WORD
 
 
 def version_of(fact: Fact) -> tuple[object, ...]:
@@ -191,6 +217,11 @@ def _require_known_version(value: bytes) -> None:
 
 
 def _upgrade_required(version: int) -> UpgradeRequiredError:
+    if version == BARRIER_VERSION:
+        return UpgradeRequiredError(
+            "learner-outcomes ends here: a reshard has replaced it, or is about to; stop this worker, and "
+            "start it again when `learner-worker reshard` is done"
+        )
     return UpgradeRequiredError(
         f"learner-outcomes holds records of format {version}, this worker reads up to {MARKER_VERSION}: "
         "upgrade this worker"

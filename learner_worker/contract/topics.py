@@ -1,7 +1,8 @@
 """The topics: their names and their configuration; the groups' names."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, NewType
 
 TopicName = NewType("TopicName", str)
@@ -22,6 +23,9 @@ LARGEST_KEYWORDS_BYTES = 60 * 16_384 + 16 * 1024
 def requests_group(group_id: str) -> str:
     """The group that keeps the offsets of a group's answered requests."""
     return f"{group_id}.requests"
+
+
+_LAYOUT = re.compile(r"\.layout[0-9]+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,25 @@ class TopicNames:
             f"{self.requests}-replies",
         )
 
+    @property
+    def of_others(self) -> tuple[TopicName, ...]:
+        """The sharded topics that others write or read by name: a reshard raises them in place."""
+        return (self.bid_placed, self.auction_closed, self.task_finished, self.requests, self.advice)
+
+    @property
+    def of_one_layout(self) -> tuple[TopicName, ...]:
+        """The topics that a reshard replaces."""
+        return (self.outcomes, self.metrics, self.rerouted)
+
+    def of_layout(self, layout: int) -> "TopicNames":
+        """The names in a layout, of those in the first one."""
+        return replace(
+            self,
+            outcomes=TopicName(in_layout(self.outcomes, layout)),
+            metrics=TopicName(in_layout(self.metrics, layout)),
+            rerouted=TopicName(in_layout(self.rerouted, layout)),
+        )
+
     def event_kind(self, topic: str) -> EventKind | None:
         """The kind of event in a source topic; None for any other topic."""
         if topic == self.bid_placed:
@@ -131,6 +154,16 @@ class TopicNames:
             self.dead_letters: roomy,
         }
         return settings.get(topic, {})
+
+
+def in_layout(name: str, layout: int) -> str:
+    """The name of one of the learner's topics or groups in a layout; the first layout adds nothing."""
+    return name if layout == 1 else f"{name}.layout{layout}"
+
+
+def in_first_layout(name: str) -> str:
+    """The name that a topic of any layout has in the first one."""
+    return _LAYOUT.sub("", name)
 
 
 class ReplyTopics:

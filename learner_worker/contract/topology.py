@@ -9,10 +9,12 @@ from typing import Annotated, Final
 
 import msgspec
 
-from learner_worker.contract.topics import TopicNames
+from learner_worker.contract.topics import TopicNames, in_layout
 from learner_worker.errors import RecordError, UpgradeRequiredError
 
-TOPOLOGY_VERSION: Final = 1  # raised with a change that older learners would misread
+FIRST_VERSION: Final = 1  # of records about a layout that was never changed
+TOPOLOGY_VERSION: Final = 2
+"""The newest format: with a reshard, which older learners would misread."""
 KEEP_FOLDERS: Final = (
     "leave the workers stopped and keep every state folder (an empty or another one would not help: its "
     'numbers would be wrong); Kafka cannot lower a count: follow "Changed partition counts" in '
@@ -44,14 +46,52 @@ class Origin(msgspec.Struct, frozen=True):
     cluster_id: str
 
 
+class Reshard(msgspec.Struct, frozen=True):
+    """A change of the shard count that is under way.
+
+    Attributes:
+        shards: the shard count to come.
+        step: the last step that is done.
+        began_ms: when it was announced, in milliseconds since 1970.
+    """
+
+    shards: _Positive
+    step: _Text
+    began_ms: int
+
+
+class FormerLayout(msgspec.Struct, frozen=True):
+    """A layout that a reshard has replaced: files and workers of it are out of date."""
+
+    incarnation: _Text
+    shards: _Positive
+
+
+class LayoutTopics(msgspec.Struct, frozen=True):
+    """The full names of the topics that one layout alone uses."""
+
+    outcomes: _Text
+    metrics: _Text
+    rerouted: _Text
+
+    @classmethod
+    def of(cls, names: TopicNames) -> "LayoutTopics":
+        """These topics among all topics."""
+        return cls(names.outcomes, names.metrics, names.rerouted)
+
+
 class Topology(msgspec.Struct, frozen=True):
     """The layout of a set of topics, and its owner.
 
     Attributes:
         shards: the number of partitions of every sharded topic.
+        layout: the layout's number, from 1; a reshard makes the next one.
         incarnation: a random id of this set of topics: recreated topics of the same names have another one.
         owner_group: the consumer group whose workers write the topics; null until a worker has run.
         taken_from: the owner before, while its commits are not the new owner's yet; null otherwise.
+        reshard: the change of the shard count that is under way; null otherwise. No worker runs meanwhile.
+        former: the layouts before this one.
+        replaced: the topics of the layout before, until they are deleted; null otherwise.
     """
 
     generation: _Positive
@@ -61,11 +101,20 @@ class Topology(msgspec.Struct, frozen=True):
     owner_group: str | None
     topics: OwnTopics
     taken_from: Origin | None = None
-    v: int = TOPOLOGY_VERSION
+    v: int = FIRST_VERSION
+    layout: _Positive = 1
+    reshard: Reshard | None = None
+    former: tuple[FormerLayout, ...] = ()
+    replaced: LayoutTopics | None = None
+
+    @property
+    def events_group(self) -> str | None:
+        """The consumer group whose offsets are the owner's: each layout has its own."""
+        return None if self.owner_group is None else in_layout(self.owner_group, self.layout)
 
 
 class _Versioned(msgspec.Struct):
-    v: int = TOPOLOGY_VERSION
+    v: int = FIRST_VERSION
 
 
 _encoder = msgspec.json.Encoder()

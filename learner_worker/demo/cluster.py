@@ -74,7 +74,7 @@ class DemoCluster:
         groups = (self.group_id, requests_group(self.group_id))
         try:
             async with connected(connection, patience_seconds=patience) as cluster:
-                await cluster.delete_topics(self.topics.named())
+                await cluster.delete_topics(self.topics.named().all)
                 await delete_groups(connection, cluster, groups)
         except (BrokerError, *KAFKA_FAILURES) as error:
             raise BrokerError(

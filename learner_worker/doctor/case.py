@@ -3,10 +3,12 @@
 import ssl
 from contextlib import AsyncExitStack
 
-from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.contract.topics import TopicName, TopicNames, in_layout
 from learner_worker.doctor.kafka import Kafka, kafka
+from learner_worker.errors import LearnerError
 from learner_worker.interface.rights import Role
 from learner_worker.kafka.connection import Connection
+from learner_worker.lifecycle import KAFKA_FAILURES
 from learner_worker.refusals.diagnosis import addresses_of
 from learner_worker.refusals.listener import Listener, look_at
 from learner_worker.settings import Settings
@@ -18,20 +20,27 @@ class Case:
     Attributes:
         role: whose rights are checked.
         reached: the configured addresses that accept connections; set by the first check.
+        layout: the number of the recorded layout; known once the cluster is connected.
     """
 
     def __init__(self, settings: Settings, stack: AsyncExitStack, role: Role = "worker") -> None:
         self.settings = settings
         self.role = role
         self.reached: list[tuple[str, int]] = []
+        self.layout = 1
         self._stack = stack
         self._listener: Listener | None = None
         self._kafka: Kafka | None = None
 
     @property
     def names(self) -> TopicNames:
-        """The topics' full names."""
-        return self.settings.topics().named()
+        """The topics' full names, in the recorded layout."""
+        return self.settings.topics().named().of_layout(self.layout)
+
+    @property
+    def group_id(self) -> str:
+        """The group with the offsets of events."""
+        return in_layout(self.settings.group_id, self.layout)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -64,4 +73,16 @@ class Case:
         """The cluster; connected on first use, until the examination ends."""
         if self._kafka is None:
             self._kafka = await self._stack.enter_async_context(kafka(self.connection(), *self.reached[0]))
+            self.layout = await self._recorded_layout(self._kafka)
         return self._kafka
+
+    async def _recorded_layout(self, cluster: Kafka) -> int:
+        """The layout's number; 1 if nothing says another: the check of the topology says why."""
+        name = self.names.topology
+        try:
+            topology = await cluster.topology(name) if name in await cluster.existing([name]) else None
+        except (LearnerError, *KAFKA_FAILURES):
+            return 1
+        finally:
+            cluster.hidden.discard(name)  # nobody has concluded anything from it yet
+        return 1 if topology is None else topology.layout

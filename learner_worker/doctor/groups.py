@@ -17,7 +17,7 @@ Lags = Mapping[str, int]
 
 async def check_group(case: Case) -> Sequence[Finding]:
     """Checks the workers' group: members, lag by topic, and records deleted before they were read."""
-    kafka, name = await case.kafka(), case.settings.group_id
+    kafka, name = await case.kafka(), case.group_id
     group = await kafka.group(name)
     if group.code != NO_ERROR:
         return [error(f"the group {name} cannot be seen: {code_in_words(group.code)}", "see `rights` above")]
@@ -63,7 +63,7 @@ def _members(
 
 async def check_requests_group(case: Case) -> Sequence[Finding]:
     """Checks the number of unanswered requests."""
-    kafka, name = await case.kafka(), requests_group(case.settings.group_id)
+    kafka, name = await case.kafka(), requests_group(case.group_id)
     partitions = await _partitions(kafka, (case.names.requests,))
     if not await kafka.committed(name):
         return [note("no request was ever answered")]

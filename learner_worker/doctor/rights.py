@@ -23,7 +23,7 @@ async def check_rights(case: Case) -> Sequence[Finding]:
     """Checks the permissions that the role needs: for a worker reading, writing and joining the groups."""
     kafka, connection = await case.kafka(), case.connection()
     topics = await kafka.topics(case.names.all)
-    needed = needed_rights(case.names, case.settings.group_id, case.role)
+    needed = needed_rights(case.names, case.group_id, case.role)
     missing = [right for right in needed if await _is_missing(kafka, right, topics)]
     findings = [error(what, f"allow it: {command}") for what, command in commands(missing, connection)]
     if not findings and any(topic.operations is None and topic.partitions for topic in topics.values()):

@@ -55,6 +55,21 @@ async def check_topology(case: Case) -> Sequence[Finding]:
         for what, remedy in mismatches(topology, await live_topics(case), case.settings.group_id)
     ]
     owner = f"of group {topology.owner_group}" if topology.owner_group else "of the first group that runs"
+    if topology.replaced is not None:
+        findings.append(
+            warning(
+                f"the topics of the layout before are still there ({topology.replaced.outcomes} and others): "
+                "they hold what agents forgotten since did",
+                "once the numbers are right, delete them with `learner-worker reshard --finish`",
+            )
+        )
+    if topology.taken_from is not None and not findings:
+        findings.append(
+            warning(
+                f"the take-over from group {topology.taken_from.group_id} is not finished",
+                f"start a worker of group {topology.owner_group}: it goes on",
+            )
+        )
     return or_ok(findings, f"the topics are as recorded: {topology.shards} shards, {owner}")
 
 

@@ -23,12 +23,12 @@ import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from learner_worker.contract.topics import requests_group
+from learner_worker.contract.topics import in_layout, requests_group
 from learner_worker.contract.topology import Origin, Topology
 from learner_worker.errors import BrokerError, Mismatch
 from learner_worker.group.topology import LiveTopics, require_same
 from learner_worker.group.topology_view import TopologyView
-from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.admin import Cluster, Committed
 
 EMPTY_SECONDS: Final = 120.0
 """How long the old group may take to empty: ten seconds until its workers notice, their end, and the session
@@ -45,8 +45,7 @@ async def record_owner(view: TopologyView, group_id: str) -> None:
         BrokerError: Kafka did not take the record.
         ConfigurationError: the topics are not as recorded in anything but cluster and owner.
     """
-    live = await view.live()
-    topology = await view.standing(live)
+    live, topology = await view.look()
     if topology is None:
         return
     moved = topology.cluster_id != live.cluster_id
@@ -74,13 +73,14 @@ async def complete(view: TopologyView, topology: Topology, group_id: str) -> Top
     origin = topology.taken_from
     if origin is None:
         return topology
-    live = await view.live()
+    live, _ = await view.look()
+    old, new = in_layout(origin.group_id, topology.layout), in_layout(group_id, topology.layout)
     try:
-        await _until_empty(view, origin.group_id, group_id)  # 2. emptied
-        for group, commits in (await _commits(view, origin, live, group_id)).items():
+        await until_empty(view.cluster, old, new)  # 2. emptied
+        for group, commits in (await _commits(view, origin, live, old, new)).items():
             await view.commit(group, commits)  # 3. inherited
     except (KafkaError, TimeoutError) as error:
-        again = await view.standing(live)
+        again = (await view.look()).topology
         if again is not None and again.taken_from is None:  # another worker has completed it, and runs
             return again
         raise BrokerError(
@@ -94,12 +94,17 @@ async def complete(view: TopologyView, topology: Topology, group_id: str) -> Top
     return completed
 
 
-async def _until_empty(view: TopologyView, old: str, new: str) -> None:
+async def until_empty(cluster: Cluster, old: str, new: str) -> None:
+    """Waits until a group has no members; returns at once if it is also the new one.
+
+    Raises:
+        ConfigurationError: it still has some.
+    """
     if old == new:
         return
     _log.info("topology.waiting", until=f"group {old} has no members")
     deadline = asyncio.get_running_loop().time() + EMPTY_SECONDS
-    while await view.cluster.stable_members(old) != []:
+    while await cluster.stable_members(old) != []:
         if asyncio.get_running_loop().time() > deadline:
             raise Mismatch(
                 f"group {old!r} still has members after {EMPTY_SECONDS:g} s",
@@ -110,19 +115,17 @@ async def _until_empty(view: TopologyView, old: str, new: str) -> None:
 
 
 async def _commits(
-    view: TopologyView, origin: Origin, live: LiveTopics, group_id: str
+    view: TopologyView, origin: Origin, live: LiveTopics, old: str, new: str
 ) -> Mapping[str, Mapping[TopicPartition, Committed]]:
     """The commits that the new group and its requests' group begin with."""
     names = live.names
-    events = await view.cluster.committed(origin.group_id)
-    answered = await view.cluster.committed(requests_group(origin.group_id))
+    events = await view.cluster.committed(old)
+    answered = await view.cluster.committed(requests_group(old))
     if origin.cluster_id != live.cluster_id:
         events, answered = await _beginnings(view, live, events), await _beginnings(view, live, answered)
     return {
-        group_id: {place: one for place, one in events.items() if place.topic in names.subscribed},
-        requests_group(group_id): {
-            place: one for place, one in answered.items() if place.topic == names.requests
-        },
+        new: {place: one for place, one in events.items() if place.topic in names.subscribed},
+        requests_group(new): {place: one for place, one in answered.items() if place.topic == names.requests},
     }
 
 

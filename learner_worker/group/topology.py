@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from learner_worker.contract.facts import agent_of_key
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.topics import TopicName, TopicNames
-from learner_worker.contract.topology import KEEP_FOLDERS, OwnTopics, Topology
+from learner_worker.contract.topology import KEEP_FOLDERS, OwnTopics, Reshard, Topology
 from learner_worker.errors import Mismatch
 from learner_worker.kafka.partitioner import hash_of
 from learner_worker.kafka.records import Record
@@ -46,9 +46,17 @@ def mismatches(topology: Topology, live: LiveTopics, group_id: str | None) -> It
     Args:
         group_id: the group that is about to use the topics; None for their owner.
     """
+    if topology.reshard is not None:
+        yield resharding(topology, topology.reshard)
+        return
+    yield from strangers(topology, live, group_id)
+    yield from _other_counts(topology, live)
+
+
+def strangers(topology: Topology, live: LiveTopics, group_id: str | None) -> Iterator[Mismatch]:
+    """The differences in anything but the counts."""
     yield from _other_cluster(topology, live)
     yield from _other_topics(topology, live)
-    yield from _other_counts(topology, live)
     if group_id is not None and topology.owner_group not in {None, group_id}:
         yield Mismatch(
             f"these topics belong to group {topology.owner_group!r} ({live.names.topology}), "
@@ -57,6 +65,15 @@ def mismatches(topology: Topology, live: LiveTopics, group_id: str | None) -> It
             f"give --group-id {topology.owner_group}, or topics of its own to this group with "
             "--topic-prefix, or, if the other group is to end, `run --take-over`",
         )
+
+
+def resharding(topology: Topology, reshard: Reshard) -> Mismatch:
+    """Why nothing may use the topics now."""
+    return Mismatch(
+        f"these topics are being resharded from {topology.shards} to {reshard.shards} partitions (the last "
+        f"step done: {reshard.step})",
+        "wait for `learner-worker reshard`; if it was killed, start it again, and it goes on",
+    )
 
 
 def require_same(topology: Topology, live: LiveTopics, group_id: str | None) -> None:

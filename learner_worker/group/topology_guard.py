@@ -1,12 +1,15 @@
 """Checks, while a worker runs, that the topics are still those that it was started with."""
 
 import asyncio
+import itertools
 import time
 from contextlib import AsyncExitStack
 
-from learner_worker.contract.topics import TopicNames
+import structlog
+
+from learner_worker.contract.topics import TopicNames, in_layout
 from learner_worker.contract.topology import Topology
-from learner_worker.errors import BrokerError, Mismatch, SupersededError
+from learner_worker.errors import BrokerError, Mismatch, ReshardError, SupersededError
 from learner_worker.group.takeover import complete, record_owner
 from learner_worker.group.topology import LiveTopics, require_same
 from learner_worker.group.topology_view import Filed, TopologyView, establish, topology_view
@@ -20,6 +23,9 @@ _OLD_SECONDS = 20.0  # a worker that has not looked for two intervals may have b
 _LOOKING = "looking at the topology"
 _LOOK_SECONDS = 15.0  # a broker's own time limit for a request
 _CONNECT_SECONDS = 5.0  # within a look
+_RESHARD_SECONDS = 1.0  # between two looks for the end of a reshard: agents wait for it
+_TELL_EVERY = 30  # looks between two lines of the log about it
+_log = structlog.get_logger("learner_worker.group")
 
 
 class TopologyGuard:
@@ -35,8 +41,8 @@ class TopologyGuard:
         self._turn = asyncio.Lock()
         self._incarnation = ""
         self._looked_at = time.monotonic()
-        self.superseded: SupersededError | None = None
-        """Set once another group has taken the topics over and this worker was told to stop."""
+        self.superseded: ReshardError | SupersededError | None = None
+        """Set once a take-over or a reshard has begun and this worker was told to stop."""
 
     async def establish(self, filed: Filed, *, patience_seconds: float, take_over: bool = False) -> Topology:
         """The topology in effect; see `topology_view.establish`.
@@ -46,7 +52,8 @@ class TopologyGuard:
         """
         try:
             view = await self._opened(patience_seconds)
-            await require_rights(self._connection, view.cluster, self._names, self._group_id)
+            await _until_resharded(view)
+            await self._require_rights(view)
             if take_over:
                 await record_owner(view, self._group_id)
             topology = await establish(view, group_id=self._group_id, filed=filed)
@@ -57,11 +64,16 @@ class TopologyGuard:
         self._incarnation, self._looked_at = topology.incarnation, time.monotonic()
         return topology
 
-    async def watch(self, stopping: asyncio.Event) -> None:
-        """Checks periodically until `stopping` is set; sets it if another group has taken the topics over.
+    async def _require_rights(self, view: TopologyView) -> None:
+        live, topology = await view.look()
+        group_id = self._group_id if topology is None else in_layout(self._group_id, topology.layout)
+        await require_rights(self._connection, view.cluster, live.names, group_id)
 
-        The new owner begins when this group has no members, so this one's work may still be finished. After a
-        stall the group may have removed this member already: then nothing more is written.
+    async def watch(self, stopping: asyncio.Event) -> None:
+        """Checks periodically until `stopping` is set; sets it if a take-over or a reshard has begun.
+
+        Both go on when this group has no members, so its work may still be finished. After a stall the group
+        may have removed this member already: then nothing more is written.
 
         Raises:
             ConfigurationError: the topics have changed; continuing would give wrong numbers.
@@ -70,7 +82,7 @@ class TopologyGuard:
             in_time = not self._is_old
             try:
                 await self.confirm_anew()
-            except SupersededError as error:
+            except (ReshardError, SupersededError) as error:
                 if not in_time:
                     raise
                 self.superseded = error
@@ -107,6 +119,7 @@ class TopologyGuard:
 
         Raises:
             BrokerError, KafkaError, TimeoutError: Kafka does not answer.
+            ReshardError: they are being resharded, or were.
             SupersededError: another group owns them now.
             ConfigurationError: the topics have changed.
         """
@@ -118,6 +131,9 @@ class TopologyGuard:
                 f"{self._names.topology} has lost its record",
                 "stop all workers and see who deleted it; the next start writes it again",
             ).error()
+        former = {one.incarnation for one in topology.former}
+        if topology.reshard is not None or self._incarnation in former:
+            raise _resharded(topology)
         if topology.incarnation != self._incarnation:
             raise Mismatch(
                 f"{self._names.topology} is not the one this worker started with: the topics were deleted "
@@ -137,8 +153,7 @@ class TopologyGuard:
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
                 view = await self._opened(_CONNECT_SECONDS)
-                live = await view.live()
-                topology = await view.standing(live)
+                live, topology = await view.look()
         except BaseException:
             await self.close()
             raise
@@ -158,3 +173,25 @@ class TopologyGuard:
         self._view = None
         stack, self._stack = self._stack, AsyncExitStack()
         await stack.aclose()
+
+
+def _resharded(topology: Topology) -> ReshardError:
+    if topology.reshard is not None:
+        return ReshardError(
+            f"these topics are being resharded from {topology.shards} to {topology.reshard.shards} "
+            "partitions: start this worker again, and it waits for the end"
+        )
+    return ReshardError(
+        f"these topics were resharded to {topology.shards} partitions meanwhile: start this worker again"
+    )
+
+
+async def _until_resharded(view: TopologyView) -> None:
+    """Waits while the topics are being resharded, so that a worker may be started at any time."""
+    for number in itertools.count():
+        topology = (await view.look()).topology
+        if topology is None or topology.reshard is None:
+            return
+        if number % _TELL_EVERY == 0:
+            _log.warning("topology.resharding", shards=topology.reshard.shards, done=topology.reshard.step)
+        await asyncio.sleep(_RESHARD_SECONDS)

@@ -4,7 +4,7 @@
 """
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,9 +13,9 @@ import msgspec
 import structlog
 from aiokafka import TopicPartition
 
-from learner_worker.contract.topics import TopicName, TopicNames
+from learner_worker.contract.topics import TopicName, TopicNames, in_layout
 from learner_worker.contract.topology import KEEP_FOLDERS, OwnTopics, Topology
-from learner_worker.errors import BrokerError, ConfigurationError, Mismatch
+from learner_worker.errors import BrokerError, ConfigurationError, Mismatch, ReshardError
 from learner_worker.group.topology import (
     LiveTopics,
     Misplaced,
@@ -27,8 +27,10 @@ from learner_worker.group.topology import (
 from learner_worker.kafka.admin import Cluster, Committed, connected
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.group_offsets import commit_for_group
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.partition_reader import PartitionReader, reading_partitions
 from learner_worker.kafka.polling import Gap
+from learner_worker.kafka.records import Record
 from learner_worker.kafka.samples import sample_ends
 from learner_worker.kafka.topology_topic import append, read_standing
 
@@ -40,15 +42,37 @@ _log = structlog.get_logger("learner_worker.group")
 
 
 class Layout(NamedTuple):
-    """The layout of the topics; without a record, the count that a sample of the changelog confirms."""
+    """The layout of the topics; without a record, the count that a sample of the changelog confirms.
+
+    Attributes:
+        names: the topics' names in it.
+    """
 
     cluster_id: str
     shards: int
     topology: Topology | None
+    names: TopicNames
+
+    def events_group(self, given: str | None, default: str) -> str:
+        """The group with the offsets of events: of the given group, of the owner, or of a default one."""
+        if self.topology is None:
+            return given or default
+        return in_layout(given or self.topology.owner_group or default, self.topology.layout)
+
+
+class Seen(NamedTuple):
+    """The topics at one moment, and the record in effect; None if there is none."""
+
+    live: LiveTopics
+    topology: Topology | None
 
 
 class TopologyView:
-    """The current topics, their record and the changelog."""
+    """The current topics, their record and the changelog.
+
+    Attributes:
+        names: the topics' names in the first layout, as the settings have them.
+    """
 
     def __init__(
         self, connection: Connection, names: TopicNames, cluster: Cluster, reader: PartitionReader
@@ -58,14 +82,20 @@ class TopologyView:
         self._connection = connection
         self._reader = reader
 
-    async def live(self) -> LiveTopics:
-        """The topics that exist."""
-        cluster_id = await self.cluster.current_id()
-        return LiveTopics(cluster_id, self.names, await self.cluster.partitions(self.names.all))
+    async def look(self) -> Seen:
+        """The topics that exist, by their names in the recorded layout, and the record.
 
-    async def standing(self, live: LiveTopics) -> Topology | None:
-        """The record in effect; None if there is none, or no topic for it."""
-        if self.names.topology not in live.counts:
+        Raises:
+            BrokerError: Kafka does not answer.
+            UpgradeRequiredError: a newer learner wrote the record.
+        """
+        cluster_id = await self.cluster.current_id()
+        topology = await self._standing()
+        names = self.names if topology is None else self.names.of_layout(topology.layout)
+        return Seen(LiveTopics(cluster_id, names, await self.cluster.partitions(names.all)), topology)
+
+    async def _standing(self) -> Topology | None:
+        if self.names.topology not in await self.cluster.partitions([self.names.topology]):
             return None
         return await read_standing(self._reader, self.names.topology)
 
@@ -84,6 +114,18 @@ class TopologyView:
     async def start_of(self, place: TopicPartition) -> int:
         """The first offset that a partition holds."""
         return (await self._reader.range_of(place)).start
+
+    async def ranges(self, places: Sequence[TopicPartition]) -> Mapping[TopicPartition, OffsetRange]:
+        """The offset ranges that partitions hold now.
+
+        Raises:
+            BrokerError: Kafka does not answer.
+        """
+        return await self._reader.ranges_of(places)
+
+    def records(self, place: TopicPartition, offsets: OffsetRange) -> AsyncIterator[Sequence[Record]]:
+        """Reads an offset range of a partition; see `PartitionReader.records`."""
+        return self._reader.records(place, offsets)
 
     async def commit(self, group_id: str, offsets: Mapping[TopicPartition, Committed]) -> None:
         """Commits offsets for a group without members; see `commit_for_group`."""
@@ -132,15 +174,14 @@ async def read_layout(
         ConfigurationError: topics are missing, or are not what is recorded.
     """
     async with topology_view(connection, names, patience_seconds=patience_seconds) as view:
-        live = await view.live()
+        live, topology = await view.look()
         require_topics(live, [name for name in live.missing if name != names.topology])
-        topology = await view.standing(live)
         if topology is not None:
             require_same(topology, live, group_id)
-            return Layout(live.cluster_id, topology.shards, topology)
+            return Layout(live.cluster_id, topology.shards, topology, live.names)
         shards = common_count(live)
         await _require_placed(view, live, shards)
-        return Layout(live.cluster_id, shards, None)
+        return Layout(live.cluster_id, shards, None, live.names)
 
 
 def require_topics(live: LiveTopics, missing: list[TopicName]) -> None:
@@ -152,6 +193,26 @@ def require_topics(live: LiveTopics, missing: list[TopicName]) -> None:
     if missing:
         raise ConfigurationError(
             f"missing topics: {', '.join(live.missing)}; create them with `learner-worker topics create`"
+        )
+
+
+async def require_unchanged(
+    connection: Connection, names: TopicNames, layout: Layout, *, patience_seconds: float
+) -> None:
+    """Makes sure that no reshard has begun before Kafka acknowledged what was written by a layout.
+
+    A reshard copies what was acknowledged before it was announced; what comes later may be left behind.
+
+    Raises:
+        BrokerError: Kafka cannot be reached.
+        ReshardError: one has begun, or is over.
+    """
+    async with topology_view(connection, names, patience_seconds=patience_seconds) as view:
+        live, topology = await view.look()
+    if topology is not None and (topology.reshard is not None or live.names != layout.names):
+        raise ReshardError(
+            "the topics are being resharded, or were just now, and what was written may be left behind: "
+            "repeat the command when `learner-worker reshard` is done"
         )
 
 
@@ -177,15 +238,14 @@ async def create_topics(
         BrokerError: Kafka refused something.
         ConfigurationError: a record, a topic or the changelog has another number; nothing was created.
     """
-    live = await view.live()
-    topology = await view.standing(live)
+    live, topology = await view.look()
     shards = count_to_create(partitions, topology, live, DEFAULT_SHARDS)
     if topology is None:
         await _require_placed(view, live, shards)
     created = await view.cluster.create_topics(
-        view.names, partitions=shards, replication_factor=replication_factor
+        live.names, partitions=shards, replication_factor=replication_factor
     )
-    live = await view.live()
+    live, topology = await view.look()
     if topology is None:
         topology = await view.write(_first(live, shards, group_id))
     require_same(topology, live, group_id)
@@ -198,9 +258,8 @@ async def require_recorded(view: TopologyView, group_id: str | None) -> Topology
     Raises:
         ConfigurationError: they are not.
     """
-    live = await view.live()
+    live, topology = await view.look()
     require_topics(live, live.missing)
-    topology = await view.standing(live)
     if topology is None:
         common_count(live)
         raise ConfigurationError(
@@ -222,9 +281,8 @@ async def establish(view: TopologyView, *, group_id: str, filed: Filed) -> Topol
         BrokerError: Kafka refused something.
         ConfigurationError: topics are missing, are not what is recorded, or cannot be trusted.
     """
-    live = await view.live()
+    live, topology = await view.look()
     require_topics(live, [name for name in live.missing if name != view.names.topology])
-    topology = await view.standing(live)
     if topology is None:
         topology = await _adopt(view, live, group_id, filed())
         _log.info("topology.adopted", **msgspec.to_builtins(topology))

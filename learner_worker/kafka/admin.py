@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownMemberIdError, for_code
 from aiokafka.protocol.group import LeaveGroupRequest
 
@@ -136,22 +136,36 @@ class Cluster:
         await self._until_visible(wanted)
         return missing
 
-    async def delete_topics(self, topics: TopicNames) -> None:
+    async def raise_partitions(self, topics: Sequence[TopicName], partitions: int) -> None:
+        """Gives existing topics a higher number of partitions.
+
+        Raises:
+            BrokerError: Kafka refused.
+        """
+        if not topics:
+            return
+        try:
+            await self._admin.create_partitions({topic: NewPartitions(partitions) for topic in topics})
+        except KafkaError as error:
+            raise failure(f"Kafka did not raise the partitions of {', '.join(topics)}", error) from error
+        await self._until_visible(topics, partitions)
+
+    async def delete_topics(self, topics: Sequence[TopicName]) -> None:
         """Deletes the topics.
 
         Raises:
             BrokerError: Kafka refused to delete them.
         """
         try:
-            await self._admin.delete_topics(list(topics.all))
+            await self._admin.delete_topics(list(topics))
         except KafkaError as error:
-            raise failure(f"Kafka did not delete {', '.join(topics.all)}", error) from error
+            raise failure(f"Kafka did not delete {', '.join(topics)}", error) from error
 
-    async def _until_visible(self, topics: Collection[TopicName]) -> None:
+    async def _until_visible(self, topics: Collection[TopicName], partitions: int = 1) -> None:
         deadline = asyncio.get_running_loop().time() + _REQUEST_TIMEOUT_MS / 1000
-        while len(await self._listed(topics)) < len(topics):
+        while sum(count >= partitions for count in (await self._listed(topics)).values()) < len(topics):
             if asyncio.get_running_loop().time() > deadline:
-                raise BrokerError("Kafka accepted the new topics but does not list them yet: check again")
+                raise BrokerError("Kafka accepted the topics but does not list them yet: try again")
             await asyncio.sleep(_RETRY_SECONDS / 5)
 
     async def committed(self, group_id: str) -> Mapping[TopicPartition, Committed]:

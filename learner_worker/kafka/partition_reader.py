@@ -97,11 +97,20 @@ class PartitionReader:
         Raises:
             BrokerError: Kafka does not answer.
         """
+        return (await self.ranges_of([partition]))[partition]
+
+    async def ranges_of(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, OffsetRange]:
+        """The offset ranges that partitions hold now.
+
+        Raises:
+            BrokerError: Kafka does not answer.
+        """
         try:
             async with asyncio.timeout(_KAFKA_SECONDS):
-                return (await offset_ranges(self._consumer, [partition]))[partition]
+                return await offset_ranges(self._consumer, partitions)
         except (KafkaError, TimeoutError) as error:
-            raise failure(f"Kafka does not give the offsets of {partition.topic}", error) from error
+            topics = ", ".join(sorted({partition.topic for partition in partitions}))
+            raise failure(f"Kafka does not give the offsets of {topics}", error) from error
 
     async def records(
         self, partition: TopicPartition, offsets: OffsetRange

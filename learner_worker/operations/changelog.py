@@ -37,10 +37,9 @@ class Changelog:
     """
 
     def __init__(self, settings: Settings, layout: Layout, reader: PartitionReader, say: Say) -> None:
-        self.topic: TopicName = settings.topics().named().outcomes
+        self.topic: TopicName = layout.names.outcomes
         self.partitions = layout.shards
-        owner = None if layout.topology is None else layout.topology.owner_group
-        self.group_id = settings.given_group or owner or settings.group_id
+        self.group_id = layout.events_group(settings.given_group, settings.group_id)
         self.cached_agents = settings.cached_agents
         self.strategies = find_strategies(settings.strategy, settings.strategies)
         self._prefix = settings.topic_prefix

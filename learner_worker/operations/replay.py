@@ -2,21 +2,23 @@
 
 1. decode: an event that this version cannot decode either stays a dead letter
 2. send: the event is sent and acknowledged
-3. mark: the dead letter is marked as replayed
+3. confirm: no reshard has begun meanwhile, which might leave the event behind
+4. mark: the dead letter is marked as replayed
 
-A crash between 2 and 3 leaves it open. Replaying it again changes nothing: an event carries its own
+A crash between 2 and 4 leaves it open. Replaying it again changes nothing: an event carries its own
 time or its record's original one, so both copies are the same event.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from learner_worker.contract.decode import Finished, decode_event
-from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicNames
+from learner_worker.contract.facts import agent_of_key
+from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames, in_first_layout
 from learner_worker.errors import RecordError
 from learner_worker.kafka.batching import send_single
 from learner_worker.kafka.records import EVENT_KINDS, ORIGIN_HEADER, Outgoing
@@ -50,14 +52,21 @@ class Replay:
     Args:
         partition_of: maps a task to its partition.
         late_before_ms: the auctions of bids and closes with older record times may be forgotten.
+        confirm: raises an error if the topics have another layout than at the beginning.
     """
 
     def __init__(
-        self, topics: TopicNames, partition_of: Callable[[str], int], *, late_before_ms: int = 0
+        self,
+        topics: TopicNames,
+        partition_of: Callable[[str], int],
+        *,
+        late_before_ms: int = 0,
+        confirm: Callable[[], Awaitable[None]],
     ) -> None:
         self._topics = topics
         self._partition_of = partition_of
         self._late_before_ms = late_before_ms
+        self._confirm = confirm
 
     def judge(self, dead_letter: DeadLetter) -> ReplayResult:
         """Computes the result for a dead letter without sending it."""
@@ -74,10 +83,12 @@ class Replay:
 
         Raises:
             BrokerError: Kafka did not accept a record; the results yielded before are complete.
+            ReshardError: the topics are being resharded; so are they then.
         """
         async for chunk in _chunks(dead_letters):
             results = await self._send(chunk, producer)
             sent = [result.id for result in results if result.sent is not None]
+            await self._confirm()
             await mark_all(producer, self._topics, sent, "replayed")
             for result in results:
                 yield result
@@ -94,7 +105,7 @@ class Replay:
         Raises:
             RecordError: it cannot be replayed; the message says why.
         """
-        if dead_letter.topic == self._topics.outcomes and dead_letter.reason == "refused":
+        if _same(dead_letter.topic, self._topics.outcomes) and dead_letter.reason == "refused":
             return self._refused_fact(dead_letter), False
         kind = self._kind(dead_letter)
         if dead_letter.truncated_bytes is not None:
@@ -122,11 +133,13 @@ class Replay:
                 f"only the first {dead_letter.value_bytes} of its {dead_letter.truncated_bytes} bytes were "
                 "kept: have the events of its task sent again",
             )
-        return Outgoing(self._topics.outcomes, dead_letter.partition, dead_letter.key, dead_letter.value)
+        agent_id = agent_of_key(dead_letter.key)
+        partition = dead_letter.partition if agent_id is None else self._partition_of(agent_id)
+        return Outgoing(self._topics.outcomes, partition, dead_letter.key, dead_letter.value)
 
     def _kind(self, dead_letter: DeadLetter) -> EventKind:
         kind = self._topics.event_kind(dead_letter.topic)
-        if kind is None and dead_letter.topic == self._topics.rerouted:
+        if kind is None and _same(dead_letter.topic, self._topics.rerouted):
             kind = EVENT_KINDS.get(dead_letter.hop or b"")
             if kind is None:
                 raise RecordError("invalid", f"its header {HOP_HEADER} does not say which event it is")
@@ -135,6 +148,11 @@ class Replay:
                 "not-an-event", f"a record of {dead_letter.topic} is no event: it cannot be sent back"
             )
         return kind
+
+
+def _same(origin: str, topic: TopicName) -> bool:
+    """Whether a dead letter comes from a topic, or from the one that had its place in another layout."""
+    return in_first_layout(origin) == in_first_layout(topic)
 
 
 async def mark_all(

@@ -18,6 +18,14 @@ def remove(path: Path) -> None:
         each.unlink(missing_ok=True)
 
 
+def move(path: Path, aside: Path) -> None:
+    """Moves a SQLite file with its log; a file that was there is removed."""
+    remove(aside)
+    _take_log_in(path)
+    path.replace(aside)
+    _move_log(path, aside)
+
+
 def replace(path: Path, new: Path) -> Path | None:
     """Replaces a shard's file by a new, closed one; returns the old one's path, or None without an old one.
 

@@ -14,7 +14,14 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from learner_worker import __version__, signals
-from learner_worker.errors import BrokerError, ConfigurationError, LearnerError, StuckError, SupersededError
+from learner_worker.errors import (
+    BrokerError,
+    ConfigurationError,
+    LearnerError,
+    ReshardError,
+    StuckError,
+    SupersededError,
+)
 from learner_worker.group.departure import leave_group, remove_instance
 from learner_worker.group.topology_guard import TopologyGuard
 from learner_worker.kafka.outage import Outage, first_line
@@ -22,6 +29,7 @@ from learner_worker.lifecycle import is_set_within
 from learner_worker.observability import Instruments
 from learner_worker.refusals.denials import failure
 from learner_worker.settings import Settings
+from learner_worker.store.former import set_aside_former
 from learner_worker.store.leave_marker import leave_requested, withdraw_leave
 from learner_worker.store.needs import lacking_descriptors, raise_descriptor_limit
 from learner_worker.store.state_folder import filed_identities, locked_state_folder
@@ -98,14 +106,14 @@ class Replica:
     """The parts that outlive a worker: the state folder's lock, HTTP, the metrics and the outage state."""
 
     def __init__(self, settings: Settings, instruments: Instruments) -> None:
-        self._settings = settings
+        self._settings = self._in_layout = settings
         self._connection = settings.connection()
         self._instruments = instruments
         self._outage = Outage()
         self._worker: Worker | None = None
         self._partitions = 0
         self._guard: TopologyGuard | None = None
-        self._superseded: SupersededError | None = None
+        self._superseded: ReshardError | SupersededError | None = None
         self._rebuilds = 0
         self._probation_seconds = 0.0
         self.working = False
@@ -115,7 +123,7 @@ class Replica:
         """Runs workers until `stopping` is set; rebuilds a worker whose Kafka clients make no progress.
 
         Raises:
-            SupersededError: another group has taken the topics over; this worker's work is finished.
+            ReshardError, SupersededError: a reshard or a take-over; this worker's work is finished.
             LearnerError: see `run_replica`.
         """
         settings = self._settings
@@ -157,10 +165,12 @@ class Replica:
             raise failure(what, error, "see the broker's log, then start again") from error
         if (lack := lacking_descriptors(topology.shards)) is not None:
             _log.warning("descriptors.low", reason=lack.what, remedy=lack.remedy)
-        platform = kafka_platform(settings, topology, guard)
+        self._in_layout = in_layout = settings.in_layout(topology.layout)
+        await asyncio.to_thread(set_aside_former, settings.state_dir, settings.topic_prefix, topology)
+        platform = kafka_platform(in_layout, topology, guard)
         self._partitions, self._guard = topology.shards, guard
         return Worker(
-            settings,
+            in_layout,
             platform,
             instruments=self._instruments,
             outage=self._outage,
@@ -202,7 +212,7 @@ class Replica:
                 self._worker, self.working = worker, True
                 _log.info(
                     "worker.started",
-                    group=self._settings.group_id,
+                    group=self._in_layout.group_id,
                     partitions=self._partitions,
                     state_dir=str(self._settings.state_dir),
                 )
@@ -224,7 +234,7 @@ class Replica:
 
     async def _leave_if_asked(self, worker: Worker) -> None:
         """Leaves the group if this replica stops for good: its work is durable and its files are closed."""
-        settings = self._settings
+        settings = self._in_layout
         asked = settings.leave_group_on_stop or leave_requested(settings.state_dir)
         if not asked and self._superseded is None:  # a new owner waits until the group has no members
             return
@@ -239,7 +249,7 @@ class Replica:
 
     async def _leave_old_membership(self) -> None:
         """Removes a failed run's member: else the group gives its shards to this run, without a rebalance."""
-        name, group = self._settings.group_instance_id, self._settings.group_id
+        name, group = self._in_layout.group_instance_id, self._in_layout.group_id
         if name is None:
             return
         administrator = KafkaClients(self._settings).administrator

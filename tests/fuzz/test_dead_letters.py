@@ -12,9 +12,10 @@ from learner_worker.operations.replay import Replay
 from tests.fuzz import FUZZ, model, strategies
 from tests.fuzz.strategies import EVENT_SHAPES, Headers
 from tests.simulation.log import Entry
+from tests.support.steady import nothing_to_confirm
 
 TOPICS = Topics().named()
-REPLAY = Replay(TOPICS, partitioner(4))
+REPLAY = Replay(TOPICS, partitioner(4), confirm=nothing_to_confirm)
 _HEADERS = st.builds(
     lambda found, hops: hops + found if len(found) % 2 else found + hops,
     strategies.headers([TOPICS.replies]),

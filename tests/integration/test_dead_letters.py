@@ -20,6 +20,7 @@ from learner_worker.operations.replay import Replay
 from tests.acceptance.test_refusals import Ended, learner_worker
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support import model
+from tests.support.steady import nothing_to_confirm
 from tests.support.swarm import swarm_history
 from tests.support.workers import (
     WorkerProcess,
@@ -124,7 +125,7 @@ async def test_a_replay_that_dies_before_its_marks_is_repeated_without_harm(
     async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state") as worker:
         await send(broker, [twice_wrong(event, names, own_time=False) for event in auction])
         await until(lambda: written(broker, names, len(auction)), "every dead letter")
-        replay = Replay(names, partitioner(PARTITIONS))
+        replay = Replay(names, partitioner(PARTITIONS), confirm=nothing_to_confirm)
         async with reading_dead_letters(
             Connection(broker.bootstrap_servers), names.dead_letters, patience_seconds=10, tell=print
         ) as reader:

@@ -3,6 +3,10 @@
 import asyncio
 
 
+async def nothing_to_confirm() -> None:
+    """The topics have no other layout than at the beginning."""
+
+
 class SteadyTopics:
     """A guard that has nothing to tell."""
 

@@ -9,6 +9,7 @@ from learner_worker.contract.topics import HOP_HEADER, Topics
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.operations.dead_letters import DeadLetter, DeadLetterId
 from learner_worker.operations.replay import Replay
+from tests.support.steady import nothing_to_confirm
 
 NAMES = Topics(prefix="p-").named()
 BID = b'{"task_id":"task-1","agent_id":"a","bid_sats":5,"description":"x"}'
@@ -29,7 +30,7 @@ LETTER = DeadLetter(
     headers=[("trace", b"abc")],
     truncated_bytes=None,
 )
-REPLAY = Replay(NAMES, partitioner(12), late_before_ms=2_000)
+REPLAY = Replay(NAMES, partitioner(12), late_before_ms=2_000, confirm=nothing_to_confirm)
 
 
 def test_an_event_goes_back_as_if_it_had_been_moved() -> None:
