@@ -30,7 +30,7 @@ def topics() -> None:
 @click.option(
     "--partitions",
     type=click.IntRange(1, 10_000),
-    help="Number of shards: at most this many replicas share the work. Cannot be changed later. "
+    help="Number of shards: at most this many replicas share the work. Only `reshard` raises it later. "
     f"[default: that of the topics that exist, or {DEFAULT_SHARDS}]",
 )
 @click.option(

@@ -17,8 +17,8 @@ TOPOLOGY_VERSION: Final = 2
 """The newest format: with a reshard, which older learners would misread."""
 KEEP_FOLDERS: Final = (
     "leave the workers stopped and keep every state folder (an empty or another one would not help: its "
-    'numbers would be wrong); Kafka cannot lower a count: follow "Changed partition counts" in '
-    "docs/operating.md"
+    "numbers would be wrong); Kafka cannot lower a count: `learner-worker reshard` moves everything to the "
+    'higher one, or follow "Changed partition counts" in docs/operating.md'
 )
 """The remedy for partition counts that differ from the recorded one."""
 _Positive = Annotated[int, msgspec.Meta(ge=1)]

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from learner_worker.contract.topology import Topology
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, error, note, ok, or_ok, warning
 from learner_worker.doctor.topology import expected_count, recorded
 from learner_worker.store.formats import FORMAT
+from learner_worker.store.former import is_former
 from learner_worker.store.identity import mismatch, stranger
 from learner_worker.store.needs import (
     allowed_descriptors,
@@ -128,8 +130,10 @@ async def check_files(case: Case) -> Sequence[Finding]:
     files = sorted(case.settings.state_dir.glob("shard-*.sqlite3"))
     if not files:
         return [note(f"{case.settings.state_dir} holds no shards yet")]
-    identity = await _identity(case)
-    findings = [finding for file in files for finding in await asyncio.to_thread(_look_into, file, identity)]
+    identity, topology = await _identity(case), await recorded(case)
+    findings = [
+        finding for file in files for finding in await asyncio.to_thread(_look_into, file, identity, topology)
+    ]
     return or_ok(findings, f"{len(files)} shard files are whole and belong here")
 
 
@@ -145,7 +149,7 @@ async def _identity(case: Case) -> Mapping[str, str]:
     return known
 
 
-def _look_into(path: Path, identity: Mapping[str, str]) -> list[Finding]:
+def _look_into(path: Path, identity: Mapping[str, str], topology: Topology | None) -> list[Finding]:
     try:
         with closing(_read_only(path)) as connection:
             ((version,),) = connection.execute("PRAGMA user_version")
@@ -154,6 +158,10 @@ def _look_into(path: Path, identity: Mapping[str, str]) -> list[Finding]:
                     warning(f"{path} is of format {version}, newer than this worker's", "upgrade this worker")
                 ]
             whose = dict(connection.execute(statement("load_identity")))
+            if topology is not None and is_former(whose, topology):
+                return [
+                    note(f"{path} is of the layout before a reshard", "its worker sets it aside at its start")
+                ]
             return [*_foreign(path, whose, identity), *_damaged(path, connection)]
     except sqlite3.Error as failure:
         return [error(f"{path} cannot be read ({failure})", f"stop its worker and {_REBUILT}")]

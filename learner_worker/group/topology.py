@@ -218,6 +218,7 @@ def count_to_create(asked: int | None, topology: Topology | None, live: LiveTopi
     if known and asked not in {None, known}:
         source = f"{live.names.topology} records" if topology is not None else "the topics that exist have"
         raise Mismatch(
-            f"{source} {known} partitions, not {asked}", "this number never changes: leave out --partitions"
+            f"{source} {known} partitions, not {asked}",
+            "leave out --partitions; `learner-worker reshard` raises the number",
         ).error()
     return known or asked or default

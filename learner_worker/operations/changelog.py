@@ -18,6 +18,7 @@ from learner_worker.kafka.records import Record
 from learner_worker.operations.progress import Progress
 from learner_worker.settings import Settings
 from learner_worker.shard.changelog import ChangelogReplay
+from learner_worker.store.former import is_former
 from learner_worker.store.identity import GAINED, mismatch, shard_identity, stranger
 from learner_worker.store.snapshot import Snapshot
 from learner_worker.strategies.registry import find_strategies
@@ -67,6 +68,11 @@ class Changelog:
         Raises:
             ConfigurationError: it belongs to another cluster, prefix, partition count or shard.
         """
+        topology = self._layout.topology
+        if topology is not None and is_former(file.identity(), topology):
+            raise ConfigurationError(
+                f"{file.path} is of the layout before a reshard: start its worker, which sets it aside"
+            )
         expected = self.identity(shard)
         found = {**expected, **file.identity()}
         name = stranger(found, expected)

@@ -27,8 +27,8 @@ _EMPTY_SECONDS = 0.5
 class Layouts:
     """One Kafka as two layouts see it: each has its own topics and group, and both have the swarm's topics.
 
-    A broker of the simulation stands for the topics and the group of one layout. The partitions of the swarm's
-    topics that both have are the same.
+    A broker of the simulation stands for the topics and the group of one layout. They share the partitions of
+    the swarm's topics that both have.
     """
 
     def __init__(self, old: Broker, shards: int, new: Broker) -> None:
@@ -116,7 +116,7 @@ class SimulatedAccess:
 
     async def until_empty(self, group_id: str) -> None:
         assert group_id == GROUP
-        while self._layouts.old.group.members:
+        for _ in iter(lambda: bool(self._layouts.old.group.members), False):
             await asyncio.sleep(_EMPTY_SECONDS)
 
     async def committed(self, group_id: str) -> Mapping[TopicPartition, Committed]:

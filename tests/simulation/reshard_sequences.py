@@ -53,7 +53,7 @@ def _run(command: Command, holds: Callable[[], bool]) -> None:
 
 
 def _zombie_reads_the_result(world: World) -> None:
-    """w0 wakes up, joins its group again, reads the result, writes its fact and commits; then it is killed."""
+    """w0 wakes up, joins its group again, reads the result, writes its fact, commits, and is killed."""
     zombie = world.processes["w0"]
     zombie.paused = False
     zombie.coordinate()
@@ -115,7 +115,7 @@ def _named(prefix: str, before: int, after: int) -> str:
 
 @sequence
 def a_silent_shards_outcomes_outlive_a_reshard() -> World:
-    """Two shards, one of which has read nothing for long, so its outcomes have not expired: nor do they now."""
+    """One of two shards has read nothing for long, so its outcomes have not expired: nor do they now."""
     world = World(("w0",), 2, replace(CALM, retention=100 * SECOND))
     world.start("w0")
     world.settle()

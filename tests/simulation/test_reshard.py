@@ -1,4 +1,4 @@
-"""A reshard in the simulation: killed at any await, with zombies of the old layout; and without its safeguards.
+"""A reshard in the simulation: killed at any await, beside zombies, and without each of its safeguards.
 
 SIMULATION_SEEDS=2000 pytest tests/simulation/test_reshard.py   the long run
 SIMULATION_SEED=123 pytest tests/simulation/test_reshard.py     one seed again
@@ -27,7 +27,7 @@ from tests.simulation.reshard_command import Layouts
 from tests.simulation.reshard_sequences import SEQUENCES
 from tests.simulation.resharding import run_reshard_seed
 
-_DEFAULT_SEEDS = 60
+_DEFAULT_SEEDS = 30
 _MOST = 200  # seeds without a safeguard: several times as many as each needs
 
 
