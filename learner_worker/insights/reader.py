@@ -63,9 +63,7 @@ class SwarmReader:
     @property
     def group_id(self) -> str:
         """The workers' group: the one that is set, or the topics' owner."""
-        topology = self.layout.topology
-        owner = None if topology is None else topology.owner_group
-        return self._settings.given_group or owner or self._settings.group_id
+        return self.layout.events_group(self._settings.given_group, self._settings.group_id)
 
     @property
     def progress(self) -> ReadProgress:
@@ -99,7 +97,7 @@ class SwarmReader:
             BrokerError: a topic was created anew.
             ConfigurationError: the topics have changed.
         """
-        names, connection = self._settings.topics().named(), self._settings.connection()
+        names, connection = self.layout.names, self._settings.connection()
         patience = self._settings.startup_timeout_seconds
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
             followers = []
@@ -138,11 +136,10 @@ class SwarmReader:
 
     async def _look(self) -> None:
         settings = self._settings
-        names = settings.topics().named()
-        self._cutoffs = await committed_cutoffs(settings, self.group_id, names.outcomes)
+        self._cutoffs = await committed_cutoffs(settings, self.group_id, self.layout.names.outcomes)
         layout = await read_layout(
             settings.connection(),
-            names,
+            settings.topics().named(),
             group_id=settings.given_group,
             patience_seconds=settings.startup_timeout_seconds,
         )
