@@ -237,21 +237,22 @@ class Settings(ConnectionSettings):
             advice_log=self.advice_log,
         )
 
-    def in_layout(self, layout: int) -> Self:
-        """The settings of a worker whose topics and groups are those of a layout."""
-        topics = self.topics()
-        names = ("outcomes", "metrics", "rerouted")
-        return self.model_copy(
-            update={
-                "group_id": in_layout(self.group_id, layout),
-                **{f"topic_{name}": in_layout(getattr(topics, name), layout) for name in names},
-            }
-        )
-
     @property
     def given_group(self) -> str | None:
         """The group, if a flag, a variable or a file names one; None: only the default."""
         return self.group_id if "group_id" in self.model_fields_set else None
+
+
+def settings_in_layout(settings: Settings, layout: int) -> Settings:
+    """The settings of a worker whose topics and groups are those of a layout."""
+    topics = settings.topics()
+    names = ("outcomes", "metrics", "rerouted")
+    return settings.model_copy(
+        update={
+            "group_id": in_layout(settings.group_id, layout),
+            **{f"topic_{name}": in_layout(getattr(topics, name), layout) for name in names},
+        }
+    )
 
 
 def load_settings(flags: Mapping[str, Any]) -> Settings:

@@ -11,7 +11,7 @@ from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_
 from learner_worker.commands.printing import work_on_without_stdout
 from learner_worker.observability import configure_logging
 from learner_worker.operations.reshard_kafka import kafka_access
-from learner_worker.operations.reshard_plan import Plan, delete_replaced, plan
+from learner_worker.operations.reshard_plan import ReshardPlan, delete_replaced, plan
 from learner_worker.operations.resharding import Resharding, announce
 from learner_worker.settings import Settings
 
@@ -82,7 +82,7 @@ async def _reshard(
     return 0
 
 
-def _consent(planned: Plan) -> bool:
+def _consent(planned: ReshardPlan) -> bool:
     if not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to confirm on: give --yes")
     return click.confirm(f"Reshard to {planned.shards} partitions? It cannot be taken back.")

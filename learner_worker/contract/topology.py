@@ -104,7 +104,7 @@ class Topology(msgspec.Struct, frozen=True):
     v: int = FIRST_VERSION
     layout: _Positive = 1
     reshard: Reshard | None = None
-    former: tuple[FormerLayout, ...] = ()
+    former: list[FormerLayout] = msgspec.field(default_factory=list)
     replaced: LayoutTopics | None = None
 
     @property

@@ -1,7 +1,7 @@
 """Copies what one layout's topics hold to the next layout's, and compares it, agent by agent.
 
 Outcomes are copied as the join of their facts, in the facts that make it, under those facts' own keys: a copy
-that is made twice, or beside the original, changes nothing (docs/protocol.md, rule 1). A changelog is read up
+that is made twice, or beside the original, changes nothing: rule 1 (docs/protocol.md). A changelog is read up
 to its first barrier: everything that the old layout's commits cover is before it.
 
 An agent moves as a whole. With `shared` the greatest common divisor of both shard counts, its old and its new

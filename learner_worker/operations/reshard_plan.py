@@ -19,7 +19,7 @@ from learner_worker.operations.reshard_kafka import KafkaAccess
 _RECORDS_A_SECOND = 20_000  # what is copied and compared on one core, by docs/performance.md
 
 
-class Plan(NamedTuple):
+class ReshardPlan(NamedTuple):
     """What a reshard is going to do.
 
     Attributes:
@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     sentence: str
 
 
-async def plan(access: KafkaAccess, shards: int | None, group_id: str | None) -> Plan:
+async def plan(access: KafkaAccess, shards: int | None, group_id: str | None) -> ReshardPlan:
     """Looks whether the topics can be resharded.
 
     Raises:
@@ -43,7 +43,7 @@ async def plan(access: KafkaAccess, shards: int | None, group_id: str | None) ->
     if (change := topology.reshard) is not None:
         wanted = change.shards if shards is None else shards
         sentence = f"continuing from {topology.shards} to {change.shards} partitions after {change.step}"
-        return Plan(topology, wanted, announced=True, sentence=sentence)
+        return ReshardPlan(topology, wanted, announced=True, sentence=sentence)
     if shards is None:
         raise Mismatch("no reshard is under way", "give --partitions").error()
     live, _ = await access.view.look()
@@ -52,7 +52,7 @@ async def plan(access: KafkaAccess, shards: int | None, group_id: str | None) ->
         raise mismatch.error()
     await _require_free(access, topology)
     records = await _records(access, topology)
-    return Plan(
+    return ReshardPlan(
         topology,
         shards,
         announced=False,

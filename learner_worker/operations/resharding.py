@@ -212,7 +212,7 @@ class Resharding:
             incarnation=uuid.uuid4().hex,  # the files of the old layout hold other offsets
             topics=OwnTopics.of(self._new(topology)),
             reshard=None,
-            former=(*topology.former, FormerLayout(topology.incarnation, topology.shards)),
+            former=[*topology.former, FormerLayout(topology.incarnation, topology.shards)],
             replaced=LayoutTopics.of(self._old(topology)),
         )
 

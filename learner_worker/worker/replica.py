@@ -28,7 +28,7 @@ from learner_worker.kafka.outage import Outage, first_line
 from learner_worker.lifecycle import is_set_within
 from learner_worker.observability import Instruments
 from learner_worker.refusals.denials import failure
-from learner_worker.settings import Settings
+from learner_worker.settings import Settings, settings_in_layout
 from learner_worker.store.former import set_aside_former
 from learner_worker.store.leave_marker import leave_requested, withdraw_leave
 from learner_worker.store.needs import lacking_descriptors, raise_descriptor_limit
@@ -165,7 +165,7 @@ class Replica:
             raise failure(what, error, "see the broker's log, then start again") from error
         if (lack := lacking_descriptors(topology.shards)) is not None:
             _log.warning("descriptors.low", reason=lack.what, remedy=lack.remedy)
-        self._in_layout = in_layout = settings.in_layout(topology.layout)
+        self._in_layout = in_layout = settings_in_layout(settings, topology.layout)
         await asyncio.to_thread(set_aside_former, settings.state_dir, settings.topic_prefix, topology)
         platform = kafka_platform(in_layout, topology, guard)
         self._partitions, self._guard = topology.shards, guard

@@ -138,7 +138,7 @@ class ReshardWeather(Weather):
         zombie.step(self.choice.choice(_CALLBACKS))
         self._deliver_old()
         if not zombie.alive:
-            self._bury(zombie)
+            self._note_end(zombie)
 
     @property
     def _is_emptied(self) -> bool:
@@ -157,7 +157,7 @@ class ReshardWeather(Weather):
         if old.acknowledgements and self.choice.random() < 0.5:
             old.acknowledge(0)
 
-    def _bury(self, zombie: Process) -> None:
+    def _note_end(self, zombie: Process) -> None:
         self.world.note(f"the zombie {zombie.name} ended: {zombie.failure!r}")
         self.zombies.remove(zombie)
         zombie.loop.abandon()
@@ -181,7 +181,7 @@ class ReshardWeather(Weather):
                     zombie.step(50)
                     self._deliver_all_old()
                 if not zombie.alive:
-                    self._bury(zombie)
+                    self._note_end(zombie)
             self._deliver_all_old()
             due = [zombie.loop.next_timer for zombie in self.zombies]
             known = [when for when in due if when is not None]

@@ -42,6 +42,7 @@ _INTEROP = Check("`make interop` runs the same in a complete program, with the c
 _NAMED = Check("names dead letters of the reader's own; tests/integration/test_dead_letters.py runs both")
 _LAB = Check("takes minutes; tests/unit/test_lab_report.py, test_lab_replay.py and test_league.py run them")
 _LEAVE = Check("names a folder and a replica; tests/acceptance/test_replicas.py runs all three")
+_RESHARD = Check("doubles the topics under a worker; tests/acceptance/test_reshard.py runs all three")
 _LEAGUE = Check("tests/integration/test_league.py runs workers with these flags, and asks the league")
 _INSIGHTS = Check("tests/integration/test_insights.py starts insights and asks these routes")
 _ASKED = Check("tests/integration/test_expected_profit.py asks a worker by the same fields")
@@ -74,6 +75,7 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
             "serves for ever; tests/integration/test_traces.py runs a worker with these settings"
         ),
         "learner-worker leave": _LEAVE,
+        "learner-worker reshard": _RESHARD,
         "learner-worker forget": Run(),
         "learner-worker doctor": Run(),
         "learner-worker dead-letters list": Run(),

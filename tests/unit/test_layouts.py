@@ -26,7 +26,7 @@ from learner_worker.contract.topology import (
     encode_topology,
 )
 from learner_worker.errors import UpgradeRequiredError
-from learner_worker.settings import Settings
+from learner_worker.settings import Settings, settings_in_layout
 from learner_worker.store.former import set_aside_former
 from learner_worker.store.identity import shard_identity
 from learner_worker.store.shard_file import ShardFile, shard_path
@@ -40,7 +40,7 @@ RESHARDED = Topology(
     incarnation="new",
     owner_group="g",
     topics=OwnTopics.of(NAMES.of_layout(2)),
-    former=(FormerLayout("old", 4),),
+    former=[FormerLayout("old", 4)],
     replaced=LayoutTopics.of(NAMES),
 )
 
@@ -53,8 +53,9 @@ def test_a_layout_has_topics_and_a_group_of_its_own() -> None:
     assert changed == set(later.all) - set(NAMES.all)
     assert {in_first_layout(name) for name in changed} == {NAMES.outcomes, NAMES.metrics, NAMES.rerouted}
     settings = Settings(topic_prefix="p-", group_id="g")
-    assert settings.in_layout(12).topics().named() == later
-    assert (settings.in_layout(12).group_id, settings.in_layout(1).group_id) == ("g.layout12", "g")
+    assert settings_in_layout(settings, 12).topics().named() == later
+    groups = [settings_in_layout(settings, layout).group_id for layout in (1, 12)]
+    assert groups == ["g", "g.layout12"]
     assert RESHARDED.events_group == "g.layout2"
 
 
@@ -63,7 +64,7 @@ def test_a_record_of_a_layout_is_read_as_written() -> None:
     assert decode_topology(encode_topology(RESHARDED, "me")[1]) == RESHARDED
     _, value = encode_topology(RESHARDED, "me")
     older = decode_topology(value[: value.index(b',"layout"')] + b"}")
-    assert (older.layout, older.reshard, older.former, older.replaced) == (1, None, (), None)
+    assert (older.layout, older.reshard, older.former, older.replaced) == (1, None, [], None)
 
 
 def test_whoever_reads_a_barrier_stops() -> None:

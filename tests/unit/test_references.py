@@ -9,6 +9,7 @@ import pytest
 
 from tests.simulation.ablation import ABLATIONS
 from tests.simulation.directed import SCENARIOS
+from tests.simulation.reshard_sequences import SEQUENCES
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "learner_worker"
@@ -130,6 +131,6 @@ def test_the_protocol_names_sequences_and_ablations_that_are_there() -> None:
     safeguards = [name for name in re.findall(r'"([^"]+)"', text) if not _RULE.fullmatch(name)]
 
     assert sequences
-    assert sequences <= SCENARIOS.keys()
+    assert sequences <= SCENARIOS.keys() | SEQUENCES.keys()
     assert safeguards
     assert set(safeguards) <= ABLATIONS.keys()

@@ -220,7 +220,7 @@ def test_schema_is_json_schema_with_a_name_and_a_description(name: str) -> None:
     Draft202012Validator.check_schema(schema)
 
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert schema["$id"] == f"urn:learner-worker:{name}:v{2 if name == 'forget-marker' else 1}"
+    assert schema["$id"] == f"urn:learner-worker:{name}:v{2 if name in {'forget-marker', 'topology'} else 1}"
     assert schema["title"]
     assert schema["description"]
 

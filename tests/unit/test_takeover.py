@@ -17,6 +17,7 @@ from learner_worker.group import takeover, topology_guard
 from learner_worker.group.takeover import complete, record_owner
 from learner_worker.group.topology import LiveTopics
 from learner_worker.group.topology_guard import TopologyGuard
+from learner_worker.group.topology_view import Seen
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.outage import Outage
@@ -50,11 +51,8 @@ class PlayedView:
         self.asked: list[str] = []
         self._live = live
 
-    async def live(self) -> LiveTopics:
-        return self._live
-
-    async def standing(self, _: LiveTopics) -> Topology | None:
-        return standing(self.records)
+    async def look(self) -> Seen:
+        return Seen(self._live, standing(self.records))
 
     async def write(self, topology: Topology) -> Topology:
         self.records.append(topology)

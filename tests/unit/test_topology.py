@@ -80,6 +80,10 @@ def test_a_record_is_json_and_comes_back_as_it_was() -> None:
         },
         "taken_from": None,
         "v": 1,
+        "layout": 1,
+        "reshard": None,
+        "former": [],
+        "replaced": None,
     }
     assert decode_topology(value) == TOPOLOGY
     assert decode_topology(json.dumps({**json.loads(value), "more": [1]}).encode()) == TOPOLOGY
@@ -87,8 +91,8 @@ def test_a_record_is_json_and_comes_back_as_it_was() -> None:
 
 def test_a_record_of_a_newer_format_asks_for_an_upgrade() -> None:
     """Whatever else such a record holds."""
-    with pytest.raises(UpgradeRequiredError, match=r"format 2, this version reads up to 1: upgrade"):
-        decode_topology(b'{"v": 2, "layout": "elsewhere"}')
+    with pytest.raises(UpgradeRequiredError, match=r"format 3, this version reads up to 2: upgrade"):
+        decode_topology(b'{"v": 3, "layout": "elsewhere"}')
 
 
 @pytest.mark.parametrize(
