@@ -6,13 +6,13 @@ from typing import NamedTuple
 import msgspec
 from aiokafka import TopicPartition
 
-from learner_worker.contract.topics import TopicName, in_layout
+from learner_worker.contract.topics import TopicName, in_layout, requests_group
 from learner_worker.contract.topology import Topology
 from learner_worker.errors import Mismatch
 from learner_worker.group.topology import LiveTopics, strangers
 from learner_worker.group.topology_view import require_topics
 from learner_worker.kafka.admin import Cluster
-from learner_worker.kafka.connection import Connection, requests_group
+from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.group_deletion import delete_groups
 from learner_worker.operations.reshard_kafka import KafkaAccess
 

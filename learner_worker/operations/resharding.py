@@ -23,7 +23,7 @@ import msgspec
 from aiokafka import TopicPartition
 
 from learner_worker.contract.facts import Barrier, encode_barrier
-from learner_worker.contract.topics import TopicName, TopicNames, in_layout
+from learner_worker.contract.topics import TopicName, TopicNames, in_layout, requests_group
 from learner_worker.contract.topology import (
     TOPOLOGY_VERSION,
     FormerLayout,
@@ -34,7 +34,6 @@ from learner_worker.contract.topology import (
 )
 from learner_worker.errors import Mismatch
 from learner_worker.kafka.admin import Committed
-from learner_worker.contract.topics import requests_group
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Outgoing
 from learner_worker.operations.reshard_access import ClusterAccess
