@@ -6,6 +6,7 @@ import click
 
 from learner_worker.commands.options import TOPICS, given, settings_flags
 from learner_worker.commands.printing import work_on_without_stdout
+from learner_worker.contract.topics import in_layout
 from learner_worker.interface.acls import as_yaml, kafka_acls, kafka_user
 from learner_worker.interface.rights import ROLES, Role, rights_of
 
@@ -26,15 +27,23 @@ def acls() -> None:
     show_default=True,
     help="Commands of kafka-acls.sh, or a KafkaUser for the Strimzi operator.",
 )
+@click.option(
+    "--layout",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Number of the layout of topics and groups: each `reshard` makes the next one.",
+)
 @settings_flags("bootstrap_servers", "group_id", *TOPICS)
-def print_acls(*, role: str, user: str | None, form: str, **flags: Any) -> None:
+def print_acls(*, role: str, user: str | None, form: str, layout: int, **flags: Any) -> None:
     """Print exactly the rights that a role needs, and no others. Kafka is not asked.
 
     An agent with a reply topic of its own names it with --topic-replies.
     """
     work_on_without_stdout()
     settings = given(flags)
-    rights = rights_of(cast("Role", role), settings.topics().named(), settings.group_id)
+    names = settings.topics().named().of_layout(layout)
+    rights = rights_of(cast("Role", role), names, in_layout(settings.group_id, layout))
     name = user or f"learner-{role}"
     if form == "strimzi":
         click.echo(as_yaml(kafka_user(rights, name)), nl=False)

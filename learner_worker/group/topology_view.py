@@ -53,11 +53,13 @@ class Layout(NamedTuple):
     topology: Topology | None
     names: TopicNames
 
+    def owner(self, given: str | None, default: str) -> str:
+        """The group in question: the given one, the owner, or a default one."""
+        return given or (self.topology and self.topology.owner_group) or default
+
     def events_group(self, given: str | None, default: str) -> str:
-        """The group with the offsets of events: of the given group, of the owner, or of a default one."""
-        if self.topology is None:
-            return given or default
-        return in_layout(given or self.topology.owner_group or default, self.topology.layout)
+        """The group that has its offsets of events, in this layout."""
+        return in_layout(self.owner(given, default), 1 if self.topology is None else self.topology.layout)
 
 
 class Seen(NamedTuple):

@@ -68,7 +68,7 @@ async def serve_insights(settings: Settings, options: InsightsOptions, tell: Cal
 def _application(
     settings: Settings, options: InsightsOptions, reader: SwarmReader, sender: Sending
 ) -> web.Application:
-    workers = WorkersWatch(settings, reader.group_id, reader.layout.shards)
+    workers = WorkersWatch(settings, reader.layout)
     pages = InsightsPages(reader, sender, workers, show_descriptions=options.show_descriptions)
     app = web.Application(middlewares=[options.access.middleware], client_max_size=_LARGEST_BODY_BYTES)
     app.on_response_prepare.append(add_headers)

@@ -12,6 +12,7 @@ from learner_worker.contract.topics import TopicName, requests_group
 from learner_worker.doctor import Finding, examine
 from learner_worker.doctor.examination import CHECKS
 from learner_worker.group.assignor import claim_of
+from learner_worker.group.topology_view import Layout
 from learner_worker.kafka.admin import Committed, GroupMember, connected
 from learner_worker.kafka.clients import range_consumer, running
 from learner_worker.kafka.offsets import OffsetRange, offset_ranges
@@ -56,10 +57,12 @@ class GroupView(NamedTuple):
 class WorkersWatch:
     """Looks at the workers for whoever asks; an answer serves everyone for a while."""
 
-    def __init__(self, settings: Settings, group_id: str, shards: int) -> None:
+    def __init__(self, settings: Settings, layout: Layout) -> None:
         self._settings = settings
-        self._shards = shards
-        self.group_id = group_id
+        self._shards = layout.shards
+        self._names = layout.names
+        self._owner = layout.owner(settings.given_group, settings.group_id)
+        self.group_id = layout.events_group(settings.given_group, settings.group_id)
         self._view = _Kept(self._look, _VIEW_SECONDS)
         self._findings = _Kept(self._examine, _FINDINGS_SECONDS)
 
@@ -77,7 +80,7 @@ class WorkersWatch:
 
     async def _look(self) -> GroupView:
         settings = self._settings
-        names, connection = settings.topics().named(), settings.connection()
+        names, connection = self._names, settings.connection()
         topics = (*names.subscribed, names.requests)
         partitions = [TopicPartition(topic, number) for topic in topics for number in range(self._shards)]
         patience = settings.startup_timeout_seconds
@@ -106,7 +109,7 @@ class WorkersWatch:
 
     async def _examine(self) -> Sequence[tuple[str, Finding]]:
         checks = [check for check in CHECKS if check.name not in _OF_A_WORKERS_MACHINE]
-        settings = self._settings.model_copy(update={"group_id": self.group_id})
+        settings = self._settings.model_copy(update={"group_id": self._owner})
         return (await examine(settings, checks=checks, role="insights")).findings
 
 

@@ -124,7 +124,7 @@ async def test_topics_raised_under_live_workers_are_refused_and_no_number_change
 
     Both stop with the sentence; a fresh folder, the old ones, `topics create` and `check`, `state verify`
     and `outcomes` refuse with the same one; doctor names it and blames no publisher. Every metrics record and
-    every outcome on disk is what it was.
+    every outcome on disk is what it was. `reshard` then takes over the topics as they are.
     """
     names = await create_topics(broker.bootstrap_servers, prefix, partitions=SHARDS)
     events = swarm_history(41, 60)
@@ -171,6 +171,14 @@ async def test_topics_raised_under_live_workers_are_refused_and_no_number_change
     assert await latest_metrics(broker.bootstrap_servers, names) == metrics
     assert [outcomes_on_disk(tmp_path / folder) for folder in ("a", "b")] == outcomes
     assert len(await read_topic(broker.bootstrap_servers, names.topology)) == 2
+
+    resharded = await command(broker, prefix, "reshard", "--partitions", str(GROWN), "--yes")
+    assert resharded.code == 0, resharded
+    late = swarm_history(46, 20)
+    await publish(broker.bootstrap_servers, names, late)
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "a") as worker:
+        await metrics_equal_the_model(broker, names.of_layout(2), [*events, *late])
+        assert await worker.stop() == 0
 
 
 async def test_raised_topics_are_created_again_with_the_recorded_count(
