@@ -18,10 +18,8 @@ from learner_worker.contract.topics import TopicNames, Topics
 from learner_worker.contract.topology import Topology, decode_topology, standing
 from learner_worker.doctor import Level
 from learner_worker.errors import LearnerError
-from learner_worker.kafka.admin import connected
-from learner_worker.kafka.connection import Connection
 from learner_worker.operations.resharding import STEPS
-from tests.acceptance.test_topology import command
+from tests.acceptance.test_topology import command, until_deleted
 from tests.integration.test_doctor import examined, messages
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support import model
@@ -189,7 +187,7 @@ async def test_topics_are_resharded_under_load_with_kills(
                 break
         else:
             await killed_reshard(broker, prefix, None)
-        assert kills > len(KILLS) / 2
+        assert kills > 2
         topology = await recorded(broker, names)
         assert (topology.shards, topology.layout, topology.reshard) == (AFTER, 2, None)
         new = names.of_layout(2)
@@ -201,7 +199,7 @@ async def test_topics_are_resharded_under_load_with_kills(
         with capsys.disabled():
             sys.stdout.write(f"\nreshard with {kills} kills: {longest:.1f} s without an answer\n")
         await finished(broker, prefix, names, tmp_path / "a")
-        assert [len(first), len(second)] == [2, 2]
+        assert min(len(first), len(second)) > 1
         assert [await runs[-1].stop() for runs in (first, second)] == [0, 0]
     assert outcomes_on_disk(tmp_path / "a", tmp_path / "b") == model.outcomes(events)
 
@@ -223,8 +221,7 @@ async def finished(broker: Broker, prefix: str, names: TopicNames, folder: Path)
     for out in (f"deleted {names.outcomes}", "there is nothing to delete"):
         ended = await command(broker, prefix, "reshard", "--finish")
         assert (ended.code, out in ended.out) == (0, True), ended
-    async with connected(Connection(broker.bootstrap_servers), patience_seconds=30) as cluster:
-        assert await cluster.partitions(names.of_one_layout) == {}
+    await until_deleted(broker, names.of_one_layout)
     assert await said() == ([], [])
     check = await command(broker, prefix, "topics", "check", group=f"{prefix}learner")
     assert check.out == f"all topics are there, with {AFTER} shards, of group {prefix}learner\n"
