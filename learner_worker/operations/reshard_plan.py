@@ -119,7 +119,8 @@ async def delete_replaced(access: KafkaAccess, connection: Connection) -> Sequen
         return []
     replaced = msgspec.structs.astuple(topology.replaced)
     names = access.view.names.of_layout(topology.layout - 1)
-    topics = [name for name in await access.counts(names.of_one_layout) if name in replaced]
+    existing = await access.counts(names.of_one_layout)
+    topics = [name for name in names.of_one_layout if name in replaced and name in existing]
     group = in_layout(topology.owner_group or "", topology.layout - 1)
     await _delete(access.view.cluster, connection, topics, (group, requests_group(group)))
     await access.write(msgspec.structs.replace(topology, generation=topology.generation + 1, replaced=None))
