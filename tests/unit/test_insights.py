@@ -13,6 +13,7 @@ from learner_worker.contract.encode import KeywordTally, MetricsRecord, encode_m
 from learner_worker.contract.facts import Bid, Close, Fact, ForgetMarker, Result, encode_fact, encode_marker
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
+from learner_worker.contract.topics import Topics
 from learner_worker.domain.outcomes import Cutoff
 from learner_worker.group.topology_view import Layout
 from learner_worker.insights.agents import AgentDirectory, AgentQuery, figures_in
@@ -106,7 +107,7 @@ async def test_an_answer_is_whole_however_many_agents_there_are(count: int) -> N
     """In one piece or streamed: valid JSON, every agent once, `next` only if more follow."""
     names = [f"agent-{number:04}" for number in range(count)]
     async with fact_store() as facts:
-        reader = ReadAgents(Settings(), Layout("cluster", 12, None), facts)
+        reader = ReadAgents(Settings(), Layout("cluster", 12, None, Topics().named()), facts)
         reader.agents.take([metrics_record(name, won=1) for name in names])
         app = web.Application()
         app.router.add_get("/", InsightsApi(reader, Sending(LearnerClient("localhost:1"), None)).agents)
