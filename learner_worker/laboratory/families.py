@@ -47,10 +47,17 @@ _COSTS: Final = (0.45, 0.5, 0.4, 0.55, 0.45, 0.35, 0.5, 0.4, 0.45, 0.55, 0.5, 0.
 """Base bids, chances to deliver and costs (shares of the base bid) of the agents: different enough that no
 strategy gains by one agent alone.
 """
+_GOOD, _FAIR, _POOR = 0.9, 0.65, 0.35  # chances to deliver
+_MARKUP_SPREAD: Final = 0.25
+"""How far base bids miss what the market would bear: with 0 there would be nothing to learn of it."""
 
 
-def _agents(count: int = 6, **shared: Any) -> tuple[MarketAgent, ...]:
-    """Agents of different prices, skills and costs; what is shared replaces their own."""
+def _steady(count: int = 6, **shared: Any) -> tuple[MarketAgent, ...]:
+    """Agents of different prices, skills and costs, as good at one task as at another.
+
+    Args:
+        shared: replaces what is each agent's own.
+    """
     own = zip(_NAMES, _BASES, _SKILLS, _COSTS, strict=True)
     return tuple(
         MarketAgent(
@@ -67,14 +74,27 @@ def _agents(count: int = 6, **shared: Any) -> tuple[MarketAgent, ...]:
     )
 
 
-def _specialists(**shared: Any) -> tuple[MarketAgent, ...]:
+def _agents(count: int = 6, **shared: Any) -> tuple[MarketAgent, ...]:
+    """Each is good at half of the trades and poor at the others."""
+    return _skilled(_steady(count, **shared), (_GOOD,) * (len(TRADES) // 2))
+
+
+def _specialists() -> tuple[MarketAgent, ...]:
     """Each is good at one trade, fair at the next one, poor at the others."""
+    return _skilled(_steady(), (_GOOD, _FAIR))
+
+
+def _skilled(agents: Sequence[MarketAgent], chances: Sequence[float]) -> tuple[MarketAgent, ...]:
+    """The same agents with these chances at as many trades, beginning with another trade each, else poor."""
     trades = [trade.name for trade in TRADES]
     return tuple(
         agent.model_copy(
-            update={"skill": 0.35, "skills": {trades[place]: 0.9, trades[(place + 1) % 6]: 0.65}}
+            update={
+                "skill": _POOR,
+                "skills": {trades[(place + step) % len(trades)]: one for step, one in enumerate(chances)},
+            }
         )
-        for place, agent in enumerate(_agents(**shared))
+        for place, agent in enumerate(agents)
     )
 
 
@@ -97,6 +117,7 @@ def _market(name: str, about: str, agents: Sequence[MarketAgent], **habits: Any)
             "trades": TRADES,
             "occasions": OCCASIONS,
             "same_trade": 0.85,
+            "markup_spread": _MARKUP_SPREAD,
             **habits,
         }
     )
@@ -124,21 +145,24 @@ def _demo() -> MarketModel:
         )
         for trade, (name, base, jitter, skill, elsewhere, curiosity) in zip(TRADES, personas, strict=True)
     ]
-    return _market("demo", "the market of learner-worker demo", agents, held_out=False, same_trade=0.7)
+    return _market(
+        "demo", "the market of learner-worker demo", agents, held_out=False, same_trade=0.7, markup_spread=0
+    )
 
 
 def _tuned() -> list[MarketModel]:
     seen = {"held_out": False}
     return [
         _demo(),
-        _market("steady skills", "an agent is as good at one task as at another", _agents(), **seen),
+        _market("steady skills", "an agent is as good at one task as at another", _steady(), **seen),
         _market("skills by word", "each is good at one trade, poor at most", _specialists(), **seen),
         _market("few bidders", "three agents, two at most auctions", _agents(3), **seen),
         _market("many bidders", "twelve agents", _agents(12), **seen),
         _market(
             "equal agents",
             "same price, skill and cost",
-            _agents(base_bid_sats=100, skill=0.6, cost_share=0.45),
+            _steady(base_bid_sats=100, skill=0.6, cost_share=0.45),
+            markup_spread=0,
             **seen,
         ),
     ]
@@ -189,6 +213,7 @@ def _prices() -> list[MarketModel]:
                 for agent, base in zip(_agents(), (60, 80, 110, 150, 200, 270), strict=True)
             ],
         ),
+        _market("judged prices", "every base bid fits its costs and the market", _agents(), markup_spread=0),
         _market("noisy bases", "a bid strays up to 0.4 from its base", _agents(jitter=0.4)),
         _market(
             "one cheap rival",
@@ -198,7 +223,7 @@ def _prices() -> list[MarketModel]:
         _market(
             "fading skill",
             "after half of the run all deliver a third less",
-            [agent.model_copy(update={"later_skill": agent.skill * 2 / 3}) for agent in _agents()],
+            _agents(later_skill_share=2 / 3),
         ),
     ]
 
@@ -214,13 +239,11 @@ def _habits() -> list[MarketModel]:
             paid_on="win",
             paid_on_told=False,
         ),
-        _market("bursts", "thirty auctions end before one result is known", _specialists(), burst=30),
-        _market("cold start", "an agent bids in every sixth auction", _specialists(enters=0.17)),
-        _market("heavy tail", "few tasks are worth most of the money", _specialists(), size_spread=1.0),
+        _market("bursts", "thirty auctions end before one result is known", _agents(), burst=30),
+        _market("cold start", "an agent bids in every sixth auction", _agents(enters=0.17)),
+        _market("heavy tail", "few tasks are worth most of the money", _agents(), size_spread=1.0),
         _market("silent closes", "three closes of four do not say the price", _agents(), prices_told=0.25),
-        _market(
-            "mixed tasks", "verb and thing are mostly of different trades", _specialists(), same_trade=0.2
-        ),
+        _market("mixed tasks", "verb and thing are mostly of different trades", _agents(), same_trade=0.2),
     ]
 
 
@@ -237,7 +260,11 @@ def _questions() -> MarketModel:
         for name, base, model, cost in traits
     ]
     return MarketModel(
-        name="mmlu", about="14,042 real questions, answered by two models", agents=tuple(agents), tasks="mmlu"
+        name="mmlu",
+        about="14,042 real questions, answered by two models",
+        agents=tuple(agents),
+        tasks="mmlu",
+        markup_spread=_MARKUP_SPREAD,
     )
 
 

@@ -167,8 +167,8 @@ def _chance_to_enter(agent: MarketAgent, task: Task) -> float:
 def _chance_to_deliver(agent: MarketAgent, task: Task, progress: float) -> float:
     if not task.trades:
         return float(task.right[agent.model - 1])
-    skill = agent.skill if agent.later_skill is None or progress < _HALF else agent.later_skill
-    return sum([agent.skills.get(trade, skill) for trade in task.trades]) / len(task.trades)
+    share = 1.0 if progress < _HALF else agent.later_skill_share
+    return share * sum([agent.skills.get(trade, agent.skill) for trade in task.trades]) / len(task.trades)
 
 
 def whole_sats(price: float) -> int:

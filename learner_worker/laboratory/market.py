@@ -37,7 +37,9 @@ class MarketAgent(_Part):
     failure_cost_share: float = Field(0.0, ge=0, le=10, description="What a failure costs besides.")
     skill: Share = Field(0.6, description="Chance to deliver.")
     skills: dict[str, Share] = Field(default_factory=dict, description="Chance to deliver, by trade.")
-    later_skill: Share | None = Field(None, description="`skill` in the second half of the run.")
+    later_skill_share: Share = Field(
+        1.0, description="Chances to deliver in the second half of the run, of those in the first."
+    )
     enters: Share = Field(1.0, description="Chance to bid.")
     entries: dict[str, Share] = Field(default_factory=dict, description="Chance to bid, by trade.")
     arrives_at: Share = Field(0.0, description="It bids from this share of the run on.")
