@@ -56,7 +56,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup make test`: what tests start would ignore it, too
+    # `nohup make test`, `make test &`: what tests start would ignore these signals, too.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     given = os.environ.get("LEARNER_BOOTSTRAP_SERVERS")
     asked = str(config.getoption("--brokers"))
     config.stash[CHOICE] = _automatic_choice(given) if asked == AUTO else _named_choice(asked, given)

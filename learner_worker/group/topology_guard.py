@@ -9,7 +9,7 @@ import structlog
 
 from learner_worker.contract.topics import TopicNames, in_layout
 from learner_worker.contract.topology import Topology
-from learner_worker.errors import BrokerError, Mismatch, ReshardError, SupersededError
+from learner_worker.errors import BrokerError, Mismatch, RefusedError, ReshardError, SupersededError
 from learner_worker.group.takeover import complete, record_owner
 from learner_worker.group.topology import LiveTopics, require_same
 from learner_worker.group.topology_view import Filed, TopologyView, establish, topology_view
@@ -52,7 +52,7 @@ class TopologyGuard:
         """
         try:
             view = await self._opened(patience_seconds)
-            await _until_resharded(view)
+            await self._wait_until_resharded(view)
             await self._require_rights(view)
             if take_over:
                 await record_owner(view, self._group_id)
@@ -63,6 +63,13 @@ class TopologyGuard:
             raise
         self._incarnation, self._looked_at = topology.incarnation, time.monotonic()
         return topology
+
+    async def _wait_until_resharded(self, view: TopologyView) -> None:
+        try:
+            await _until_resharded(view)
+        except RefusedError:  # says one missing right: name them all
+            await require_rights(self._connection, view.cluster, self._names, self._group_id)
+            raise
 
     async def _require_rights(self, view: TopologyView) -> None:
         live, topology = await view.look()

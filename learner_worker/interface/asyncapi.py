@@ -29,8 +29,8 @@ _DESCRIPTION: Final = (
     "defaults; settings change them and add a prefix. Values are JSON in UTF-8; the frame of a schema "
     "registry's JSON serializer (a zero byte and a 4-byte id) is skipped. Unknown fields and headers are "
     "ignored, so messages may gain some. Topics with `x-sharded` have the same number of partitions, which "
-    "only `learner-worker reshard` changes; a record belongs on the partition that Kafka's murmur2 gives for the UTF-8 of the id in "
-    "its body, and is moved there once if it is on another one."
+    "only `learner-worker reshard` changes; a record belongs on the partition that Kafka's murmur2 gives "
+    "for the UTF-8 of the id in its body, and is moved there once if it is on another one."
 )
 
 

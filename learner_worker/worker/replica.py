@@ -127,13 +127,6 @@ class Replica:
             LearnerError: see `run_replica`.
         """
         settings = self._settings
-        _log.info(
-            "worker.starting",
-            version=__version__,
-            instance=settings.group_instance_id,
-            host=socket.gethostname(),
-            process=os.getpid(),
-        )
         raise_descriptor_limit()
         _require_strategies(settings)
         with locked_state_folder(settings.state_dir), noted_start(settings.state_dir) as probation:
@@ -142,6 +135,7 @@ class Replica:
             patience = settings.startup_timeout_seconds
             async with self._http():
                 worker: Worker | None = await self._make_worker(patience, take_over=take_over)
+                self._log_start()
                 if probation:
                     await self._leave_old_membership()
                 while worker is not None and not await self._work(worker, stopping):
@@ -152,6 +146,16 @@ class Replica:
         if self._superseded is not None:
             raise self._superseded
         _log.info("worker.stopped")
+
+    def _log_start(self) -> None:
+        """Says once who is running; a worker that is refused says only why."""
+        _log.info(
+            "worker.starting",
+            version=__version__,
+            instance=self._settings.group_instance_id,
+            host=socket.gethostname(),
+            process=os.getpid(),
+        )
 
     async def _make_worker(self, patience_seconds: float, *, take_over: bool = False) -> Worker:
         settings = self._settings

@@ -105,10 +105,12 @@ def test_dev_shows_a_living_swarm_and_leaves_nothing_behind(tmp_path: Path) -> N
     dev = _started(tmp_path, "dev")
     assert dev.stdout is not None
     address = next(line.strip() for line in dev.stdout if "http://" in line)
-    status, page = http_get(address)
-    assert (status, "18 agents" in page, "echo-classic" in page) == (200, True, True)
-    first = http_get(f"{address}swarm/insights")
     deadline = time.monotonic() + DEMO_SECONDS
+    while "18 agents" not in (page := http_get(address)[1]):
+        assert time.monotonic() < deadline, page
+        time.sleep(0.1)
+    assert "echo-classic" in page
+    first = http_get(f"{address}swarm/insights")
     while http_get(f"{address}swarm/insights") == first:
         assert time.monotonic() < deadline
         time.sleep(0.1)

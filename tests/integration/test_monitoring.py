@@ -27,7 +27,7 @@ from tests.support.workers import WorkerProcess, create_topics, http_get, publis
 VARIABLES: Final = {"$job": ".*", "$instance": ".*", "$__rate_interval": "20s", "$__range": "1m"}
 PUBLISH_SECONDS: Final = 0.5
 SERIES_SECONDS: Final = 120.0
-BEGINNING: Final = ("worker.starting", "http.listening", "worker.started", "worker.ready")
+BEGINNING: Final = ("http.listening", "worker.starting", "worker.started", "worker.ready")
 
 
 @contextlib.asynccontextmanager

@@ -26,12 +26,14 @@ from learner_worker.contract.decode import (
 from learner_worker.contract.encode import encode_message
 from learner_worker.contract.events import BidPlaced
 from learner_worker.contract.facts import (
+    Barrier,
     Bid,
     Close,
     Fact,
     Result,
     decode_fact,
     description_digest,
+    encode_barrier,
     encode_fact,
 )
 from learner_worker.contract.fields import MAX_RECORD_BYTES, AgentId, TaskId
@@ -467,8 +469,8 @@ def test_what_is_no_fact(value: bytes, reason: str) -> None:
     "value",
     [
         b'{"task_id": "t", "agent_id": "a", "v": 2}',
-        b'{"agent_id": "a", "forget_until": 5, "v": 3}',
-        b'{"v": 3}',
+        b'{"agent_id": "a", "forget_until": 5, "v": 4}',
+        b'{"v": 4}',
         b'{"v": 99, "task_id": ["another shape"]}',
     ],
 )
@@ -476,6 +478,12 @@ def test_a_newer_fact_asks_for_an_upgrade(value: bytes) -> None:
     """A newer format, whatever its shape, stops the shard instead of being thrown away."""
     with pytest.raises(UpgradeRequiredError, match="upgrade this worker"):
         decode_fact(value)
+
+
+def test_a_barrier_says_what_to_do() -> None:
+    """The end of a changelog that a reshard has replaced stops the shard, with another remedy."""
+    with pytest.raises(UpgradeRequiredError, match="start it again when `learner-worker reshard` is done"):
+        decode_fact(encode_barrier(Barrier(layout=2), "writer")[1])
 
 
 def test_facts_of_this_format_and_fields_to_come_are_read() -> None:
