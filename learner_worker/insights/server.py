@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from learner_worker.client.tokens import TokenSource
-from learner_worker.errors import ConfigurationError
+from learner_worker.http_server import listening
 from learner_worker.insights.access import Access, add_headers
 from learner_worker.insights.api import InsightsApi
 from learner_worker.insights.live import LiveUpdates
@@ -20,7 +20,7 @@ from learner_worker.insights.workers import WorkersWatch
 from learner_worker.settings import Settings
 from learner_worker.signals import wanted_signals
 
-_LAST_ANSWERS_SECONDS = 1.0  # how long clients may take for their answers at the end
+_OTHER_PORTS = "another port, or to 0 for any free one"
 _LARGEST_BODY_BYTES = 256 * 1024  # a description of 16,384 characters, as a form encodes it
 _log = structlog.get_logger("learner_worker.insights")
 
@@ -101,24 +101,10 @@ def _raise_first(failure: BaseException | None) -> None:
 
 @asynccontextmanager
 async def _listening(app: web.Application, options: InsightsOptions) -> AsyncIterator[str]:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWERS_SECONDS)
-    await runner.setup()
-    try:
-        yield await _listen(runner, options.access.host, options.port)
-    finally:
-        await runner.cleanup()
-
-
-async def _listen(runner: web.AppRunner, host: str, port: int) -> str:
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port} ({error.strerror}): set --http-host to an "
-            "address of this machine, and --http-port to another port, or to 0 for any free one"
-        ) from error
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{runner.addresses[0][1]}"
+    host = options.access.host
+    async with listening(app, host, options.port, other_ports=_OTHER_PORTS) as port:
+        shown = f"[{host}]" if ":" in host else host
+        yield f"http://{shown}:{port}"
 
 
 def _stop_on_signals(stopping: asyncio.Event) -> None:

@@ -8,10 +8,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from learner_worker.errors import ConfigurationError
+from learner_worker.http_server import listening
 
-_LAST_ANSWERS_SECONDS = 1.0
-"""How long a client may take to read its answer at the end: many times what a probe takes."""
+_OTHER_PORTS = "another port, to 0 for any free port, or to none for no HTTP"
 
 
 class Verdict(NamedTuple):
@@ -38,24 +37,8 @@ async def serving(
     app.router.add_get("/healthz", _probe_handler(healthy))
     app.router.add_get("/readyz", _probe_handler(ready))
     app.router.add_get("/metrics", _metrics_handler(registry))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWERS_SECONDS)
-    await runner.setup()
-    try:
-        yield await _listen(runner, host, port)
-    finally:
-        await runner.cleanup()
-
-
-async def _listen(runner: web.AppRunner, host: str, port: int) -> int:
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port} ({error.strerror}): "
-            "set --http-host to an address of this machine, and --http-port to another port, to 0 for any "
-            "free port, or to none for no HTTP"
-        ) from error
-    return int(runner.addresses[0][1])
+    async with listening(app, host, port, other_ports=_OTHER_PORTS) as listened:
+        yield listened
 
 
 def _probe_handler(probe: Probe) -> Handler:
