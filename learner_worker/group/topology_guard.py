@@ -1,7 +1,6 @@
 """Checks, while a worker runs, that the topics are still those that it was started with."""
 
 import asyncio
-import itertools
 import time
 from contextlib import AsyncExitStack
 
@@ -12,7 +11,7 @@ from learner_worker.contract.topology import Topology
 from learner_worker.errors import BrokerError, Mismatch, RefusedError, ReshardError, SupersededError
 from learner_worker.group.takeover import complete, record_owner
 from learner_worker.group.topology import LiveTopics, require_same
-from learner_worker.group.topology_view import Filed, TopologyView, establish, topology_view
+from learner_worker.group.topology_view import Filed, Seen, TopologyView, establish, topology_view
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.rights import require_rights
@@ -52,7 +51,6 @@ class TopologyGuard:
         """
         try:
             view = await self._opened(patience_seconds)
-            await self._wait_until_resharded(view)
             await self._require_rights(view)
             if take_over:
                 await record_owner(view, self._group_id)
@@ -64,16 +62,16 @@ class TopologyGuard:
         self._incarnation, self._looked_at = topology.incarnation, time.monotonic()
         return topology
 
-    async def _wait_until_resharded(self, view: TopologyView) -> None:
-        try:
-            await _until_resharded(view)
-        except RefusedError:  # says one missing right: name them all
-            await require_rights(self._connection, view.cluster, self._names, self._group_id)
-            raise
-
     async def _require_rights(self, view: TopologyView) -> None:
-        live, topology = await view.look()
-        group_id = self._group_id if topology is None else in_layout(self._group_id, topology.layout)
+        """Makes sure of the rights in the layout that stands once no reshard is under way."""
+        names, group_id = self._names, self._group_id
+        try:
+            live, topology = await _until_resharded(view)
+        except RefusedError:  # says one missing right: name them all
+            await require_rights(self._connection, view.cluster, names, group_id)
+            raise
+        if topology is not None:
+            group_id = in_layout(group_id, topology.layout)
         await require_rights(self._connection, view.cluster, live.names, group_id)
 
     async def watch(self, stopping: asyncio.Event) -> None:
@@ -193,12 +191,15 @@ def _resharded(topology: Topology) -> ReshardError:
     )
 
 
-async def _until_resharded(view: TopologyView) -> None:
+async def _until_resharded(view: TopologyView) -> Seen:
     """Waits while the topics are being resharded, so that a worker may be started at any time."""
-    for number in itertools.count():
-        topology = (await view.look()).topology
+    number = 0
+    while True:
+        seen = await view.look()
+        topology = seen.topology
         if topology is None or topology.reshard is None:
-            return
+            return seen
         if number % _TELL_EVERY == 0:
             _log.warning("topology.resharding", shards=topology.reshard.shards, done=topology.reshard.step)
+        number += 1
         await asyncio.sleep(_RESHARD_SECONDS)
