@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, get_args
 import msgspec
 
 from learner_worker.contract.decode import readable_id
-from learner_worker.contract.encode import KeywordTally
+from learner_worker.contract.encode import KeywordTally, MetricsPart
 from learner_worker.contract.fields import AgentId
 from learner_worker.domain.keywords import TOP
 from learner_worker.kafka.records import Record
@@ -70,17 +70,10 @@ class AgentPage(NamedTuple):
     next: AgentId | None
 
 
-class _MetricsValue(msgspec.Struct):
+class _MetricsValue(MetricsPart, frozen=True, gc=False):
     """What is read of a metrics record; records of 0.1.0 have no `top_keywords`."""
 
     agent_id: AgentId
-    total_bids: int
-    auctions_won: int
-    tasks_completed: int
-    tasks_failed: int
-    win_rate: float
-    success_rate: float
-    avg_winning_bid_sats: float
     learned_keywords: list[KeywordTally]
     as_of: str | None
     top_keywords: list[KeywordTally] | None = None

@@ -58,6 +58,7 @@ from tests.simulation.directed import SCENARIOS
 from tests.simulation.driver import run_seed
 from tests.simulation.environment import simulated
 from tests.simulation.loop import SteppedLoop
+from tests.simulation.world import World
 
 Patch = tuple[object, str, object]
 ABLATIONS: dict[str, list[Patch]] = {}
@@ -574,7 +575,7 @@ def seeds_that_notice(
 ) -> Iterator[int]:
     """Those of the seeds that fail: without a retention or with one, with agents forgotten or without."""
     run = functools.partial(run_seed, forgetful=forgetful, forgetting=forgetting)
-    return (seed for seed in seeds if _fails(functools.partial(run, seed)))
+    return (seed for seed in seeds if fails(functools.partial(run, seed)))
 
 
 def is_noticed(name: str, count: int) -> bool:
@@ -587,7 +588,7 @@ def is_noticed(name: str, count: int) -> bool:
     likely = [_seed_runs(kinds[0], count), _sequence_runs(_first_sequence(name))]
     by_turns = (run for runs in itertools.zip_longest(*likely) for run in runs if run is not None)
     others = (run for kind in kinds[1:] for run in _seed_runs(kind, count))
-    return any(map(_fails, itertools.chain(by_turns, others)))
+    return any(map(fails, itertools.chain(by_turns, others)))
 
 
 def _seed_runs(kind: Mapping[str, bool], count: int) -> Iterator[Callable[[], None]]:
@@ -611,23 +612,33 @@ def _sequence_runs(first: str) -> Iterator[Callable[[], None]]:
 
 def scenarios_that_notice() -> Iterator[str]:
     """Those of the directed sequences that fail."""
-    return (name for name in SCENARIOS if _fails(functools.partial(_run_scenario, name)))
+    return (name for name in SCENARIOS if fails(functools.partial(_run_scenario, name)))
 
 
 def leaves_a_worker() -> bool:
     """Whether some sequence passes: where all fail it is the replacement that fails, and shows nothing."""
-    return any(not _fails(functools.partial(_run_scenario, name)) for name in SCENARIOS)
+    return any(not fails(functools.partial(_run_scenario, name)) for name in SCENARIOS)
 
 
 def _run_scenario(name: str) -> None:
-    world = SCENARIOS[name]()
+    run_sequence(SCENARIOS[name])
+
+
+def run_sequence(play: Callable[[], World]) -> None:
+    """Plays a directed sequence and judges what it comes to.
+
+    Raises:
+        InvariantError: it does not hold.
+    """
+    world = play()
     try:
         world.check()
     finally:
         world.close()
 
 
-def _fails(run: Callable[[], None]) -> bool:
+def fails(run: Callable[[], None]) -> bool:
+    """Whether a run ends in a broken invariant."""
     try:
         run()
     except InvariantError:

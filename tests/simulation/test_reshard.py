@@ -6,7 +6,7 @@ SIMULATION_SEED=123 pytest tests/simulation/test_reshard.py     one seed again
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 from unittest import mock
@@ -21,7 +21,7 @@ from learner_worker.operations import reshard_copy, resharding
 from learner_worker.operations.reshard_copy import AgentDigests, LayoutCopy
 from learner_worker.operations.resharding import STEPS, Resharding
 from learner_worker.shard.resume import commit_of
-from tests.simulation.checks import InvariantError
+from tests.simulation.ablation import fails, run_sequence
 from tests.simulation.environment import simulated
 from tests.simulation.reshard_command import Layouts
 from tests.simulation.reshard_sequences import SEQUENCES
@@ -54,7 +54,7 @@ def _flags(kind: str) -> dict[str, bool]:
 def test_sequence_with_a_reshard(name: str) -> None:
     """The sequence ends in the model's outcomes and metrics."""
     with simulated():
-        _run_sequence(name)
+        run_sequence(SEQUENCES[name])
 
 
 # --- without a safeguard ----------------------------------------------------------------------------------
@@ -143,22 +143,6 @@ def test_the_loss_of_a_safeguard_is_noticed(safeguard: str) -> None:
     with simulated(), ExitStack() as stack:
         for target, name, replacement in patches:
             stack.enter_context(mock.patch.object(target, name, replacement))
-        runs = [functools.partial(_run_sequence, name) for name in SEQUENCES]
+        runs = [functools.partial(run_sequence, play) for play in SEQUENCES.values()]
         runs += [functools.partial(run_reshard_seed, seed, **_flags(kind)) for seed in range(_MOST)]
-        assert any(map(_fails, runs)), "nothing notices it"
-
-
-def _run_sequence(name: str) -> None:
-    world = SEQUENCES[name]()
-    try:
-        world.check()
-    finally:
-        world.close()
-
-
-def _fails(run: Callable[[], None]) -> bool:
-    try:
-        run()
-    except InvariantError:
-        return True
-    return False
+        assert any(map(fails, runs)), "nothing notices it"
