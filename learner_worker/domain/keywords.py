@@ -53,7 +53,7 @@ def keywords_of(text: str) -> tuple[str, ...]:
 
     Cached, because the agents of an auction ask about the same text at the same time.
     """
-    return tuple(sys.intern(word) for word in _WORD.findall(text.lower()) if word not in STOP_WORDS)
+    return tuple([sys.intern(word) for word in _WORD.findall(text.lower()) if word not in STOP_WORDS])
 
 
 def in_order(tallies: Iterable[tuple[str, Tally]]) -> list[tuple[str, Tally]]:

@@ -37,6 +37,7 @@ _PRIOR_SUCCESS = 0.6  # the share of won tasks that are done, before any result
 _PRIOR_RESULTS = 8.0  # what that share weighs, in results
 _WORD_RESULTS = 1.5  # what an agent's overall chance weighs against a word's own results
 _MAX_EVIDENCE = 2.0**40  # of all words together, either way: no overflow, however many words
+_MIN_EVIDENCE = 1 / _MAX_EVIDENCE
 _COST_SHARE = 0.6  # of the base bid: the effort's cost, where the agent does not say it
 _PRIOR_PRICES = 8.0  # what the assumed distribution of the others' lowest bid weighs, in auctions
 _OMEGA = 1 / ((1 - 0.6) * 6.0 - 1)  # makes the base bid the best one for an agent of whom nothing is known
@@ -103,14 +104,13 @@ class ExpectedProfit:
         delivery = chance_to_deliver(metrics, tallies, description)
         costs = Costs(base, cost_sats, failure_cost_sats, paid_on)
         stakes = stakes_at(delivery.chance, delivery.overall, costs)
-        prices = _prices_near(sums, price_class(base))
-        auctions = sum([lost + won for cells in prices for lost, won in cells.values()])
         searched = _searched(base)
-        chosen = best_bid(searched, stakes, chances_to_win(searched, prices, auctions), auctions)
+        met = _met(searched, _prices_near(sums, price_class(base)))
+        chosen = best_bid(searched, stakes, chances_to_win(searched, met), met.total)
         factor = chosen.bid_sats / base
         if not explained:
             return Suggestion(chosen.bid_sats, factor, [])
-        assumed = _assumed_chances(searched)
+        assumed = _assumed_chances(base)
         by_words = best_bid(searched, stakes, assumed, 0)
         overall = stakes_at(delivery.overall, delivery.overall, costs)
         alone = best_bid(searched, overall, assumed, 0)
@@ -137,7 +137,9 @@ def chance_to_deliver(metrics: Metrics, tallies: Mapping[str, Tally], descriptio
             continue
         won, failed = tally
         rate = (won + _WORD_RESULTS * overall) / (failed + _WORD_RESULTS * (1 - overall))
-        evidence = min(max(evidence * (rate / odds), 1 / _MAX_EVIDENCE), _MAX_EVIDENCE)
+        evidence *= rate / odds
+        if not _MIN_EVIDENCE <= evidence <= _MAX_EVIDENCE:
+            evidence = min(max(evidence, _MIN_EVIDENCE), _MAX_EVIDENCE)
         successes, failures = successes + won, failures + failed
     estimate = odds * sqrt(evidence)
     return Delivery(estimate / (1 + estimate), overall, results, successes, failures)
@@ -165,35 +167,61 @@ class Range(NamedTuple):
     highest: int
     first: int
     last: int
+    bids: Sequence[float]
 
 
+@lru_cache(maxsize=1_024)  # base bids repeat; an entry has about twenty doubles
 def _searched(base: int) -> Range:
     lowest = max(1, int(base * _LOWEST_SHARE))
     highest = min(MAX_SATS, max(lowest, int(base * _HIGHEST_SHARE)))
-    last = price_bin(highest)
+    first, last = price_bin(lowest) + 1, price_bin(highest)
     if LOWER_EDGES[last + 1] - 1 == highest:
         last += 1
-    return Range(float(base), highest, price_bin(lowest) + 1, last)
+    return Range(float(base), highest, first, last, BELOW_EDGES[first : last + 1])
 
 
-def chances_to_win(searched: Range, prices: Prices, total: int) -> list[float]:
+class Met(NamedTuple):
+    """The others' lowest bids in auctions of about this size.
+
+    Attributes:
+        total: auctions.
+        first: the lowest bin of any bid that was met or is looked at.
+        lost: by bin, up to the last one that is looked at: auctions lost to a bid in it.
+        ended: by bin: auctions of which nothing is known above it.
+    """
+
+    total: int
+    first: int
+    lost: Sequence[int]
+    ended: Sequence[int]
+
+
+def _met(searched: Range, prices: Prices) -> Met:
+    last, total = searched.last, 0
+    lost, ended = [0] * (last + 1), [0] * (last + 1)
+    for cells in prices:
+        for number, (lost_here, won_here) in cells.items():
+            here = lost_here + won_here
+            total += here
+            if number <= last:
+                lost[number] += lost_here
+                ended[number] += here
+    return Met(total, min([searched.first - 1, *map(min, prices)]), lost, ended)
+
+
+def chances_to_win(searched: Range, met: Met) -> list[float]:
     """Of every bid of the range: the Kaplan-Meier estimate that the others' lowest bid is above it.
 
     A lost auction says where that bid was, a won one that it was not below the own bid. `assumed` is the
     prior's weight times its chance: the weight is a power of two, so that scaling by it rounds nothing.
     """
-    first = min([searched.first - 1, *map(min, prices)])
+    total, first, lost, ended = met
     assumed, *falling = _assumed_from(searched.base, first, searched.last)
     win = (total + assumed) / (total + _PRIOR_PRICES)
     chances = [win]
     for number, left in enumerate(falling, first):
-        lost = won = 0
-        for cells in prices:
-            if (counts := cells.get(number)) is not None:
-                lost += counts[0]
-                won += counts[1]
-        win *= 1 - (lost + (assumed - left)) / (total + assumed)
-        total -= lost + won
+        win *= 1 - (lost[number] + (assumed - left)) / (total + assumed)
+        total -= ended[number]
         assumed = left
         chances.append(win)
     return chances[searched.first - first :]
@@ -211,15 +239,15 @@ def _assumed_from(base: float, first: int, last: int) -> list[float]:
 
 
 @lru_cache(maxsize=1_024)  # as above
-def _assumed_chances(searched: Range) -> Sequence[float]:
-    return chances_to_win(searched, (), 0)
+def _assumed_chances(base: int) -> Sequence[float]:
+    searched = _searched(base)
+    return chances_to_win(searched, _met(searched, ()))
 
 
 def best_bid(searched: Range, stakes: Stakes, chances: Sequence[float], auctions: int) -> Choice:
     """The bid of the greatest expected profit, the lowest of equal ones; the highest where nothing pays."""
     share, cost = stakes
-    bids = BELOW_EDGES[searched.first : searched.last + 1]
-    profits = [win * (share * bid - cost) for win, bid in zip(chances, bids, strict=True)]
+    profits = [win * (share * bid - cost) for win, bid in zip(chances, searched.bids, strict=True)]
     best = max(profits, default=-inf)
     if best <= 0 and cost > 0:
         return Choice(searched.highest, 0.0, auctions, pays=False)
