@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import inspect
+import math
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -35,15 +36,25 @@ class ClientCredentials(AbstractTokenProvider):
 
     Args:
         secret: returns the client's secret of now.
+        now: returns the time in seconds, on any clock that does not go back.
     """
 
-    def __init__(self, url: str, client_id: str, secret: Callable[[], str], scope: str | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        client_id: str,
+        secret: Callable[[], str],
+        scope: str | None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._url = url
         self._client_id = client_id
         self._secret = secret
         self._scope = scope
+        self._now = now
         self._token = ""
-        self._renew_at = 0.0
+        self._renew_at = -math.inf
         self._asking: asyncio.Task[str] | None = None
 
     def __repr__(self) -> str:
@@ -56,7 +67,7 @@ class ClientCredentials(AbstractTokenProvider):
             SaslAuthenticationFailed: the server refuses; the message says what it answered.
             KafkaConnectionError: it cannot be asked now.
         """
-        if time.monotonic() < self._renew_at:
+        if self._now() < self._renew_at:
             return self._token
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask(), name="ask-for-kafka-token")
@@ -90,7 +101,7 @@ class ClientCredentials(AbstractTokenProvider):
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise SaslAuthenticationFailed(f"the token URL {self._url} answers without a token") from error
         self._token = answer.access_token
-        self._renew_at = time.monotonic() + _RENEWED_AFTER * answer.expires_in
+        self._renew_at = self._now() + _RENEWED_AFTER * answer.expires_in
         return self._token
 
 

@@ -50,16 +50,17 @@ class AgentDigests:
         """Adds a row; returns the records that make it."""
         records = [encode_fact(fact) for fact in facts_of(row)]
         for _, value in records:
-            self._add(row.agent_id, value)
+            self.add(row.agent_id, value)
         return records
 
     def add_marker(self, agent_id: AgentId, until: Micros) -> tuple[bytes, bytes]:
         """Adds a forget marker; returns its record."""
         record = encode_marker(ForgetMarker(agent_id, until))
-        self._add(agent_id, record[1])
+        self.add(agent_id, record[1])
         return record
 
-    def _add(self, agent_id: AgentId, content: bytes) -> None:
+    def add(self, agent_id: AgentId, content: bytes) -> None:
+        """Adds a record of an agent; the order does not matter."""
         digest = hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
         self._sums[agent_id] += int.from_bytes(digest, "big")
 
@@ -136,8 +137,8 @@ class LayoutCopy:
         digests, forgotten = AgentDigests(), dict[AgentId, Micros]()
         async with self._access.empty_file() as file:
             for partition in range(number, self._partitions, shared):
-                await self._replay_old(file, partition, forgotten, shared)
-            await self._access.send(list(self._markers(forgotten, digests)))
+                await self.replay_old(file, partition, forgotten, shared)
+            await self._access.send(list(self.markers(forgotten, digests)))
             async for rows in file.all_outcomes():
                 left = list(self._living(rows))
                 await self._access.send(
@@ -146,14 +147,15 @@ class LayoutCopy:
                 self.outcomes += len(left)
         return digests
 
-    def _markers(self, forgotten: Mapping[AgentId, Micros], digests: AgentDigests) -> Iterator[Outgoing]:
+    def markers(self, forgotten: Mapping[AgentId, Micros], digests: AgentDigests) -> Iterator[Outgoing]:
         """The latest marker of each agent: it moves with its agent."""
         for agent_id, until in forgotten.items():
             yield self._outcome(agent_id, digests.add_marker(agent_id, until))
 
-    async def _replay_old(
+    async def replay_old(
         self, file: ShardFile, partition: int, forgotten: dict[AgentId, Micros], shared: int
     ) -> None:
+        """Restores a file from a partition of the old changelog, up to its barrier."""
         place = TopicPartition(self._old.outcomes, partition)
         offsets = (await self._access.ranges([place]))[place]
         replay = self._replay(file, self._old.outcomes, offsets, forgotten)

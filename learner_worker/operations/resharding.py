@@ -84,7 +84,7 @@ class Resharding:
             "created": self._create,
             "raised": self._raise,
             "inherited": self._inherit,
-            "fenced": self._fence,
+            "fenced": self.fence,
             "copied": self._copy,
         }
 
@@ -155,7 +155,7 @@ class Resharding:
         old, new = self._old(topology), self._new(topology)
         sources = _partitions((old.bid_placed, old.auction_closed, old.task_finished), change.shards)
         found = {
-            place: _rewound(place, held, topology.shards, events)
+            place: rewound(place, held, topology.shards, events)
             for place, held in (await self._access.ranges(sources)).items()
         }
         for topic in (new.rerouted, new.metrics):
@@ -179,7 +179,8 @@ class Resharding:
             for place in places
         }
 
-    async def _fence(self, topology: Topology, _: Reshard) -> None:
+    async def fence(self, topology: Topology, _: Reshard) -> None:
+        """Ends each partition of the old changelog by a barrier."""
         name = self._old(topology).outcomes
         barrier = encode_barrier(Barrier(topology.layout + 1), uuid.uuid4().hex)
         count = (await self._access.counts([name]))[name]
@@ -230,7 +231,7 @@ def _partitions(topics: tuple[TopicName, ...], count: int) -> list[TopicPartitio
     return [TopicPartition(topic, number) for topic in topics for number in range(count)]
 
 
-def _rewound(
+def rewound(
     place: TopicPartition, held: OffsetRange, shards: int, commits: Mapping[TopicPartition, Committed]
 ) -> Committed:
     """A source's rewind offset, committed as the position: all behind it is read again.

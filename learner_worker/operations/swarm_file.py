@@ -130,13 +130,14 @@ def _copy(connection: sqlite3.Connection, path: Path, address: str) -> list[str]
     connection.executescript(f"PRAGMA encoding = '{encoding}';{_PRAGMAS}")
     connection.execute(_ATTACH, (address,))
     tables = [name for (name,) in connection.execute(_TABLES)]
-    _check_columns(connection, path)
+    check_columns(connection, path)
     connection.execute(_COPY)
     connection.execute(_DETACH)
     return [name for name in tables if name != _TABLE]
 
 
-def _check_columns(connection: sqlite3.Connection, path: Path) -> None:
+def check_columns(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuses a file that is not a swarm's."""
     found = {name for (name,) in connection.execute(_COLUMNS)}
     missing = [column for column in COLUMNS if column not in found]
     if missing:

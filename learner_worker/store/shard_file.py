@@ -64,7 +64,7 @@ class ShardFile:
         """
         file = cls(await Database.open(path, changes))
         try:
-            await _claim(file._database, identity)
+            await claim(file._database, identity)
         except BaseException:
             await file.close()
             raise
@@ -237,7 +237,7 @@ async def _page_end(database: Database, after: tuple[str, str], scanned: int) ->
     return last if last > after else None
 
 
-async def _claim(database: Database, identity: dict[str, str]) -> None:
+async def claim(database: Database, identity: dict[str, str]) -> None:
     """Notes whose file it is; refuses the file of another."""
     found = {str(name): str(value) for name, value in await database.read("load_identity")}
     other = stranger(found, identity) if found else None

@@ -14,7 +14,7 @@ from learner_worker.observability import LagInstruments
 from learner_worker.requests.path import RequestPath
 from learner_worker.worker.ownership import Ownership
 
-_MOST_LOOKS: Final = 512
+MOST_LOOKS: Final = 512
 """Looks remembered of a partition that is behind: a quarter of an hour; then every other one is dropped."""
 _Place = tuple[TopicName, ShardId]
 
@@ -24,20 +24,23 @@ class PartitionLag:
 
     Publishers' clocks are not used, because one that is wrong would make the lag years. So what was already
     in the log when the shard was opened counts from then on.
+
+    Attributes:
+        looks: when an end offset was seen first, in seconds, and which; the oldest is the oldest unread one.
     """
 
     def __init__(self) -> None:
-        self._looks: deque[tuple[float, int]] = deque()
+        self.looks: deque[tuple[float, int]] = deque()
 
     def seconds(self, unread: OffsetRange, now: float) -> float:
         """The lag at this moment, which is remembered as a look at the partition's end."""
-        looks = self._looks
+        looks = self.looks
         while looks and looks[0][1] <= unread.start:
             looks.popleft()
         if unread.end > unread.start and (not looks or looks[-1][1] < unread.end):
             looks.append((now, unread.end))
-        if len(looks) > _MOST_LOOKS:
-            self._looks = deque(list(looks)[::2])
+        if len(looks) > MOST_LOOKS:
+            self.looks = deque(list(looks)[::2])
         return now - looks[0][0] if looks else 0.0
 
 

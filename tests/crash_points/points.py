@@ -213,7 +213,7 @@ POINTS: dict[str, Point] = {
     # --- opening and restoring
     "amid-making": Point(
         "a new file has its tables, but not whose it is",
-        lambda fuse: [before(fuse, shard_file, "_claim")],
+        lambda fuse: [before(fuse, shard_file, "claim")],
         most=2,
     ),
     "after-rewind": Point(

@@ -59,7 +59,7 @@ def test_sequence_with_a_reshard(name: str) -> None:
 
 # --- without a safeguard ----------------------------------------------------------------------------------
 
-_replay_old = LayoutCopy._replay_old
+_replay_old = LayoutCopy.replay_old
 
 
 async def _nothing(*_: object) -> None:
@@ -101,7 +101,7 @@ def _one_group(layouts: Layouts) -> None:
     layouts.old.log.committed = layouts.new.log.committed
 
 
-_add = AgentDigests._add
+_add = AgentDigests.add
 
 
 def _without_markers(digests: AgentDigests, agent_id: Any, content: bytes) -> None:
@@ -116,11 +116,11 @@ def _no_markers(*_: object) -> Iterator[Any]:
 SAFEGUARDS: dict[str, tuple[str, list[tuple[object, str, object]]]] = {
     "a barrier at the end of the old changelog": (
         "plain",
-        [(Resharding, "_fence", _nothing), (LayoutCopy, "_replay_old", _to_the_end)],
+        [(Resharding, "fence", _nothing), (LayoutCopy, "replay_old", _to_the_end)],
     ),
     "sources from the rewind offsets, not the committed ones": (
         "plain",
-        [(resharding, "_rewound", _committed)],
+        [(resharding, "rewound", _committed)],
     ),
     "commits inherited before the barriers": (
         "plain",
@@ -131,7 +131,7 @@ SAFEGUARDS: dict[str, tuple[str, list[tuple[object, str, object]]]] = {
     "the earliest cutoff": ("forgetful", [(resharding, "earliest_cutoff", _latest)]),
     "forget markers are copied": (
         "forgetting",
-        [(LayoutCopy, "_markers", _no_markers), (AgentDigests, "_add", _without_markers)],
+        [(LayoutCopy, "markers", _no_markers), (AgentDigests, "add", _without_markers)],
     ),
 }
 

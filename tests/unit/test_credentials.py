@@ -130,11 +130,12 @@ async def test_a_token_url_is_asked_once_for_many_logins() -> None:
     secrets = ["second", "first"]
     answers = [{"access_token": "one", "expires_in": 3600}, {"access_token": "two", "expires_in": 0}]
     async with token_server(answers) as (url, asked):
-        tokens = ClientCredentials(url, "me", secrets.pop, "kafka")
+        seconds = [0.0]
+        tokens = ClientCredentials(url, "me", secrets.pop, "kafka", now=lambda: seconds[0])
 
         assert await asyncio.gather(*(tokens.token() for _ in range(5))) == ["one"] * 5
         assert await tokens.token() == "one"
-        tokens._renew_at = 0
+        seconds[0] = 3600.0
         assert await tokens.token() == "two"
 
     logins = [base64.b64decode(each["login"].removeprefix("Basic ")) for each in asked]

@@ -16,7 +16,7 @@ from learner_worker.interface.headers import DEAD_LETTER_REASONS
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.observability import Instruments
 from learner_worker.worker.known_labels import begin_at_zero
-from learner_worker.worker.lag import PartitionLag
+from learner_worker.worker.lag import MOST_LOOKS, PartitionLag
 from tests.support.prometheus import promtool
 from tests.support.requests import OpenShard, Requests
 
@@ -139,4 +139,4 @@ def test_lag_in_seconds_grows_for_as_long_as_nothing_is_read() -> None:
     seconds = [lag.seconds(OffsetRange(0, end), now=2.0 * end) for end in range(1, 5_000)]
 
     assert seconds == [2.0 * (end - 1) for end in range(1, 5_000)]
-    assert len(lag._looks) <= 512
+    assert len(lag.looks) <= MOST_LOOKS

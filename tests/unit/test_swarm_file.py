@@ -146,14 +146,14 @@ def test_a_file_that_is_written_to_while_it_is_read_without_locks_is_refused(
     """It was closed when it was looked at: then somebody opened it and wrote."""
     with opened(path) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-    check = module._check_columns
+    check = module.check_columns
 
     def while_it_is_read(connection: sqlite3.Connection, read: Path) -> None:
         check(connection, read)
         with opened(path) as writer:
             writer.execute(INSERT, row("t-4"))
 
-    monkeypatch.setattr(module, "_check_columns", while_it_is_read)
+    monkeypatch.setattr(module, "check_columns", while_it_is_read)
     with pytest.raises(ConfigurationError, match="was written to while it was read"), swarm_file(path):
         pass
     monkeypatch.undo()
