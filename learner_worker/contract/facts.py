@@ -13,12 +13,12 @@ A barrier is the end of a changelog that a reshard replaces: whoever reads it st
 
 import functools
 import hashlib
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
 from learner_worker.contract.fields import MAX_SATS, AgentId, TaskId
-from learner_worker.contract.times import Micros
+from learner_worker.contract.times import LAST_MICROS, Micros
 from learner_worker.errors import RecordError, UpgradeRequiredError
 
 FACT_VERSION: Final = 1  # raised with a change that older learners would misread
@@ -83,13 +83,26 @@ class Barrier(msgspec.Struct, frozen=True, gc=False):
     v: int = BARRIER_VERSION
 
 
+class KeyParts(NamedTuple):
+    """What the key of a record of the changelog says.
+
+    Attributes:
+        task_id: None for a marker.
+        closed_at: of the close that a fact carries; None without one.
+    """
+
+    agent_id: AgentId
+    task_id: TaskId | None = None
+    closed_at: Micros | None = None
+
+
 class _Versioned(msgspec.Struct, gc=False):
     v: int = FACT_VERSION
 
 
 _MARKER_WORD: Final = "forget"
 _BARRIER_WORD: Final = "barrier"
-_FACT_KEY_ITEMS, _MARKER_KEY_ITEMS, _BARRIER_KEY_ITEMS = 5, 3, 2  # as they are encoded here
+_BARRIER_KEY_ITEMS = 2  # as it is encoded here
 _encoder = msgspec.json.Encoder()
 _key_decoder = msgspec.json.Decoder(list[object])
 _decoder = msgspec.json.Decoder(Fact)
@@ -123,10 +136,7 @@ def encode_barrier(barrier: Barrier, writer: str) -> tuple[bytes, bytes]:
 
 def is_barrier(key: bytes | None) -> bool:
     """Whether a record of the changelog is a barrier, by its key."""
-    try:
-        found = _key_decoder.decode(key or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
+    found = _items_of_key(key)
     return len(found) == _BARRIER_KEY_ITEMS and found[0] == _BARRIER_WORD
 
 
@@ -179,12 +189,36 @@ def decode_outcome_record(value: bytes) -> Fact | ForgetMarker:
 
 def agent_of_key(key: bytes | None) -> AgentId | None:
     """The agent that a record of the changelog is about, tombstones too; None if no learner wrote the key."""
+    parts = parts_of_key(key)
+    return None if parts is None else parts.agent_id
+
+
+def parts_of_key(key: bytes | None) -> KeyParts | None:
+    """What the key of a record of the changelog says, of tombstones too; None if no learner wrote it."""
+    match _items_of_key(key):
+        case [task_id, str(agent_id), closed, _, _]:
+            return KeyParts(AgentId(agent_id), _task_of(task_id), _time_of(closed))
+        case [word, str(agent_id), _] if word == _MARKER_WORD:
+            return KeyParts(AgentId(agent_id))
+    return None
+
+
+def _task_of(item: object) -> TaskId | None:
+    return TaskId(item) if isinstance(item, str) else None
+
+
+def _time_of(item: object) -> Micros | None:
+    match item:
+        case [int(closed_at), *_] if 0 <= closed_at <= LAST_MICROS:
+            return Micros(closed_at)
+    return None
+
+
+def _items_of_key(key: bytes | None) -> list[object]:
     try:
-        found = _key_decoder.decode(key or b"")
+        return _key_decoder.decode(key or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    known = len(found) == _FACT_KEY_ITEMS or (len(found) == _MARKER_KEY_ITEMS and found[0] == _MARKER_WORD)
-    return AgentId(found[1]) if known and isinstance(found[1], str) else None
+        return []
 
 
 def decode_fact(value: bytes) -> Fact:

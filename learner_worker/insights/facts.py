@@ -1,19 +1,21 @@
-"""The changelog by agent, in a temporary SQLite file: one agent's records are read in a single range scan.
+"""The changelog by agent and by task, in a temporary SQLite file: records of either are one range scan.
 
 Kafka can be read by offset only, so an agent's records would cost a fetch each, or a read of the whole
 partition. Nothing is joined here: rows are the changelog's own values, and tombstones delete them.
 """
 
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import aiosqlite
 
-from learner_worker.contract.facts import agent_of_key
-from learner_worker.contract.fields import AgentId
+from learner_worker.contract.facts import parts_of_key
+from learner_worker.contract.fields import AgentId, TaskId
+from learner_worker.contract.times import Micros
 from learner_worker.kafka.records import Record
 
 _KEY_BYTES = 16  # of a digest: two of any number of keys will never be the same
@@ -27,15 +29,47 @@ _CREATE = """
 CREATE TABLE facts (
     agent_id TEXT NOT NULL,
     key BLOB NOT NULL,    -- a digest of the record's key
+    task_id TEXT,         -- NULL for a marker that forgets the agent
+    closed_at INTEGER,    -- of the close that a fact carries; NULL without one
     value BLOB NOT NULL,  -- the record's value
     PRIMARY KEY (agent_id, key)
 ) WITHOUT ROWID
 """
-_PUT = "INSERT OR REPLACE INTO facts (agent_id, key, value) VALUES (?, ?, ?)"
+_BY_TASK = "CREATE INDEX by_task ON facts (task_id, agent_id)"
+_BY_CLOSE = "CREATE INDEX by_close ON facts (closed_at, task_id)"
+_PUT = "INSERT OR REPLACE INTO facts (agent_id, key, task_id, closed_at, value) VALUES (?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM facts WHERE agent_id = ? AND key = ?"
 _VALUES = "SELECT value FROM facts WHERE agent_id = ?"
+_OF_TASK = "SELECT value FROM facts WHERE task_id = ? ORDER BY agent_id LIMIT ?"
+_MARKERS_OF_TASK = (
+    "SELECT value FROM facts WHERE task_id IS NULL "
+    "AND agent_id IN (SELECT agent_id FROM facts WHERE task_id = ? ORDER BY agent_id LIMIT ?)"
+)
+_CLOSED_BEFORE = (
+    "SELECT closed_at, task_id FROM facts WHERE (closed_at, task_id) < (?, ?) "
+    "ORDER BY closed_at DESC, task_id DESC LIMIT 1"
+)
 
 _Key = tuple[AgentId, bytes]
+_Row = tuple[TaskId | None, Micros | None, bytes]
+
+
+class ClosedTask(NamedTuple):
+    """A task, and when its auction closed, as one of its closes says."""
+
+    closed_at: Micros
+    task_id: TaskId
+
+
+class TaskValues(NamedTuple):
+    """The values of a task's records, and of the markers that forget its agents.
+
+    Attributes:
+        whole: whether these are all of them.
+    """
+
+    values: Sequence[bytes]
+    whole: bool
 
 
 class FactStore:
@@ -46,19 +80,33 @@ class FactStore:
 
     async def take(self, records: Iterable[Record]) -> None:
         """Takes records of the changelog, in their order; those without a learner's key are skipped."""
-        latest: dict[_Key, bytes | None] = {}
+        latest: dict[_Key, _Row | None] = {}
         for record in records:
-            agent_id = agent_of_key(record.key)
-            if agent_id is not None:
-                latest[agent_id, _digest(record.key or b"")] = record.value
-        put = [(*key, value) for key, value in latest.items() if value is not None]
+            parts = parts_of_key(record.key)
+            if parts is not None:
+                value = record.value
+                row = None if value is None else (parts.task_id, parts.closed_at, value)
+                latest[parts.agent_id, _digest(record.key or b"")] = row
+        put = [(*key, *row) for key, row in latest.items() if row is not None]
         await self._database.executemany(_PUT, put)
-        await self._database.executemany(_DELETE, [key for key, value in latest.items() if value is None])
+        await self._database.executemany(_DELETE, [key for key, row in latest.items() if row is None])
         await self._database.commit()
 
     async def values_of(self, agent_id: AgentId) -> list[bytes]:
         """The values of an agent's records."""
         return [value for (value,) in await self._database.execute_fetchall(_VALUES, (agent_id,))]
+
+    async def values_of_task(self, task_id: TaskId, limit: int) -> TaskValues:
+        """The values of a task's records, at most `limit` of them."""
+        rows = list(await self._database.execute_fetchall(_OF_TASK, (task_id, limit + 1)))
+        markers = await self._database.execute_fetchall(_MARKERS_OF_TASK, (task_id, limit))
+        return TaskValues([value for (value,) in (*rows[:limit], *markers)], whole=len(rows) <= limit)
+
+    async def closed_before(self, task: ClosedTask) -> ClosedTask | None:
+        """The task whose auction closed last before another's; at equal times the next smaller id."""
+        for closed_at, task_id in await self._database.execute_fetchall(_CLOSED_BEFORE, task):
+            return ClosedTask(Micros(closed_at), TaskId(task_id))
+        return None
 
 
 def _digest(key: bytes) -> bytes:
@@ -70,7 +118,7 @@ async def fact_store() -> AsyncIterator[FactStore]:
     """Opens an empty store, in a folder of its own that is deleted on exit."""
     with tempfile.TemporaryDirectory(prefix="learner-insights-") as folder:
         async with aiosqlite.connect(Path(folder) / "facts.sqlite3") as database:
-            for statement in (*_SETTINGS, _CREATE):
+            for statement in (*_SETTINGS, _CREATE, _BY_TASK, _BY_CLOSE):
                 await database.execute(statement)
             await database.commit()
             yield FactStore(database)

@@ -1,7 +1,7 @@
-"""One agent's outcomes, metrics and keywords, from its records in the changelog, by the domain's rules."""
+"""Outcomes from records of the changelog, by the domain's rules; of one agent also metrics and keywords."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from learner_worker.contract.encode import KeywordTally
@@ -11,7 +11,7 @@ from learner_worker.contract.times import Micros
 from learner_worker.domain.agents import in_messages
 from learner_worker.domain.keywords import Tally, in_order
 from learner_worker.domain.metrics import Metrics, change, plus
-from learner_worker.domain.outcomes import Cutoff, Outcome, agents_cutoff, join, living_fact
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, agents_cutoff, join, living_fact
 from learner_worker.errors import RecordError
 
 
@@ -28,7 +28,7 @@ class AgentHistory(NamedTuple):
     outcomes: Sequence[Outcome]
 
 
-def agent_history(agent_id: AgentId, values: Iterable[bytes], cutoff: Cutoff | None) -> AgentHistory:
+def agent_history(values: Iterable[bytes], cutoff: Cutoff | None) -> AgentHistory:
     """Joins an agent's records.
 
     Args:
@@ -38,9 +38,7 @@ def agent_history(agent_id: AgentId, values: Iterable[bytes], cutoff: Cutoff | N
     Raises:
         UpgradeRequiredError: a newer learner wrote one of them.
     """
-    facts, forgotten_until = _read(values)
-    forgotten = {} if forgotten_until is None else {agent_id: forgotten_until}
-    rows = _rows(facts, agents_cutoff(agent_id, cutoff, forgotten))
+    rows = standing_outcomes(values, lambda _: cutoff)
     metrics, wins, failures = Metrics(), Counter[str](), Counter[str]()
     for row in rows:
         difference = change(None, row)
@@ -52,10 +50,33 @@ def agent_history(agent_id: AgentId, values: Iterable[bytes], cutoff: Cutoff | N
     return AgentHistory(metrics, in_messages(in_order(tallies)), outcomes)
 
 
-def _read(values: Iterable[bytes]) -> tuple[list[Fact], Micros | None]:
-    """The facts, and until when the agent is forgotten; what is neither fact nor marker is skipped."""
+def standing_outcomes(
+    values: Iterable[bytes], cutoff_of: Callable[[AgentId], Cutoff | None]
+) -> Sequence[Outcome]:
+    """Joins records of any agents and tasks; whether the outcomes count is not asked.
+
+    Args:
+        values: with every marker that forgets one of the agents.
+        cutoff_of: before which an agent's outcomes have expired.
+
+    Raises:
+        UpgradeRequiredError: a newer learner wrote one of them.
+    """
+    facts, forgotten = _read(values)
+    rows: dict[OutcomeKey, Outcome] = {}
+    for fact in facts:
+        cutoff = agents_cutoff(fact.agent_id, cutoff_of(fact.agent_id), forgotten)
+        left = fact if cutoff is None else living_fact(fact, cutoff)
+        if left is not None:
+            key = (left.task_id, left.agent_id)
+            rows[key] = join(rows.get(key) or Outcome(*key), left)
+    return list(rows.values())
+
+
+def _read(values: Iterable[bytes]) -> tuple[list[Fact], dict[AgentId, Micros]]:
+    """The facts, and until when agents are forgotten; what is neither fact nor marker is skipped."""
     facts: list[Fact] = []
-    until: Micros | None = None
+    forgotten: dict[AgentId, Micros] = {}
     for value in values:
         try:
             found = decode_outcome_record(value)
@@ -63,19 +84,10 @@ def _read(values: Iterable[bytes]) -> tuple[list[Fact], Micros | None]:
             continue
         if isinstance(found, Fact):
             facts.append(found)
-        elif until is None or found.forget_until > until:
-            until = found.forget_until
-    return facts, until
-
-
-def _rows(facts: Iterable[Fact], cutoff: Cutoff | None) -> list[Outcome]:
-    rows: dict[TaskId, Outcome] = {}
-    for fact in facts:
-        left = fact if cutoff is None else living_fact(fact, cutoff)
-        if left is not None:
-            row = rows.get(left.task_id) or Outcome(left.task_id, left.agent_id)
-            rows[left.task_id] = join(row, left)
-    return list(rows.values())
+        else:
+            until = forgotten.get(found.agent_id, found.forget_until)
+            forgotten[found.agent_id] = max(until, found.forget_until)
+    return facts, forgotten
 
 
 def _newest_first(outcome: Outcome) -> tuple[int, TaskId]:

@@ -1,14 +1,12 @@
-"""The pages for people: complete without a script, and escaped, because every text is a stranger's."""
+"""The pages for people: complete without a script."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, urlencode
 
 from aiohttp import web
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from learner_worker.contract.decode import readable_id
 from learner_worker.contract.encode import KeywordTally
@@ -20,6 +18,7 @@ from learner_worker.insights.agents import AgentQuery
 from learner_worker.insights.api import agent_query
 from learner_worker.insights.charts import course
 from learner_worker.insights.reader import NotReadYetError, SwarmReader
+from learner_worker.insights.rendering import Rendering, link
 from learner_worker.insights.sending import Sending
 from learner_worker.insights.workers import WorkersWatch
 from learner_worker.lifecycle import KAFKA_FAILURES
@@ -64,28 +63,15 @@ class TypedQuestion(NamedTuple):
 
 
 class InsightsPages:
-    """Answers people.
-
-    Args:
-        show_descriptions: whether tasks' texts are shown.
-    """
+    """Answers people."""
 
     def __init__(
-        self, reader: SwarmReader, sending: Sending, workers: WorkersWatch, *, show_descriptions: bool
+        self, reader: SwarmReader, sending: Sending, workers: WorkersWatch, rendering: Rendering
     ) -> None:
         self._reader = reader
         self._sending = sending
         self._workers = workers
-        self._show_descriptions = show_descriptions
-        self._templates = Environment(
-            loader=PackageLoader("learner_worker.insights"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            enable_async=False,
-        )
-        self._templates.globals.update(agent_link=agent_link, share=_share)
+        self._rendering = rendering
 
     def routes(self) -> list[web.AbstractRouteDef]:
         """The routes and their handlers."""
@@ -106,7 +92,7 @@ class InsightsPages:
         except (ValueError, KeyError):
             raise web.HTTPFound("/") from None
         progress = self._reader.progress.metrics
-        return self._page(
+        return self._rendering.page(
             "agents",
             title="Agents",
             problem="" if self._reader.has_agents else f"Agents are still being read: {progress:.0%}.",
@@ -155,10 +141,11 @@ class InsightsPages:
                 "bar": lambda count: round(_BAR * count / most, 1),
                 "course": course(history.outcomes),
                 "outcomes": [_outcome_row(one) for one in history.outcomes[:_OUTCOMES]],
-                "show_descriptions": self._show_descriptions,
             }
         result = {"refused": "", "reply": None, **result}
-        return self._page("agent", title=agent_id, agent_id=agent_id, asked=question, **shown, **result)
+        return self._rendering.page(
+            "agent", title=agent_id, agent_id=agent_id, asked=question, **shown, **result
+        )
 
     async def workers(self, _: web.Request) -> web.StreamResponse:
         """The workers, from Kafka."""
@@ -168,7 +155,7 @@ class InsightsPages:
             shown |= (await self._workers.view())._asdict()
         except (LearnerError, *KAFKA_FAILURES) as error:
             shown["problem"] = f"Kafka does not say: {in_words(error)}"
-        return self._page(
+        return self._rendering.page(
             "workers",
             title="Workers",
             group_id=self._workers.group_id,
@@ -177,15 +164,6 @@ class InsightsPages:
             findings=await looking,
             **shown,
         )
-
-    def _page(self, name: str, *, title: str, **shown: Any) -> web.Response:
-        text = self._templates.get_template(f"{name}.html").render(title=title, page=name, **shown)
-        return web.Response(text=text, content_type="text/html")
-
-
-def agent_link(agent_id: AgentId) -> str:
-    """The address of an agent's page: in a parameter, where every id is possible."""
-    return f"/agent?{urlencode({'id': agent_id}, quote_via=quote)}"
 
 
 def _agent_id(request: web.Request) -> AgentId:
@@ -201,10 +179,6 @@ def _sats(text: str) -> int:
     return int(text)
 
 
-def _share(rate: float) -> str:
-    return f"{rate:.0%}"
-
-
 def _sort_of(query: AgentQuery) -> str:
     return f"-{query.sort}" if query.descending else query.sort
 
@@ -213,7 +187,7 @@ def _agents_link(query: AgentQuery, changes: Mapping[str, str]) -> str:
     """The address of another page, order or selection of agents."""
     wanted = {"sort": _sort_of(query), "prefix": query.prefix, "after": query.after or "", **changes}
     given = {name: value for name, value in wanted.items() if value and (name, value) != ("sort", "agent_id")}
-    return f"/?{urlencode(given, quote_via=quote)}" if given else "/"
+    return link("/", **given)
 
 
 def _column(title: str, sort: str, query: AgentQuery) -> dict[str, object]:

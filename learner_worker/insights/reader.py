@@ -1,4 +1,4 @@
-"""What the learner knows, read from Kafka: all agents from the metrics topic, one's history from facts."""
+"""What the learner knows, read from Kafka: agents from the metrics topic, all else from facts."""
 
 import asyncio
 import time
@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
-from learner_worker.contract.fields import AgentId, ShardId
+from learner_worker.contract.fields import AgentId, ShardId, TaskId
 from learner_worker.domain.outcomes import Cutoff
 from learner_worker.errors import BrokerError, ConfigurationError, LearnerError
 from learner_worker.group.topology_view import Layout, read_layout
 from learner_worker.insights.agents import AgentDirectory
-from learner_worker.insights.facts import FactStore, fact_store
+from learner_worker.insights.auctions import FACTS_OF_AN_AUCTION, ClosedAuction, auction_of
+from learner_worker.insights.facts import ClosedTask, FactStore, fact_store
 from learner_worker.insights.following import Take, TopicFollower
 from learner_worker.insights.history import AgentHistory, agent_history
 from learner_worker.kafka.clients import running, standby_consumer
@@ -24,6 +25,7 @@ from learner_worker.settings import Settings
 
 _LOOK_SECONDS = 30.0  # how long a change of the topics, or a retention's new cutoff, may stay unnoticed
 _DOUBTS = 3  # looks that find other topics, in a row: a broker that is starting may list less
+_FACTS_OF_A_LISTED_AUCTION = 300  # decoded in about a millisecond: a page lists many auctions
 _LOOKING = "looking at the topology"
 
 
@@ -43,7 +45,7 @@ class ReadProgress(NamedTuple):
 
 
 class SwarmReader:
-    """Holds every agent's figures, and reads one agent's history on demand.
+    """Holds every agent's figures, and reads an agent's history or an auction on demand.
 
     Attributes:
         agents: every agent's figures.
@@ -84,11 +86,46 @@ class SwarmReader:
             NotReadYetError: the changelog is still being read.
             UpgradeRequiredError: a newer learner wrote one of its records.
         """
+        self._require_outcomes()
+        values = await self._facts.values_of(agent_id)
+        return await asyncio.to_thread(agent_history, values, self._cutoff_of(agent_id))
+
+    async def auctions(self, before: ClosedTask, count: int) -> Sequence[ClosedAuction]:
+        """The auctions that closed last before another one, the latest first.
+
+        Raises:
+            NotReadYetError: the changelog is still being read.
+            UpgradeRequiredError: a newer learner wrote one of their records.
+        """
+        found: list[ClosedAuction] = []
+        at = await self._facts.closed_before(before)
+        while at is not None and len(found) < count:
+            auction = await self.auction(at.task_id, limit=_FACTS_OF_A_LISTED_AUCTION)
+            if auction is not None and auction.closed_at == at.closed_at:  # not an earlier close of the same
+                found.append(auction)
+            at = await self._facts.closed_before(at)
+        return found
+
+    async def auction(self, task_id: TaskId, *, limit: int = FACTS_OF_AN_AUCTION) -> ClosedAuction | None:
+        """The auction of a task; None if none has closed.
+
+        Args:
+            limit: reads at most so many facts.
+
+        Raises:
+            NotReadYetError: the changelog is still being read.
+            UpgradeRequiredError: a newer learner wrote one of its records.
+        """
+        self._require_outcomes()
+        found = await self._facts.values_of_task(task_id, limit)
+        return await asyncio.to_thread(auction_of, task_id, found, self._cutoff_of)
+
+    def _require_outcomes(self) -> None:
         if self._followers is None or not self._followers[1].caught_up.is_set():
             raise NotReadYetError(self.progress.outcomes)
-        values = await self._facts.values_of(agent_id)
-        cutoff = self._cutoffs.get(ShardId(self._shard_of(agent_id)))
-        return await asyncio.to_thread(agent_history, agent_id, values, cutoff)
+
+    def _cutoff_of(self, agent_id: AgentId) -> Cutoff | None:
+        return self._cutoffs.get(ShardId(self._shard_of(agent_id)))
 
     async def run(self) -> None:
         """Follows both topics, until it is cancelled.

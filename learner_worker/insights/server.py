@@ -12,9 +12,11 @@ from learner_worker.client.tokens import TokenSource
 from learner_worker.http_server import listening
 from learner_worker.insights.access import Access, add_headers
 from learner_worker.insights.api import InsightsApi
+from learner_worker.insights.auction_pages import AuctionPages
 from learner_worker.insights.live import LiveUpdates
 from learner_worker.insights.pages import InsightsPages
 from learner_worker.insights.reader import SwarmReader, swarm_reader
+from learner_worker.insights.rendering import Rendering
 from learner_worker.insights.sending import Sending, sending
 from learner_worker.insights.workers import WorkersWatch
 from learner_worker.settings import Settings
@@ -69,11 +71,13 @@ def _application(
     settings: Settings, options: InsightsOptions, reader: SwarmReader, sender: Sending
 ) -> web.Application:
     workers = WorkersWatch(settings, reader.layout)
-    pages = InsightsPages(reader, sender, workers, show_descriptions=options.show_descriptions)
+    rendering = Rendering(show_descriptions=options.show_descriptions)
+    pages = InsightsPages(reader, sender, workers, rendering)
     app = web.Application(middlewares=[options.access.middleware], client_max_size=_LARGEST_BODY_BYTES)
     app.on_response_prepare.append(add_headers)
     app.add_routes(InsightsApi(reader, sender).routes())
     app.add_routes(pages.routes())
+    app.add_routes(AuctionPages(reader, rendering).routes())
     app.add_routes(LiveUpdates(reader.agents).routes())
     return app
 

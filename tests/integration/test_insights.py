@@ -1,7 +1,9 @@
 """`insights` on a broker and a worker: the routes answer what the swarm's own service answered."""
 
 import json
+import re
 from base64 import b64encode
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +27,7 @@ STRANGE = [
     "' autofocus onfocus='alert(1)",
 ]
 """Ids, and descriptions of the same text, that must stay text."""
+_TASK = re.compile(r'<th scope="row"[^>]*><a[^>]*><bdi>(.*?)</bdi>')
 SESAME = "a token: 'ö'"
 
 
@@ -47,6 +50,7 @@ async def test_the_routes_answer_as_the_swarms_own_did(broker: Broker, prefix: s
             await _answers_fit_the_document(insights)
             await _strangers_texts_stay_texts(insights, rows)
             await _the_learner_is_asked(insights, rows)
+            await _auctions_are_shown(insights, rows)
             await _the_workers_are_shown(insights)
             await _nothing_is_written_unasked(insights)
             assert await insights.stop() == 0
@@ -157,6 +161,22 @@ async def _the_learner_is_asked(insights: InsightsProcess, rows: list[seed_route
     assert "expected-profit" in body
 
 
+async def _auctions_are_shown(insights: InsightsProcess, rows: list[seed_routes.Row]) -> None:
+    """Every task is listed once, on pages one after the other, and a task's page has everyone who bid."""
+    tasks = {row.task_id for row in rows}
+    listed: list[str] = []
+    path: str | None = "/auctions"
+    while path is not None:
+        _, body = await insights.get(path)
+        listed += [unescape(task) for task in _TASK.findall(body)]
+        found = re.search(r'rel="next" href="([^"]*)"', body)
+        path = None if found is None else unescape(found[1])
+    assert (len(listed), set(listed)) == (len(tasks), tasks)
+    for task in ("task-0", "task-1", "failing-0-0"):
+        page = await _page(insights, f"/auction?id={task}")
+        assert {row.agent_id for row in rows if row.task_id == task} <= set(page.isolated)
+
+
 async def _the_workers_are_shown(insights: InsightsProcess) -> None:
     """The member, which shards it owns, and what doctor finds, without checks of this machine."""
     _, body = await insights.get("/workers")
@@ -180,6 +200,8 @@ async def _only_with_the_token(insights: InsightsProcess) -> None:
     for path in (
         "/",
         "/agent?id=a",
+        "/auctions",
+        "/auction?id=t",
         "/workers",
         "/swarm/insights",
         "/openapi.json",

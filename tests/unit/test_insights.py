@@ -177,7 +177,7 @@ HISTORY: tuple[Fact, ...] = (
 
 def test_an_agents_history_does_not_depend_on_the_order_of_its_records() -> None:
     """A few hundred orders: the same metrics, keywords and outcomes, the newest first."""
-    found = agent_history(ECHO, values(HISTORY), None)
+    found = agent_history(values(HISTORY), None)
     assert (found.metrics.total_bids, found.metrics.auctions_won, found.metrics.avg_winning_bid_sats) == (
         2,
         2,
@@ -190,7 +190,7 @@ def test_an_agents_history_does_not_depend_on_the_order_of_its_records() -> None
     ]
     assert [outcome.task_id for outcome in found.outcomes] == ["t2", "t1"]
     for order in itertools.islice(itertools.permutations(values(HISTORY)), 0, None, 17):
-        assert agent_history(ECHO, [b"junk", *order], None) == found
+        assert agent_history([b"junk", *order], None) == found
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_what_has_expired_or_is_forgotten_does_not_count(
 ) -> None:
     """A retention's cutoff, a forget marker, and the later of both."""
     records: list[Fact | ForgetMarker] = [*HISTORY, *([] if marker is None else [marker])]
-    assert [outcome.task_id for outcome in agent_history(ECHO, values(records), cutoff).outcomes] == left
+    assert [outcome.task_id for outcome in agent_history(values(records), cutoff).outcomes] == left
 
 
 def test_a_course_is_every_outcome_once_in_equal_stretches_oldest_first() -> None:
@@ -221,7 +221,7 @@ def test_a_course_is_every_outcome_once_in_equal_stretches_oldest_first() -> Non
         )
         for number in range(90)
     ]
-    stretches = course(agent_history(ECHO, values(facts), None).outcomes)
+    stretches = course(agent_history(values(facts), None).outcomes)
     assert [stretch.bids for stretch in stretches] == [5] * 18
     assert (stretches[0], stretches[-1].won > 0) == ((5, 0.0, None), True)
-    assert course(agent_history(ECHO, values(facts[:9]), None).outcomes) == ()
+    assert course(agent_history(values(facts[:9]), None).outcomes) == ()

@@ -67,6 +67,23 @@ class Looking:
         assert await tab.evaluate("document.querySelector('[aria-sort]').ariaSort") == "descending"
         self.say("search and sort: as they should")
 
+    async def auctions(self) -> None:
+        """From the list to an auction, and to an agent that bid in it."""
+        await self.open("/auctions")
+        await self.tab.evaluate("document.querySelector('[rel=next]').click()")
+        await self.tab.shows(f"location.search.startsWith('?before=') && {_ROWS} === 25")
+        await self.open("/auctions")
+        await self.tab.evaluate(
+            "document.querySelector('#id').value = 'task-0';document.forms[0].requestSubmit()"
+        )
+        await self.tab.shows(
+            "location.href.endsWith('/auction?id=task-0') && !!document.querySelector('#why')"
+        )
+        await self.open("/auction?id=task-0")
+        await self.tab.evaluate("document.querySelector('tbody a').click()")
+        await self.tab.shows("location.pathname === '/agent'")
+        self.say("auctions: listed in pages, found by task, linked with agents")
+
     async def question(self) -> None:
         """Asks what an agent would be told."""
         await self.open("/agent?id=much-failing")
@@ -100,6 +117,8 @@ class Looking:
         for path, text in (
             ("/", "much-failing"),
             ("/agent?id=much-failing", "Newest outcomes"),
+            ("/auctions", "Those that have closed"),
+            ("/auction?id=task-0", "the lowest first"),
             ("/workers", "0, 1"),
         ):
             await self.tab.tell("Page.navigate", url=self.insights.url + path)
@@ -157,6 +176,7 @@ async def _look(chromium: str, servers: str, folder: Path, axe: str, pictures: P
         count = len({row.agent_id for row in rows})
         await until(lambda: _has(few, count), "all agents are known")
         await looking.agents(count)
+        await looking.auctions()
         await looking.question()
         await looking.hostile()
         await looking.live(lambda: publish(servers, names, seed_routes.events_of(_ANOTHER)), "agent-0")
@@ -184,6 +204,8 @@ async def _take(looking: Looking, folder: Path) -> None:
     for name, path in (
         ("agents", "/?sort=-total_bids"),
         ("agent", "/agent?id=agent-3"),
+        ("auctions", "/auctions?before=1790000050000000&task="),
+        ("auction", "/auction?id=task-3"),
         ("workers", "/workers"),
     ):
         await looking.open(path)
