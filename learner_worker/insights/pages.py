@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,9 +18,11 @@ from learner_worker.errors import LearnerError, SuggestionError
 from learner_worker.insights.agents import AgentQuery
 from learner_worker.insights.api import agent_query
 from learner_worker.insights.charts import course
+from learner_worker.insights.moves import MoveFinder, Moves
 from learner_worker.insights.reader import NotReadYetError, SwarmReader
 from learner_worker.insights.rendering import Rendering, link
 from learner_worker.insights.sending import Sending
+from learner_worker.insights.what_if import BidQuestion
 from learner_worker.insights.workers import WorkersWatch
 from learner_worker.lifecycle import KAFKA_FAILURES
 from learner_worker.refusals.denials import in_words
@@ -61,15 +64,29 @@ class TypedQuestion(NamedTuple):
     base: str = ""
     cost: str = ""
 
+    def read(self) -> BidQuestion:
+        """The question.
+
+        Raises:
+            ValueError: an amount is no whole number.
+        """
+        return BidQuestion(self.description, _sats(self.base), _sats(self.cost) if self.cost else None)
+
 
 class InsightsPages:
     """Answers people."""
 
     def __init__(
-        self, reader: SwarmReader, sending: Sending, workers: WorkersWatch, rendering: Rendering
+        self,
+        reader: SwarmReader,
+        sending: Sending,
+        finder: MoveFinder,
+        workers: WorkersWatch,
+        rendering: Rendering,
     ) -> None:
         self._reader = reader
         self._sending = sending
+        self._finder = finder
         self._workers = workers
         self._rendering = rendering
 
@@ -113,17 +130,17 @@ class InsightsPages:
     async def ask(self, request: web.Request) -> web.StreamResponse:
         """One agent, and what it would be told about a task."""
         agent_id, form = _agent_id(request), await request.post()
-        question = TypedQuestion(*(str(form.get(name, "")).strip() for name in TypedQuestion._fields))
+        typed = TypedQuestion(*(str(form.get(name, "")).strip() for name in TypedQuestion._fields))
         try:
-            reply = await self._sending.ask(
-                agent_id,
-                description=question.description,
-                base_bid_sats=_sats(question.base),
-                cost_sats=_sats(question.cost) if question.cost else None,
-            )
+            question = typed.read()
+            reply = await self._sending.ask(agent_id, **question._asdict())
         except (ValueError, SuggestionError) as error:
-            return await self._agent(agent_id, question, refused=str(error))
-        return await self._agent(agent_id, question, reply=reply)
+            return await self._agent(agent_id, typed, refused=str(error))
+        moves = Moves("not searched: the agent's outcomes are still being read")
+        with suppress(NotReadYetError):
+            outcomes = (await self._reader.history(agent_id)).outcomes
+            moves = await self._finder.find(agent_id, outcomes, question, reply)
+        return await self._agent(agent_id, typed, reply=reply, moves=moves)
 
     async def _agent(self, agent_id: AgentId, question: TypedQuestion, **result: Any) -> web.Response:
         shown: dict[str, Any] = {"problem": ""}
@@ -142,7 +159,7 @@ class InsightsPages:
                 "course": course(history.outcomes),
                 "outcomes": [_outcome_row(one) for one in history.outcomes[:_OUTCOMES]],
             }
-        result = {"refused": "", "reply": None, **result}
+        result = {"refused": "", "reply": None, "moves": None, **result}
         return self._rendering.page(
             "agent", title=agent_id, agent_id=agent_id, asked=question, **shown, **result
         )

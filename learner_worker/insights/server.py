@@ -14,6 +14,7 @@ from learner_worker.insights.access import Access, add_headers
 from learner_worker.insights.api import InsightsApi
 from learner_worker.insights.auction_pages import AuctionPages
 from learner_worker.insights.live import LiveUpdates
+from learner_worker.insights.moves import MoveFinder
 from learner_worker.insights.pages import InsightsPages
 from learner_worker.insights.reader import SwarmReader, swarm_reader
 from learner_worker.insights.rendering import Rendering
@@ -72,7 +73,7 @@ def _application(
 ) -> web.Application:
     workers = WorkersWatch(settings, reader.layout)
     rendering = Rendering(show_descriptions=options.show_descriptions)
-    pages = InsightsPages(reader, sender, workers, rendering)
+    pages = InsightsPages(reader, sender, MoveFinder(sender, settings.paid_on), workers, rendering)
     app = web.Application(middlewares=[options.access.middleware], client_max_size=_LARGEST_BODY_BYTES)
     app.on_response_prepare.append(add_headers)
     app.add_routes(InsightsApi(reader, sender).routes())

@@ -159,6 +159,10 @@ async def _the_learner_is_asked(insights: InsightsProcess, rows: list[seed_route
     assert f"{expected.suggested_bid_sats:,} sats</strong> by classic" in body
     assert f"won {metrics.auctions_won} of {metrics.total_bids} auctions" in body
     assert "expected-profit" in body
+    assert "not searched" not in body
+    assert "Another base, up to 500 sats away" in body
+    assert "says the same" in body
+    assert "says otherwise" not in body
 
 
 async def _auctions_are_shown(insights: InsightsProcess, rows: list[seed_routes.Row]) -> None:

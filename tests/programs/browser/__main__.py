@@ -91,7 +91,8 @@ class Looking:
             "description.value = 'wordab'; base.value = '1000';document.querySelector('.ask').requestSubmit()"
         )
         await self.tab.shows("document.querySelector('.answer')?.textContent.includes('by classic')")
-        self.say("what would it be told: answered")
+        await self.tab.shows("document.querySelector('.answer').textContent.includes('says the same')")
+        self.say("what would it be told: answered, and what would move it, asked again")
 
     async def live(self, publish_more: Callable[[], Awaitable[None]], agent: str) -> None:
         """A new outcome appears by itself."""
