@@ -6,7 +6,6 @@ import click
 
 from learner_worker.commands.options import TOPICS, given, settings_flags
 from learner_worker.commands.printing import work_on_without_stdout
-from learner_worker.contract.topics import in_layout
 from learner_worker.interface.acls import as_yaml, kafka_acls, kafka_user
 from learner_worker.interface.rights import ROLES, Role, rights_of
 
@@ -32,7 +31,8 @@ def acls() -> None:
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Number of the layout of topics and groups: each `reshard` makes the next one.",
+    help="Number of the layout of topics and groups: each `reshard` makes the next one. For a resharder the "
+    "present one: it needs rights in both.",
 )
 @settings_flags("bootstrap_servers", "group_id", *TOPICS)
 def print_acls(*, role: str, user: str | None, form: str, layout: int, **flags: Any) -> None:
@@ -42,8 +42,7 @@ def print_acls(*, role: str, user: str | None, form: str, layout: int, **flags: 
     """
     work_on_without_stdout()
     settings = given(flags)
-    names = settings.topics().named().of_layout(layout)
-    rights = rights_of(cast("Role", role), names, in_layout(settings.group_id, layout))
+    rights = rights_of(cast("Role", role), settings.topics().named(), settings.group_id, layout)
     name = user or f"learner-{role}"
     if form == "strimzi":
         click.echo(as_yaml(kafka_user(rights, name)), nl=False)

@@ -92,6 +92,7 @@ class Topology(msgspec.Struct, frozen=True):
         reshard: the change of the shard count that is under way; null otherwise. No worker runs meanwhile.
         former: the layouts before this one.
         replaced: the topics of the layout before, until they are deleted; null otherwise.
+        former_owners: the groups that others have taken the topics over from, on this cluster.
     """
 
     generation: _Positive
@@ -106,6 +107,7 @@ class Topology(msgspec.Struct, frozen=True):
     reshard: Reshard | None = None
     former: list[FormerLayout] = msgspec.field(default_factory=list)
     replaced: LayoutTopics | None = None
+    former_owners: list[_Text] = msgspec.field(default_factory=list)
 
     @property
     def events_group(self) -> str | None:

@@ -9,6 +9,9 @@
 A worker of the new group that is killed in between is followed by one that goes on at step 2: both groups are
 without members until a worker has seen step 4, so copying again copies the same.
 
+A group that lost the topics cannot take them back: two groups that are always started with `--take-over`
+would take them from each other for ever. So of any number of groups one is left, and the others are refused.
+
 On another cluster (a mirror) offsets mean nothing: the group begins at the start of every topic. Facts that
 are learned again change nothing.
 """
@@ -25,7 +28,7 @@ from aiokafka.errors import KafkaError
 
 from learner_worker.contract.topics import in_layout, requests_group
 from learner_worker.contract.topology import Origin, Topology
-from learner_worker.errors import BrokerError, Mismatch
+from learner_worker.errors import BrokerError, ConfigurationError, Mismatch
 from learner_worker.group.topology import LiveTopics, require_same
 from learner_worker.group.topology_view import TopologyView
 from learner_worker.kafka.admin import Cluster, Committed
@@ -43,7 +46,8 @@ async def record_owner(view: TopologyView, group_id: str) -> None:
 
     Raises:
         BrokerError: Kafka did not take the record.
-        ConfigurationError: the topics are not as recorded in anything but cluster and owner.
+        ConfigurationError: the topics are not as recorded in anything but cluster and owner, or another group
+            has taken them over from this one.
     """
     live, topology = await view.look()
     if topology is None:
@@ -51,16 +55,30 @@ async def record_owner(view: TopologyView, group_id: str) -> None:
     moved = topology.cluster_id != live.cluster_id
     if not moved and topology.owner_group in {None, group_id}:
         return
+    former = set() if moved else set(topology.former_owners)
+    if group_id in former:
+        raise _taken_before(topology, group_id)
     owned = msgspec.structs.replace(
         topology,
         generation=topology.generation + 1,
         cluster_id=live.cluster_id,
         incarnation=uuid.uuid4().hex if moved else topology.incarnation,  # files hold the other offsets
         owner_group=group_id,
+        former_owners=sorted((former | {topology.owner_group or group_id}) - {group_id}),
         taken_from=topology.taken_from or Origin(topology.owner_group or group_id, topology.cluster_id),
     )
     require_same(owned, live, group_id)
     _log.info("topology.taken_over", **msgspec.to_builtins(await view.write(owned)))
+
+
+def _taken_before(topology: Topology, group_id: str) -> ConfigurationError:
+    """Two groups that always start with the flag would take the topics from each other for ever."""
+    return Mismatch(
+        f"group {topology.owner_group!r} has taken these topics over from group {group_id!r}, which cannot "
+        "take them back",
+        f"start no more workers with --group-id {group_id}; if the topics are to change hands once more, "
+        "`run --take-over` with a name that has never owned them",
+    ).error()
 
 
 async def complete(view: TopologyView, topology: Topology, group_id: str) -> Topology:

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from learner_worker.contract.topics import TopicNames, in_layout
+from learner_worker.contract.topics import TopicNames
 from learner_worker.contract.topology import Topology
 from learner_worker.errors import BrokerError, Mismatch, RefusedError, ReshardError, SupersededError
 from learner_worker.group.takeover import complete, record_owner
@@ -14,7 +14,7 @@ from learner_worker.group.topology import LiveTopics, require_same
 from learner_worker.group.topology_view import Filed, Seen, TopologyView, establish, topology_view
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.outage import Outage
-from learner_worker.kafka.rights import require_rights
+from learner_worker.kafka.rights import needed_rights, require_rights
 from learner_worker.lifecycle import KAFKA_FAILURES, is_set_within
 
 _EVERY_SECONDS = 10.0  # how long changed topics may stay unnoticed
@@ -64,15 +64,16 @@ class TopologyGuard:
 
     async def _require_rights(self, view: TopologyView) -> None:
         """Makes sure of the rights in the layout that stands once no reshard is under way."""
-        names, group_id = self._names, self._group_id
         try:
-            live, topology = await _until_resharded(view)
+            topology = (await _until_resharded(view)).topology
         except RefusedError:  # says one missing right: name them all
-            await require_rights(self._connection, view.cluster, names, group_id)
+            await self._require_rights_in(view, 1)
             raise
-        if topology is not None:
-            group_id = in_layout(group_id, topology.layout)
-        await require_rights(self._connection, view.cluster, live.names, group_id)
+        await self._require_rights_in(view, 1 if topology is None else topology.layout)
+
+    async def _require_rights_in(self, view: TopologyView, layout: int) -> None:
+        needed = needed_rights(self._names, self._group_id, layout=layout)
+        await require_rights(self._connection, view.cluster, needed)
 
     async def watch(self, stopping: asyncio.Event) -> None:
         """Checks periodically until `stopping` is set; sets it if a take-over or a reshard has begun.

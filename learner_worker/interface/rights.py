@@ -1,19 +1,20 @@
 """Who needs which rights in Kafka, and for what: one table. Commands, documents and checks follow from it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple, get_args
 
-from learner_worker.contract.topics import TopicNames, requests_group
+from learner_worker.contract.topics import TopicNames, in_layout, requests_group
 
-Role = Literal["worker", "publisher", "agent", "operator", "insights"]
-RightOperation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
+Role = Literal["worker", "publisher", "agent", "operator", "resharder", "insights"]
+RightOperation = Literal["Read", "Write", "Create", "Delete", "Alter", "Describe", "DescribeConfigs"]
 ResourceKind = Literal["topic", "group", "cluster"]
 ROLES: Final[Mapping[Role, str]] = {
     "worker": "a replica: `run`",
     "publisher": "a swarm service that reports auctions: `EventPublisher`, or any producer",
     "agent": "a bidding agent, or a service that asks for many: `LearnerClient`, `suggest`",
     "operator": "whoever runs the other commands",
+    "resharder": "`reshard`: a user that is needed only while the topics are given more partitions",
     "insights": "`learner-worker insights`",
 }
 """The roles, and who has them."""
@@ -30,6 +31,7 @@ class RightNeeded(NamedTuple):
         use: the commands, or the part of one, that need it.
         resource: the name of a topic in `TopicNames`, or one of this module's names.
         prefixed: the right is on every topic whose name begins so.
+        to_come: the right is in the layout after the present one.
     """
 
     role: Role
@@ -38,6 +40,7 @@ class RightNeeded(NamedTuple):
     resource: str
     operations: Sequence[RightOperation]
     prefixed: bool = False
+    to_come: bool = False
 
 
 TABLE: Final[Sequence[RightNeeded]] = (
@@ -76,6 +79,34 @@ TABLE: Final[Sequence[RightNeeded]] = (
     RightNeeded("operator", "topics create; every command", "topic", "topology", ("Read", "Write")),
     RightNeeded("operator", "doctor; forget; leave --instance", "group", GROUP, ("Read",)),
     RightNeeded("operator", "doctor", "group", REQUESTS_GROUP, ("Describe",)),
+    RightNeeded("resharder", "find the topics", "topic", EVERY_TOPIC, ("Describe",)),
+    RightNeeded("resharder", "record each step", "topic", "topology", ("Read", "Write")),
+    RightNeeded("resharder", "raise; begin at rewind offsets", "topic", "bid_placed", ("Read", "Alter")),
+    RightNeeded("resharder", "raise; begin at rewind offsets", "topic", "auction_closed", ("Read", "Alter")),
+    RightNeeded("resharder", "raise; begin at rewind offsets", "topic", "task_finished", ("Read", "Alter")),
+    RightNeeded("resharder", "raise; commit answered requests", "topic", "requests", ("Read", "Alter")),
+    RightNeeded("resharder", "raise", "topic", "advice", ("Alter",)),
+    RightNeeded("resharder", "copy; end with barriers", "topic", "outcomes", ("Read", "Write")),
+    RightNeeded("resharder", "copy", "topic", "rerouted", ("Read",)),
+    RightNeeded("resharder", "copy its configuration", "topic", "outcomes", ("DescribeConfigs",)),
+    RightNeeded("resharder", "copy its configuration", "topic", "metrics", ("DescribeConfigs",)),
+    RightNeeded("resharder", "copy its configuration", "topic", "rerouted", ("DescribeConfigs",)),
+    RightNeeded("resharder", "wait until it is empty; copy commits", "group", GROUP, ("Describe",)),
+    RightNeeded("resharder", "copy commits", "group", REQUESTS_GROUP, ("Describe",)),
+    RightNeeded(
+        "resharder", "create; copy; compare", "topic", "outcomes", ("Read", "Write", "Create"), to_come=True
+    ),
+    RightNeeded(
+        "resharder", "create; commit its start", "topic", "metrics", ("Read", "Create"), to_come=True
+    ),
+    RightNeeded("resharder", "create; copy", "topic", "rerouted", ("Read", "Write", "Create"), to_come=True),
+    RightNeeded("resharder", "commit where it begins", "group", GROUP, ("Read",), to_come=True),
+    RightNeeded("resharder", "commit where it begins", "group", REQUESTS_GROUP, ("Read",), to_come=True),
+    RightNeeded("resharder", "reshard --finish", "topic", "outcomes", ("Delete",)),
+    RightNeeded("resharder", "reshard --finish", "topic", "metrics", ("Delete",)),
+    RightNeeded("resharder", "reshard --finish", "topic", "rerouted", ("Delete",)),
+    RightNeeded("resharder", "reshard --finish", "group", GROUP, ("Delete",)),
+    RightNeeded("resharder", "reshard --finish", "group", REQUESTS_GROUP, ("Delete",)),
     RightNeeded("insights", "find the topics", "topic", EVERY_TOPIC, ("Describe",)),
     RightNeeded("insights", "every agent", "topic", "metrics", ("Read",)),
     RightNeeded("insights", "one agent's outcomes", "topic", "outcomes", ("Read",)),
@@ -86,7 +117,8 @@ TABLE: Final[Sequence[RightNeeded]] = (
     RightNeeded("insights", "what would an agent be answered", "topic", "replies", ("Read",)),
     RightNeeded("insights", "--allow-writes", "topic", "task_finished", ("Write",)),
 )
-"""Read and Write imply Describe."""
+"""Read, Write, Delete and Alter imply Describe."""
+_IMPLYING: Final = {"Read", "Write", "Delete", "Alter"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +131,17 @@ class GrantedRight:
     prefixed: bool = False
 
 
-def rights_of(role: Role, names: TopicNames, group_id: str) -> list[GrantedRight]:
-    """All that a role needs, one entry for each resource."""
+def rights_of(role: Role, names: TopicNames, group_id: str, layout: int = 1) -> list[GrantedRight]:
+    """All that a role needs, one entry for each resource.
+
+    Args:
+        names, group_id: as the settings have them, which is in the first layout.
+        layout: the number of the present layout.
+    """
     found: dict[tuple[ResourceKind, str, bool], set[RightOperation]] = {}
     for row in TABLE:
         if row.role == role:
-            for name in _resources(row, names, group_id):
+            for name in _resources(row, names, group_id, layout + row.to_come):
                 found.setdefault((row.kind, name, row.prefixed), set()).update(row.operations)
     return [
         GrantedRight(kind, name, _without_implied(operations), prefixed)
@@ -112,8 +149,11 @@ def rights_of(role: Role, names: TopicNames, group_id: str) -> list[GrantedRight
     ]
 
 
-def _resources(row: RightNeeded, names: TopicNames, group_id: str) -> Iterator[str]:
-    special = {GROUP: group_id, REQUESTS_GROUP: requests_group(group_id), CLUSTER: CLUSTER}
+def _resources(row: RightNeeded, first: TopicNames, group_id: str, layout: int) -> Iterator[str]:
+    group = in_layout(group_id, layout)
+    special = {GROUP: group, REQUESTS_GROUP: requests_group(group), CLUSTER: CLUSTER}
+    # A reshard raises the topic of advice, too, whether its user's settings name it or not.
+    names = replace(first.of_layout(layout), advice_log=first.advice_log or row.role == "resharder")
     if row.resource in special:
         yield special[row.resource]
     elif row.resource == EVERY_TOPIC:
@@ -123,5 +163,5 @@ def _resources(row: RightNeeded, names: TopicNames, group_id: str) -> Iterator[s
 
 
 def _without_implied(operations: set[RightOperation]) -> Sequence[RightOperation]:
-    kept = operations - {"Describe"} if operations & {"Read", "Write"} else operations
+    kept = operations - {"Describe"} if operations & _IMPLYING else operations
     return [operation for operation in get_args(RightOperation) if operation in kept]

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownMemberIdError, for_code
 from aiokafka.protocol.group import LeaveGroupRequest
 
@@ -24,6 +25,7 @@ _RETRY_SECONDS = 0.5  # a starting broker is noticed soon, and a missing one har
 _LEAST_DIAGNOSIS_SECONDS = 2.0  # enough for a broker that answers, also when the time is used up
 _MAX_REPLICATION = 3  # Kafka's usual choice: more copies only slow writes with acks=all
 NO_ERROR = 0  # Kafka's error code for success
+_OF_TOPIC = 1  # Kafka's DYNAMIC_TOPIC_CONFIG, a setting's source
 _TOPIC_EXISTS = 36  # Kafka's TOPIC_ALREADY_EXISTS
 REBALANCING = {"PreparingRebalance", "CompletingRebalance"}
 
@@ -102,17 +104,19 @@ class Cluster:
         partitions: int,
         replication_factor: int | None,
         only: Collection[TopicName] | None = None,
+        configured: Mapping[TopicName, Mapping[str, str]] | None = None,
     ) -> list[TopicName]:
         """Creates the topics that do not exist; returns those.
 
         Args:
             partitions: the number of shards.
             only: these topics; None stands for all of them.
+            configured: settings of topics that take precedence over those they get otherwise.
 
         Raises:
             BrokerError: Kafka refused to create one.
         """
-        wanted = topics.all if only is None else only
+        wanted, changed = topics.all if only is None else only, configured or {}
         existing = await self.partitions(wanted)
         missing = [topic for topic in wanted if topic not in existing]
         if not missing:
@@ -124,7 +128,7 @@ class Cluster:
                     topic,
                     topics.partitions(topic, partitions),
                     factor,
-                    topic_configs=topics.configuration(topic),
+                    topic_configs={**topics.configuration(topic), **changed.get(topic, {})},
                 )
                 for topic in missing
             ]
@@ -135,6 +139,44 @@ class Cluster:
                 raise failure(f"Kafka did not create {topic}", error)
         await self._until_visible(wanted)
         return missing
+
+    async def creatable(self, topics: Collection[TopicName]) -> set[TopicName]:
+        """The topics that this user may create; none is created."""
+        if not topics:
+            return set()
+        asked = [NewTopic(topic, 1, 1) for topic in topics]
+        response = await self._admin.create_topics(asked, validate_only=True)
+        return {
+            TopicName(topic)
+            for topic, code, *_ in response.topic_errors
+            if code != TopicAuthorizationFailedError.errno
+        }
+
+    async def own_configuration(self, topics: Collection[TopicName]) -> Mapping[TopicName, Mapping[str, str]]:
+        """The settings that were given to topics themselves; those of the brokers are left out.
+
+        Raises:
+            BrokerError: Kafka does not say, or not to this user.
+        """
+        what = f"Kafka does not say how {', '.join(topics)} are configured"
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+        try:
+            answers = await self._admin.describe_configs(resources)
+            for answer in answers:
+                for code, _, _, topic, _ in answer.resources:
+                    if code != NO_ERROR:
+                        raise for_code(code)(topic)
+        except (KafkaError, TimeoutError) as error:
+            raise failure(what, error) from error
+        return {
+            TopicName(topic): {
+                name: value
+                for name, value, _, source, *_ in entries
+                if value is not None and _is_own(answer.API_VERSION, source)
+            }
+            for answer in answers
+            for _, _, _, topic, entries in answer.resources
+        }
 
     async def raise_partitions(self, topics: Sequence[TopicName], partitions: int) -> None:
         """Gives existing topics a higher number of partitions.
@@ -207,6 +249,11 @@ class Cluster:
         code = (await send(LeaveGroupRequest(group_id, member_id), coordinator)).error_code
         if code not in {NO_ERROR, UnknownMemberIdError.errno}:
             raise for_code(code)(f"member {member_id} of group {group_id}")
+
+
+def _is_own(version: int, source: int) -> bool:
+    """Whether a setting was given to its topic; the first version says only whether it is a default."""
+    return source == _OF_TOPIC if version > 0 else not source
 
 
 class Administrator(Protocol):

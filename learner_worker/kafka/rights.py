@@ -1,4 +1,4 @@
-"""The rights that a worker needs, and which of them this user lacks, as Kafka reports them."""
+"""The rights that a role needs, and which of them this user lacks, as Kafka reports them."""
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,10 +20,12 @@ OPERATIONS: Final[Mapping[RightOperation, int]] = {
     "Read": 3,
     "Write": 4,
     "Create": 5,
+    "Delete": 6,
+    "Alter": 7,
     "Describe": 8,
     "DescribeConfigs": 10,
 }
-"""Kafka's codes of the operations. Read and Write imply Describe."""
+"""Kafka's codes of the operations. Read, Write, Delete and Alter imply Describe."""
 TOPIC_FORBIDDEN, GROUP_FORBIDDEN = 29, 30  # Kafka's TOPIC_ and GROUP_AUTHORIZATION_FAILED
 _UNKNOWN = -(2**31)  # Kafka's value for operations that it does not report
 
@@ -36,11 +38,11 @@ class Right(NamedTuple):
     name: str
 
 
-def needed_rights(names: TopicNames, group_id: str, role: Role = "worker") -> list[Right]:
-    """A role's rights on topics and groups, by its rows in the table of rights."""
+def needed_rights(names: TopicNames, group_id: str, role: Role = "worker", layout: int = 1) -> list[Right]:
+    """A role's rights on topics and groups, by its rows in the table of rights; see `rights_of`."""
     return [
         Right(operation, granted.kind, granted.name)
-        for granted in rights_of(role, names, group_id)
+        for granted in rights_of(role, names, group_id, layout)
         for operation in granted.operations
         if granted.kind != "cluster"  # Kafka says which of these a user has, but not by topic or group
     ]
@@ -79,24 +81,32 @@ def _principal(connection: Connection) -> str:
     return "User:ANONYMOUS" if connection.ssl_context is None else "User:CN=..."
 
 
-# --- a worker's start -------------------------------------------------------------------------------------
+# --- at the start -----------------------------------------------------------------------------------------
 
 
-async def require_rights(connection: Connection, cluster: Cluster, names: TopicNames, group_id: str) -> None:
+async def require_rights(
+    connection: Connection,
+    cluster: Cluster,
+    needed: Sequence[Right],
+    *,
+    who: str = "a worker",
+    remedy: str = "`learner-worker doctor` prints the commands that allow them",
+) -> None:
     """Refuses to start without a right that would be missed later; topics that do not exist are passed over.
+
+    Whoever may create a missing topic by a right on the cluster needs none on the topic.
 
     Raises:
         RefusedError: rights are missing; all of them are named.
     """
     try:
-        missing = await _missing(connection, cluster, names, group_id)
+        missing = await _missing(connection, cluster, needed)
     except (KafkaError, LearnerError, OSError, TimeoutError):
         return  # this Kafka does not say: a refusal is reported when it happens
     if missing:
         raise RefusedError(
             Mismatch(
-                f"{user_of(connection)} lacks rights that a worker needs: {'; '.join(_listed(missing))}",
-                "`learner-worker doctor` prints the commands that allow them",
+                f"{user_of(connection)} lacks rights that {who} needs: {'; '.join(_listed(missing))}", remedy
             )
         )
 
@@ -109,22 +119,29 @@ def _listed(rights: Sequence[Right]) -> Iterator[str]:
                 yield f"{operation} on {kind} {', '.join(of_kind)}"
 
 
-async def _missing(connection: Connection, cluster: Cluster, names: TopicNames, group_id: str) -> list[Right]:
-    needed = needed_rights(names, group_id)
+async def _missing(connection: Connection, cluster: Cluster, needed: Sequence[Right]) -> list[Right]:
+    names = {right.name for right in needed if right.kind == "topic"}
+    to_create = {right.name for right in needed if right.operation == "Create"}
     with closing(await connect(connection.options(), *await cluster.any_broker())) as conn:
-        *_, topics, _ = await conn.send(describe_topics(names.all))
+        *_, topics, _ = await conn.send(describe_topics(sorted(names)))
     said = {
-        ("topic", TopicName(name)): (code == TOPIC_FORBIDDEN, operations_in(bits) if partitions else None)
+        ("topic", TopicName(name)): (
+            code == TOPIC_FORBIDDEN,
+            operations_in(bits) if partitions or name in to_create else None,
+        )
         for code, name, _, partitions, bits in topics
     }
     for group in {right.name for right in needed if right.kind == "group"}:
         said["group", TopicName(group)] = await _of_group(connection, cluster, group)
-    return [
+    missing = [
         right
         for right in needed
         for forbidden, operations in [said[right.kind, TopicName(right.name)]]
         if is_lacking(right, forbidden=forbidden, operations=operations)
     ]
+    uncreated = [TopicName(right.name) for right in missing if right.operation == "Create"]
+    may_create = await cluster.creatable(uncreated)
+    return [right for right in missing if right.operation != "Create" or right.name not in may_create]
 
 
 async def _of_group(

@@ -32,8 +32,8 @@ class ClusterAccess(Protocol):
         """The partition counts of those topics that exist."""
         ...
 
-    async def create(self, names: TopicNames, topics: Sequence[TopicName], shards: int) -> None:
-        """Creates those of the topics that do not exist."""
+    async def create(self, new: TopicNames, old: TopicNames, shards: int) -> None:
+        """Creates those of the new layout's topics that do not exist, configured as the old ones are."""
         ...
 
     async def raise_counts(self, topics: Sequence[TopicName], shards: int) -> None:

@@ -27,6 +27,7 @@ from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import EVENT_KINDS, Outgoing, Record, hop_of
+from learner_worker.operations.progress import Progress
 from learner_worker.operations.reshard_access import ClusterAccess
 from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.shard.resume import rewound_position
@@ -80,6 +81,7 @@ class LayoutCopy:
         commits: the old layout's commits, as they were before its barriers.
         shards: the old and the new shard count.
         partitions: the number of partitions of the old changelog, more than shards if somebody raised it.
+        progress: is told how many records were read.
 
     Attributes:
         outcomes, agents: how many were copied and found equal.
@@ -93,8 +95,11 @@ class LayoutCopy:
         *,
         shards: tuple[int, int],
         partitions: int,
+        progress: Progress,
     ) -> None:
         self._access = access
+        self._progress = progress
+        self._read = self._to_read = 0
         self._old, self._new = names
         self._commits = commits
         self._before, self._after = shards
@@ -112,13 +117,26 @@ class LayoutCopy:
             LearnerError: an agent's rows are not equal in both layouts, or a barrier is gone.
         """
         shared = math.gcd(self._before, self._after)
+        await self._begin_progress()
         try:
             async for progress in self._classes(shared):
                 yield progress
         except _MisplacedError:
             self.outcomes = self.agents = 0
+            await self._begin_progress()
             async for progress in self._classes(1):
                 yield progress
+
+    async def _begin_progress(self) -> None:
+        """Every record is read once in the old changelog, and what is living of it once in the new one."""
+        changelog = [TopicPartition(self._old.outcomes, number) for number in range(self._partitions)]
+        held = await self._access.ranges(changelog)
+        self._read, self._to_read = 0, 2 * sum(end - start for start, end in held.values())
+        self._progress.begin(0)
+
+    def _note_read(self, batch: Sequence[Record]) -> None:
+        self._read += len(batch)
+        self._progress.at(self._read, max(self._read, self._to_read))
 
     async def _classes(self, shared: int) -> AsyncIterator[tuple[int, int]]:
         for number in range(shared):
@@ -160,6 +178,7 @@ class LayoutCopy:
         offsets = (await self._access.ranges([place]))[place]
         replay = self._replay(file, self._old.outcomes, offsets, forgotten)
         async for batch in self._access.records(place, offsets):
+            self._note_read(batch)
             until = next((at for at, record in enumerate(batch) if is_barrier(record.key)), None)
             wanted = batch[:until]
             if shared > 1:
@@ -187,6 +206,7 @@ class LayoutCopy:
                 offsets = (await self._access.ranges([place]))[place]
                 replay = self._replay(file, self._new.outcomes, offsets, forgotten)
                 async for batch in self._access.records(place, offsets):
+                    self._note_read(batch)
                     await replay.take([record for record in batch if self._is_placed(record)])
                 await replay.write()
             for agent_id, until in forgotten.items():

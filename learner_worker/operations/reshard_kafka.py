@@ -14,17 +14,21 @@ from learner_worker.contract.topology import Topology
 from learner_worker.errors import BrokerError, Mismatch
 from learner_worker.group.takeover import until_empty
 from learner_worker.group.topology_view import TopologyView, topology_view
+from learner_worker.interface.rights import RightOperation
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.batching import send_single
 from learner_worker.kafka.clients import bulk_producer, running
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Outgoing, Record, chunked
+from learner_worker.kafka.rights import needed_rights, require_rights
 from learner_worker.refusals.denials import failure
 from learner_worker.store.shard_file import ShardFile
 
 _START_SECONDS = 30.0  # as long as a worker's client is given to start
 _AT_ONCE = 2_000  # records whose acknowledgements are awaited together: a few MB
+_OF_PARTITIONS = ("leader.replication.throttled.replicas", "follower.replication.throttled.replicas")
+"""Settings of a topic that name its partitions: they say nothing about another number of them."""
 _COMMITS_AT_ONCE = 2_000  # Kafka takes a request of at most a few MB
 
 
@@ -64,10 +68,42 @@ class KafkaAccess:
         """The partition counts of those topics that exist."""
         return await self.view.cluster.partitions(topics)
 
-    async def create(self, names: TopicNames, topics: Sequence[TopicName], shards: int) -> None:
-        """Creates those of the topics that do not exist."""
+    async def require_rights(
+        self, owner: str | None, layout: int, operations: Collection[RightOperation]
+    ) -> None:
+        """Refuses to change anything for a user that would be refused later.
+
+        Args:
+            owner: the group that owns the topics.
+            layout: the number of the layout that is to be replaced, or was.
+            operations: those that are needed now.
+
+        Raises:
+            RefusedError: rights are missing; all of them are named.
+        """
+        if owner is not None:
+            needed = needed_rights(self.view.names, owner, "resharder", layout)
+            await require_rights(
+                self._connection,
+                self.view.cluster,
+                [right for right in needed if right.operation in operations],
+                who="reshard",
+                remedy=f"`learner-worker acls print --role resharder --layout {layout}` prints all of them",
+            )
+
+    async def create(self, new: TopicNames, old: TopicNames, shards: int) -> None:
+        """Creates those of the new layout's topics that do not exist, configured as the old ones are."""
+        found = await self.view.cluster.own_configuration(old.of_one_layout)
+        configured = {
+            topic: {name: value for name, value in found[before].items() if name not in _OF_PARTITIONS}
+            for topic, before in zip(new.of_one_layout, old.of_one_layout, strict=True)
+        }
         await self.view.cluster.create_topics(
-            names, partitions=shards, replication_factor=self._replication_factor, only=topics
+            new,
+            partitions=shards,
+            replication_factor=self._replication_factor,
+            only=new.of_one_layout,
+            configured=configured,
         )
 
     async def raise_counts(self, topics: Sequence[TopicName], shards: int) -> None:

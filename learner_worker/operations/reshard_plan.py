@@ -1,7 +1,7 @@
 """What is looked at before a reshard is announced, and what is deleted when it is over."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple, get_args
 
 import msgspec
 from aiokafka import TopicPartition
@@ -11,11 +11,13 @@ from learner_worker.contract.topology import Topology
 from learner_worker.errors import Mismatch
 from learner_worker.group.topology import LiveTopics, strangers
 from learner_worker.group.topology_view import require_topics
+from learner_worker.interface.rights import RightOperation
 from learner_worker.kafka.admin import Cluster
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.group_deletion import delete_groups
 from learner_worker.operations.reshard_kafka import KafkaAccess
 
+_TO_RESHARD: Final = tuple(operation for operation in get_args(RightOperation) if operation != "Delete")
 _RECORDS_A_SECOND = 20_000  # what is copied and compared on one core, by docs/performance.md
 
 
@@ -40,6 +42,7 @@ async def plan(access: KafkaAccess, shards: int | None, group_id: str | None) ->
         ConfigurationError: they cannot be.
     """
     topology = await access.topology()
+    await access.require_rights(topology.owner_group, topology.layout, _TO_RESHARD)
     if (change := topology.reshard) is not None:
         wanted = change.shards if shards is None else shards
         sentence = f"continuing from {topology.shards} to {change.shards} partitions after {change.step}"
@@ -57,8 +60,9 @@ async def plan(access: KafkaAccess, shards: int | None, group_id: str | None) ->
         shards,
         announced=False,
         sentence=f"from {topology.shards} to {shards} partitions: the changelog holds at most {records:,} "
-        f"records; agents will get no answers for about {10 + 2 * records / _RECORDS_A_SECOND:.0f} s, "
-        "and the time that workers take to start",
+        f"records; agents will get no answers for about {10 + 2 * records / _RECORDS_A_SECOND:.0f} s "
+        f"(at {_RECORDS_A_SECOND:,} records a second; the copy says how fast it is here), and the time that "
+        "workers take to start",
     )
 
 
@@ -117,6 +121,7 @@ async def delete_replaced(access: KafkaAccess, connection: Connection) -> Sequen
         raise Mismatch("the reshard is still under way", "start `learner-worker reshard` to continue").error()
     if topology.replaced is None:
         return []
+    await access.require_rights(topology.owner_group, topology.layout - 1, ("Delete",))
     replaced = msgspec.structs.astuple(topology.replaced)
     names = access.view.names.of_layout(topology.layout - 1)
     existing = await access.counts(names.of_one_layout)

@@ -36,6 +36,7 @@ from learner_worker.errors import Mismatch
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Outgoing
+from learner_worker.operations.progress import Progress
 from learner_worker.operations.reshard_access import ClusterAccess
 from learner_worker.operations.reshard_copy import LayoutCopy, cutoffs_of, earliest_cutoff
 from learner_worker.shard.resume import commit_of, rewound_position
@@ -128,8 +129,7 @@ class Resharding:
         await self._access.until_empty(old_group(topology))
 
     async def _create(self, topology: Topology, change: Reshard) -> None:
-        names = self._new(topology)
-        await self._access.create(names, names.of_one_layout, change.shards)
+        await self._access.create(self._new(topology), self._old(topology), change.shards)
 
     async def _raise(self, topology: Topology, change: Reshard) -> None:
         counts = await self._access.counts(self._old(topology).of_others)
@@ -195,6 +195,7 @@ class Resharding:
             await self._access.committed(new_group(topology)),
             shards=(topology.shards, change.shards),
             partitions=counts[old.outcomes],
+            progress=Progress("copying and comparing", self._say),
         )
         async for done, of in copy.outcomes_and_markers():
             self._say(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import signal
 import sys
@@ -18,15 +19,16 @@ from learner_worker.contract.topics import TopicNames, Topics
 from learner_worker.contract.topology import Topology, decode_topology, standing
 from learner_worker.doctor import Level
 from learner_worker.errors import LearnerError
-from learner_worker.operations.resharding import STEPS
 from tests.acceptance.test_topology import command, until_deleted
+from tests.crash_points.fuse import MARK
+from tests.crash_points.reshards import DEATHS
 from tests.integration.test_doctor import examined, messages
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support import model
+from tests.support.forked import Program
 from tests.support.swarm import swarm_history
 from tests.support.workers import (
     WorkerProcess,
-    clean_environment,
     create_topics,
     outcomes_in_file,
     positions_in,
@@ -37,9 +39,9 @@ from tests.support.workers import (
 )
 
 BEFORE, AFTER = 12, 48
-AUCTIONS = 240
-BATCHES = 60
-PAUSE_SECONDS = 0.4
+AUCTIONS = 160
+BATCHES, AFTERWARDS = 40, 5
+PAUSE_SECONDS = 0.3
 """Between two batches of the publishers, who go on before, during and after the reshard."""
 FOREVER_SECONDS = 240.0  # for a machine with both cores busy
 
@@ -78,10 +80,17 @@ class Asking:
                 await asyncio.sleep(0.05)
 
 
-async def publish_slowly(broker: Broker, names: TopicNames, events: Sequence[model.Event]) -> None:
-    """Publishers that go on; their clients learn of new partitions in their own time."""
+async def publish_slowly(
+    broker: Broker, names: TopicNames, events: Sequence[model.Event], switched: asyncio.Event
+) -> None:
+    """Publishers that go on; their clients learn of new partitions in their own time.
+
+    The last batches come after the switch.
+    """
     size = -(-len(events) // BATCHES)
     for number in range(BATCHES):
+        if number == BATCHES - AFTERWARDS:
+            await switched.wait()
         await publish(
             broker.bootstrap_servers, names, events[number * size : (number + 1) * size], keyed=number % 3 > 0
         )
@@ -125,48 +134,26 @@ async def until_true(holds: Callable[[], bool], task: "asyncio.Task[None]") -> N
     await until(true, "it holds", seconds=FOREVER_SECONDS)
 
 
-async def killed_reshard(broker: Broker, prefix: str, after: str | None, delay: float = 0.0) -> bool:
-    """Runs the command, and kills it once it has said something; whether that was in time."""
+async def resharded_with_deaths(broker: Broker, prefix: str, folder: Path) -> None:
+    """Runs the command until it dies, as often as it can die, and to its end."""
     words = ("reshard", "--partitions", str(AFTER), "--yes", "--replication-factor", "1")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "learner_worker", *words),
-        *("--bootstrap-servers", broker.bootstrap_servers, "--topic-prefix", prefix),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=clean_environment(),
-    )
-    assert process.stdout is not None
-    said: list[str] = []
-    async with asyncio.timeout(FOREVER_SECONDS):
-        while line := (await process.stdout.readline()).decode():
-            said.append(line)
-            if after is not None and line.startswith(after):
-                await asyncio.sleep(delay)
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGKILL)
-        await process.wait()
-    if process.returncode == 2:  # what the killed run had sent came later, and was all that was missing
-        assert "reshard --finish" in said[0], said
-    else:
-        assert process.returncode in {0, -signal.SIGKILL}, said
-    return process.returncode == -signal.SIGKILL
-
-
-KILLS = (
-    ("from", 0.3),  # announced, or not yet
-    ("continuing", 0.2),
-    *((step, 0.0) for step in STEPS[1:-1]),
-    ("copied and compared part 1 of", 0.0),
-    ("copied and compared part 7 of", 0.0),
-)
-"""What is said before each kill, and how long afterwards it comes."""
+    environment = {"LEARNER_BOOTSTRAP_SERVERS": broker.bootstrap_servers, "LEARNER_TOPIC_PREFIX": prefix}
+    with Program() as program:
+        run = functools.partial(
+            program.run, *words, environment=environment, folder=folder, seconds=FOREVER_SECONDS
+        )
+        for death in DEATHS:
+            code, out, err = await asyncio.to_thread(functools.partial(run, death=death))
+            assert (code, MARK in err) == (-signal.SIGKILL, True), (death, out, err)
+        code, _, err = await asyncio.to_thread(run)
+        assert (code, "reshard --finish" in err) == (2, True), err
 
 
 @pytest.mark.own_kafka
 async def test_topics_are_resharded_under_load_with_kills(
     broker: Broker, prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Twelve partitions become 48 while publishers go on, and the command is killed after every step.
+    """Twelve partitions become 48 while publishers go on, and the command is killed in and after every step.
 
     A supervisor starts both workers again, and they wait for the end. Every metrics record and every outcome
     is the model's; the old topics go with `--finish`, and doctor warns until then.
@@ -181,15 +168,10 @@ async def test_topics_are_resharded_under_load_with_kills(
     ):
         await asyncio.gather(first[0].ready(), second[0].ready())
         asks = asyncio.create_task(asking.ask())
-        publishing = asyncio.create_task(publish_slowly(broker, names, events))
-        kills = 0
-        for after, delay in KILLS:
-            kills += await killed_reshard(broker, prefix, after, delay)
-            if (await recorded(broker, names)).layout > 1:
-                break
-        else:
-            await killed_reshard(broker, prefix, None)
-        assert kills > 2
+        switched = asyncio.Event()
+        publishing = asyncio.create_task(publish_slowly(broker, names, events, switched))
+        await resharded_with_deaths(broker, prefix, tmp_path)
+        switched.set()
         topology = await recorded(broker, names)
         assert (topology.shards, topology.layout, topology.reshard) == (AFTER, 2, None)
         new = names.of_layout(2)
@@ -199,7 +181,7 @@ async def test_topics_are_resharded_under_load_with_kills(
         asks.cancel()
         longest = asking.longest
         with capsys.disabled():
-            sys.stdout.write(f"\nreshard with {kills} kills: {longest:.1f} s without an answer\n")
+            sys.stdout.write(f"\nreshard with {len(DEATHS)} kills: {longest:.1f} s without an answer\n")
         await finished(broker, prefix, names, tmp_path / "a")
         assert min(len(first), len(second)) > 1
         assert [await runs[-1].stop() for runs in (first, second)] == [0, 0]

@@ -18,9 +18,14 @@ from learner_worker.contract.topics import Topics
 from learner_worker.doctor import Level, examine
 from learner_worker.doctor.examination import CHECKS
 from learner_worker.errors import BrokerError, RefusedError, SuggestionError
+from learner_worker.group.topology_view import create_topics as create_owned
+from learner_worker.group.topology_view import topology_view
 from learner_worker.interface.rights import GrantedRight, RightOperation, Role, rights_of
 from learner_worker.kafka.admin import connected
-from learner_worker.kafka.rights import OPERATIONS, require_rights
+from learner_worker.kafka.connection import Connection
+from learner_worker.kafka.rights import OPERATIONS, needed_rights, require_rights
+from learner_worker.operations.reshard_kafka import KafkaAccess, kafka_access
+from learner_worker.operations.reshard_plan import delete_replaced, plan
 from learner_worker.settings import load_settings
 from tests.support.forked import Program
 from tests.support.secured import PASSWORD, SecuredKafka, grant, taken_away
@@ -106,11 +111,12 @@ async def test_a_worker_does_not_start_without_a_right(granted: SecuredKafka) ->
     """The check at its start names the one that is taken away, of all of them."""
     connection = load_settings(flags("worker", granted.login)).connection()
     async with connected(connection, patience_seconds=SECONDS) as cluster:
-        await require_rights(connection, cluster, NAMES, GROUP_ID)
+        needed = needed_rights(NAMES, GROUP_ID)
+        await require_rights(connection, cluster, needed)
         for right, operation in cells("worker"):
             async with taken_away(granted.open, user("worker"), right, OPERATIONS[operation]):
                 with pytest.raises(RefusedError) as refused:
-                    await require_rights(connection, cluster, NAMES, GROUP_ID)
+                    await require_rights(connection, cluster, needed)
             words = f"lacks rights that a worker needs: {operation} on {right.kind} {right.name}:"
             assert words in str(refused.value)
 
@@ -162,6 +168,58 @@ _OPERATORS = (
     (("dead-letters", "list"), (NAMES.dead_letters, "Read")),
 )
 """Commands of an operator, and a right that each needs."""
+
+
+async def test_a_reshard_needs_exactly_its_rights(
+    granted: SecuredKafka, program: Program, tmp_path: Path
+) -> None:
+    """Without any of them it changes nothing and names it; with all of them it ends.
+
+    What was set on the old topics is set on the new ones, and the user of the command may not see more.
+    """
+    grown = Topics(prefix="grown-").named()
+    rights = rights_of("resharder", grown, "grown-learner")
+    settings = load_settings({**flags("resharder", granted.login), "topic_prefix": "grown-"})
+
+    async def refusal(act: Callable[[KafkaAccess], Awaitable[object]]) -> str:
+        async with kafka_access(settings.connection(), grown, patience_seconds=SECONDS) as access:
+            with pytest.raises(RefusedError) as refused:
+                await act(access)
+        return str(refused.value)
+
+    async def command(*arguments: str) -> tuple[int, str]:
+        environment = {
+            **{f"LEARNER_{name.upper()}": value for name, value in flags("resharder", granted.login).items()},
+            "LEARNER_TOPIC_PREFIX": "grown-",
+        }
+        environment.pop("LEARNER_GROUP_ID")
+        code, out, err = await asyncio.to_thread(
+            lambda: program.run("reshard", *arguments, environment=environment, folder=tmp_path)
+        )
+        return code, out + err
+
+    async with topology_view(Connection(granted.open), grown, patience_seconds=SECONDS) as view:
+        await create_owned(view, partitions=2, replication_factor=1, group_id="grown-learner")
+        for right in rights:
+            await grant(granted.open, user("resharder"), right)
+        before_finish = [(right, each) for right in rights for each in right.operations if each != "Delete"]
+        for right, operation in before_finish:
+            async with taken_away(granted.open, user("resharder"), right, OPERATIONS[operation]):
+                said = await refusal(lambda access: plan(access, 4, None))
+            assert right.name in said
+            assert right.name == grown.topology or f"{operation} on {right.kind} {right.name}:" in said
+        first = (await view.look()).topology
+        assert first is not None
+        assert (first.generation, first.reshard) == (1, None)
+        code, said = await command("--partitions", "4", "--yes", "--replication-factor", "1")
+        assert (code, "done: 4 shards in layout 2" in said) == (0, True), said
+        for right in rights:
+            if "Delete" in right.operations:
+                async with taken_away(granted.open, user("resharder"), right, OPERATIONS["Delete"]):
+                    said = await refusal(lambda access: delete_replaced(access, settings.connection()))
+                assert f"Delete on {right.kind} {right.name}:" in said
+        code, said = await command("--finish")
+        assert (code, f"deleted {grown.outcomes}" in said) == (0, True), said
 
 
 async def _publishes_and_asks(kafka: SecuredKafka) -> None:

@@ -103,10 +103,10 @@ class SimulatedAccess:
         await self._latency()
         return {topic: self._layouts.count(topic) for topic in topics if topic != TOPICS.advice}
 
-    async def create(self, names: TopicNames, topics: Sequence[TopicName], shards: int) -> None:
+    async def create(self, new: TopicNames, old: TopicNames, shards: int) -> None:
         await self._latency()
         assert shards == self._layouts.shards
-        assert list(topics) == [names.outcomes, names.metrics, names.rerouted]
+        assert new == old.of_layout(2)
 
     async def raise_counts(self, topics: Sequence[TopicName], shards: int) -> None:
         await self._latency()

@@ -5,6 +5,7 @@ The zombies are of a version that knows no record of the topology: nothing but t
 
 import random
 from collections.abc import Callable
+from typing import Protocol
 
 from learner_worker.errors import StuckError, UpgradeRequiredError
 from learner_worker.kafka.partitioner import partitioner
@@ -13,6 +14,7 @@ from tests.simulation.broker import Broker
 from tests.simulation.checks import require
 from tests.simulation.disk import Disk
 from tests.simulation.driver import Weather
+from tests.simulation.loop import SteppedLoop
 from tests.simulation.reshard_command import Command, Layouts
 from tests.simulation.worker import Process
 from tests.simulation.world import shuffled
@@ -21,6 +23,22 @@ _BEFORE, _MEANWHILE, _AFTERWARDS = 140, 4_000, 120
 _CALLBACKS = (1, 2, 5, 20, 60)
 _TURNS = 4_000
 _KILLS = 12
+
+
+class Run(Protocol):
+    """A run of what ends the old workers' time."""
+
+    loop: SteppedLoop
+    said: list[str]
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended; raises what it ended with."""
+        ...
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        ...
 
 
 class ReshardWeather(Weather):
@@ -34,6 +52,7 @@ class ReshardWeather(Weather):
         order = self.choice.choice((None, None, shuffled(self.choice)))
         self.layouts = Layouts(self.world.broker, after, Broker(self.world.clock, after, order))
         self.zombies: list[Process] = []
+        self.ends: tuple[type[Exception], ...] = (StuckError, UpgradeRequiredError)
         self.kills = self.choice.choice((0.0, 0.02, 0.1))
 
     def run(self) -> None:
@@ -49,6 +68,18 @@ class ReshardWeather(Weather):
         self._end_zombies()
         self.world.settle()
         self.world.check()
+
+    def judged(self, again: str) -> None:
+        """The run; a failure says what happened, and how to see it again."""
+        try:
+            self.run()
+        except Exception as error:
+            error.add_note("\n".join(["What happened:", *self.world.story, again]))
+            raise
+        finally:
+            for zombie in self.zombies:
+                zombie.kill()
+            self.world.close()
 
     def _storm(self, weighted: list[tuple[Callable[[], None], float]], count: int) -> None:
         actions, weights = zip(*weighted, strict=True)
@@ -97,9 +128,12 @@ class ReshardWeather(Weather):
             if action not in left_out
         ]
 
+    def _command(self) -> Run:
+        return Command(self.layouts, self._latency)
+
     def _reshard(self) -> None:
         """The command, killed again and again."""
-        command = Command(self.layouts, self._latency)
+        command = self._command()
         actions, weights = zip(*self._meanwhile(), strict=True)
         killed = 0
         for number in range(_MEANWHILE * 5):
@@ -114,7 +148,7 @@ class ReshardWeather(Weather):
                 killed += 1
                 self.world.note(f"the command is killed, having said {command.said}")
                 command.kill()
-                command = Command(self.layouts, self._latency)
+                command = self._command()
         require(False, "the reshard does not come to its end", command.said)
 
     # --- zombies -----------------------------------------------------------------------------------------
@@ -165,7 +199,7 @@ class ReshardWeather(Weather):
         self.layouts.old.group.remove(zombie.name)
         found = zombie.disk.violations or zombie.producer.violations
         require(not found, f"the zombie {zombie.name}", found)
-        known = zombie.failure is None or isinstance(zombie.failure, (StuckError, UpgradeRequiredError))
+        known = zombie.failure is None or isinstance(zombie.failure, self.ends)
         require(known, f"the zombie {zombie.name} ended with", zombie.failure)
 
     def _end_zombies(self) -> None:
@@ -217,13 +251,4 @@ class ReshardWeather(Weather):
 def run_reshard_seed(seed: int, *, forgetful: bool = False, forgetting: bool = False) -> None:
     """Runs one seed's reshard to its judgement."""
     weather = ReshardWeather(seed, forgetful=forgetful, forgetting=forgetting)
-    try:
-        weather.run()
-    except Exception as error:
-        error.add_note("\n".join(["What happened:", *weather.world.story]))
-        error.add_note(f"Replay it: SIMULATION_SEED={seed} pytest tests/simulation/test_reshard.py")
-        raise
-    finally:
-        for zombie in weather.zombies:
-            zombie.kill()
-        weather.world.close()
+    weather.judged(f"Replay it: SIMULATION_SEED={seed} pytest tests/simulation/test_reshard.py")

@@ -21,7 +21,7 @@ from learner_worker.settings import Settings
 from learner_worker.shard.shard import Shard
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.worker.ownership import ShardStatus
-from learner_worker.worker.platform import Intervals, Platform
+from learner_worker.worker.platform import Guard, Intervals, Platform
 from learner_worker.worker.worker import UNFINISHED, Worker
 from tests.simulation import loop
 from tests.simulation.broker import Broker
@@ -207,8 +207,11 @@ class Process:
     request_consumer: RequestReader
     assignor: StateKeepingAssignor
 
-    def __init__(self, name: str, broker: Broker, disk: Disk, habits: Habits) -> None:
+    def __init__(
+        self, name: str, broker: Broker, disk: Disk, habits: Habits, guard: Guard | None = None
+    ) -> None:
         self.name = name
+        self._without = self.without if guard is None else self.without - {"topology"}
         self.disk = disk
         self.alive = True
         self.paused = False
@@ -229,7 +232,7 @@ class Process:
         platform = Platform(
             clients=SimulatedClients(self, broker, habits),
             files=SimulatedFiles(self, habits.latency),
-            guard=SteadyTopics(),
+            guard=guard or SteadyTopics(),
             partitions=broker.shards,
             process=f"{name}-{next(_runs)}",
             intervals=Intervals(
@@ -299,7 +302,7 @@ class Process:
 
     async def _live(self) -> None:
         async with self.worker.started(), asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.worker.run(self.stopping, without=self.without), name="run")
+            tasks.create_task(self.worker.run(self.stopping, without=self._without), name="run")
             tasks.create_task(self._end_if_stuck(), name="end-if-stuck")
 
     async def _end_if_stuck(self) -> None:

@@ -14,6 +14,7 @@ from learner_worker.contract.times import Micros
 from learner_worker.errors import StuckError
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.operations.forget import SupersededFacts
+from learner_worker.worker.platform import Guard
 from tests.simulation.broker import Broker, Order
 from tests.simulation.checks import (
     InvariantError,
@@ -81,6 +82,8 @@ class World:
         """Whose events Kafka deleted too early: of them anything may have become, of others nothing."""
         self.forgotten: dict[str, int] = {}
         """Until when agents are forgotten."""
+        self.guard: Callable[[], Guard] | None = None
+        """Makes what tells a worker that another group has taken over; None: nobody does."""
         self.story: list[str] = []
         self.restarts = False
         self.held: set[str] = set()
@@ -95,7 +98,8 @@ class World:
     def start(self, name: str) -> Process:
         """Starts a worker on its disk."""
         self.note(f"start {name}")
-        process = Process(name, self.broker, self.disks[name], self.habits)
+        guard = None if self.guard is None else self.guard()
+        process = Process(name, self.broker, self.disks[name], self.habits, guard)
         self.processes[name] = process
         return process
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -42,11 +42,24 @@ class Program:
         self._server.wait(COMMAND_SECONDS)
         self._server.stdout.close()
 
-    def run(self, *arguments: str, environment: Mapping[str, str], folder: Path) -> tuple[int, str, str]:
-        """Runs a command in a folder; its exit code and what it printed."""
+    def run(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str],
+        folder: Path,
+        seconds: float = COMMAND_SECONDS,
+        death: Sequence[object] | None = None,
+    ) -> tuple[int, str, str]:
+        """Runs a command in a folder; its exit code and what it printed.
+
+        Args:
+            seconds: it is killed when it takes longer.
+            death: where it kills itself: a `tests.crash_points.reshards.Death`.
+        """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps([arguments, dict(environment), str(folder)]) + "\n")
+        asked = [arguments, dict(environment), str(folder), seconds, death]
+        self._server.stdin.write(json.dumps(asked) + "\n")
         self._server.stdin.flush()
         code, out, err = json.loads(self._server.stdout.readline())
         return code, out, err
@@ -58,7 +71,7 @@ def _serve() -> None:
         import_module(f"learner_worker.commands.{place.partition(':')[0]}")
     import_module("learner_worker.worker.replica")
     for line in sys.stdin:
-        arguments, environment, folder = json.loads(line)
+        arguments, environment, folder, seconds, death = json.loads(line)
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             child = os.fork()
             if child == 0:
@@ -66,17 +79,19 @@ def _serve() -> None:
                 os.environ.update(environment)
                 for stream, number in ((out, 1), (err, 2)):
                     os.dup2(stream.fileno(), number)
+                if death is not None:
+                    import_module("tests.crash_points.reshards").lay(*death)
                 sys.argv = ["learner-worker", *arguments]
                 command_line.main()  # ends this process as it would end any other
-            code = _exit_code(child)
+            code = _exit_code(child, seconds)
             printed = [_text_of(stream) for stream in (out, err)]
         sys.stdout.write(json.dumps([code, *printed]) + "\n")
         sys.stdout.flush()
 
 
-def _exit_code(child: int) -> int:
+def _exit_code(child: int, seconds: float) -> int:
     """The exit code of a process; one that takes too long is killed."""
-    deadline = time.monotonic() + COMMAND_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:

@@ -38,8 +38,8 @@ variable or a key that no setting has refuses the start.
 
 _RIGHTS = """
 `learner-worker acls print --role ROLE` prints them for your names, as commands of `kafka-acls.sh` or as a
-Strimzi `KafkaUser`. Read and Write imply Describe. `GROUP` is `--group-id`; a name with `*` stands for all
-that begin so.
+Strimzi `KafkaUser`. Read, Write, Delete and Alter imply Describe. `GROUP` is `--group-id`; a name with `*`
+stands for all that begin so, one with `.layoutN` for the same in the layout to come.
 """
 
 
@@ -143,9 +143,11 @@ def _rights() -> Iterator[str]:
 
 
 def _resource(row: RightNeeded) -> str:
-    names = Topics(advice_log=True).named()
-    name = {GROUP: "GROUP", REQUESTS_GROUP: requests_group("GROUP")}.get(row.resource)
-    return f"{name or getattr(names, row.resource, row.resource)}{'*' if row.prefixed else ''}"
+    layout = ".layoutN" if row.to_come else ""
+    group = f"GROUP{layout}"
+    name = {GROUP: group, REQUESTS_GROUP: requests_group(group)}.get(row.resource)
+    topic = getattr(Topics(advice_log=True).named(), row.resource, row.resource)
+    return name or f"{topic}{layout}{'*' if row.prefixed else ''}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

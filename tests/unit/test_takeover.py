@@ -140,6 +140,30 @@ async def test_a_third_group_inherits_from_the_last_that_worked() -> None:
     assert (view.stands.owner_group, view.stands.taken_from) == ("third", Origin(OLD, "c"))
 
 
+async def test_a_group_that_lost_the_topics_cannot_take_them_back() -> None:
+    """Both always start with the flag: the second keeps the topics, and the first is told so."""
+    view: Any = PlayedView(OWNED)
+    await taken_over(view)
+    before = list(view.records)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=r"'new' has taken .* from group 'old'.* never owned"):
+            await record_owner(view, OLD)
+        await record_owner(view, NEW)
+    assert view.records == before
+    await record_owner(view, "third")
+    assert view.stands.former_owners == [NEW, OLD]
+
+
+async def test_on_a_copy_of_the_cluster_a_group_that_lost_the_topics_may_begin() -> None:
+    """Whoever is first there has them; the others are refused as ever."""
+    lost = msgspec.structs.replace(OWNED, owner_group=NEW, former_owners=[OLD])
+    view: Any = PlayedView(lost, live=replace(LIVE, cluster_id="mirror"))
+    await record_owner(view, OLD)
+    assert (view.stands.owner_group, view.stands.former_owners) == (OLD, [NEW])
+    with pytest.raises(ConfigurationError, match="cannot take them back"):
+        await record_owner(view, NEW)
+
+
 @pytest.mark.parametrize("owner", [NEW, None])
 async def test_an_owner_takes_nothing_over(owner: str | None) -> None:
     """The flag is harmless for the owner, and where there is none yet."""

@@ -84,6 +84,7 @@ def test_a_record_is_json_and_comes_back_as_it_was() -> None:
         "reshard": None,
         "former": [],
         "replaced": None,
+        "former_owners": [],
     }
     assert decode_topology(value) == TOPOLOGY
     assert decode_topology(json.dumps({**json.loads(value), "more": [1]}).encode()) == TOPOLOGY
