@@ -39,6 +39,28 @@ class Progress:
         )
 
 
+class Passes:
+    """Reports a number of records that are read in several pieces.
+
+    Args:
+        say: is called with every line.
+    """
+
+    def __init__(self, what: str, say: Callable[[str], None]) -> None:
+        self._progress = Progress(what, say)
+        self._read = self._total = 0
+
+    def begin(self, total: int) -> None:
+        """About so many records are to be read, from now on."""
+        self._read, self._total = 0, total
+        self._progress.begin(0)
+
+    def advance(self, count: int) -> None:
+        """Notes that `count` more are read."""
+        self._read += count
+        self._progress.at(self._read, max(self._read, self._total))
+
+
 class StepProgress(Protocol):
     """Shows the progress of long steps."""
 

@@ -27,7 +27,7 @@ from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import EVENT_KINDS, Outgoing, Record, hop_of
-from learner_worker.operations.progress import Progress
+from learner_worker.operations.progress import Passes
 from learner_worker.operations.reshard_access import ClusterAccess
 from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.shard.resume import rewound_position
@@ -95,13 +95,11 @@ class LayoutCopy:
         *,
         shards: tuple[int, int],
         partitions: int,
-        progress: Progress,
+        progress: Passes,
     ) -> None:
         self._access = access
         self._progress = progress
-        self._read = self._to_read = 0
         self._old, self._new = names
-        self._commits = commits
         self._before, self._after = shards
         self._partitions = partitions
         self._old_partition_of, self._partition_of = map(partitioner, shards)
@@ -131,12 +129,7 @@ class LayoutCopy:
         """Every record is read once in the old changelog, and what is living of it once in the new one."""
         changelog = [TopicPartition(self._old.outcomes, number) for number in range(self._partitions)]
         held = await self._access.ranges(changelog)
-        self._read, self._to_read = 0, 2 * sum(end - start for start, end in held.values())
-        self._progress.begin(0)
-
-    def _note_read(self, batch: Sequence[Record]) -> None:
-        self._read += len(batch)
-        self._progress.at(self._read, max(self._read, self._to_read))
+        self._progress.begin(2 * sum(end - start for start, end in held.values()))
 
     async def _classes(self, shared: int) -> AsyncIterator[tuple[int, int]]:
         for number in range(shared):
@@ -178,7 +171,7 @@ class LayoutCopy:
         offsets = (await self._access.ranges([place]))[place]
         replay = self._replay(file, self._old.outcomes, offsets, forgotten)
         async for batch in self._access.records(place, offsets):
-            self._note_read(batch)
+            self._progress.advance(len(batch))
             until = next((at for at, record in enumerate(batch) if is_barrier(record.key)), None)
             wanted = batch[:until]
             if shared > 1:
@@ -206,7 +199,7 @@ class LayoutCopy:
                 offsets = (await self._access.ranges([place]))[place]
                 replay = self._replay(file, self._new.outcomes, offsets, forgotten)
                 async for batch in self._access.records(place, offsets):
-                    self._note_read(batch)
+                    self._progress.advance(len(batch))
                     await replay.take([record for record in batch if self._is_placed(record)])
                 await replay.write()
             for agent_id, until in forgotten.items():
@@ -241,13 +234,13 @@ class LayoutCopy:
 
     # --- rerouted events ---------------------------------------------------------------------------------
 
-    async def rerouted_events(self, partitions: int) -> int:
+    async def rerouted_events(self, partitions: int, commits: Mapping[TopicPartition, Committed]) -> int:
         """Copies the rerouted events that the new layout has to read; returns their number."""
         count = 0
         for partition in range(partitions):
             place = TopicPartition(self._old.rerouted, partition)
             start, end = (await self._access.ranges([place]))[place]
-            committed = self._commits.get(place)
+            committed = commits.get(place)
             first = max(start, rewound_position(committed, start))
             position = start if committed is None else committed.offset
             if first >= end:

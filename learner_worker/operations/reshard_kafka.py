@@ -69,14 +69,14 @@ class KafkaAccess:
         return await self.view.cluster.partitions(topics)
 
     async def require_rights(
-        self, owner: str | None, layout: int, operations: Collection[RightOperation]
+        self, owner: str | None, layout: int, *, only: RightOperation | None = None
     ) -> None:
         """Refuses to change anything for a user that would be refused later.
 
         Args:
             owner: the group that owns the topics.
             layout: the number of the layout that is to be replaced, or was.
-            operations: those that are needed now.
+            only: the operation that is still needed; None for all.
 
         Raises:
             RefusedError: rights are missing; all of them are named.
@@ -86,7 +86,7 @@ class KafkaAccess:
             await require_rights(
                 self._connection,
                 self.view.cluster,
-                [right for right in needed if right.operation in operations],
+                [right for right in needed if only in {None, right.operation}],
                 who="reshard",
                 remedy=f"`learner-worker acls print --role resharder --layout {layout}` prints all of them",
             )

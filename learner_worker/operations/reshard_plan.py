@@ -1,7 +1,7 @@
 """What is looked at before a reshard is announced, and what is deleted when it is over."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, get_args
+from typing import NamedTuple
 
 import msgspec
 from aiokafka import TopicPartition
@@ -11,13 +11,11 @@ from learner_worker.contract.topology import Topology
 from learner_worker.errors import Mismatch
 from learner_worker.group.topology import LiveTopics, strangers
 from learner_worker.group.topology_view import require_topics
-from learner_worker.interface.rights import RightOperation
 from learner_worker.kafka.admin import Cluster
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.group_deletion import delete_groups
 from learner_worker.operations.reshard_kafka import KafkaAccess
 
-_TO_RESHARD: Final = tuple(operation for operation in get_args(RightOperation) if operation != "Delete")
 _RECORDS_A_SECOND = 20_000  # what is copied and compared on one core, by docs/performance.md
 
 
@@ -42,7 +40,7 @@ async def plan(access: KafkaAccess, shards: int | None, group_id: str | None) ->
         ConfigurationError: they cannot be.
     """
     topology = await access.topology()
-    await access.require_rights(topology.owner_group, topology.layout, _TO_RESHARD)
+    await access.require_rights(topology.owner_group, topology.layout)
     if (change := topology.reshard) is not None:
         wanted = change.shards if shards is None else shards
         sentence = f"continuing from {topology.shards} to {change.shards} partitions after {change.step}"
@@ -121,7 +119,7 @@ async def delete_replaced(access: KafkaAccess, connection: Connection) -> Sequen
         raise Mismatch("the reshard is still under way", "start `learner-worker reshard` to continue").error()
     if topology.replaced is None:
         return []
-    await access.require_rights(topology.owner_group, topology.layout - 1, ("Delete",))
+    await access.require_rights(topology.owner_group, topology.layout - 1, only="Delete")
     replaced = msgspec.structs.astuple(topology.replaced)
     names = access.view.names.of_layout(topology.layout - 1)
     existing = await access.counts(names.of_one_layout)

@@ -36,7 +36,7 @@ from learner_worker.errors import Mismatch
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Outgoing
-from learner_worker.operations.progress import Progress
+from learner_worker.operations.progress import Passes
 from learner_worker.operations.reshard_access import ClusterAccess
 from learner_worker.operations.reshard_copy import LayoutCopy, cutoffs_of, earliest_cutoff
 from learner_worker.shard.resume import commit_of, rewound_position
@@ -189,19 +189,20 @@ class Resharding:
     async def _copy(self, topology: Topology, change: Reshard) -> None:
         names = old, new = self._old(topology), self._new(topology)
         counts = await self._access.counts([old.outcomes, old.rerouted])
+        commits = await self._access.committed(new_group(topology))
         copy = LayoutCopy(
             self._access,
             names,
-            await self._access.committed(new_group(topology)),
+            commits,
             shards=(topology.shards, change.shards),
             partitions=counts[old.outcomes],
-            progress=Progress("copying and comparing", self._say),
+            progress=Passes("copying and comparing", self._say),
         )
         async for done, of in copy.outcomes_and_markers():
             self._say(
                 f"copied and compared {done} of {of}: {copy.outcomes:,} outcomes of {copy.agents:,} agents"
             )
-        moved = await copy.rerouted_events(counts[old.rerouted])
+        moved = await copy.rerouted_events(counts[old.rerouted], commits)
         self._say(f"copied {moved:,} rerouted events to {new.rerouted}")
 
     def _switched(self, topology: Topology, change: Reshard) -> Topology:
