@@ -92,11 +92,12 @@ class TopologyView:
             UpgradeRequiredError: a newer learner wrote the record.
         """
         cluster_id = await self.cluster.current_id()
-        topology = await self._standing()
+        topology = await self.standing()
         names = self.names if topology is None else self.names.of_layout(topology.layout)
         return Seen(LiveTopics(cluster_id, names, await self.cluster.partitions(names.all)), topology)
 
-    async def _standing(self) -> Topology | None:
+    async def standing(self) -> Topology | None:
+        """The record in effect, whatever topics exist; None if there is none."""
         if self.names.topology not in await self.cluster.partitions([self.names.topology]):
             return None
         return await read_standing(self._reader, self.names.topology)

@@ -53,7 +53,7 @@ class KafkaAccess:
 
     async def topology(self) -> Topology:
         """The record in effect."""
-        topology = (await self.view.look()).topology
+        topology = await self.view.standing()
         if topology is None:
             raise Mismatch(
                 f"{self.view.names.topology} holds no record", "`learner-worker topics create` writes it"
