@@ -2,16 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.suggestions import SuggestBidReply
 from learner_worker.domain.outcomes import Outcome
-from learner_worker.errors import ConfigurationError, SuggestionError
+from learner_worker.errors import SuggestionError
 from learner_worker.insights.sending import Sending
-from learner_worker.insights.what_if import BidQuestion, KnownAgent, Move, one_more
-from learner_worker.strategies.protocol import PaidOn, Strategy
-from learner_worker.strategies.registry import find_strategy, strategy_names
+from learner_worker.laboratory.what_if import BidQuestion, KnownAgent, Move, known_agent, one_more
 
 
 class CheckedMove(NamedTuple):
@@ -39,7 +37,7 @@ class MoveFinder:
         paid_on: as the workers have it.
     """
 
-    def __init__(self, sending: Sending, paid_on: PaidOn) -> None:
+    def __init__(self, sending: Sending, paid_on: Literal["success", "win"]) -> None:
         self._sending = sending
         self._paid_on = paid_on
 
@@ -51,10 +49,9 @@ class MoveFinder:
         Args:
             outcomes: all of the agent.
         """
-        strategy = _installed(reply.strategy)
-        if strategy is None:
+        agent = known_agent(reply.strategy, outcomes, self._paid_on)
+        if agent is None:
             return Moves(f"not searched: the strategy {reply.strategy} is not installed here")
-        agent = KnownAgent(strategy, outcomes, self._paid_on)
         here = await asyncio.to_thread(agent.ask, question)
         if (here.suggested_bid_sats, here.factor) != (reply.suggested_bid_sats, reply.factor):
             return Moves(
@@ -91,11 +88,3 @@ def _is_repeated(agent: KnownAgent, advised_sats: int, move: Move) -> bool:
     more = [one_more(move.kind, move.question, advised_sats)] * move.amount
     says = [agent.ask(move.question, some).suggested_bid_sats for some in (more, more[1:])]
     return says == [move.suggested_bid_sats, advised_sats]
-
-
-def _installed(name: str) -> Strategy | None:
-    """The strategy of that name; a reply's text never names a module to import."""
-    try:
-        return find_strategy(name) if name in strategy_names() else None
-    except ConfigurationError:
-        return None

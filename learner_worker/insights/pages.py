@@ -22,8 +22,8 @@ from learner_worker.insights.moves import MoveFinder, Moves
 from learner_worker.insights.reader import NotReadYetError, SwarmReader
 from learner_worker.insights.rendering import Rendering, link
 from learner_worker.insights.sending import Sending
-from learner_worker.insights.what_if import BidQuestion
 from learner_worker.insights.workers import WorkersWatch
+from learner_worker.laboratory.what_if import BidQuestion
 from learner_worker.lifecycle import KAFKA_FAILURES
 from learner_worker.refusals.denials import in_words
 

@@ -9,8 +9,10 @@ from typing import Final, Literal, NamedTuple
 
 from learner_worker.contract.fields import MAX_SATS
 from learner_worker.domain.outcomes import Outcome
+from learner_worker.errors import ConfigurationError
 from learner_worker.laboratory.memory import AgentMemory
 from learner_worker.strategies.protocol import PaidOn, SettledBid, Strategy, Suggestion
+from learner_worker.strategies.registry import find_strategy, strategy_names
 from learner_worker.strategies.sums import settled_bid
 
 Kind = Literal["base", "cost", "done", "failed", "lost"]
@@ -126,6 +128,15 @@ class KnownAgent:
 
 
 _RESULTS: Final[tuple[Kind, ...]] = ("done", "failed", "lost")
+
+
+def known_agent(strategy: str, outcomes: Sequence[Outcome], paid_on: PaidOn) -> KnownAgent | None:
+    """An agent, for a strategy that is installed here; None for others. No name imports a module."""
+    try:
+        found = find_strategy(strategy) if strategy in strategy_names() else None
+    except ConfigurationError:
+        return None
+    return None if found is None else KnownAgent(found, outcomes, paid_on)
 
 
 def one_more(kind: Kind, question: BidQuestion, bid_sats: int) -> SettledBid:

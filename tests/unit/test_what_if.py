@@ -8,7 +8,7 @@ from learner_worker.contract.facts import Bid, Close, Result
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.outcomes import Outcome
-from learner_worker.insights.what_if import BidQuestion, KnownAgent, Move, one_more, smallest
+from learner_worker.laboratory.what_if import BidQuestion, KnownAgent, Move, one_more, smallest
 from learner_worker.strategies.classic import CLASSIC
 from learner_worker.strategies.expected_profit import EXPECTED_PROFIT
 from learner_worker.strategies.protocol import Strategy
