@@ -29,7 +29,7 @@ class AgentRow(msgspec.Struct, frozen=True, gc=False):
 class Agent:
     """One agent's metrics, keywords and strategies' sums, as cached."""
 
-    __slots__ = ("agent_id", "row", "strongest", "sums", "tallies")
+    __slots__ = ("__weakref__", "agent_id", "row", "strongest", "sums", "tallies")
 
     def __init__(
         self,

@@ -24,6 +24,8 @@ _DECODED = 2_000
 """Facts decoded in one step, and joined before a sweep may run: more would block the event loop."""
 _LOADED = 500
 """Facts whose rows one read loads: fewer would pay for more switches to the file's thread."""
+_CHARACTERS = 10_000
+"""Characters of descriptions in a chunk, after which it ends: counting so many words takes milliseconds."""
 _WRITTEN = 20_000
 """Facts joined between two transactions: bounds the memory used besides the cache."""
 BEYOND_ANY_END = 2**62
@@ -160,7 +162,7 @@ class ChangelogApplier:
                 if loading is not None:
                     _add(rows, await loading)
                 loading = self._load_soon(batches[number]) if number < len(batches) else None
-                for chunk in chunked(batch, CHUNK):
+                for chunk in _chunks(batch, rows):
                     # No await before the position is set: a snapshot must see both or neither.
                     changed += self._learn.apply(chunk, rows)
                     self._positions[self._topic] = chunk[-1].offset + 1
@@ -221,6 +223,30 @@ def _add(rows: dict[OutcomeKey, Outcome], loaded: Mapping[OutcomeKey, Outcome]) 
 
 def _is_marker(item: tuple[Record, _Content]) -> bool:
     return isinstance(item[1], ForgetMarker)
+
+
+def _chunks(
+    facts: Iterable[FactRecord], rows: Mapping[OutcomeKey, Outcome]
+) -> Iterator[Sequence[FactRecord]]:
+    """Chunks of facts, shorter ones where long descriptions may have to be counted word by word."""
+    chunk: list[FactRecord] = []
+    characters = 0
+    for record in facts:
+        chunk.append(record)
+        characters += _characters(record, rows)
+        if len(chunk) == CHUNK or characters >= _CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def _characters(record: FactRecord, rows: Mapping[OutcomeKey, Outcome]) -> int:
+    """The length of the description whose words may count, in the fact or in the row that it changes."""
+    if record.fact.bid is not None:
+        return len(record.fact.bid.description)
+    row = rows.get(record.key)
+    return 0 if row is None else len(row.description)
 
 
 def _pass_over(record: Record, error: RecordError) -> None:
@@ -351,3 +377,4 @@ class ChangelogReplay:
         )
         self.learn.on_checkpoint_written()
         self.learn.unpublished.clear()  # the file keeps them for the shard's next owner
+        await self.learn.agents.unused.release()

@@ -259,6 +259,10 @@ class Shard:
         self.learn.on_checkpoint_written()
         self.retention.on_checkpoint_written()
 
+    async def release(self) -> None:
+        """Frees what is no longer needed since the last checkpoint, in steps that no answer notices."""
+        await self.agents.unused.release()
+
     async def close(self) -> None:
         """Closes the file, which stays on disk in case the shard returns."""
         self._restore.close()

@@ -9,6 +9,7 @@ from learner_worker.contract.fields import AgentId
 from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.domain.keywords import LOOKED_AT, Tally
 from learner_worker.domain.sums import KeptSums
+from learner_worker.stages.release import GradualRelease
 
 
 class AgentRows(Protocol):
@@ -33,6 +34,7 @@ class AgentCache:
 
     Attributes:
         at_hand: the agents in memory, least recently used first.
+        unused: what is no longer needed and too large to be freed at once.
     """
 
     def __init__(self, rows: AgentRows, size: int, *, with_sums: bool = False) -> None:
@@ -42,6 +44,7 @@ class AgentCache:
         self._loading = asyncio.Lock()
         self._pinned: Collection[AgentId] = ()
         self.at_hand: OrderedDict[AgentId, Agent] = OrderedDict()
+        self.unused = GradualRelease()
 
     def pin(self, ids: Collection[AgentId]) -> None:
         """Keeps some agents in memory, once loaded, until others are pinned."""
@@ -80,5 +83,6 @@ class AgentCache:
             if excess <= 0:
                 return
             if agent_id not in needed:
-                del self.at_hand[agent_id]
+                agent = self.at_hand.pop(agent_id)
+                self.unused.add_with(agent, agent.tallies)
                 excess -= 1

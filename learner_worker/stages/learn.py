@@ -14,15 +14,16 @@ from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.domain.keywords import Tally, tally_of
-from learner_worker.domain.metrics import Change, change, plus
+from learner_worker.domain.metrics import Change, Metrics, change, plus
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, forgotten_cutoff, join, living
 from learner_worker.domain.sums import KeptSums
 from learner_worker.stages.agent_cache import AgentCache, AgentRows
-from learner_worker.stages.strategy_sums import ChangedRow, StrategyAgent, StrategySums, SumsChange
+from learner_worker.stages.forgetting import Remainder, RowChange, Steps, overlaid
+from learner_worker.stages.strategy_sums import ChangedRow, StrategyAgent, StrategySums
 
 _NO_TALLY = Tally()
 _CHUNK = 100
-"""Rows of a forgotten agent processed between two yields to the event loop: more would delay answers."""
+"""Rows of a forgotten agent read at once: more would hold the file's thread while answers wait."""
 BACKFILLED = 200
 """Rows counted for a strategy's sums between two yields to the event loop: more would delay answers."""
 
@@ -76,19 +77,12 @@ class LearnChanges(NamedTuple):
         counted_to: by strategy, the last row in its sums; None: all rows are.
     """
 
-    outcomes: Mapping[OutcomeKey, Outcome]
+    outcomes: dict[OutcomeKey, Outcome]
     agents: Mapping[AgentId, AgentRow]
-    keywords: Mapping[tuple[AgentId, str], Tally]
+    keywords: dict[tuple[AgentId, str], Tally]
     forgotten: Mapping[AgentId, Micros]
     sums: Mapping[StrategyAgent, KeptSums] = {}
     counted_to: Mapping[str, OutcomeKey | None] = {}
-
-
-class RowChange(NamedTuple):
-    """What a changed row changes of its agent: metrics and words, and each strategy's sums."""
-
-    metrics: Change
-    sums: Sequence[SumsChange | None]
 
 
 _NO_CHANGES = LearnChanges({}, {}, {}, {})
@@ -176,22 +170,22 @@ class Learn:
         return len(changed)
 
     async def expire(self, keys: Collection[OutcomeKey], cutoff: Cutoff, now_ms: int) -> list[Outcome]:
-        """Removes the expired parts of some rows; returns the rows that lost a part, as they were before.
+        """Removes the expired parts of some rows, one by one; returns those that lost a part, as they were.
 
         Must not be called while loaded facts are still to be applied: they would use the rows as they were.
         """
         self.agents.pin({agent_id for _, agent_id in keys})
-        rows = await self._load(keys)  # no await after this: a snapshot sees all changes or none
-        return [row for row in rows.values() if self._expire(row, cutoff, now_ms)]
-
-    def _expire(self, row: Outcome, cutoff: Cutoff, now_ms: int) -> bool:
-        left = living(row, cutoff)
-        if left is row:
-            return False
-        self._outcomes[row.task_id, row.agent_id] = left
-        agent = self._at_hand[row.agent_id]
-        self._change(agent, self.difference(row, left), now_ms, agent.row.outcome_offset)
-        return True
+        rows = await self._load(keys)
+        expired, steps = [], Steps()
+        for row in rows.values():
+            left = living(row, cutoff)
+            if left is not row:
+                expired.append(row)
+                self._outcomes[row.task_id, row.agent_id] = left
+                agent, difference = self._at_hand[row.agent_id], self.difference(row, left)
+                self._change(agent, difference, now_ms, agent.row.outcome_offset)
+                await steps.after(difference.metrics)
+        return expired
 
     async def forget(
         self, records: Sequence[MarkerRecord], on_row_swept: Callable[[Outcome, Cutoff], None]
@@ -212,12 +206,18 @@ class Learn:
         last = {record.marker.agent_id: record for record in records}
         self.agents.pin(set(last))
         await self.agents.load(last)
-        losses = [loss async for loss in self._losses(later, on_row_swept)]
+        remainders = {agent_id: Remainder(self._at_hand[agent_id], self.sums) for agent_id in last}
+        rows, steps = dict[OutcomeKey, Outcome](), Steps()
+        async for row, difference in self._losses(later, on_row_swept):
+            rows[row.task_id, row.agent_id] = row
+            remainders[row.agent_id].lose(difference)
+            await steps.after(difference.metrics)
+        for remainder in remainders.values():
+            await remainder.complete()
         # No await after this: a snapshot sees all changes or none.
-        for row, difference in losses:
-            self._outcomes[row.task_id, row.agent_id] = row
-            record = last[row.agent_id]
-            self._change(self._at_hand[row.agent_id], difference, record.timestamp_ms, record.offset)
+        self._outcomes = overlaid(self._outcomes, rows)
+        for agent_id, remainder in remainders.items():
+            self._put_in_place(self._at_hand[agent_id], remainder, last[agent_id])
         self.forgotten.update(later)
         self._newly_forgotten.update(later)
         for agent_id, record in last.items():
@@ -247,6 +247,12 @@ class Learn:
         yield list(in_memory)
         async for page in self.rows.keys_of_agents(list(ids)):
             yield [key for key in page if key not in in_memory]
+
+    def _put_in_place(self, agent: Agent, remainder: Remainder, record: MarkerRecord) -> None:
+        self.agents.unused.add(remainder.put_in_place())
+        self._tallies = overlaid(self._tallies, remainder.keywords)
+        if remainder.has_changed:
+            self._change_row(agent, remainder.metrics, record.timestamp_ms, record.offset)
 
     def _note_marker(self, agent: Agent, offset: int) -> None:
         """Notes the marker's offset in its agent's metrics; without outcomes they are a new agent's."""
@@ -288,6 +294,8 @@ class Learn:
 
     def on_checkpoint_written(self) -> None:
         """Notes that the last snapshot is in the file: memory may release it."""
+        for written in (self.writing.outcomes, self.writing.keywords):
+            self.agents.unused.add(written)
         self.writing = _NO_CHANGES
         self.agents.trim({*self._agent_rows, *(agent_id for sums in self.sums for agent_id in sums.changed)})
 
@@ -317,13 +325,17 @@ class Learn:
             self._change_metrics(agent, difference.metrics, timestamp_ms, offset)
 
     def _change_metrics(self, agent: Agent, difference: Change, timestamp_ms: int, offset: int) -> None:
-        agent_id, row = agent.agent_id, agent.row
-        agent.row = AgentRow(plus(row.metrics, difference.metrics), max(row.as_of_ms, timestamp_ms), offset)
-        self._agent_rows[agent_id] = agent.row
-        self.unpublished.add(agent_id)
+        agent_id = agent.agent_id
+        self._change_row(agent, difference.metrics, timestamp_ms, offset)
         if difference.wins or difference.failures:
             for keyword, tally in count_words(agent, difference):
                 self._tallies[agent_id, keyword] = tally
+
+    def _change_row(self, agent: Agent, difference: Metrics, timestamp_ms: int, offset: int) -> None:
+        agent_id, row = agent.agent_id, agent.row
+        agent.row = AgentRow(plus(row.metrics, difference), max(row.as_of_ms, timestamp_ms), offset)
+        self._agent_rows[agent_id] = agent.row
+        self.unpublished.add(agent_id)
 
 
 def count_words(agent: Agent, difference: Change) -> Iterator[tuple[str, Tally]]:

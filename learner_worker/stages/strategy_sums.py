@@ -21,6 +21,11 @@ class SumsChange(NamedTuple):
     removed: Sequence[Addend]
     added: Sequence[Addend]
 
+    def change(self, cells: Cells) -> None:
+        """Changes sums in place."""
+        subtract(cells, self.removed)
+        add(cells, self.added)
+
 
 ChangedRow = tuple[Agent, Outcome | None, Outcome]
 """An agent, one of its rows as it was, and as it is now."""
@@ -62,9 +67,16 @@ class StrategySums:
 
     def apply(self, agent: Agent, difference: SumsChange) -> None:
         """Changes the agent's sums."""
-        cells = self._changeable(agent)
-        subtract(cells, difference.removed)
-        add(cells, difference.added)
+        difference.change(self._changeable(agent))
+
+    def copy_of(self, agent: Agent) -> Cells:
+        """The agent's sums, to be changed and put back."""
+        before = agent.sums.get(self.name)
+        return {} if before is None else {group: dict(cells) for group, cells in before.read().items()}
+
+    def put(self, agent: Agent, cells: Cells) -> None:
+        """Replaces the agent's sums."""
+        self.changed[agent.agent_id] = agent.sums[self.name] = KeptSums(cells, None)
 
     def replace(self, rows: Iterable[ChangedRow]) -> None:
         """Counts rows that take the place of their earlier states; nearly all of them are new."""

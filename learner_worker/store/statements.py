@@ -128,9 +128,7 @@ def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
     yield "save_agent", (_agent_row(agent_id, row) for agent_id, row in checkpoint.agents.items())
     yield "mark_published", ((agent_id,) for agent_id in checkpoint.published)
     yield "forget_agent", ((agent_id,) for agent_id in checkpoint.leaving)
-    keywords = checkpoint.keywords
-    yield "save_keyword", ((*key, *tally) for key, tally in keywords.items() if any(tally))
-    yield "delete_keyword", (key for key, tally in keywords.items() if not any(tally))
+    yield from _keyword_writes(checkpoint.keywords)
     sums = checkpoint.sums
     yield "save_sums", ((who, name, kept.pack()) for (name, who), kept in sums.items() if kept.read())
     yield "delete_sums", ((who, name) for (name, who), kept in sums.items() if not kept.read())
@@ -141,6 +139,27 @@ def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
     yield "save_position", checkpoint.positions.items()
     yield "save_cutoff", () if checkpoint.cutoff is None else (checkpoint.cutoff,)
     yield "save_forgotten", checkpoint.forgotten.items()
+
+
+def _keyword_writes(
+    keywords: Mapping[tuple[AgentId, str], Tally],
+) -> Iterator[tuple[str, Sequence[SqlRow]]]:
+    """Keywords in statements of `ROWS_AT_ONCE` rows: no step looks at many more, saved or deleted."""
+    saved: list[SqlRow] = []
+    deleted: list[SqlRow] = []
+    for key, tally in keywords.items():
+        if any(tally):
+            saved.append((*key, *tally))
+        else:
+            deleted.append(key)
+        if len(saved) == ROWS_AT_ONCE:
+            yield "save_keyword", saved
+            saved = []
+        elif len(deleted) == ROWS_AT_ONCE:
+            yield "delete_keyword", deleted
+            deleted = []
+    yield "save_keyword", saved
+    yield "delete_keyword", deleted
 
 
 def _held_auctions(auctions: Mapping[TaskId, AuctionState | None], gone: list[SqlRow]) -> Iterator[SqlRow]:

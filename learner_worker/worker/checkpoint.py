@@ -112,6 +112,7 @@ class Checkpointer:
             for topic, committed in snapshots.pop(shard_id).commits.items():
                 offsets[TopicPartition(topic, shard_id)] = committed
             shard.on_checkpoint_written()
+            await shard.release()
             await self._pacing.give_way()
         return offsets
 

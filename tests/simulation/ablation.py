@@ -40,7 +40,8 @@ from learner_worker.shard.resume import ResumedState
 from learner_worker.shard.shard import Shard, ShardSnapshot
 from learner_worker.shard.standby import StandbyState
 from learner_worker.stages import learn, strategy_sums
-from learner_worker.stages.learn import Learn, LearnChanges, MarkerRecord, RowChange
+from learner_worker.stages.forgetting import RowChange
+from learner_worker.stages.learn import Learn, LearnChanges, MarkerRecord
 from learner_worker.stages.strategy_sums import StrategySums
 from learner_worker.store import shard_file, strategies
 from learner_worker.store.database import Database
