@@ -1,4 +1,4 @@
-"""Which brokers the suite runs on, and one running broker of each kind for the whole session."""
+"""Which brokers the suite runs on, and a running broker of each kind."""
 
 import os
 import secrets
@@ -99,7 +99,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     choice = config.stash[CHOICE]
-    terminalreporter.write_line(f"brokers used: {_names(choice, config.stash[USED])}")
+    used = config.stash[USED]
+    terminalreporter.write_line(f"brokers used: {_names(choice, sorted(set(used), key=used.index))}")
     for sentence in choice.absent:
         terminalreporter.write_line(f"not here: {sentence}")
 
@@ -129,7 +130,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "broker" in metafunc.fixturenames:
         if not metafunc.config.stash[CHOICE].kinds:
             raise pytest.UsageError("These tests need a broker. " + " ".join(map(why_not, BrokerKind)))
-        metafunc.parametrize("broker", kinds, ids=str, indirect=True, scope="session")
+        metafunc.parametrize("broker", kinds, ids=str, indirect=True, scope="module")
     if "started_kind" in metafunc.fixturenames:
         started = [kind for kind in kinds if kind is not BrokerKind.GIVEN]
         metafunc.parametrize("started_kind", started, ids=str)
@@ -144,10 +145,19 @@ def broker_pool(pytestconfig: pytest.Config) -> Iterator[BrokerPool]:
         pytestconfig.stash[USED].extend(pool.running)
 
 
-@pytest.fixture(scope="session")
-def broker(request: pytest.FixtureRequest, broker_pool: BrokerPool) -> Broker:
-    """A running broker; a test that takes it runs once on each of the suite's brokers."""
-    return broker_pool.broker(request.param)
+@pytest.fixture(scope="module")
+def broker(request: pytest.FixtureRequest, broker_pool: BrokerPool) -> Iterator[Broker]:
+    """A running broker; a test that takes it runs once on each of the suite's brokers.
+
+    The embedded one is started anew for every module: it starts at once, and the more topics it has the
+    longer each new one takes.
+    """
+    if request.param is not BrokerKind.EMBEDDED:
+        yield broker_pool.broker(request.param)
+        return
+    request.config.stash[USED].append(request.param)
+    with running_broker(request.param) as fresh:
+        yield fresh
 
 
 @pytest.fixture(scope="session")

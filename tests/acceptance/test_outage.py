@@ -24,7 +24,7 @@ from tests.support.workers import (
     said_back,
 )
 
-AWAY_SECONDS = 25.0
+AWAY_SECONDS = 12.0  # longer than a worker's session timeout
 
 
 class Stoppable(NamedTuple):

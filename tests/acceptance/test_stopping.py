@@ -10,6 +10,7 @@ import pytest
 
 from learner_worker.brokers import Broker, BrokerKind, KafkaCluster
 from learner_worker.contract.topics import TopicNames
+from tests.acceptance.test_outage import AWAY_SECONDS
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support import model
 from tests.support.swarm import swarm_history
@@ -96,7 +97,7 @@ async def test_a_lost_disk_is_restored_from_kafka(broker: Broker, prefix: str, t
 async def test_kafka_killed_in_the_middle_of_a_backlog_loses_nothing(
     broker: Broker, tmp_path: Path, stopped_meanwhile: bool
 ) -> None:
-    """kill -9 of the only broker for half a minute, the worker stopped in it or not: nothing is lost."""
+    """kill -9 of the only broker past the session timeout, the worker stopped or not: nothing is lost."""
     assert broker.kind is BrokerKind.KAFKA
     events = swarm_history(14, 6_000)
     state_dir = tmp_path / "state"
@@ -114,7 +115,7 @@ async def test_kafka_killed_in_the_middle_of_a_backlog_loses_nothing(
                 assert await worker.stop() in {0, 1}  # 0: Kafka had acknowledged everything before
             else:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(worker.process.wait(), 30)
+                    await asyncio.wait_for(worker.process.wait(), AWAY_SECONDS)
                 assert worker.process.returncode is None
                 assert (await worker.get("/healthz"))[0] == 200
             await asyncio.to_thread(kafka.start, 1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -63,10 +64,17 @@ class Replica(NamedTuple):
         return ended.code, json.loads(ended.out)
 
 
+@pytest.fixture(scope="module")
+def taught(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Replica:
+    """A stopped replica that has learned a history, for all tests that leave its topics as they are."""
+    folder, prefix = tmp_path_factory.mktemp("taught"), f"t{secrets.token_hex(3)}-"
+    return asyncio.run(_taught(broker, prefix, folder, {"cleanup.policy": "compact"}))
+
+
 @pytest.fixture
-async def replica(broker: Broker, prefix: str, tmp_path: Path) -> Replica:
-    """A stopped replica that has learned a history of its own."""
-    return await _taught(broker, prefix, tmp_path, {"cleanup.policy": "compact"})
+def replica(taught: Replica, tmp_path: Path) -> Replica:
+    """The same with a copy of its folder: a test may change files."""
+    return taught._replace(state_dir=Path(shutil.copytree(taught.state_dir, tmp_path / "state")))
 
 
 async def _taught(broker: Broker, prefix: str, tmp_path: Path, changelog: dict[str, str]) -> Replica:
@@ -269,10 +277,10 @@ async def test_verify_finds_every_kind_of_damage_and_nothing_else(replica: Repli
     name = "shard-00001.sqlite3"
     row = row_of(replica.state_dir / name)
     for kind, damage in DAMAGES.items():
-        folder = tmp_path / kind
-        shutil.copytree(replica.state_dir, folder)
-        change(folder / name, damage.statement, *damage.parameters(row))
-        code, verdicts = await replica.verdicts(folder)
+        shutil.copytree(replica.state_dir, tmp_path / kind)
+        change(tmp_path / kind / name, damage.statement, *damage.parameters(row))
+    verified = await asyncio.gather(*(replica.verdicts(tmp_path / kind) for kind in DAMAGES))
+    for (kind, damage), (code, verdicts) in zip(DAMAGES.items(), verified, strict=True):
         found = [tuple(difference.values()) for difference in verdicts[1]["differences"]]
         assert (kind, code, found) == (kind, 1, [damage.found(row)])
         assert [verdict["verified"] for verdict in verdicts] == [True, False, True, True]

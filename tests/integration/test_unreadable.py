@@ -193,7 +193,13 @@ async def poisoned(broker: Broker, prefix: str, tmp_path: Path) -> Poisoned:
     return Poisoned(Replica(broker, prefix, names, tmp_path / "state", events), lines)
 
 
-async def test_verify_and_rebuild_step_over_an_unreadable_fact(poisoned: Poisoned) -> None:
+async def test_the_tools_step_over_an_unreadable_fact(poisoned: Poisoned) -> None:
+    """`state verify` and `rebuild`, `outcomes` and `forget`, on one replica: each says what it skipped."""
+    await _verify_and_rebuild(poisoned)
+    await _outcomes_and_forget(poisoned)
+
+
+async def _verify_and_rebuild(poisoned: Poisoned) -> None:
     """Everything around it is compared, damage found, and a file made anew is the model's; both say where."""
     replica = poisoned.replica
     code, verdicts = await replica.verdicts()
@@ -210,7 +216,7 @@ async def test_verify_and_rebuild_step_over_an_unreadable_fact(poisoned: Poisone
     assert (await replica.verdicts())[0] == 0
 
 
-async def test_outcomes_and_forget_step_over_an_unreadable_fact(poisoned: Poisoned) -> None:
+async def _outcomes_and_forget(poisoned: Poisoned) -> None:
     """What stands behind it is listed and forgotten; both say on stderr what they could not read."""
     replica = poisoned.replica
     agents = model.metrics(model.outcomes(replica.events))
