@@ -210,6 +210,7 @@ class Learn:
         rows, steps = dict[OutcomeKey, Outcome](), Steps()
         async for row, difference in self._losses(later, on_row_swept):
             rows[row.task_id, row.agent_id] = row
+            await steps.after(difference.metrics)
             remainders[row.agent_id].lose(difference)
             await steps.after(difference.metrics)
         for remainder in remainders.values():
