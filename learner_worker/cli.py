@@ -15,11 +15,10 @@ from typing import Final, NoReturn
 import click
 from click import NoSuchCommand
 
-from learner_worker.contract.suggestions import INVALID_REQUEST
-from learner_worker.errors import ConfigurationError, LearnerError, SuggestionError
+from learner_worker.commands.exit_codes import DENIALS, exit_code, is_refusal
+from learner_worker.errors import LearnerError
 
 _WITHOUT_DOCSTRINGS = 2  # Python's -OO
-_DENIALS = "learner_worker.refusals.denials"  # imported when there is an error: aiokafka takes a while
 COMMANDS: Final[Mapping[str, str]] = {
     "run": "run:run",
     "leave": "leave:leave",
@@ -91,7 +90,7 @@ def main() -> NoReturn:
         sys.exit("learner-worker: stopped")
     except LearnerError as error:
         click.echo(f"learner-worker: {error}", err=True)
-        sys.exit(2 if _is_mistake(error) else 1)
+        sys.exit(exit_code(error))
     except RuntimeError as error:  # all of aiokafka's errors are
         _end_with_kafka_error(error)
         raise
@@ -121,21 +120,9 @@ def _give_up_output() -> None:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
-def _is_mistake(error: LearnerError) -> bool:
-    """Whether the arguments or the configuration have to be corrected."""
-    if isinstance(error, SuggestionError) and error.code == INVALID_REQUEST:
-        return True
-    return isinstance(error, ConfigurationError) or _is_refusal(error)
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether Kafka refuses, so that trying again cannot help."""
-    return import_module(_DENIALS).denial(error) is not None
-
-
 def _end_with_kafka_error(error: RuntimeError) -> None:
     """Ends the program with a sentence, if an error is one of aiokafka's."""
-    denials = import_module(_DENIALS)
+    denials = import_module(DENIALS)
     if isinstance(error, denials.KafkaError):
         click.echo(f"learner-worker: {denials.failure('Kafka did not do what was asked', error)}", err=True)
-        sys.exit(2 if _is_refusal(error) else 1)
+        sys.exit(2 if is_refusal(error) else 1)

@@ -6,7 +6,7 @@ In order of precedence: a flag, an environment variable (`LEARNER_...`), a `.env
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -25,9 +25,16 @@ from learner_worker.setting_sources import (
     unknown_settings,
 )
 
+MOST_PROCESSES: Final = 256
+"""More than a machine's processors or a topic's shards make use of."""
+
 
 def _none(value: object) -> object:
     return None if isinstance(value, str) and value.lower() == "none" else value
+
+
+def _automatic(value: object) -> object:
+    return None if isinstance(value, str) and value.lower() == "auto" else value
 
 
 def _listed(value: object) -> object:
@@ -35,6 +42,7 @@ def _listed(value: object) -> object:
 
 
 Port = Annotated[int | None, Field(ge=0, le=LAST_PORT), BeforeValidator(_none)]
+Processes = Annotated[int | None, Field(ge=1, le=MOST_PROCESSES), BeforeValidator(_automatic)]
 Retention = Annotated[float | None, Field(gt=0), BeforeValidator(_none)]
 Names = Annotated[list[str] | None, NoDecode, BeforeValidator(_listed)]
 TopicSetting = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")]
@@ -79,6 +87,11 @@ class Settings(ConnectionSettings):
     state_dir: Path = Field(
         Path("learner-state"),
         description="Folder for this replica's shard files; never shared with another replica.",
+    )
+    processes: Processes = Field(
+        1,
+        description="Processes of this replica, each a member of the group; auto = one for each processor "
+        "that its cgroup allows, if there are 512 MiB of memory for each.",
     )
 
     topic_prefix: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{0,100}$")] = Field(

@@ -6,12 +6,9 @@ from typing import Any
 import click
 
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
-from learner_worker.contract.topics import in_layout
-from learner_worker.group.departure import remove_instance
-from learner_worker.group.topology_view import topology_view
 from learner_worker.observability import configure_logging
+from learner_worker.operations.members import remove_member
 from learner_worker.operations.stopping import ask_to_leave, stop_for_good
-from learner_worker.settings import Settings
 
 
 @click.command()
@@ -39,7 +36,7 @@ def leave(*, when_stopped: bool, instance: str | None, **flags: Any) -> None:
     settings = given(flags)
     configure_logging()
     if instance is not None:
-        where = asyncio.run(_remove(settings, instance))
+        where = asyncio.run(remove_member(settings, instance))
         click.echo(f"removed {instance} ({where}) from the group {settings.group_id}")
         return
     process = ask_to_leave(settings.state_dir)
@@ -48,12 +45,3 @@ def leave(*, when_stopped: bool, instance: str | None, **flags: Any) -> None:
         return
     asyncio.run(stop_for_good(settings.state_dir, process))
     click.echo(f"process {process} has left its group")
-
-
-async def _remove(settings: Settings, instance: str) -> str:
-    patience = settings.startup_timeout_seconds
-    names = settings.topics().named()
-    async with topology_view(settings.connection(), names, patience_seconds=patience) as view:
-        topology = (await view.look()).topology
-        group_id = in_layout(settings.group_id, 1 if topology is None else topology.layout)
-        return await remove_instance(view.cluster, group_id, instance)

@@ -89,3 +89,15 @@ def client_options(settings: Settings) -> dict[str, Any]:
     """The client library's options to reach Kafka, besides its address."""
     shared = settings.connection().options()
     return {name: value for name, value in shared.items() if name not in {"bootstrap_servers", "client_id"}}
+
+
+def arguments_of(flags: dict[str, Any]) -> list[str]:
+    """The command line that gives these flags to another process."""
+    arguments = []
+    for name, value in flags.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            arguments.append(f"--{flag}={value}")
+    return arguments

@@ -1,15 +1,26 @@
-"""`run`: runs one replica."""
+"""`run`: runs one replica, in one process or in several."""
 
+import asyncio
+import sys
+import uuid
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
-from learner_worker.commands.options import given, settings_flags
+from learner_worker.commands.exit_codes import exit_code
+from learner_worker.commands.options import arguments_of, given, settings_flags
+from learner_worker.errors import LearnerError
 from learner_worker.kafka.patches import take_closed_for_broken, use_light_records
 from learner_worker.observability import Instruments, configure_logging, tracer_or_none
 from learner_worker.settings import Settings
 from learner_worker.standard_streams import write_stderr_in_background
+from learner_worker.store.process_folders import process_folder
+from learner_worker.supervisor.child import Child
+from learner_worker.supervisor.processors import affordable_processes
+from learner_worker.supervisor.supervisor import supervise
 from learner_worker.worker import event_loop
+from learner_worker.worker.parent_link import Lineage, ParentLink
 from learner_worker.worker.replica import run_replica
 
 
@@ -20,23 +31,78 @@ from learner_worker.worker.replica import run_replica
     help="Make --group-id the owner of the topics if another group is: its workers stop within ten seconds, "
     "and this group begins where they ended. Also for a copy of the cluster. Only for the first start.",
 )
+@click.option("--child-of", "lineage", hidden=True)  # how a process of several is started
 @settings_flags(*Settings.model_fields)
-def run(*, take_over: bool, **flags: Any) -> None:
+def run(*, take_over: bool, lineage: str | None, **flags: Any) -> None:
     """Run one replica until SIGTERM or SIGINT.
 
-    Replicas with the same --group-id share the shards; each needs its own --state-dir.
+    Replicas with the same --group-id share the shards; each needs its own --state-dir. With --processes it
+    uses as many processors: each process is a member of the group by itself.
     """
     settings = given(flags)
+    processes = settings.processes or affordable_processes()
+    if lineage is not None:
+        _run_child(settings, ParentLink(Lineage.read(lineage)), take_over=take_over)
+    elif processes == 1:
+        _run_one(settings, take_over=take_over)
+    else:
+        _run_several(settings, processes, flags, take_over=take_over)
+
+
+def _run_one(settings: Settings, link: ParentLink | None = None, *, take_over: bool) -> None:
     tracer = tracer_or_none(
         wanted=settings.traces, event_share=settings.trace_events, instance=settings.group_instance_id
     )
     instruments = Instruments(tracer)
     write_stderr_in_background(instruments.process.log_lines_lost.inc)
-    configure_logging(settings.log_format, settings.log_level)
+    name = None if link is None else link.lineage.name
+    configure_logging(settings.log_format, settings.log_level, instance=name)
     use_light_records()
     take_closed_for_broken()
     try:
-        event_loop.run(run_replica(settings, instruments, take_over=take_over))
+        event_loop.run(run_replica(settings, instruments, take_over=take_over, link=link))
     finally:
         if tracer is not None:
             tracer.close()
+
+
+def _run_child(settings: Settings, link: ParentLink, *, take_over: bool) -> None:
+    """Runs one of several processes; its parent says why it ended."""
+    try:
+        _run_one(settings, link, take_over=take_over)
+    except LearnerError as error:
+        link.end(error)
+        sys.exit(exit_code(error))
+
+
+def _run_several(settings: Settings, processes: int, flags: Mapping[str, Any], *, take_over: bool) -> None:
+    parent = uuid.uuid4().hex
+    children = [
+        Child(number, _command(settings, number, parent, flags, take_over=take_over))
+        for number in range(processes)
+    ]
+    write_stderr_in_background(lambda: None)
+    configure_logging(settings.log_format, settings.log_level)
+    asyncio.run(supervise(settings, children))
+
+
+def _command(
+    settings: Settings, number: int, parent: str, flags: Mapping[str, Any], *, take_over: bool
+) -> Callable[[int, bool], list[str]]:
+    """What makes the arguments of a process: those of its parent, and what is its own."""
+    instance = settings.group_instance_id
+    own: dict[str, Any] = {
+        "state_dir": str(process_folder(settings.state_dir, number)),
+        "http_port": "none",
+        "processes": "1",
+    }
+    if instance is not None:
+        own["group_instance_id"] = f"{instance}-{number}"
+    name = own.get("group_instance_id", f"process-{number}")
+
+    def arguments(descriptor: int, first: bool) -> list[str]:
+        lineage = Lineage(parent, name, descriptor)
+        taking_over = ["--take-over"] if take_over and first else []
+        return ["run", *taking_over, "--child-of", str(lineage), *arguments_of({**flags, **own})]
+
+    return arguments

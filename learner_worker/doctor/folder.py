@@ -23,7 +23,8 @@ from learner_worker.store.needs import (
     raise_descriptor_limit,
 )
 from learner_worker.store.obstacles import obstacle, user_name
-from learner_worker.store.state_folder import named_owner
+from learner_worker.store.process_folders import process_folders
+from learner_worker.store.state_folder import named_owner, shard_files
 from learner_worker.store.statements import statement
 from learner_worker.unix import FCNTL
 
@@ -119,7 +120,8 @@ def _owner(path: Path) -> Iterator[Finding]:
 
 
 def _set_aside(path: Path) -> Iterator[Finding]:
-    for file in sorted(found for pattern in _ASIDE for found in path.glob(pattern)):
+    folders = (path, *process_folders(path).values())
+    for file in sorted(found for folder in folders for kind in _ASIDE for found in folder.glob(kind)):
         yield note(
             f"{file} was set aside ({file.suffix[1:]}) and rebuilt from Kafka", "delete it when you like"
         )
@@ -127,7 +129,7 @@ def _set_aside(path: Path) -> Iterator[Finding]:
 
 async def check_files(case: Case) -> Sequence[Finding]:
     """Checks that the shard files belong to this cluster, prefix and shard count, and are intact."""
-    files = sorted(case.settings.state_dir.glob("shard-*.sqlite3"))
+    files = list(shard_files(case.settings.state_dir).values())
     if not files:
         return [note(f"{case.settings.state_dir} holds no shards yet")]
     identity, topology = await _identity(case), await recorded(case)

@@ -5,6 +5,7 @@ shards. But one that does not come back keeps them as well, and nobody answers f
 """
 
 import asyncio
+from collections.abc import Collection
 
 import structlog
 from aiokafka.errors import KafkaError
@@ -61,6 +62,22 @@ async def remove_instance(cluster: Cluster, group_id: str, name: str) -> str:
             f"Kafka did not remove {name!r} from the group {group_id}", error, "try again"
         ) from error
     return where
+
+
+async def remove_instances(cluster: Cluster, group_id: str, names: Collection[str]) -> list[str]:
+    """Removes those of these members that the group has, and returns their names.
+
+    All in one go: a group that has lost one of them waits for the others, which do not come.
+
+    Raises:
+        KafkaError, TimeoutError: Kafka did not take it.
+    """
+    async with asyncio.timeout(_LEAVE_SECONDS):
+        members = await _members_by_name(cluster, group_id)
+        found = [name for name in names if name in members]
+        for name in found:
+            await cluster.remove_member(group_id, members[name][1].member_id)
+    return found
 
 
 async def _members_by_name(cluster: Cluster, group_id: str) -> dict[str, tuple[str, GroupMember]]:

@@ -30,6 +30,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
         held: the shards in its state folder, each with the changelog position of its file.
         standby_replicas: its setting for the number of standbys of each shard.
         on_probation: whether it is to own nothing as long as another member can.
+        siblings: what it has in common with the processes of the same parent, which end with it; or empty.
     """
 
     process: str
@@ -40,6 +41,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
     held: dict[ShardId, int] = {}
     standby_replicas: int = 0
     on_probation: bool = False
+    siblings: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class _Member:
         """The changelog position of its file of a shard; -1 without a file."""
         return self.claim.held.get(shard, -1)
 
+    def is_sibling_of(self, other: "_Member") -> bool:
+        """Whether both end together, because they have the same parent."""
+        return bool(self.claim.siblings) and self.claim.siblings == other.claim.siblings
+
 
 def next_term(claims: Iterable[Claim]) -> int:
     """The term of the next placement, after all those that the members know."""
@@ -74,7 +80,8 @@ def place(shards: Sequence[ShardId], claims: Mapping[str, Claim]) -> dict[str, P
 
     1. A shard stays with its owner, as long as the owner is within its share.
     2. A shard without an owner, or given up for balance, goes to the member with the most current file.
-    3. Standbys go to other members, evenly, and first to those that follow the shard already.
+    3. Standbys go to other members, evenly, and first to those that follow the shard already; never to a
+       sibling of its owner or of another standby, which would be lost with it.
     4. A member on probation only follows, unless all are on probation.
 
     The result depends on the claims only, not on their order.
@@ -139,7 +146,7 @@ def _deal_standbys(shards: Sequence[ShardId], members: Sequence[_Member]) -> Non
 
     def rank(shard: ShardId) -> Callable[[_Member], tuple[bool, int, int, int]]:
         owner = owners[shard]
-        fair = -(-len(owner.owned) // (len(members) - 1))
+        fair = -(-len(owner.owned) // _strangers(owner, members))
         return lambda member: (
             len(member.standbys) < most and pairs[owner.key, member.key] < fair,
             member.position(shard),
@@ -148,9 +155,22 @@ def _deal_standbys(shards: Sequence[ShardId], members: Sequence[_Member]) -> Non
         )
 
     for shard in shards:
-        candidates = [
-            member for member in members if shard not in member.owned and shard not in member.standbys
-        ]
-        chosen = max(candidates, key=rank(shard))
-        chosen.standbys.add(shard)
-        pairs[owners[shard].key, chosen.key] += 1
+        if candidates := _candidates(shard, owners[shard], members):
+            chosen = max(candidates, key=rank(shard))
+            chosen.standbys.add(shard)
+            pairs[owners[shard].key, chosen.key] += 1
+
+
+def _strangers(owner: _Member, members: Sequence[_Member]) -> int:
+    """How many members may follow an owner's shards."""
+    return sum(member is not owner and not member.is_sibling_of(owner) for member in members)
+
+
+def _candidates(shard: ShardId, owner: _Member, members: Sequence[_Member]) -> list[_Member]:
+    """The members that may become a shard's next standby."""
+    holders = [owner, *(member for member in members if shard in member.standbys)]
+    return [
+        member
+        for member in members
+        if not any(member is holder or member.is_sibling_of(holder) for holder in holders)
+    ]

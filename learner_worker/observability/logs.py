@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Literal
 
 import structlog
@@ -23,25 +24,32 @@ _SHOWN_TRACEBACKS = structlog.dev.RichTracebackFormatter(show_locals=False)
 _TIME = structlog.processors.TimeStamper(fmt="iso", utc=True)
 
 
-def configure_logging(log_format: LogFormat = "auto", level: LogLevel = "info") -> None:
+def configure_logging(
+    log_format: LogFormat = "auto", level: LogLevel = "info", *, instance: str | None = None
+) -> None:
     """Configures logs on stderr: JSON lines, or text on a terminal; aiokafka's own logs only at `debug`.
 
     The worker logs an outage of Kafka once; aiokafka would log it for every connection.
+
+    Args:
+        instance: stands in every line, for one of several processes that write to the same stream.
     """
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     renderer = _json() if as_json else _text()
+    named = [] if instance is None else [partial(_name, instance)]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             _TIME,
+            *named,
             *renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(handlers=[_library_handler(renderer)], level=logging.WARNING)
+    logging.basicConfig(handlers=[_library_handler([*named, *renderer])], level=logging.WARNING)
     logging.captureWarnings(True)
     logging.getLogger("aiokafka").setLevel(logging.INFO if level == "debug" else logging.CRITICAL + 1)
 
@@ -57,6 +65,11 @@ def _text() -> list[structlog.typing.Processor]:
 def _in_order(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """The time, the level and the event first: what a reader of many lines looks for."""
     return {name: event.pop(name) for name in _FIRST if name in event} | dict(event)
+
+
+def _name(instance: str, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Names the process that writes the line."""
+    return {**event, "instance": instance}
 
 
 def _library_handler(renderer: list[structlog.typing.Processor]) -> logging.Handler:

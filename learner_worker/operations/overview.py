@@ -8,6 +8,7 @@ import msgspec
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.times import Micros, format_time
 from learner_worker.errors import StateError, UnreadableFileError
+from learner_worker.store.process_folders import process_folders
 from learner_worker.store.snapshot import Snapshot, snapshot_of
 from learner_worker.store.state_folder import no_shard_files, shard_files
 
@@ -108,7 +109,8 @@ def _contents(snapshot: Snapshot) -> Contents:
 
 def _set_aside(state_dir: Path) -> Iterator[Path]:
     for why in _KEPT:
-        yield from sorted(state_dir.glob(f"shard-*.{why}"))
+        for folder in (state_dir, *process_folders(state_dir).values()):
+            yield from sorted(folder.glob(f"shard-*.{why}"))
 
 
 def _size(path: Path) -> FileSize:

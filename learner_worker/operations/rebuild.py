@@ -51,7 +51,7 @@ async def rebuild(state_dir: Path, shards: Sequence[ShardId], changelog: Changel
         if shard in files:
             await _require_sound_changelog(files[shard], shard, changelog)
     for shard in shards:
-        yield await _rebuild(shard_path(state_dir, shard), shard, changelog)
+        yield await _rebuild(files.get(shard, shard_path(state_dir, shard)), shard, changelog)
 
 
 def _require_shard(shard: ShardId, changelog: Changelog) -> None:

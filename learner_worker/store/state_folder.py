@@ -15,6 +15,7 @@ from learner_worker.store.identity import shard_identity, stranger
 from learner_worker.store.needs import lacking_space
 from learner_worker.store.obstacles import obstacle
 from learner_worker.store.permissions import private_file, private_folder
+from learner_worker.store.process_folders import last_written, process_folders
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import statement
 from learner_worker.unix import FCNTL
@@ -23,18 +24,35 @@ _FILE = re.compile(r"shard-([0-9]{5,})\.sqlite3")
 
 
 def shard_files(path: Path) -> dict[ShardId, Path]:
-    """The shards' files in a folder, by shard; none if there is no such folder.
+    """The shards' files in a folder and its processes' folders, by shard: of several the one written last.
+
+    There are none if there is no such folder.
 
     Raises:
         ConfigurationError: it cannot be read.
     """
+    newest: dict[ShardId, Path] = {}
+    for shard, file in every_shard_file(path):
+        newest.setdefault(shard, file)
+    return dict(sorted(newest.items()))
+
+
+def every_shard_file(path: Path) -> list[tuple[ShardId, Path]]:
+    """All of the shards' files in a folder and its processes' folders, those that were written last first.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    folders = [path, *process_folders(path).values()]
     try:
-        found = [(_FILE.fullmatch(each.name), each) for each in sorted(path.iterdir())]
+        paths = [each for folder in folders for each in sorted(folder.iterdir())]
     except FileNotFoundError:
-        return {}
+        return []
     except OSError as error:
         raise ConfigurationError(f"cannot read the state folder {path} ({obstacle(path, error)})") from error
-    return {ShardId(int(match[1])): each for match, each in found if match is not None}
+    found = [(_FILE.fullmatch(each.name), each) for each in paths]
+    files = [(ShardId(int(match[1])), each) for match, each in found if match is not None]
+    return sorted(files, key=lambda each: last_written(each[1]), reverse=True)
 
 
 def no_shard_files(path: Path) -> ConfigurationError:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from dataclasses import dataclass
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
@@ -12,13 +13,27 @@ from learner_worker.worker.probation import Probation
 from learner_worker.worker.standbys import Standbys
 
 
+@dataclass(frozen=True, slots=True)
+class MemberIdentity:
+    """Who this replica is in its group.
+
+    Attributes:
+        process: identifies this run of this process.
+        instance_id: the id for static membership, or None.
+        siblings: identifies the parent that this process has in common with others; empty without one.
+    """
+
+    process: str
+    instance_id: str | None
+    siblings: str = ""
+
+
 class Claims:
     """Makes this replica's claims.
 
     Args:
         topic: the changelog; a file's position in it says how current its rows are.
-        process: identifies this run of this process.
-        instance_id: the id for static membership, or None.
+        identity: who this replica is.
         standby_replicas: number of standbys of each shard.
         probation: whether this replica is to own nothing for now.
     """
@@ -30,8 +45,7 @@ class Claims:
         standbys: Standbys,
         files: StateFiles,
         topic: TopicName,
-        process: str,
-        instance_id: str | None,
+        identity: MemberIdentity,
         standby_replicas: int,
         probation: Probation,
     ) -> None:
@@ -39,9 +53,9 @@ class Claims:
         self._standbys = standbys
         self._files = files
         self._topic = topic
-        self._process = process
+        self._identity = identity
         self._where = f"host {socket.gethostname()}, process {os.getpid()}"
-        self._name = instance_id or self._where
+        self._name = identity.instance_id or self._where
         self._standby_replicas = standby_replicas
         self._probation = probation
         self._held: dict[ShardId, int] = {}
@@ -56,7 +70,7 @@ class Claims:
         self._held.update(self._standbys.positions)
         self._held.update({shard_id: shard.positions[self._topic] for shard_id, shard in shards.items()})
         return Claim(
-            process=self._process,
+            process=self._identity.process,
             name=self._name,
             where=self._where,
             term=term,
@@ -64,4 +78,5 @@ class Claims:
             held=dict(self._held),
             standby_replicas=self._standby_replicas,
             on_probation=self._probation.active,
+            siblings=self._identity.siblings,
         )

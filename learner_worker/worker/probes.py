@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from learner_worker.http_server import listening
 
-_OTHER_PORTS = "another port, to 0 for any free port, or to none for no HTTP"
+OTHER_PORTS = "another port, to 0 for any free port, or to none for no HTTP"
 
 
 class Verdict(NamedTuple):
@@ -37,7 +37,7 @@ async def serving(
     app.router.add_get("/healthz", _probe_handler(healthy))
     app.router.add_get("/readyz", _probe_handler(ready))
     app.router.add_get("/metrics", _metrics_handler(registry))
-    async with listening(app, host, port, other_ports=_OTHER_PORTS) as listened:
+    async with listening(app, host, port, other_ports=OTHER_PORTS) as listened:
         yield listened
 
 

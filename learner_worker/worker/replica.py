@@ -3,17 +3,17 @@
 import asyncio
 import os
 import socket
-import threading
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 from aiokafka.errors import KafkaError
+from prometheus_client import generate_latest
 
-from learner_worker import __version__, signals
+from learner_worker import __version__
 from learner_worker.errors import (
     BrokerError,
     ConfigurationError,
@@ -27,28 +27,24 @@ from learner_worker.group.topology_guard import TopologyGuard
 from learner_worker.kafka.outage import Outage, first_line
 from learner_worker.lifecycle import is_set_within
 from learner_worker.observability import Instruments
+from learner_worker.operations.members import remove_former_members
 from learner_worker.refusals.denials import failure
 from learner_worker.settings import Settings, settings_in_layout
+from learner_worker.store.arrangement import arrange_shard_files
 from learner_worker.store.former import set_aside_former
 from learner_worker.store.leave_marker import leave_requested, withdraw_leave
 from learner_worker.store.needs import lacking_descriptors, raise_descriptor_limit
 from learner_worker.store.state_folder import filed_identities, locked_state_folder
 from learner_worker.strategies.registry import find_strategies
+from learner_worker.worker.parent_link import Answer, ParentLink, Question
 from learner_worker.worker.platform import KafkaClients, kafka_platform
 from learner_worker.worker.probation import noted_start
 from learner_worker.worker.probes import Verdict, serving
+from learner_worker.worker.stopping import CLOSE_SECONDS, STOP_SECONDS, stop_on_signals, stop_within_limits
 from learner_worker.worker.worker import UNFINISHED, Worker
 
-_STOP_SECONDS = 25.0
-"""Time limit from the signal to the last checkpoint: below the 30 seconds that Kubernetes waits for."""
-_CLOSE_SECONDS = 15.0
-"""Time limit for closing files and Kafka clients after that: three times a client's own limit."""
 _TELL_SECONDS = 10.0
 """How long stopping may take before the log says what it waits for: far above a usual stop."""
-_TELL_BEFORE_END_SECONDS = 0.5
-"""How long the thread that writes the log gets before that."""
-_END_SECONDS = 5.0
-"""Time limit for the rest, as for threads of files on a disk that hangs: then the process ends by force."""
 REBUILD_SECONDS = 5.0
 """Base of the pause before a rebuild: it doubles each time, so that rebuilds do not add to an overload."""
 _LONGEST_REBUILD_SECONDS = 300.0
@@ -62,22 +58,35 @@ _log = structlog.get_logger("learner_worker.replica")
 
 
 async def run_replica(
-    settings: Settings, instruments: Instruments | None = None, *, take_over: bool = False
+    settings: Settings,
+    instruments: Instruments | None = None,
+    *,
+    take_over: bool = False,
+    link: ParentLink | None = None,
 ) -> None:
     """Runs one replica until SIGTERM, SIGINT or SIGHUP; a second signal ends it at once.
 
     Args:
         take_over: whether its group becomes the owner of the topics if another one is.
+        link: ties this process to the parent that has started it.
 
     Raises:
         ConfigurationError: the topics or the state folder do not allow a start.
         LearnerError: something failed that only a restart can repair.
     """
     stopping = asyncio.Event()
-    _stop_on_signals(stopping)
+    stop_on_signals(stopping)
     asyncio.get_running_loop().set_exception_handler(_log_stray_error)
-    replica = Replica(settings, instruments or Instruments())
-    living = asyncio.create_task(replica.live(stopping, take_over=take_over), name="replica")
+    replica = Replica(settings, instruments or Instruments(), "" if link is None else link.lineage.parent)
+    if link is not None:
+        link.serve(replica.questions(), partial(stop_within_limits, stopping))
+
+    async def live() -> None:
+        if link is not None:
+            await link.may_join.wait()
+        await replica.live(stopping, take_over=take_over)
+
+    living = asyncio.create_task(live(), name="replica")
     signalled = asyncio.create_task(stopping.wait(), name="signals")
     await asyncio.wait({living, signalled}, return_when=asyncio.FIRST_COMPLETED)
     signalled.cancel()
@@ -88,7 +97,7 @@ async def run_replica(
         return
     unfinished = replica.working
     living.cancel()
-    await asyncio.wait({living}, timeout=_CLOSE_SECONDS)
+    await asyncio.wait({living}, timeout=CLOSE_SECONDS)
     if unfinished:
         raise LearnerError(UNFINISHED)
 
@@ -99,23 +108,23 @@ async def _wait_for(living: "asyncio.Task[None]") -> None:
     if not living.done():
         tasks = sorted(task.get_name() for task in asyncio.all_tasks())
         _log.warning("worker.still_stopping", seconds=_TELL_SECONDS, tasks=tasks)
-        await asyncio.wait({living}, timeout=_STOP_SECONDS - _TELL_SECONDS)
+        await asyncio.wait({living}, timeout=STOP_SECONDS - _TELL_SECONDS)
 
 
 class Replica:
     """The parts that outlive a worker: the state folder's lock, HTTP, the metrics and the outage state."""
 
-    def __init__(self, settings: Settings, instruments: Instruments) -> None:
+    def __init__(self, settings: Settings, instruments: Instruments, siblings: str = "") -> None:
         self._settings = self._in_layout = settings
         self._connection = settings.connection()
         self._instruments = instruments
         self._outage = Outage()
+        self._worker_of = partial(Worker, instruments=instruments, outage=self._outage, siblings=siblings)
         self._worker: Worker | None = None
         self._partitions = 0
         self._guard: TopologyGuard | None = None
         self._superseded: ReshardError | SupersededError | None = None
         self._rebuilds = 0
-        self._probation_seconds = 0.0
         self.working = False
         """Whether a worker is running, so that there may be state to make durable."""
 
@@ -130,8 +139,9 @@ class Replica:
         raise_descriptor_limit()
         _require_strategies(settings)
         with locked_state_folder(settings.state_dir), noted_start(settings.state_dir) as probation:
+            await remove_former_members(settings, arrange_shard_files(settings.state_dir, 1))
             withdraw_leave(settings.state_dir)
-            self._probation_seconds = probation
+            self._worker_of = partial(self._worker_of, probation_seconds=probation)
             patience = settings.startup_timeout_seconds
             async with self._http():
                 worker: Worker | None = await self._make_worker(patience, take_over=take_over)
@@ -173,13 +183,7 @@ class Replica:
         await asyncio.to_thread(set_aside_former, settings.state_dir, settings.topic_prefix, topology)
         platform = kafka_platform(in_layout, topology, guard)
         self._partitions, self._guard = topology.shards, guard
-        return Worker(
-            in_layout,
-            platform,
-            instruments=self._instruments,
-            outage=self._outage,
-            probation_seconds=self._probation_seconds,
-        )
+        return self._worker_of(in_layout, platform)
 
     def _filed(self) -> Mapping[Path, Mapping[str, str]]:
         """What this replica's files of the same topics say of themselves."""
@@ -274,6 +278,15 @@ class Replica:
             self._superseded = guard.superseded
             await guard.close()
 
+    def questions(self) -> dict[str, Question]:
+        """What a parent may ask, by the path that it is asked on."""
+        registry = self._instruments.registry
+        return {
+            "/healthz": lambda: Answer(*self._healthy()),
+            "/readyz": lambda: Answer(*self._ready()),
+            "/metrics": lambda: Answer(good=True, text=generate_latest(registry).decode()),
+        }
+
     def _healthy(self) -> Verdict:
         worker, rebuilds = self._worker, self._rebuilds
         if rebuilds >= _REBUILDS_UNTIL_UNHEALTHY and not (worker is not None and worker.health.all_has_moved):
@@ -328,32 +341,3 @@ async def run_unwrapped(worker: Worker, stopping: asyncio.Event) -> None:
 def _log_stray_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Logs in one line an error of a task that nobody awaits, such as a commit inside the Kafka client."""
     _log.warning("task.stray_error", error=repr(context.get("exception")), message=context["message"])
-
-
-def _stop_on_signals(stopping: asyncio.Event) -> None:
-    """Has the first signal stop the replica, and the next one end the process at once."""
-    loop = asyncio.get_running_loop()
-    numbers = signals.wanted_signals()
-
-    def stop() -> None:
-        for each in numbers:
-            loop.remove_signal_handler(each)
-        signals.end_on_next_signal(numbers)
-        end_by_force_after(_STOP_SECONDS + _CLOSE_SECONDS + _END_SECONDS)
-        stopping.set()
-
-    for each in numbers:
-        loop.add_signal_handler(each, stop)
-
-
-def end_by_force_after(seconds: float) -> None:
-    """Ends the process if stopping takes longer: not even a blocked event loop or a thread holds it up."""
-
-    def end() -> None:
-        _log.error("worker.ended_by_force", seconds=seconds)
-        time.sleep(_TELL_BEFORE_END_SECONDS)
-        os._exit(1)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()

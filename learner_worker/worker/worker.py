@@ -23,7 +23,7 @@ from learner_worker.stages.advise import Advise
 from learner_worker.strategies.registry import find_strategies
 from learner_worker.worker.backfill import Backfill
 from learner_worker.worker.checkpoint import Checkpointer
-from learner_worker.worker.claims import Claims
+from learner_worker.worker.claims import Claims, MemberIdentity
 from learner_worker.worker.consumer import EventConsumer
 from learner_worker.worker.experiment import experiment_of
 from learner_worker.worker.failure import WorkerFailure
@@ -52,7 +52,11 @@ Question = Callable[[], Awaitable[bool]]
 
 
 class Worker:
-    """A worker: its components, created in dependency order so that none needs a late-bound callback."""
+    """A worker: its components, created in dependency order so that none needs a late-bound callback.
+
+    Args:
+        siblings: identifies the parent of this process and its siblings, which tells of their readiness.
+    """
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class Worker:
         instruments: Instruments,
         outage: Outage,
         probation_seconds: float = 0.0,
+        siblings: str = "",
     ) -> None:
         topics, clients = settings.topics().named(), platform.clients
         strategies = find_strategies(settings.strategy, settings.strategies)
@@ -84,8 +89,7 @@ class Worker:
             standbys=standbys,
             files=platform.files,
             topic=topics.outcomes,
-            process=platform.process,
-            instance_id=settings.group_instance_id,
+            identity=MemberIdentity(platform.process, settings.group_instance_id, siblings),
             standby_replicas=settings.standby_replicas,
             probation=probation,
         )
@@ -211,12 +215,13 @@ class Worker:
             "backfill": Backfill(ownership).run,
             "frontier": periodic.ask_how_far_the_group_is,
             "progress": progress.tell,
-            "readiness": ReadinessLog(self.health.ready).tell,
             "watch": watch.watch,
             "topology": platform.guard.watch,
             "probation": partial(probation.serve, membership),
             "stalls": periodic.measure_stalls,
         }
+        if not siblings:
+            self.loops["readiness"] = ReadinessLog(self.health.ready).tell
 
     @asynccontextmanager
     async def started(self) -> AsyncIterator[None]:

@@ -16,7 +16,7 @@ from learner_worker.brokers import Broker
 from learner_worker.kafka import watchdog
 from learner_worker.kafka.watchdog import Reading, look
 from learner_worker.settings import Settings
-from learner_worker.worker import health, replica
+from learner_worker.worker import health, replica, stopping
 from learner_worker.worker.consumer import EventConsumer
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support.swarm import swarm_history
@@ -97,7 +97,7 @@ async def test_a_stop_does_not_wait_until_the_clients_are_built_anew(
 @pytest.fixture(autouse=True)
 def no_end_by_force(monkeypatch: pytest.MonkeyPatch) -> None:
     """The replica is in the test's own process, which lives on long after it was told to stop."""
-    monkeypatch.setattr(replica, "end_by_force_after", lambda _: None)
+    monkeypatch.setattr(stopping, "end_by_force_after", lambda _: None)
 
 
 def the_first_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from learner_worker.brokers.maven import KAFKA_VERSION
 from learner_worker.cli import cli
 from learner_worker.contract.topics import requests_group
 from learner_worker.settings import Settings, load_settings
-from learner_worker.worker import replica, worker
+from learner_worker.worker import stopping, worker
 from learner_worker.worker.probes import Verdict, serving
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ BASE = DEPLOY / "kubernetes" / "base"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 IMAGE = f"learner-worker:{PROJECT['project']['version']}"
 CLIENTS = 4  # consumers and producers, started one after another
-DRAIN_SECONDS = replica._STOP_SECONDS + replica._CLOSE_SECONDS
+DRAIN_SECONDS = stopping.STOP_SECONDS + stopping.CLOSE_SECONDS
 PARTS = ("base", "topics", "tls")
 KUSTOMIZATIONS = sorted((DEPLOY / "kubernetes").glob("*/kustomization.yaml"))
 

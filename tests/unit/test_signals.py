@@ -29,9 +29,9 @@ runpy.run_module("learner_worker", run_name="__main__", alter_sys=False)
 """
 BY_FORCE = """
 import threading, time
-from learner_worker.worker import replica
+from learner_worker.worker import stopping
 threading.Thread(target=time.sleep, args=(250,)).start()
-replica.end_by_force_after(0.1)
+stopping.end_by_force_after(0.1)
 """
 GUARDED = """
 import json, os, signal, subprocess, sys

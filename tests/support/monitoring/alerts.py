@@ -96,7 +96,8 @@ ALERTS: Final = (
     ),
     Alert(
         name="LearnerNotDurable",
-        query=f'sum by (job, instance) (increase({name_of(_of_process.checkpoints)}{{result="ok"}}[5m]))',
+        query=f"sum by (job, instance, process) (increase({name_of(_of_process.checkpoints)}"
+        '{result="ok"}[5m]))',
         condition="< 1",
         lasting="5m",
         severity="critical",
@@ -136,7 +137,7 @@ ALERTS: Final = (
     ),
     Alert(
         name="LearnerClientsStuck",
-        query=f"sum by (job, instance) (increase({name_of(_of_process.rebuilds)}[30m]))",
+        query=f"sum by (job, instance, process) (increase({name_of(_of_process.rebuilds)}[30m]))",
         condition="> 1.5",
         lasting="0m",
         severity="warning",

@@ -1,0 +1,59 @@
+"""Removes members from the group by name: those that died, and those whose files have moved."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from learner_worker.contract.topics import in_layout
+from learner_worker.errors import LearnerError
+from learner_worker.group.departure import remove_instance, remove_instances
+from learner_worker.group.topology_view import topology_view
+from learner_worker.kafka.admin import Cluster
+from learner_worker.kafka.outage import first_line
+from learner_worker.settings import Settings
+
+_log = structlog.get_logger("learner_worker.replica")
+
+
+async def remove_member(settings: Settings, instance: str) -> str:
+    """Removes the member with this instance id from the group; returns where it ran.
+
+    Raises:
+        BrokerError: Kafka did not take it.
+        ConfigurationError: the group has no such member.
+    """
+    async with _group(settings) as (cluster, group_id):
+        return await remove_instance(cluster, group_id, instance)
+
+
+async def remove_former_members(settings: Settings, former: Sequence[int | None]) -> None:
+    """Removes the members of this replica whose files have moved, as far as the group has them.
+
+    The group would give a static member its old shards by its name, although their files are elsewhere now.
+
+    Args:
+        former: the numbers of the processes; None for one that was the only one.
+    """
+    instance = settings.group_instance_id
+    if instance is None or not former:
+        return
+    names = [instance if number is None else f"{instance}-{number}" for number in former]
+    try:
+        async with _group(settings) as (cluster, group_id):
+            removed = await remove_instances(cluster, group_id, names)
+    except (LearnerError, KafkaError, TimeoutError) as error:
+        _log.info("members.not_removed", members=names, reason=first_line(error))
+    else:
+        _log.info("members.removed", members=removed)
+
+
+@asynccontextmanager
+async def _group(settings: Settings) -> AsyncIterator[tuple[Cluster, str]]:
+    """The cluster, and the group's name in the layout that stands."""
+    patience = settings.startup_timeout_seconds
+    names = settings.topics().named()
+    async with topology_view(settings.connection(), names, patience_seconds=patience) as view:
+        topology = (await view.look()).topology
+        yield view.cluster, in_layout(settings.group_id, 1 if topology is None else topology.layout)

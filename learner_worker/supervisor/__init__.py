@@ -1,0 +1,1 @@
+"""`learner-worker run --processes`: one process that starts, watches and ends several workers."""

@@ -1,0 +1,148 @@
+"""Runs several workers as processes of one replica: starts them, starts them again, ends them together."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+
+from learner_worker import __version__
+from learner_worker.errors import ConfigurationError, LearnerError
+from learner_worker.lifecycle import is_set_within
+from learner_worker.operations.members import remove_former_members
+from learner_worker.settings import Settings
+from learner_worker.store.arrangement import arrange_shard_files
+from learner_worker.store.leave_marker import leave_requested, request_leave, withdraw_leave
+from learner_worker.store.process_folders import process_folder
+from learner_worker.store.state_folder import locked_state_folder
+from learner_worker.supervisor.child import Child, ProcessEnd
+from learner_worker.supervisor.pages import SharedPages, serving_pages
+from learner_worker.worker.readiness import ReadinessLog
+from learner_worker.worker.stopping import stop_on_signals
+
+_FIRST_PAUSE_SECONDS: Final = 1.0
+"""Before a process is started again: shorter than a session, so that a static member keeps its shards."""
+_LONGEST_PAUSE_SECONDS: Final = 60.0
+"""The pause doubles with each failure up to this: what was repaired works within a minute."""
+_PROVEN_SECONDS: Final = 60.0
+"""A process that has run for as long is no longer taken for one that cannot run."""
+_MISTAKE: Final = 2  # the exit code of a process that is refused
+_log = structlog.get_logger("learner_worker.supervisor")
+
+
+async def supervise(settings: Settings, children: Sequence[Child]) -> None:
+    """Runs the processes until SIGTERM, SIGINT or SIGHUP; a second signal ends all of them at once.
+
+    Raises:
+        ConfigurationError: the folder or a process does not allow a start.
+        LearnerError: a process could not finish its work.
+    """
+    stopping = asyncio.Event()
+    stop_on_signals(stopping)
+    with locked_state_folder(settings.state_dir):
+        await remove_former_members(settings, arrange_shard_files(settings.state_dir, len(children)))
+        withdraw_leave(settings.state_dir)
+        await Supervisor(settings, children).live(stopping)
+        _withdraw_if_all_left(settings, len(children))
+    _log.info("worker.stopped")
+
+
+class Supervisor:
+    """Watches the processes and speaks for them: one HTTP port, one line when all are ready."""
+
+    def __init__(self, settings: Settings, children: Sequence[Child]) -> None:
+        self._settings = settings
+        self._children = children
+        self._pages = SharedPages(children)
+        self._failure: LearnerError | None = None
+
+    async def live(self, stopping: asyncio.Event) -> None:
+        """Runs the processes until `stopping` is set, or until one is refused.
+
+        Raises:
+            ConfigurationError: a process was refused; the others have ended.
+            LearnerError: a process failed before all were ready, or could not finish its work.
+        """
+        async with self._http():
+            self._log_start()
+            telling = asyncio.create_task(ReadinessLog(self._pages.last_readiness).tell(stopping))
+            asking = asyncio.create_task(self._pages.keep_asking(stopping))
+            ending = asyncio.create_task(self._stop_all(stopping))
+            kept = [self._keep(child, stopping) for child in self._children]
+            endings = await asyncio.gather(*kept)
+            stopping.set()
+            await asyncio.gather(telling, asking, ending)
+        if self._failure is not None:
+            raise self._failure
+        for child, end in zip(self._children, endings, strict=True):
+            if end.code != 0:
+                raise LearnerError(end.sentence or f"process {child.number} {_how(end)} while it stopped")
+
+    async def _keep(self, child: Child, stopping: asyncio.Event) -> ProcessEnd:
+        """Runs a process again and again until `stopping` is set; how it ended last."""
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            begun = time.monotonic()
+            end = await child.run()
+            if stopping.is_set():
+                return end
+            if end.code == _MISTAKE or (end.code > 0 and not self._pages.were_ready):
+                self._give_up(child, end, stopping)
+                return end
+            if time.monotonic() - begun > _PROVEN_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
+            reason = end.sentence or _how(end)
+            _log.error("process.ended", process=child.number, reason=reason, restart_seconds=pause)
+            if await is_set_within(stopping, pause):
+                return ProcessEnd(0, None)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _give_up(self, child: Child, end: ProcessEnd, stopping: asyncio.Event) -> None:
+        """Ends all: what refuses one process refuses its next start, and a first failure has to be seen."""
+        if self._failure is None:
+            sentence = end.sentence or f"process {child.number} {_how(end)}: see what it has printed above"
+            self._failure = (ConfigurationError if end.code == _MISTAKE else LearnerError)(sentence)
+        stopping.set()
+
+    async def _stop_all(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        if leave_requested(self._settings.state_dir):
+            for child in self._children:
+                request_leave(process_folder(self._settings.state_dir, child.number))
+        for child in self._children:
+            child.stop()
+
+    def _log_start(self) -> None:
+        _log.info(
+            "worker.starting",
+            version=__version__,
+            instance=self._settings.group_instance_id,
+            host=socket.gethostname(),
+            process=os.getpid(),
+            processes=len(self._children),
+        )
+
+    @asynccontextmanager
+    async def _http(self) -> AsyncIterator[None]:
+        settings = self._settings
+        if settings.http_port is None:
+            yield
+            return
+        async with serving_pages(self._pages, settings.http_host, settings.http_port) as port:
+            _log.info("http.listening", url=f"http://{settings.http_host}:{port}")
+            yield
+
+
+def _how(end: ProcessEnd) -> str:
+    return f"was killed by signal {-end.code}" if end.code < 0 else f"ended with exit code {end.code}"
+
+
+def _withdraw_if_all_left(settings: Settings, processes: int) -> None:
+    """Tells whoever asked that all processes have left the group."""
+    folders = [process_folder(settings.state_dir, number) for number in range(processes)]
+    if not any(leave_requested(folder) for folder in folders):
+        withdraw_leave(settings.state_dir)
