@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 
@@ -16,6 +17,12 @@ from tests.support import prometheus
 from tests.support.secured import SecuredKafka, secured_kafka
 
 AUTO = "auto"
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
 
 
 @dataclass(frozen=True, slots=True)
