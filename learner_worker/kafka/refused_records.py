@@ -24,11 +24,13 @@ class Refusals:
 
     Args:
         refused: counts records, by topic.
+        dead_letters: counts dead letters, by reason.
     """
 
-    def __init__(self, topics: TopicNames, refused: Counter) -> None:
+    def __init__(self, topics: TopicNames, refused: Counter, dead_letters: Counter) -> None:
         self._topics = topics
         self._refused = refused
+        self._dead_letters = dead_letters
         self._needed = frozenset({topics.outcomes, topics.rerouted})
 
     def is_final(self, topic: str, error: BaseException | None) -> bool:
@@ -67,6 +69,7 @@ class Refusals:
                 f"Kafka refuses this fact ({type(error).__name__}): raise max.message.bytes of "
                 f"{record.topic}, then replay it",
             )
+            self._dead_letters.labels(refused.reason).inc()
             original = Unreadable(record.topic, record.partition or 0, -1, -1, record.key, record.value)
             return dead_letter(original, self._topics.dead_letters, refused)
         return shortened_dead_letter(record) if record.topic == self._topics.dead_letters else None

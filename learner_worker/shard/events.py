@@ -20,6 +20,7 @@ from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import (
     EVENT_KINDS,
     Headers,
+    Outgoing,
     Record,
     Unreadable,
     chunked,
@@ -206,15 +207,14 @@ class EventIntake:
                 return self.settle.result(event, place)
 
     def _reroute(self, record: Record, partition: int, kind: EventKind) -> None:
-        topics = self._context.topics
-        self._context.sink.single(
-            moved(record, topics.rerouted, partition, kind),
-            lambda: dead_letter(
-                record,
-                topics.dead_letters,
-                RecordError("too-large", "the event is too large to be moved to its partition"),
-            ),
-        )
+        context = self._context
+
+        def instead() -> Outgoing:
+            error = RecordError("too-large", "the event is too large to be moved to its partition")
+            _note_dead_letter(context, record, error)
+            return dead_letter(record, context.topics.dead_letters, error)
+
+        context.sink.single(moved(record, context.topics.rerouted, partition, kind), instead)
 
     def _expire_tasks(self) -> None:
         watermark = self.watermark.watermark()
@@ -243,10 +243,15 @@ class EventIntake:
 def send_dead_letter(context: ShardContext, record: Record, error: RecordError) -> None:
     """Sends a record that breaks the contract to the dead letters, truncated if Kafka rejects its size."""
     topic = context.topics.dead_letters
-    context.instruments.dead_letters.labels(error.reason).inc()
+    _note_dead_letter(context, record, error)
     context.sink.single(
         dead_letter(record, topic, error), lambda: dead_letter(record, topic, error, truncate=True)
     )
+
+
+def _note_dead_letter(context: ShardContext, record: Record, error: RecordError) -> None:
+    """Counts a dead letter, and names it in the log."""
+    context.instruments.dead_letters.labels(error.reason).inc()
     context.instruments.dead_letter_log.warning(
         error.reason,
         topic=record.topic,

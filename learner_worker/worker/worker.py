@@ -110,7 +110,9 @@ class Worker:
             now=platform.clock.now,
         )
         watchdog = Watchdog(settings.checkpoint_interval_seconds)
-        writer = BatchWriter(producer, Refusals(topics, instruments.shards.records_refused))
+        of_shards = instruments.shards
+        refusals = Refusals(topics, of_shards.records_refused, of_shards.dead_letters)
+        writer = BatchWriter(producer, refusals)
         context = shard_context(
             settings,
             platform,

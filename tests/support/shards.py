@@ -29,6 +29,7 @@ class RecordingSink:
     def __init__(self) -> None:
         self.facts: list[Fact] = []
         self.singles: list[Outgoing] = []
+        self.fallbacks: list[Fallback | None] = []
         self.sends: Counter[str] = Counter()
 
     def append(
@@ -43,9 +44,10 @@ class RecordingSink:
         if topic == TOPICS.outcomes and value is not None:
             self.facts.append(decode_fact(value))
 
-    def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:  # noqa: ARG002
+    def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
         self.sends[record.topic] += 1
         self.singles.append(record)
+        self.fallbacks.append(fallback)
 
     async def send(self) -> None:
         """Everything is there already."""

@@ -8,6 +8,7 @@ import pytest
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.topics import HOP_HEADER, TopicName
 from learner_worker.kafka.offsets import OffsetRange
+from learner_worker.observability import Instruments
 from learner_worker.shard.shard import Shard
 from tests.simulation.log import Entry
 from tests.support.shards import NEW, SHARD, TOPICS, RecordingSink, opened_file, shard_context
@@ -26,9 +27,14 @@ def sink() -> RecordingSink:
 
 
 @pytest.fixture
-async def shard(sink: RecordingSink, tmp_path: Path) -> AsyncIterator[Shard]:
+def instruments() -> Instruments:
+    return Instruments()
+
+
+@pytest.fixture
+async def shard(sink: RecordingSink, instruments: Instruments, tmp_path: Path) -> AsyncIterator[Shard]:
     file = await opened_file(tmp_path)
-    shard = await Shard.open(SHARD, shard_context(sink, partition_of=partition_of), file, NEW)
+    shard = await Shard.open(SHARD, shard_context(sink, instruments, partition_of), file, NEW)
     yield shard
     await shard.close()
 
@@ -53,6 +59,20 @@ async def test_an_event_on_a_wrong_partition_is_rerouted(shard: Shard, sink: Rec
     assert (record.topic, record.partition, record.timestamp_ms) == (TOPICS.rerouted, SHARD + 1, 1_000)
     assert (HOP_HEADER, b"auction-closed") in record.headers
     assert (shard.events.settle.remembered, shard.positions[TOPICS.auction_closed]) == (0, 8)
+
+
+async def test_an_event_that_is_too_large_to_be_moved_is_a_dead_letter_that_counts(
+    shard: Shard, sink: RecordingSink, instruments: Instruments
+) -> None:
+    """Once Kafka has refused the moved event, not before."""
+    counted = ("learner_dead_letters_total", {"reason": "too-large"})
+    await shard.process(TOPICS.auction_closed, [close_of(ELSEWHERE)])
+    (instead,) = sink.fallbacks
+    assert instead is not None
+    assert instruments.registry.get_sample_value(*counted) is None
+    letter = instead()
+    assert (letter.topic, dict(letter.headers)["learner-reason"]) == (TOPICS.dead_letters, b"too-large")
+    assert instruments.registry.get_sample_value(*counted) == 1
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,9 @@ def at_most(most: int, topic: str = NAMES.outcomes) -> Judge:
 def writer_to(producer: JudgedProducer) -> tuple[BatchWriter, Instruments]:
     """A writer as in a worker, and its metrics."""
     instruments = Instruments()
-    return BatchWriter(producer, Refusals(NAMES, instruments.shards.records_refused)), instruments
+    of_shards = instruments.shards
+    refusals = Refusals(NAMES, of_shards.records_refused, of_shards.dead_letters)
+    return BatchWriter(producer, refusals), instruments
 
 
 def counted(instruments: Instruments, topic: str) -> float:
@@ -131,6 +133,7 @@ async def test_a_fact_that_is_never_taken_becomes_a_dead_letter_and_no_other_fac
         (NAMES.dead_letters, b"41", b"bad" * 1_000)
     ]
     assert counted(instruments, NAMES.outcomes) == 1
+    assert instruments.registry.get_sample_value("learner_dead_letters_total", {"reason": "refused"}) == 1
     [line] = [line for line in lines if line["event"] == "record.refused"]
     assert (line["topic"], line["key"], line["bytes"]) == (NAMES.outcomes, "41", 3_002)
     assert line["reason"] == error.__name__
