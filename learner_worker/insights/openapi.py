@@ -28,6 +28,12 @@ _FIGURES: Final[dict[str, Any]] = {
     "avg_winning_bid": {"type": "number", "description": "In sats, rounded to 1 digit."},
     "top_keywords": {**_KEYWORDS, "maxItems": TOP, "description": f"The first {TOP} learned keywords."},
 }
+_SHARE: Final = {"type": "number", "minimum": 0, "maximum": 1, "description": "The share that is read."}
+_REFUSED: Final = {
+    "type": "array",
+    "items": {"type": "string"},
+    "description": "What Kafka refuses at present, in sentences.",
+}
 _SORTS: Final = [sign + sort for sort in SORTS for sign in ("", "-")]
 
 
@@ -44,6 +50,9 @@ def document() -> dict[str, Any]:
             "/swarm/insights": {"get": _all_agents()},
             "/swarm/insights/{agent_id}": {"get": _one_agent()},
             "/swarm/tasks/{task_id}/fail": {"post": _fail_task()},
+            "/openapi.json": {"get": _this_document()},
+            "/healthz": {"get": _probe("getHealth", "Whether it is alive", "Health")},
+            "/readyz": {"get": _readiness()},
         },
         "components": {"schemas": _schemas()},
     }
@@ -97,6 +106,25 @@ def _fail_task() -> dict[str, Any]:
     }
 
 
+def _this_document() -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": "object"}}}
+    return {
+        "operationId": "getDescription",
+        "summary": "This document",
+        "responses": {"200": {"description": "OpenAPI 3.1.", "content": content}},
+    }
+
+
+def _probe(name: str, summary: str, schema: str) -> dict[str, Any]:
+    return {"operationId": name, "summary": summary, "responses": {"200": _json("Yes.", schema)}}
+
+
+def _readiness() -> dict[str, Any]:
+    probe = _probe("getReadiness", "Whether all is read that Kafka held at the start", "Readiness")
+    probe["responses"]["503"] = _json("Not yet.", "Readiness")
+    return probe
+
+
 def _schemas() -> dict[str, Any]:
     one = {"agent_id": {"type": "string"}, "learned_keywords": {**_KEYWORDS, "description": "All of them."}}
     return {
@@ -123,6 +151,10 @@ def _schemas() -> dict[str, Any]:
             },
         },
         "FailedTask": _object({"task_id": {"type": "string"}, "status": {"const": "failed"}}),
+        "Health": _object({"status": {"const": "ok"}, "refused": _REFUSED}),
+        "Readiness": _object(
+            {"status": {"enum": ["ready", "reading"]}, "metrics": _SHARE, "outcomes": _SHARE}
+        ),
         "Error": _object({"error": {"type": "string"}}),
     }
 

@@ -22,10 +22,12 @@ from learner_worker.insights.api import InsightsApi
 from learner_worker.insights.charts import course
 from learner_worker.insights.facts import fact_store
 from learner_worker.insights.history import agent_history
+from learner_worker.insights.openapi import document
 from learner_worker.insights.reader import SwarmReader
 from learner_worker.insights.sending import Sending
 from learner_worker.kafka.records import Record, Unreadable
 from learner_worker.settings import Settings
+from tests.support.openapi import require_fit, routes_of
 
 ECHO, MACE = AgentId("echo"), AgentId("mace")
 
@@ -117,6 +119,32 @@ async def test_an_answer_is_whole_however_many_agents_there_are(count: int) -> N
                     found = await answer.json()
                 assert list(found["agents"]) == shown
                 assert ("next" in found) == (query == "?limit=600" and count > 600)
+
+
+async def test_the_document_describes_every_route_and_its_answers_before_anything_is_read() -> None:
+    """Each route is asked while Kafka is still to be read: what it answers stands in the document."""
+    async with fact_store() as facts:
+        reader = SwarmReader(Settings(), Layout("cluster", 12, None, Topics().named()), facts)
+        routes = InsightsApi(reader, Sending(LearnerClient("localhost:1"), None)).routes()
+        app = web.Application()
+        app.add_routes(routes)
+        statuses = {}
+        async with TestServer(app) as server, ClientSession() as session:
+            for method, path in sorted(routes_of(routes)):
+                url = server.make_url(path.format(agent_id="a", task_id="t"))
+                async with session.request(method, url) as answer:
+                    require_fit(document(), method, path, answer.status, await answer.text())
+                    statuses[path] = answer.status
+    described = {(method, path) for path, methods in document()["paths"].items() for method in methods}
+    assert described == routes_of(routes)
+    assert statuses == {
+        "/healthz": 200,
+        "/openapi.json": 200,
+        "/readyz": 503,
+        "/swarm/insights": 503,
+        "/swarm/insights/{agent_id}": 503,
+        "/swarm/tasks/{task_id}/fail": 403,
+    }
 
 
 def test_agents_that_are_forgotten_meanwhile_are_left_out_of_an_answer() -> None:
