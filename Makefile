@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo dev test unit fmt chaos interop bench check check-deploy check-asyncapi check-prometheus schemas lock clean
+.PHONY: help demo dev test unit fmt chaos interop bench check check-deploy check-asyncapi check-openapi check-prometheus check-supply schemas lock clean
 
 # Set on the command line only: ARGS is passed to the command, PYTHON replaces the first Python that is found.
 ARGS =
@@ -44,7 +44,7 @@ interop: $(READY) ## Test with other frameworks' clients on Apache Kafka (needs 
 bench: $(READY) ## Measure throughput and latency beside raw clients and peers, for hours; ARGS="--only restore --scale 0.1"
 	@$(BIN)/python -m tests.programs.bench $(ARGS)
 
-check: $(READY) check-deploy check-asyncapi check-prometheus ## Check lint, format, types, imports, deploy/, schemas (current, valid, compatible) and locks
+check: $(READY) check-deploy check-asyncapi check-openapi check-prometheus check-supply ## Check lint, format, types, imports, deploy/, schemas (current, valid, compatible), locks and dependencies
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
@@ -73,6 +73,14 @@ check-prometheus: $(READY)
 # AsyncAPI's own JSON Schema, and its official parser where Node and npm are installed. It says which ones ran.
 check-asyncapi: $(READY)
 	$(BIN)/python tests/programs/asyncapi/validate.py schemas/asyncapi.json .venv/asyncapi
+
+# The document of insights, by OpenAPI's own JSON Schema and the rules beyond it.
+check-openapi: $(READY)
+	$(BIN)/python -m tests.support.openapi | $(BIN)/openapi-spec-validator -
+
+# Writes build/sbom.json, and asks for known vulnerabilities. A line says what cannot be had here.
+check-supply: $(READY)
+	@.ci/audit
 
 schemas: $(READY) ## Generate schemas/, docs/interface.md, docs/reference.md, dashboard and alert rules from the code
 	@$(BIN)/learner-worker schemas export --page docs/interface.md
