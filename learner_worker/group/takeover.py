@@ -95,7 +95,7 @@ async def complete(view: TopologyView, topology: Topology, group_id: str) -> Top
     old, new = in_layout(origin.group_id, topology.layout), in_layout(group_id, topology.layout)
     try:
         await until_empty(view.cluster, old, new)  # 2. emptied
-        for group, commits in (await _commits(view, origin, live, old, new)).items():
+        for group, commits in (await commits_to_inherit(view, origin, live, old, new)).items():
             await view.commit(group, commits)  # 3. inherited
     except (KafkaError, TimeoutError) as error:
         again = (await view.look()).topology
@@ -132,7 +132,7 @@ async def until_empty(cluster: Cluster, old: str, new: str) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _commits(
+async def commits_to_inherit(
     view: TopologyView, origin: Origin, live: LiveTopics, old: str, new: str
 ) -> Mapping[str, Mapping[TopicPartition, Committed]]:
     """The commits that the new group and its requests' group begin with."""

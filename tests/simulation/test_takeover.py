@@ -21,7 +21,7 @@ from tests.simulation.takeovers import SimulatedGuard, run_take_over_seed
 
 _DEFAULT_SEEDS = 24
 _MOST = 100  # seeds without a safeguard: several times as many as each needs
-_commits = takeover._commits
+_inherited = takeover.commits_to_inherit
 
 
 def _seeds() -> Sequence[int]:
@@ -38,7 +38,7 @@ def test_every_take_over_ends_in_the_models_outcomes(kind: str) -> None:
 
 
 async def _without_rewinds(*known: Any) -> Mapping[str, Mapping[TopicPartition, Committed]]:
-    found = await _commits(*known)
+    found = await _inherited(*known)
     return {
         group: {place: Committed(one.offset, f"rewind={one.offset}") for place, one in commits.items()}
         for group, commits in found.items()
@@ -50,7 +50,7 @@ async def _nothing(_: SimulatedGuard) -> None:
 
 
 SAFEGUARDS: dict[str, tuple[object, str, object]] = {
-    "rewind offsets are copied with the offsets": (takeover, "_commits", _without_rewinds),
+    "rewind offsets are copied with the offsets": (takeover, "commits_to_inherit", _without_rewinds),
     "the old group's workers look at the record": (SimulatedGuard, "look", _nothing),
 }
 
