@@ -4,11 +4,12 @@ In order of precedence: a flag, an environment variable (`LEARNER_...`), a `.env
 `learner-worker.toml`, both in the working directory, and the default. An empty variable counts as unset.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from learner_worker.connection_settings import LAST_PORT, ConnectionSettings
@@ -27,6 +28,7 @@ from learner_worker.setting_sources import (
 
 MOST_PROCESSES: Final = 256
 """More than a machine's processors or a topic's shards make use of."""
+_WORKER_URL = re.compile(r"http://(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?/?")
 
 
 def _none(value: object) -> object:
@@ -38,13 +40,26 @@ def _automatic(value: object) -> object:
 
 
 def _listed(value: object) -> object:
-    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+    """The items of a text with commas, or of several: a flag may be repeated."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple):
+        return value
+    return [item.strip() for text in texts for item in str(text).split(",") if item.strip()]
+
+
+def _worker_url(value: str) -> str:
+    if not _WORKER_URL.fullmatch(value):
+        raise ValueError(f"{value!r} is no address of a worker's HTTP, as http://learner-worker:8080")
+    return value
 
 
 Port = Annotated[int | None, Field(ge=0, le=LAST_PORT), BeforeValidator(_none)]
 Processes = Annotated[int | None, Field(ge=1, le=MOST_PROCESSES), BeforeValidator(_automatic)]
 Retention = Annotated[float | None, Field(gt=0), BeforeValidator(_none)]
 Names = Annotated[list[str] | None, NoDecode, BeforeValidator(_listed)]
+WorkerUrls = Annotated[
+    list[Annotated[str, AfterValidator(_worker_url)]] | None, NoDecode, BeforeValidator(_listed)
+]
 TopicSetting = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")]
 
 
@@ -193,6 +208,12 @@ class Settings(ConnectionSettings):
     http_host: str = Field("127.0.0.1", description="Address that health and metrics are served on.")
     http_port: Port = Field(
         0, description="Port of health and metrics; 0 = any free port (logged), none = off."
+    )
+    worker_url: WorkerUrls = Field(
+        None,
+        description="For insights: address of a worker's HTTP, which is asked for its shards' states, as "
+        "http://learner-worker:8080; every address that its name has is asked. Repeatable, or "
+        "comma-separated.",
     )
     log_format: LogFormat = Field(
         "auto", description="Log format; auto = console on a terminal, json otherwise."

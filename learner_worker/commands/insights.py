@@ -15,7 +15,17 @@ from learner_worker.insights.server import InsightsOptions, serve_insights
 from learner_worker.kafka.patches import take_closed_for_broken, use_light_records
 from learner_worker.observability import configure_logging
 
-_SETTINGS = (*CONNECTION, *TOPICS, "group_id", "paid_on", "http_host", "http_port", "log_format", "log_level")
+_SETTINGS = (
+    *CONNECTION,
+    *TOPICS,
+    "group_id",
+    "paid_on",
+    "http_host",
+    "http_port",
+    "worker_url",
+    "log_format",
+    "log_level",
+)
 
 
 @click.command()

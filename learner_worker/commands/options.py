@@ -33,6 +33,8 @@ CONNECTION = (
 """The settings of the connection to Kafka."""
 TOPICS = (*(name for name in Settings.model_fields if name.startswith("topic_")), "advice_log")
 """The settings of the topics."""
+OF_INSIGHTS = frozenset({"worker_url"})
+"""The settings of insights, which no worker reads; their flags may be given more than once."""
 _Command = Callable[..., Any]
 
 
@@ -49,7 +51,9 @@ def settings_flags(*names: str) -> Callable[[_Command], _Command]:
                 option = click.option(f"--{flag}/--no-{flag}", name, default=None, help=help_text)
             else:
                 shape = "|".join(choices(field.annotation)) or "VALUE"
-                option = click.option(f"--{flag}", name, metavar=shape, help=help_text)
+                option = click.option(
+                    f"--{flag}", name, metavar=shape, multiple=name in OF_INSIGHTS, help=help_text
+                )
             command = option(command)
         return command
 
@@ -82,7 +86,7 @@ def given(flags: dict[str, Any]) -> Settings:
     Raises:
         ConfigurationError: a value is not allowed.
     """
-    return load_settings({name: value for name, value in flags.items() if value is not None})
+    return load_settings({name: value for name, value in flags.items() if value not in {None, ()}})
 
 
 def client_options(settings: Settings) -> dict[str, Any]:

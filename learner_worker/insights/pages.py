@@ -1,9 +1,7 @@
 """The pages for people: complete without a script."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +12,7 @@ from learner_worker.contract.encode import KeywordTally
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import format_time
 from learner_worker.domain.outcomes import Outcome
-from learner_worker.errors import LearnerError, SuggestionError
+from learner_worker.errors import SuggestionError
 from learner_worker.insights.agents import AgentQuery
 from learner_worker.insights.api import agent_query
 from learner_worker.insights.charts import course
@@ -24,8 +22,6 @@ from learner_worker.insights.rendering import Rendering, link
 from learner_worker.insights.sending import Sending
 from learner_worker.insights.workers import WorkersWatch
 from learner_worker.laboratory.what_if import BidQuestion
-from learner_worker.lifecycle import KAFKA_FAILURES
-from learner_worker.refusals.denials import in_words
 
 _STATIC: Final = Path(__file__).parent / "static"
 _ROWS = 50  # agents of a page: more would be slow to look through
@@ -165,22 +161,8 @@ class InsightsPages:
         )
 
     async def workers(self, _: web.Request) -> web.StreamResponse:
-        """The workers, from Kafka."""
-        looking = asyncio.create_task(self._workers.findings(), name="examine")
-        shown: dict[str, Any] = {"problem": "", "members": None, "topics": (), "lag": ()}
-        try:
-            shown |= (await self._workers.view())._asdict()
-        except (LearnerError, *KAFKA_FAILURES) as error:
-            shown["problem"] = f"Kafka does not say: {in_words(error)}"
-        return self._rendering.page(
-            "workers",
-            title="Workers",
-            group_id=self._workers.group_id,
-            shards=self._reader.layout.shards,
-            looked_at=datetime.now(UTC).strftime("%H:%M:%S UTC"),
-            findings=await looking,
-            **shown,
-        )
+        """The workers, as Kafka and they themselves say."""
+        return self._rendering.page("workers", title="Workers", **await self._workers.shown())
 
 
 def _agent_id(request: web.Request) -> AgentId:

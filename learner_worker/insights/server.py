@@ -1,9 +1,10 @@
 """The process of `insights`: reads Kafka and serves HTTP until it is stopped."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -61,17 +62,18 @@ async def serve_insights(settings: Settings, options: InsightsOptions, tell: Cal
     async with (
         swarm_reader(settings) as reader,
         sending(settings, allow_writes=options.allow_writes, token=options.token) as sender,
-        _listening(_application(settings, options, reader, sender), options) as url,
     ):
-        tell(url)
-        _log.info("http.listening", url=url)
-        await _until_stopped(reader, stopping)
+        workers = WorkersWatch(settings, reader.layout)
+        app = _application(settings, options, reader, sender, workers)
+        async with _listening(app, options) as url:
+            tell(url)
+            _log.info("http.listening", url=url)
+            await _until_stopped((reader.run(), workers.run()), stopping)
 
 
 def _application(
-    settings: Settings, options: InsightsOptions, reader: SwarmReader, sender: Sending
+    settings: Settings, options: InsightsOptions, reader: SwarmReader, sender: Sending, workers: WorkersWatch
 ) -> web.Application:
-    workers = WorkersWatch(settings, reader.layout)
     rendering = Rendering(show_descriptions=options.show_descriptions)
     pages = InsightsPages(reader, sender, MoveFinder(sender, settings.paid_on), workers, rendering)
     app = web.Application(middlewares=[options.access.middleware], client_max_size=_LARGEST_BODY_BYTES)
@@ -83,18 +85,18 @@ def _application(
     return app
 
 
-async def _until_stopped(reader: SwarmReader, stopping: asyncio.Event) -> None:
-    """Reads Kafka until `stopping` is set; raises the first failure by itself, not as a group."""
-    reading = asyncio.create_task(reader.run(), name="read-swarm")
+async def _until_stopped(runs: Iterable[Coroutine[Any, Any, None]], stopping: asyncio.Event) -> None:
+    """Runs what never ends until `stopping` is set; raises the first failure by itself, not as a group."""
+    tasks = [asyncio.create_task(run, name="run-insights") for run in runs]
     stop = asyncio.create_task(stopping.wait(), name="stop")
     try:
-        await asyncio.wait([reading, stop], return_when=asyncio.FIRST_COMPLETED)
-        if reading.done():
-            _raise_first(reading.exception())
+        done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stop}:
+            _raise_first(task.exception())
     finally:
-        for task in (reading, stop):
-            task.cancel()
-        await asyncio.wait([reading, stop])
+        for each in (*tasks, stop):
+            each.cancel()
+        await asyncio.wait([*tasks, stop])
 
 
 def _raise_first(failure: BaseException | None) -> None:

@@ -1,57 +1,50 @@
-"""The workers, as Kafka describes them: who is a member, who owns which shard, how much is unread."""
+"""What the page of the workers shows: each part found apart from the others, and within a time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, Generic, NamedTuple, TypeVar
+from collections.abc import Awaitable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, TypeVar
 
-from aiokafka import TopicPartition
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
-
-from learner_worker.contract.fields import ShardId
-from learner_worker.contract.topics import TopicName, requests_group
+from learner_worker.contract.times import format_time, record_micros
 from learner_worker.doctor import Finding, examine
 from learner_worker.doctor.examination import CHECKS
-from learner_worker.group.assignor import claim_of
+from learner_worker.errors import LearnerError
 from learner_worker.group.topology_view import Layout
-from learner_worker.kafka.admin import Committed, GroupMember, connected
-from learner_worker.kafka.clients import range_consumer, running
-from learner_worker.kafka.offsets import OffsetRange, offset_ranges
+from learner_worker.insights.group_view import GroupLook
+from learner_worker.insights.kept import KeptAnswer
+from learner_worker.insights.replicas import ask_replicas, shard_states
+from learner_worker.kafka.polling import Gap
+from learner_worker.lifecycle import KAFKA_FAILURES
+from learner_worker.operations.dead_letters import DeadLetter, DeadLetterIndex, reading_dead_letters
+from learner_worker.refusals.denials import in_words
 from learner_worker.settings import Settings
 
+_PATIENCE_SECONDS = 8.0  # what a person waits for a page; a healthy cluster is looked at in a second or two
 _VIEW_SECONDS = 2.0  # however many look, Kafka is asked at most this often
+_DEAD_LETTERS_SECONDS = 10.0  # a few hundred records of each partition are read
 _FINDINGS_SECONDS = 60.0  # an examination reads samples of every topic
-_KAFKA_SECONDS = 15.0  # aiokafka itself retries a request without a limit
+_LOOK_SECONDS = 10.0  # so closely the lag in seconds is known while nobody looks
+_NEWEST_RECORDS = 200  # of each partition: marks of handled dead letters take offsets, too
+_SHOWN = 25  # dead letters: what goes wrong now; `dead-letters list` has all
+_LONGEST_TEXT = 300  # characters: whoever may write dead letters chooses their headers
 _OF_A_WORKERS_MACHINE: Final = frozenset({"state folder", "state files", "open files"})
 """Checks of a folder and of limits that insights do not have."""
 T = TypeVar("T")
 
 
-class WorkerView(NamedTuple):
-    """A member of the workers' group."""
-
-    name: str
-    host: str
-    shards: Sequence[ShardId]
-
-
-class ShardView(NamedTuple):
-    """A shard: its owner's name, and the records to be read, in the order of the topics."""
-
-    number: ShardId
-    owner: str | None
-    unread: Sequence[int]
-
-
-class GroupView(NamedTuple):
-    """The workers' group.
+class DeadLetterRow(NamedTuple):
+    """A dead letter, as the page shows it.
 
     Attributes:
-        members: None while it rebalances.
+        handled: `replayed` or `dropped`; empty while it is open.
     """
 
-    members: Sequence[WorkerView] | None
-    topics: Sequence[TopicName]
-    lag: Sequence[ShardView]
+    at: str
+    id: str
+    origin: str
+    reason: str
+    message: str
+    handled: str
 
 
 class WorkersWatch:
@@ -59,53 +52,63 @@ class WorkersWatch:
 
     def __init__(self, settings: Settings, layout: Layout) -> None:
         self._settings = settings
-        self._shards = layout.shards
-        self._names = layout.names
+        self._layout = layout
         self._owner = layout.owner(settings.given_group, settings.group_id)
-        self.group_id = layout.events_group(settings.given_group, settings.group_id)
-        self._view = _Kept(self._look, _VIEW_SECONDS)
-        self._findings = _Kept(self._examine, _FINDINGS_SECONDS)
+        self._group_id = layout.events_group(settings.given_group, settings.group_id)
+        look = GroupLook(settings, layout, self._group_id).look
+        self._view = KeptAnswer(look, seconds=_VIEW_SECONDS, patience_seconds=_PATIENCE_SECONDS)
+        self._dead_letters = KeptAnswer(
+            self._read_dead_letters, seconds=_DEAD_LETTERS_SECONDS, patience_seconds=_PATIENCE_SECONDS
+        )
+        self._findings = KeptAnswer(
+            self._examine, seconds=_FINDINGS_SECONDS, patience_seconds=_PATIENCE_SECONDS
+        )
+        self._urls = settings.worker_url or ()
+        self._replicas = KeptAnswer(
+            lambda: ask_replicas(self._urls), seconds=_VIEW_SECONDS, patience_seconds=_PATIENCE_SECONDS
+        )
+        self._since = datetime.now(UTC)
 
-    async def view(self) -> GroupView:
-        """The group, a few seconds old at most.
+    async def run(self) -> None:
+        """Looks now and then, so that the lag in seconds is known before anybody asks; until cancelled."""
+        while True:
+            await _or_problem(self._view.get())  # the page says what is wrong
+            await asyncio.sleep(_LOOK_SECONDS)
 
-        Raises:
-            BrokerError, KafkaError, TimeoutError: Kafka does not answer.
-        """
-        return await self._view.get()
+    async def shown(self) -> dict[str, Any]:
+        """Everything that the page shows; a part that is not found has its problem instead."""
+        view, replicas, dead_letters, findings = await asyncio.gather(
+            _or_problem(self._view.get()),
+            self._replicas.get(),
+            _or_problem(self._dead_letters.get()),
+            _or_problem(self._findings.get()),
+        )
+        return {
+            "group_id": self._group_id,
+            "shards": self._layout.shards,
+            "looked_at": f"{datetime.now(UTC):%H:%M:%S} UTC",
+            "since": f"{self._since:%Y-%m-%d %H:%M:%S} UTC",
+            "view": view,
+            "asked": bool(self._urls),
+            "replicas": replicas,
+            "states": shard_states(replicas),
+            "dead_letters": dead_letters,
+            "findings": findings,
+        }
 
-    async def findings(self) -> Sequence[tuple[str, Finding]]:
-        """What `doctor` finds, a minute old at most."""
-        return await self._findings.get()
-
-    async def _look(self) -> GroupView:
+    async def _read_dead_letters(self) -> Sequence[DeadLetterRow]:
         settings = self._settings
-        names, connection = self._names, settings.connection()
-        topics = (*names.subscribed, names.requests)
-        partitions = [TopicPartition(topic, number) for topic in topics for number in range(self._shards)]
-        patience = settings.startup_timeout_seconds
         async with (
-            asyncio.timeout(_KAFKA_SECONDS),
-            connected(connection, patience_seconds=patience) as cluster,
-            running(range_consumer(connection), patience) as consumer,
+            asyncio.timeout(_DEAD_LETTERS_SECONDS),
+            reading_dead_letters(
+                settings.connection(),
+                self._layout.names.dead_letters,
+                patience_seconds=settings.startup_timeout_seconds,
+                tell=_pass_over,
+            ) as reader,
         ):
-            ranges = await offset_ranges(consumer, partitions)
-            committed = {
-                **await cluster.committed(self.group_id),
-                **await cluster.committed(requests_group(self.group_id)),
-            }
-            found = await cluster.stable_members(self.group_id)
-        members = None if found is None else sorted(_member(each, names.outcomes) for each in found)
-        owners = {shard: one.name for one in members or () for shard in one.shards}
-        lag = [
-            ShardView(
-                ShardId(number),
-                owners.get(ShardId(number)),
-                [_unread(TopicPartition(topic, number), ranges, committed) for topic in topics],
-            )
-            for number in range(self._shards)
-        ]
-        return GroupView(members, topics, lag)
+            index = await reader.list_newest(_NEWEST_RECORDS)
+        return [_row(one, index) for one in index.dead_letters[: -_SHOWN - 1 : -1]]
 
     async def _examine(self) -> Sequence[tuple[str, Finding]]:
         checks = [check for check in CHECKS if check.name not in _OF_A_WORKERS_MACHINE]
@@ -113,41 +116,24 @@ class WorkersWatch:
         return (await examine(settings, checks=checks, role="insights")).findings
 
 
-def _unread(
-    partition: TopicPartition,
-    ranges: Mapping[TopicPartition, OffsetRange],
-    committed: Mapping[TopicPartition, Committed],
-) -> int:
-    start, end = ranges[partition]
-    position = committed[partition].offset if partition in committed else start
-    return max(0, end - max(position, start))
+async def _or_problem(found: Awaitable[T]) -> T | str:
+    """What is found, or why it is not."""
+    try:
+        return await found
+    except (LearnerError, *KAFKA_FAILURES) as error:
+        return in_words(error)
 
 
-def _member(member: GroupMember, topic: TopicName) -> WorkerView:
-    claim = claim_of(ConsumerProtocolMemberMetadata.decode(member.metadata).user_data)
-    name = claim.name if claim is not None and claim.name else member.member_id
-    return WorkerView(name, member.client_host.removeprefix("/"), _shards_of(member.assignment, topic))
+def _row(dead_letter: DeadLetter, index: DeadLetterIndex) -> DeadLetterRow:
+    return DeadLetterRow(
+        format_time(record_micros(dead_letter.timestamp_ms)),
+        str(dead_letter.id),
+        dead_letter.origin[:_LONGEST_TEXT],
+        dead_letter.reason[:_LONGEST_TEXT],
+        dead_letter.message[:_LONGEST_TEXT],
+        index.handled.get(dead_letter.id, ""),
+    )
 
 
-def _shards_of(assignment: bytes, topic: TopicName) -> list[ShardId]:
-    if not assignment:
-        return []
-    owned = ConsumerProtocolMemberAssignment.decode(assignment).partitions()
-    return sorted(ShardId(one.partition) for one in owned if one.topic == topic)
-
-
-class _Kept(Generic[T]):
-    """What was found last, found anew for the first who asks when it is too old."""
-
-    def __init__(self, find: Callable[[], Awaitable[T]], seconds: float) -> None:
-        self._find = find
-        self._seconds = seconds
-        self._turn = asyncio.Lock()
-        self._found: tuple[float, T] | None = None
-
-    async def get(self) -> T:
-        async with self._turn:
-            now = asyncio.get_running_loop().time()
-            if self._found is None or now - self._found[0] > self._seconds:
-                self._found = (now, await self._find())
-            return self._found[1]
+def _pass_over(_: Gap) -> None:
+    """Does nothing: doctor's check of headers reports unreadable records."""

@@ -111,6 +111,7 @@ TABLE: Final[Sequence[RightNeeded]] = (
     RightNeeded("insights", "every agent", "topic", "metrics", ("Read",)),
     RightNeeded("insights", "one agent's outcomes", "topic", "outcomes", ("Read",)),
     RightNeeded("insights", "whose topics these are", "topic", "topology", ("Read",)),
+    RightNeeded("insights", "newest dead letters", "topic", "dead_letters", ("Read",)),
     RightNeeded("insights", "which outcomes count; who works", "group", GROUP, ("Describe",)),
     RightNeeded("insights", "which requests wait", "group", REQUESTS_GROUP, ("Describe",)),
     RightNeeded("insights", "what would an agent be answered", "topic", "requests", ("Write",)),

@@ -190,7 +190,7 @@ def mark(topic: TopicName, dead_letter: DeadLetterId, handled: Handled) -> Outgo
 
 
 class DeadLetterReader:
-    """Reads the dead-letter topic from its first record to its current end; skips unreadable records."""
+    """Reads the dead-letter topic up to its current end; skips unreadable records."""
 
     def __init__(self, reader: PartitionReader, topic: TopicName, partitions: int) -> None:
         self._reader = reader
@@ -202,11 +202,25 @@ class DeadLetterReader:
         Raises:
             BrokerError: Kafka refuses, or stopped answering.
         """
+        return await self._list(wanted, await self._reader.ranges_of(self._partitions))
+
+    async def list_newest(self, records: int) -> DeadLetterIndex:
+        """Reads, as `list_matching`, what stands at each partition's last offsets, marks included.
+
+        Args:
+            records: how many offsets of each partition.
+
+        Raises:
+            BrokerError: Kafka refuses, or stopped answering.
+        """
+        held = await self._reader.ranges_of(self._partitions)
+        newest = {one: OffsetRange(max(start, end - records), end) for one, (start, end) in held.items()}
+        return await self._list(Filter(), newest)
+
+    async def _list(self, wanted: Filter, ranges: Mapping[TopicPartition, OffsetRange]) -> DeadLetterIndex:
         found: list[DeadLetter] = []
         handled: dict[DeadLetterId, Handled] = {}
-        async for record in self._records(
-            {one: await self._reader.range_of(one) for one in self._partitions}
-        ):
+        async for record in self._records(ranges):
             marked = parse_mark(record)
             if marked is not None:
                 handled[marked[0]] = marked[1]

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jsonschema import Draft202012Validator
+from aiokafka import AIOKafkaProducer
 
 from learner_worker.brokers import Broker
+from learner_worker.contract.topics import TopicNames
+from learner_worker.errors import RecordError
+from learner_worker.kafka.records import Unreadable, dead_letter
 from tests.support import model, seed_routes
 from tests.support.html_pages import Page
 from tests.support.insights import EVERYWHERE, InsightsProcess, running_insights
+from tests.support.openapi import require_fit
 from tests.support.workers import create_topics, publish, running_worker, until
 
 STRANGE = [
@@ -35,7 +39,8 @@ async def test_the_routes_answer_as_the_swarms_own_did(broker: Broker, prefix: s
     """Every field of every agent, after more events, after a restart; unknown agents, pages, the document."""
     rows = seed_routes.history(3, 60, STRANGE)
     names = await create_topics(broker.bootstrap_servers, prefix)
-    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state"):
+    await _strange_dead_letters(broker.bootstrap_servers, names)
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state") as worker:
         first = [row for row in rows if row.task_id < "task-3"]
         await publish(broker.bootstrap_servers, names, seed_routes.events_of(first))
         log = tmp_path / "insights.log"
@@ -51,10 +56,11 @@ async def test_the_routes_answer_as_the_swarms_own_did(broker: Broker, prefix: s
             await _strangers_texts_stay_texts(insights, rows)
             await _the_learner_is_asked(insights, rows)
             await _auctions_are_shown(insights, rows)
-            await _the_workers_are_shown(insights)
+            await _the_workers_are_shown(insights, names)
             await _nothing_is_written_unasked(insights)
             assert await insights.stop() == 0
-        flags = ("--allow-writes", "--hide-descriptions", "--http-host", EVERYWHERE)
+        where = ("--http-host", EVERYWHERE, "--worker-url", worker.logged("http.listening")[0]["url"])
+        flags = ("--allow-writes", "--hide-descriptions", *where)
         environment = {"LEARNER_INSIGHTS_TOKEN": SESAME}
         async with running_insights(
             broker.bootstrap_servers, prefix, log, *flags, environment=environment
@@ -66,6 +72,7 @@ async def test_the_routes_answer_as_the_swarms_own_did(broker: Broker, prefix: s
             await _agent_equals(again, rows, "much-failing")
             await _descriptions_are_hidden(again)
             await _a_failed_task_counts(again)
+            await _the_workers_say_how_they_are(again)
 
 
 async def _all_agents_equal(insights: InsightsProcess, rows: list[seed_routes.Row]) -> None:
@@ -181,12 +188,41 @@ async def _auctions_are_shown(insights: InsightsProcess, rows: list[seed_routes.
         assert {row.agent_id for row in rows if row.task_id == task} <= set(page.isolated)
 
 
-async def _the_workers_are_shown(insights: InsightsProcess) -> None:
-    """The member, which shards it owns, and what doctor finds, without checks of this machine."""
-    _, body = await insights.get("/workers")
-    assert "0, 1, 2, 3" in body
-    assert "the topics are as recorded: 4 shards" in body
-    assert "state folder" not in body
+async def _strange_dead_letters(servers: str, names: TopicNames) -> None:
+    """Dead letters as somebody may write them, and an event of which the worker makes one."""
+    async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
+        for text in STRANGE:
+            original = Unreadable(text, 1, 2, 3, None, b"v")
+            forged = dead_letter(original, names.dead_letters, RecordError(text, text))
+            await producer.send_and_wait(forged.topic, forged.value, headers=list(forged.headers))
+        await producer.send_and_wait(names.bid_placed, b"{}")
+
+
+async def _the_workers_are_shown(insights: InsightsProcess, names: TopicNames) -> None:
+    """The member, which shards it owns, dead letters as text, and what doctor finds."""
+
+    async def shown() -> Page | None:
+        page = await _page(insights, "/workers")
+        return page if any(text.startswith(f"{names.bid_placed}/") for text in page.isolated) else None
+
+    page = await until(shown, "the dead letters of the worker are shown")
+    assert {text for text in STRANGE if len(text) < 250} - set(page.isolated) == set()
+    assert "0, 1, 2, 3" in page.text
+    assert page.text.count("<td>not asked</td>") == 4
+    assert "the topics are as recorded: 4 shards" in page.text
+    assert "state folder" not in page.text
+
+
+async def _the_workers_say_how_they_are(insights: InsightsProcess) -> None:
+    """Asked by their HTTP: ready, and each shard's state."""
+
+    async def shown() -> Page | None:
+        page = await _page(insights, "/workers")
+        return page if page.text.count("<td>running</td>") == 4 else None
+
+    page = await until(shown, "the states of the shards are shown")
+    assert '<span class="word good">ready</span>' in page.text
+    assert "not asked" not in page.text.lower()
 
 
 async def _nothing_is_written_unasked(insights: InsightsProcess) -> None:
@@ -231,13 +267,18 @@ async def _descriptions_are_hidden(insights: InsightsProcess) -> None:
 async def _a_failed_task_counts(insights: InsightsProcess) -> None:
     """A report of a failed task is an event like any other: the winner has one completed task less."""
     before = await insights.agent("a/b")
-    task = f"strange-{STRANGE.index('a/b')}"
-    for body, status in (({"agent_id": "a/b", "reason": "late"}, 200), ({"agent_id": ""}, 400), ([], 400)):
-        url = f"{insights.url}/swarm/tasks/{task}/fail"
-        async with insights.session.post(url, json=body) as answer:
-            assert answer.status == status, await answer.text()
-    async with insights.session.post(url, data={"agent_id": "a/b"}) as answer:
-        assert answer.status == 415
+    document = await insights.json("/openapi.json")
+    url = f"{insights.url}/swarm/tasks/strange-{STRANGE.index('a/b')}/fail"
+    for body, expected in (
+        ({"json": {"agent_id": "a/b", "reason": "late"}}, 200),
+        ({"json": {"agent_id": ""}}, 400),
+        ({"json": []}, 400),
+        ({"data": {"agent_id": "a/b"}}, 415),
+    ):
+        async with insights.session.post(url, **body) as answer:
+            text = await answer.text()
+            assert answer.status == expected, text
+            require_fit(document, "post", "/swarm/tasks/{task_id}/fail", answer.status, text)
 
     async def counted() -> bool:
         after = await insights.agent("a/b")
@@ -248,12 +289,18 @@ async def _a_failed_task_counts(insights: InsightsProcess) -> None:
 
 
 async def _answers_fit_the_document(insights: InsightsProcess) -> None:
+    """Every route that reads, once all is read, and when it is asked for nonsense."""
     document = await insights.json("/openapi.json")
-    for path, schema in (
-        ("/swarm/insights", "Agents"),
-        ("/swarm/insights?limit=2", "Agents"),
-        ("/swarm/insights/much-failing", "OneAgent"),
-        ("/swarm/insights/nobody", "OneAgent"),
+    for path, address, expected in (
+        ("/swarm/insights", "", 200),
+        ("/swarm/insights", "?limit=2", 200),
+        ("/swarm/insights", "?limit=x", 400),
+        ("/swarm/insights/{agent_id}", "much-failing", 200),
+        ("/swarm/insights/{agent_id}", "nobody", 200),
+        ("/openapi.json", "", 200),
+        ("/healthz", "", 200),
+        ("/readyz", "", 200),
     ):
-        whole = {"$ref": f"#/components/schemas/{schema}", "components": document["components"]}
-        Draft202012Validator(whole).validate(await insights.json(path))
+        status, body = await insights.get(path.removesuffix("{agent_id}") + address)
+        assert status == expected, path
+        require_fit(document, "get", path, status, body)

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from learner_worker.cli import cli
-from learner_worker.commands.options import CONNECTION, TOPICS
+from learner_worker.commands.options import CONNECTION, OF_INSIGHTS, TOPICS
 from learner_worker.contract.topics import Topics, requests_group
 from learner_worker.interface.rights import GROUP, REQUESTS_GROUP, ROLES, TABLE, RightNeeded
 from learner_worker.observability import Instruments
@@ -87,8 +87,9 @@ def _described(option: click.Option) -> str:
 
 
 def _taken(names: set[str]) -> str:
-    if names == Settings.model_fields.keys():
-        return "Takes every [setting](#settings)."
+    if names == Settings.model_fields.keys() - OF_INSIGHTS:
+        others = ", ".join(f"`--{name.replace('_', '-')}`" for name in sorted(OF_INSIGHTS))
+        return f"Takes every [setting](#settings) but {others}."
     groups = {"how to reach Kafka": set(CONNECTION), "the names of topics": set(TOPICS)}
     whole = [title for title, members in groups.items() if members <= names]
     rest = sorted(names - set().union(*(groups[title] for title in whole)))

@@ -300,8 +300,10 @@ def test_one_pod_at_a_time_is_disturbed_and_every_selector_finds_the_pods() -> N
     policy = _yaml(BASE / "networkpolicy.yaml")["spec"]
 
     assert budget == {"maxUnavailable": 1, "selector": {"matchLabels": labels}}
-    assert service["clusterIP"] == "None"
+    assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
     assert service["selector"] == labels
+    headless = f"http://{STATEFUL_SET['spec']['serviceName']}:{service['ports'][0]['port']}"
+    assert SETTINGS_ENV["LEARNER_WORKER_URL"] == headless
     assert STATEFUL_SET["spec"]["serviceName"] == _yaml(BASE / "service.yaml")["metadata"]["name"]
     assert policy["podSelector"]["matchLabels"] == MONITOR["selector"]["matchLabels"] == labels
     assert policy["policyTypes"] == ["Ingress", "Egress"]

@@ -12,11 +12,11 @@ from prometheus_client import generate_latest
 
 import learner_worker
 from learner_worker.contract.topics import Topics
+from learner_worker.group.lag import MOST_LOOKS, PartitionLag
 from learner_worker.interface.headers import DEAD_LETTER_REASONS
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.observability import Instruments
 from learner_worker.worker.known_labels import begin_at_zero
-from learner_worker.worker.lag import MOST_LOOKS, PartitionLag
 from tests.support.prometheus import promtool
 from tests.support.requests import OpenShard, Requests
 

@@ -102,6 +102,30 @@ def test_the_http_port_may_be_any_or_none(
     assert port == load_settings({"http_port": text}).http_port
 
 
+def test_workers_addresses_are_given_by_repeated_flags_or_with_commas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Flags before the variable; none by default."""
+    assert load_settings({}).worker_url is None
+    monkeypatch.setenv("LEARNER_WORKER_URL", "http://a:8080, http://[::1]:1/")
+    assert load_settings({}).worker_url == ["http://a:8080", "http://[::1]:1/"]
+    assert load_settings({"worker_url": ("http://b", "http://c:1,http://d")}).worker_url == [
+        "http://b",
+        "http://c:1",
+        "http://d",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["a:8080", "https://a", "http://", "http://a/readyz", "http://a:x", "http://u@a"]
+)
+def test_what_is_no_workers_address_is_refused(text: str) -> None:
+    """With the flag, the variable and an example; or what is wrong in the address."""
+    message = complaint({"worker_url": (text,)})
+    assert message.startswith("--worker-url (LEARNER_WORKER_URL): ")
+    assert "http://learner-worker:8080" in message
+
+
 @pytest.mark.parametrize(
     ("text", "topics"),
     [

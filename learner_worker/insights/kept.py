@@ -1,0 +1,66 @@
+"""An answer that costs something, found once for everyone who asks at about the same time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from learner_worker.errors import LearnerError
+
+T = TypeVar("T")
+
+
+class NotFoundYetError(LearnerError):
+    """Nothing was found within the time that one may wait; finding goes on."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no answer within {seconds:g} s: look again in a moment")
+
+
+class KeptAnswer(Generic[T]):
+    """What was found last; found anew for the first who asks when it is too old.
+
+    Args:
+        seconds: for how long an answer, or a failure, serves everyone.
+        patience_seconds: for how long one who asks waits; finding is not interrupted.
+    """
+
+    def __init__(self, find: Callable[[], Awaitable[T]], *, seconds: float, patience_seconds: float) -> None:
+        self._find = find
+        self._seconds = seconds
+        self._patience_seconds = patience_seconds
+        self._finding: asyncio.Task[T] | None = None
+        self._found_at = 0.0
+
+    async def get(self) -> T:
+        """The answer.
+
+        Raises:
+            NotFoundYetError: there is none within the time; whatever finding raises.
+        """
+        if self._finding is None or self._is_too_old(self._finding):
+            self._finding = asyncio.create_task(self._found(), name="find-answer")
+            self._finding.add_done_callback(_retrieve)
+        finding = self._finding
+        await asyncio.wait([finding], timeout=self._patience_seconds)
+        if not finding.done():
+            raise NotFoundYetError(self._patience_seconds)
+        return finding.result()
+
+    def _is_too_old(self, finding: "asyncio.Task[T]") -> bool:
+        return finding.done() and _now() - self._found_at > self._seconds
+
+    async def _found(self) -> T:
+        try:
+            return await self._find()
+        finally:
+            self._found_at = _now()
+
+
+def _retrieve(finding: "asyncio.Task[T]") -> None:
+    """Looks at a failure, which perhaps nobody waits for any more: asyncio would log it."""
+    if not finding.cancelled():
+        finding.exception()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

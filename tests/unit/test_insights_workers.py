@@ -1,0 +1,185 @@
+"""The page of the workers, part by part: what is kept, and what the workers themselves say."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from learner_worker.insights.kept import KeptAnswer, NotFoundYetError
+from learner_worker.insights.replicas import ReplicaAnswer, ask_replicas, shard_states
+from learner_worker.worker.probes import Verdict, serving
+
+RESTORING = {"3": {"records_left": 1_200, "records_a_second": 400, "seconds_left": 3}}
+
+
+@asynccontextmanager
+async def worker(host: str = "127.0.0.1", port: int = 0, **details: Any) -> AsyncIterator[int]:
+    """The HTTP of a worker that is ready, or says what keeps it from that; its port."""
+    said = {"status": "ready", "shards": [], "states": {}, "restoring": {}, "refused": [], **details}
+    verdict = Verdict(said["status"] == "ready", said)
+    async with serving(
+        host=host, port=port, healthy=lambda: verdict, ready=lambda: verdict, registry=CollectorRegistry()
+    ) as listened:
+        yield listened
+
+
+@asynccontextmanager
+async def other_server(answer: bytes | None) -> AsyncIterator[int]:
+    """A server that gives every connection this answer, or none; its port."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if answer is not None:
+            writer.write(answer)
+            await writer.drain()
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def http(status: str, body: bytes, *headers: str) -> bytes:
+    """An HTTP answer."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "Connection: close", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+async def asked(*ports: int) -> list[ReplicaAnswer]:
+    """What is answered at these ports, in their order."""
+    answers = await ask_replicas([f"http://127.0.0.1:{port}" for port in ports], seconds=60)
+    return [next(one for one in answers if one.address == f"127.0.0.1:{port}") for port in ports]
+
+
+async def test_workers_say_how_their_shards_are() -> None:
+    """Ready or not, both are answers; of a restore what is left, and of a shard that moves both states."""
+    async with (
+        worker(shards=[0, 2], states={"0": "running", "2": "running"}) as first,
+        worker(
+            status="restoring", shards=[2, 3], states={"2": "opening", "3": "restoring"}, restoring=RESTORING
+        ) as second,
+        worker(status="refused", refused=["grant Read on topic learner-outcomes"]) as third,
+    ):
+        answers = await asked(first, second, third)
+    states = [answer.state for answer in answers]
+    assert [state and state.status for state in states] == ["ready", "restoring", "refused"]
+    assert [state and list(state.shards) for state in states] == [[0, 2], [2, 3], []]
+    assert states[2] is not None
+    assert list(states[2].refused) == ["grant Read on topic learner-outcomes"]
+    assert shard_states(answers) == {
+        0: "running",
+        2: "running; opening",
+        3: "restoring, 1,200 records left, about 3 s",
+    }
+
+
+async def test_who_is_silent_is_said_so() -> None:
+    """After the time that one may take."""
+    async with other_server(None) as silent:
+        [answer] = await ask_replicas([f"http://127.0.0.1:{silent}"], seconds=0.1)
+    assert answer.problem == "does not answer within 0.1 s"
+
+
+async def test_who_is_no_worker_is_said_so() -> None:
+    """Beside the others' answers; a redirect is not followed, and an answer without an end is not read."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and not listening: connections are refused
+        closed = bound.getsockname()[1]
+        async with (
+            other_server(http("200 OK", b"<h1>Welcome</h1>")) as page,
+            other_server(http("302 Found", b"", "Location: /elsewhere")) as redirect,
+            other_server(http("200 OK", b"[" * 2_000_000)) as endless,
+            other_server(b"SSH-2.0-server\r\n") as other_protocol,
+            worker() as well,
+        ):
+            answers = await asked(page, redirect, endless, other_protocol, closed, well)
+    problems = [answer.problem for answer in answers]
+    assert problems[:3] == [
+        "no worker: it answers something else",
+        "no worker: it answers 302",
+        "no worker: it answers something else",
+    ]
+    assert all(problem.startswith("does not answer (") for problem in problems[3:5])
+    assert (answers[5].problem, shard_states(answers)) == ("", {})
+
+
+async def test_every_address_of_a_name_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two replicas behind one name, once each, however often it is given; IPv4 goes before IPv6."""
+
+    async def resolved(host: str, port: int, **_: object) -> list[tuple[Any, ...]]:
+        assert host == "replicas.example"
+        kind = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+        v6 = (socket.AF_INET6, *kind, ("::1", port, 0, 0))
+        return [v6, *((socket.AF_INET, *kind, (f"127.0.0.{last}", port)) for last in (1, 2, 1))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved)
+    async with (
+        worker(shards=[0], states={"0": "running"}) as port,
+        worker("127.0.0.2", port, shards=[1], states={"1": "running"}),
+    ):
+        answers = await ask_replicas([f"http://replicas.example:{port}"] * 2, seconds=60)
+    assert [answer.address for answer in answers] == [f"127.0.0.1:{port}", f"127.0.0.2:{port}"]
+    assert shard_states(answers) == {0: "running", 1: "running"}
+
+
+async def test_a_name_that_does_not_resolve_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the resolver's reason."""
+
+    async def resolved(*_: object, **__: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved)
+    [answer] = await ask_replicas(["http://nobody.example:8080"], seconds=60)
+    assert answer.problem == "the name cannot be resolved (Name or service not known)"
+    monkeypatch.undo()
+    [answer] = await ask_replicas(["http://no..body:8080"], seconds=60)
+    assert answer.problem.startswith("the name cannot be resolved (")
+
+
+async def test_an_answer_serves_everyone_and_goes_on_being_looked_for() -> None:
+    """Who waits too long is told so; the next one gets what was found meanwhile, without another look."""
+    looks, found = 0, asyncio.Event()
+
+    async def find() -> int:
+        nonlocal looks
+        looks += 1
+        await found.wait()
+        return looks
+
+    kept = KeptAnswer(find, seconds=3_600, patience_seconds=0)
+    for _ in range(2):
+        with pytest.raises(NotFoundYetError, match="look again in a moment"):
+            await kept.get()
+    found.set()
+    await until_done(kept)
+    assert (await kept.get(), await kept.get(), looks) == (1, 1, 1)
+
+
+async def test_an_answer_that_is_too_old_is_looked_for_again_and_failures_are_no_exception() -> None:
+    """A failure is told to everyone for as long as an answer would be."""
+    looks = iter(range(1, 4))
+
+    async def find() -> int:
+        look = next(looks)
+        if look == 1:
+            raise ValueError("first")
+        return look
+
+    kept = KeptAnswer(find, seconds=-1, patience_seconds=60)
+    with pytest.raises(ValueError, match="first"):
+        await kept.get()
+    assert [await kept.get(), await kept.get()] == [2, 3]
+
+
+async def until_done(kept: KeptAnswer[int]) -> None:
+    """Lets the search end."""
+    while True:
+        try:
+            await kept.get()
+        except NotFoundYetError:
+            await asyncio.sleep(0)
+        else:
+            return
