@@ -180,6 +180,8 @@ def read_reply(record: Any) -> SuggestBidReply:
         error = SuggestBidError.model_validate_json(record.value or b"").error
     except ValidationError as unreadable:
         raise SuggestionError(
-            INTERNAL, f"the learner's reply cannot be read, upgrade learner-worker here: {unreadable}"
+            INTERNAL,
+            "the learner's reply cannot be read: this client and the learner are of versions that do not fit,"
+            f" upgrade the older one: {unreadable}",
         ) from unreadable
     raise SuggestionError(error.code, error.message, retry_after_ms=error.retry_after_ms)

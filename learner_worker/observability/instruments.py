@@ -130,7 +130,7 @@ class ProcessInstruments:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.checkpoints = Counter(
-            "learner_checkpoints", "Checkpoints made, by result.", ["result"], registry=registry
+            "learner_checkpoints", "Periodic checkpoints, by result.", ["result"], registry=registry
         )
         self.checkpoint_seconds = Histogram(
             "learner_checkpoint_seconds", "Duration of a checkpoint.", registry=registry

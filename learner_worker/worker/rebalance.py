@@ -4,13 +4,19 @@
               2. the batch in hand is finished and a checkpoint made, bounded in time
               3. the request path commits what it has answered: a new owner begins there
               4. a replica whose instance id another replica has taken stays out
+    joining      every member sends its claim (`claims.py`, `group/assignor.py`), the leader places the shards
+                 (`group/placement.py`), and every member follows its standbys (`standbys.py`)
     assigned  5. every partition is paused
               6. a new epoch begins; lost shards are CLOSING, new ones ASSIGNED
-    prepared  7. lost and discarded shards are closed, while no batch and no checkpoint is under way
+    prepared  7. lost and discarded shards are closed, while no batch and no checkpoint is under way;
+                 until then their requests were answered
               8. the topics are compared with their record; standbys that are not wanted are closed
               9. Kafka is asked for committed offsets and offset ranges
              10. each shard is opened by rule 8 (docs/protocol.md), or continues if its memory is still valid
              11. the poll loop seeks and resumes the open shards (`consumer.py`)
+    restored    the shard has applied its changelog and is RUNNING; the requests that waited are answered
+
+The request path is told of each shard that is closed or opened (`_announce`): its requests move with it.
 
 Steps 1 to 6 are `Rebalance`, called by the Kafka client. Steps 7 to 10 are `ShardPreparation`, in a task of
 its own: the client sends no heartbeat while its listener is busy. A return to the last checkpoint

@@ -472,7 +472,9 @@ def headers(topics: Sequence[str]) -> st.SearchStrategy[Headers]:
 
 def conventions(topics: Sequence[str]) -> st.SearchStrategy[Headers]:
     """What a client of one of the conventions sends, and one that sends nothing."""
-    return st.one_of(st.just([]), *(_whole(convention, topics) for convention in range(3)))
+    return st.one_of(
+        st.just([]), *(_whole(convention, topics) for convention in range(len(CORRELATION_NAMES)))
+    )
 
 
 def _whole(convention: int, topics: Sequence[str]) -> st.SearchStrategy[Headers]:

@@ -1,6 +1,6 @@
 """The formats of a shard's file: each becomes today's, in steps that a crash or a failure cannot halve.
 
-`formats/N.sql` is a dump of a file that the last version of format N wrote.
+`formats/N.sql` is a dump of a file of format N, made by code that wrote that format.
 """
 
 import sqlite3

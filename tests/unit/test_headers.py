@@ -1,10 +1,13 @@
 """The header conventions: where a reply goes, and which headers it carries."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from learner_worker.contract.headers import (
+    REQUEST_HEADERS,
     HeaderConvention,
     ReplyAddress,
     header,
@@ -16,6 +19,7 @@ from learner_worker.contract.suggestions import ReplyError
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import RefusedReplyError
 
+CONTRACT = Path(__file__).parents[2] / "docs" / "contract.md"
 DEFAULT = TopicName("suggest-bid-replies")
 OWN = TopicName("suggest-bid-replies.own")
 DISPOSED = ("kafka_nest-is-disposed", b"\x00")
@@ -42,6 +46,15 @@ def test_each_convention_names_its_address(convention: HeaderConvention) -> None
 def test_one_header_of_a_convention_decides(convention: HeaderConvention, which: int) -> None:
     """Any one header of a convention is enough to choose it."""
     assert convention == reply_address([(CONVENTIONAL[convention][which], b"1")], DEFAULT).convention
+
+
+@pytest.mark.parametrize("names", REQUEST_HEADERS.values(), ids=REQUEST_HEADERS)
+def test_the_page_of_the_contract_lists_each_convention(names: tuple[str, str, str]) -> None:
+    """In one row of its table, in this order."""
+    rows = [row for row in CONTRACT.read_text(encoding="utf-8").splitlines() if row.startswith("|")]
+    named = [tuple(cell.split("`")[1] for cell in row.split("|")[2:5] if "`" in cell) for row in rows]
+
+    assert names in named
 
 
 def test_no_headers_is_plain() -> None:
