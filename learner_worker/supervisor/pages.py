@@ -1,19 +1,14 @@
-"""What the processes answer together: health, readiness and metrics on one HTTP port."""
+"""What the processes answer together: health, readiness and metrics."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from aiohttp import web
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-
-from learner_worker.http_server import listening
 from learner_worker.lifecycle import is_set_within
 from learner_worker.supervisor.child import STARTING, Child
 from learner_worker.supervisor.exposition import joined
 from learner_worker.worker.parent_link import Answer
-from learner_worker.worker.probes import OTHER_PORTS, Verdict
+from learner_worker.worker.probes import Verdict
 
 _LOOK_SECONDS: Final = 0.5
 """Often enough that the log's line tells how long a start took."""
@@ -94,32 +89,3 @@ def _each(answers: Mapping[str, Answer], name: str) -> list[Any]:
 
 def _merged(parts: Sequence[Mapping[str, object]]) -> dict[str, object]:
     return {name: value for part in parts for name, value in part.items()}
-
-
-@asynccontextmanager
-async def serving_pages(pages: SharedPages, host: str, port: int) -> AsyncIterator[int]:
-    """Serves `/healthz`, `/readyz` and `/metrics`; yields the port.
-
-    Raises:
-        ConfigurationError: the server cannot listen on the address.
-    """
-
-    async def healthz(_: web.Request) -> web.Response:
-        return _answer(await pages.healthy())
-
-    async def readyz(_: web.Request) -> web.Response:
-        return _answer(await pages.ready())
-
-    async def metrics(_: web.Request) -> web.Response:
-        headers = {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
-        return web.Response(body=(await pages.metrics()).encode(), headers=headers)
-
-    app = web.Application()
-    for path, handler in (("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)):
-        app.router.add_get(path, handler)
-    async with listening(app, host, port, other_ports=OTHER_PORTS) as listened:
-        yield listened
-
-
-def _answer(verdict: Verdict) -> web.Response:
-    return web.json_response(dict(verdict.details), status=200 if verdict.good else 503)

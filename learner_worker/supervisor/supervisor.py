@@ -20,7 +20,8 @@ from learner_worker.store.leave_marker import leave_requested, request_leave, wi
 from learner_worker.store.process_folders import process_folder
 from learner_worker.store.state_folder import locked_state_folder
 from learner_worker.supervisor.child import Child, ProcessEnd
-from learner_worker.supervisor.pages import SharedPages, serving_pages
+from learner_worker.supervisor.pages import SharedPages
+from learner_worker.worker.probes import serving
 from learner_worker.worker.readiness import ReadinessLog
 from learner_worker.worker.stopping import stop_on_signals
 
@@ -132,7 +133,14 @@ class Supervisor:
         if settings.http_port is None:
             yield
             return
-        async with serving_pages(self._pages, settings.http_host, settings.http_port) as port:
+        pages = self._pages
+        async with serving(
+            host=settings.http_host,
+            port=settings.http_port,
+            healthy=pages.healthy,
+            ready=pages.ready,
+            metrics=pages.metrics,
+        ) as port:
             _log.info("http.listening", url=f"http://{settings.http_host}:{port}")
             yield
 

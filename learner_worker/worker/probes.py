@@ -1,16 +1,15 @@
-"""The worker's HTTP server: health, readiness and metrics, for probes and Prometheus."""
+"""The HTTP server of a worker, or of several: health, readiness and metrics, for probes and Prometheus."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from learner_worker.http_server import listening
 
-OTHER_PORTS = "another port, to 0 for any free port, or to none for no HTTP"
+_OTHER_PORTS = "another port, to 0 for any free port, or to none for no HTTP"
 
 
 class Verdict(NamedTuple):
@@ -21,12 +20,16 @@ class Verdict(NamedTuple):
 
 
 Probe = Callable[[], Verdict]
+AskedProbe = Callable[[], Verdict | Awaitable[Verdict]]
+"""A probe that may have to ask others first."""
+Metrics = Callable[[], str | Awaitable[str]]
+"""The metrics, in Prometheus' text format."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
 async def serving(
-    *, host: str, port: int, healthy: Probe, ready: Probe, registry: CollectorRegistry
+    *, host: str, port: int, healthy: AskedProbe, ready: AskedProbe, metrics: Metrics
 ) -> AsyncIterator[int]:
     """Serves `/healthz`, `/readyz` and `/metrics`; yields the port.
 
@@ -36,23 +39,24 @@ async def serving(
     app = web.Application()
     app.router.add_get("/healthz", _probe_handler(healthy))
     app.router.add_get("/readyz", _probe_handler(ready))
-    app.router.add_get("/metrics", _metrics_handler(registry))
-    async with listening(app, host, port, other_ports=OTHER_PORTS) as listened:
+    app.router.add_get("/metrics", _metrics_handler(metrics))
+    async with listening(app, host, port, other_ports=_OTHER_PORTS) as listened:
         yield listened
 
 
-def _probe_handler(probe: Probe) -> Handler:
+def _probe_handler(probe: AskedProbe) -> Handler:
     async def handle(_: web.Request) -> web.Response:
-        verdict = probe()
+        answer = probe()
+        verdict = answer if isinstance(answer, Verdict) else await answer
         return web.json_response(dict(verdict.details), status=200 if verdict.good else 503)
 
     return handle
 
 
-def _metrics_handler(registry: CollectorRegistry) -> Handler:
+def _metrics_handler(metrics: Metrics) -> Handler:
     async def handle(_: web.Request) -> web.Response:
-        return web.Response(
-            body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
-        )
+        answer = metrics()
+        text = answer if isinstance(answer, str) else await answer
+        return web.Response(body=text.encode(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     return handle

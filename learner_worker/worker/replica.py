@@ -280,12 +280,14 @@ class Replica:
 
     def questions(self) -> dict[str, Question]:
         """What a parent may ask, by the path that it is asked on."""
-        registry = self._instruments.registry
         return {
             "/healthz": lambda: Answer(*self._healthy()),
             "/readyz": lambda: Answer(*self._ready()),
-            "/metrics": lambda: Answer(good=True, text=generate_latest(registry).decode()),
+            "/metrics": lambda: Answer(good=True, text=self._metrics()),
         }
+
+    def _metrics(self) -> str:
+        return generate_latest(self._instruments.registry).decode()
 
     def _healthy(self) -> Verdict:
         worker, rebuilds = self._worker, self._rebuilds
@@ -311,7 +313,7 @@ class Replica:
             port=settings.http_port,
             healthy=self._healthy,
             ready=self._ready,
-            registry=self._instruments.registry,
+            metrics=self._metrics,
         ) as port:
             _log.info("http.listening", url=f"http://{settings.http_host}:{port}")
             yield

@@ -21,7 +21,6 @@ import yaml
 from click.testing import CliRunner
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from prometheus_client import CollectorRegistry
 
 from learner_worker.brokers.maven import KAFKA_VERSION
 from learner_worker.cli import cli
@@ -170,7 +169,7 @@ async def test_the_health_check_tells_a_living_worker_from_a_stuck_one(
         port=0,
         healthy=lambda: Verdict(alive, {}),
         ready=lambda: Verdict(False, {}),
-        registry=CollectorRegistry(),
+        metrics=lambda: "",
     ) as port:
         monkeypatch.setenv("LEARNER_HTTP_PORT", str(port))
         process = await asyncio.create_subprocess_exec(
@@ -275,7 +274,7 @@ async def test_probes_and_scrapes_ask_for_what_the_worker_serves() -> None:
     assert str(port["containerPort"]) == CONTAINER_ENV["LEARNER_HTTP_PORT"]["value"]
     async with (
         serving(
-            host="127.0.0.1", port=0, healthy=lambda: good, ready=lambda: good, registry=CollectorRegistry()
+            host="127.0.0.1", port=0, healthy=lambda: good, ready=lambda: good, metrics=lambda: ""
         ) as listening,
         aiohttp.ClientSession() as session,
     ):

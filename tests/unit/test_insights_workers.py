@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from learner_worker.insights.kept import KeptAnswer, NotFoundYetError
 from learner_worker.insights.replicas import ReplicaAnswer, ask_replicas, shard_states
@@ -22,7 +21,7 @@ async def worker(host: str = "127.0.0.1", port: int = 0, **details: Any) -> Asyn
     said = {"status": "ready", "shards": [], "states": {}, "restoring": {}, "refused": [], **details}
     verdict = Verdict(said["status"] == "ready", said)
     async with serving(
-        host=host, port=port, healthy=lambda: verdict, ready=lambda: verdict, registry=CollectorRegistry()
+        host=host, port=port, healthy=lambda: verdict, ready=lambda: verdict, metrics=lambda: ""
     ) as listened:
         yield listened
 
