@@ -49,7 +49,7 @@ class MoveFinder:
         Args:
             outcomes: all of the agent.
         """
-        agent = known_agent(reply.strategy, outcomes, self._paid_on)
+        agent = await asyncio.to_thread(known_agent, reply.strategy, outcomes, self._paid_on)
         if agent is None:
             return Moves(f"not searched: the strategy {reply.strategy} is not installed here")
         here = await asyncio.to_thread(agent.ask, question)
@@ -70,13 +70,14 @@ class MoveFinder:
 
     async def _is_answered(self, agent_id: AgentId, agent: KnownAgent, move: Move) -> bool:
         """Whether the learner says the same of the change, and of one sat less."""
-        expected = [move.suggested_bid_sats, agent.ask(move.nearer).suggested_bid_sats]
+        nearer = await asyncio.to_thread(agent.ask, move.nearer)
         try:
             replies = await asyncio.gather(
                 *(self._asked(agent_id, one) for one in (move.question, move.nearer))
             )
         except SuggestionError:
             return False
+        expected = [move.suggested_bid_sats, nearer.suggested_bid_sats]
         return [one.suggested_bid_sats for one in replies] == expected
 
     async def _asked(self, agent_id: AgentId, question: BidQuestion) -> SuggestBidReply:
@@ -84,7 +85,7 @@ class MoveFinder:
 
 
 def _is_repeated(agent: KnownAgent, advised_sats: int, move: Move) -> bool:
-    """Whether so many results move the advice, and one less does not, each counted from the first outcome."""
+    """Whether so many results move the advice, and one less does not, each counted anew."""
     more = [one_more(move.kind, move.question, advised_sats)] * move.amount
     says = [agent.ask(move.question, some).suggested_bid_sats for some in (more, more[1:])]
     return says == [move.suggested_bid_sats, advised_sats]

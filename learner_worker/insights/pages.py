@@ -16,6 +16,7 @@ from learner_worker.errors import SuggestionError
 from learner_worker.insights.agents import AgentQuery
 from learner_worker.insights.api import agent_query
 from learner_worker.insights.charts import course
+from learner_worker.insights.history import AgentHistory
 from learner_worker.insights.moves import MoveFinder, Moves
 from learner_worker.insights.reader import NotReadYetError, SwarmReader
 from learner_worker.insights.rendering import Rendering, link
@@ -132,16 +133,18 @@ class InsightsPages:
             reply = await self._sending.ask(agent_id, **question._asdict())
         except (ValueError, SuggestionError) as error:
             return await self._agent(agent_id, typed, refused=str(error))
-        moves = Moves("not searched: the agent's outcomes are still being read")
+        history, moves = None, Moves("not searched: the agent's outcomes are still being read")
         with suppress(NotReadYetError):
-            outcomes = (await self._reader.history(agent_id)).outcomes
-            moves = await self._finder.find(agent_id, outcomes, question, reply)
-        return await self._agent(agent_id, typed, reply=reply, moves=moves)
+            history = await self._reader.history(agent_id)
+            moves = await self._finder.find(agent_id, history.outcomes, question, reply)
+        return await self._agent(agent_id, typed, history, reply=reply, moves=moves)
 
-    async def _agent(self, agent_id: AgentId, question: TypedQuestion, **result: Any) -> web.Response:
+    async def _agent(
+        self, agent_id: AgentId, question: TypedQuestion, history: AgentHistory | None = None, **result: Any
+    ) -> web.Response:
         shown: dict[str, Any] = {"problem": ""}
         try:
-            history = await self._reader.history(agent_id)
+            history = history or await self._reader.history(agent_id)
         except NotReadYetError as error:
             shown["problem"] = f"{error}.".capitalize()
         else:

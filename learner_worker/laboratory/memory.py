@@ -29,6 +29,20 @@ class AgentMemory:
         self.tallies: dict[str, Tally] = {}
         self.sums: GrowingSums = {}
 
+    def copy(self) -> "AgentMemory":
+        """Another memory of the same, which learns on by itself."""
+        other = AgentMemory(self._strategy)
+        other._total, other._won, other._priced, other._sats = (
+            self._total,
+            self._won,
+            self._priced,
+            self._sats,
+        )
+        other._completed, other._failed = self._completed, self._failed
+        other.tallies = self.tallies.copy()
+        other.sums = {group: cells.copy() for group, cells in self.sums.items()}
+        return other
+
     @property
     def metrics(self) -> Metrics:
         """The agent's counts."""

@@ -4,7 +4,7 @@ The learner is asked over Kafka; the same strategy, with what the same outcomes 
 here about everything else. Only if both answer alike is anything searched.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
 from learner_worker.contract.fields import MAX_SATS
@@ -50,27 +50,32 @@ class Move(NamedTuple):
 
 
 class KnownAgent:
-    """Asks a strategy about an agent as its outcomes show it."""
+    """Asks a strategy about an agent as its outcomes show it: they are learned once, when it is made."""
 
-    def __init__(self, strategy: Strategy, outcomes: Sequence[Outcome], paid_on: PaidOn) -> None:
+    def __init__(self, strategy: Strategy, outcomes: Iterable[Outcome], paid_on: PaidOn) -> None:
         self._strategy = strategy
-        self._settled = [settled for one in outcomes if (settled := settled_bid(one)) is not None]
         self._paid_on = paid_on
+        self._memory = AgentMemory(strategy)
+        for one in outcomes:
+            if (settled := settled_bid(one)) is not None:
+                self._memory.learn(settled)
 
     def ask(self, question: BidQuestion, more: Sequence[SettledBid] = ()) -> Suggestion:
         """The advice, after some more settled bids."""
-        return self._advice(self._memory([*self._settled, *more]), question)
+        memory = self._memory.copy() if more else self._memory
+        for one in more:
+            memory.learn(one)
+        return self._advice(memory, question)
 
     def moves(self, question: BidQuestion) -> list[Move]:
         """The smallest change of each kind; of the cost only if one is given."""
-        memory = self._memory(self._settled)
-        advised = self._advice(memory, question)
-        found = [self._base_move(memory, question, advised)]
+        advised = self.ask(question)
+        found = [self._base_move(question, advised)]
         if question.cost_sats is not None:
-            found.append(self._cost_move(memory, question, question.cost_sats, advised))
+            found.append(self._cost_move(question, question.cost_sats, advised))
         return [*found, *(self._results_move(kind, question, advised) for kind in _RESULTS)]
 
-    def _base_move(self, memory: AgentMemory, question: BidQuestion, advised: Suggestion) -> Move:
+    def _base_move(self, question: BidQuestion, advised: Suggestion) -> Move:
         base = question.base_bid_sats
         reach = min(base // 2, MAX_SATS - base)
 
@@ -79,40 +84,34 @@ class KnownAgent:
 
         def is_moved(change: int) -> bool:
             expected = (base + change) * advised.factor
-            says = self._advice(memory, with_base(change)).suggested_bid_sats
+            says = self.ask(with_base(change)).suggested_bid_sats
             return abs(says - expected) > max(1, BASE_TOLERANCE * expected)
 
         change = smallest(is_moved, least=-reach, most=reach)
-        suggested = self._advice(memory, with_base(change)).suggested_bid_sats
+        suggested = self.ask(with_base(change)).suggested_bid_sats
         return Move("base", change, suggested, reach, with_base(change), with_base(_nearer(change)))
 
-    def _cost_move(self, memory: AgentMemory, question: BidQuestion, cost: int, advised: Suggestion) -> Move:
+    def _cost_move(self, question: BidQuestion, cost: int, advised: Suggestion) -> Move:
         reach = min(max(cost, question.base_bid_sats), MAX_SATS - cost)
 
         def with_cost(change: int) -> BidQuestion:
             return question._replace(cost_sats=cost + change)
 
         def is_moved(change: int) -> bool:
-            return self._advice(memory, with_cost(change)).suggested_bid_sats != advised.suggested_bid_sats
+            return self.ask(with_cost(change)).suggested_bid_sats != advised.suggested_bid_sats
 
         change = smallest(is_moved, least=-cost, most=reach)
-        suggested = self._advice(memory, with_cost(change)).suggested_bid_sats
+        suggested = self.ask(with_cost(change)).suggested_bid_sats
         return Move("cost", change, suggested, reach, with_cost(change), with_cost(_nearer(change)))
 
     def _results_move(self, kind: Kind, question: BidQuestion, advised: Suggestion) -> Move:
-        memory = self._memory(self._settled)
+        memory = self._memory.copy()
         for count in range(1, MOST_RESULTS + 1):
             memory.learn(one_more(kind, question, advised.suggested_bid_sats))
             says = self._advice(memory, question).suggested_bid_sats
             if says != advised.suggested_bid_sats:
                 return Move(kind, count, says, MOST_RESULTS, question, question)
         return Move(kind, 0, advised.suggested_bid_sats, MOST_RESULTS, question, question)
-
-    def _memory(self, settled: Sequence[SettledBid]) -> AgentMemory:
-        memory = AgentMemory(self._strategy)
-        for one in settled:
-            memory.learn(one)
-        return memory
 
     def _advice(self, memory: AgentMemory, question: BidQuestion) -> Suggestion:
         return self._strategy.suggest(
@@ -130,8 +129,11 @@ class KnownAgent:
 _RESULTS: Final[tuple[Kind, ...]] = ("done", "failed", "lost")
 
 
-def known_agent(strategy: str, outcomes: Sequence[Outcome], paid_on: PaidOn) -> KnownAgent | None:
-    """An agent, for a strategy that is installed here; None for others. No name imports a module."""
+def known_agent(strategy: str, outcomes: Iterable[Outcome], paid_on: PaidOn) -> KnownAgent | None:
+    """An agent, for a strategy that is installed here; None for others. No name imports a module.
+
+    It takes about as long as joining the outcomes did: not for an event loop.
+    """
     try:
         found = find_strategy(strategy) if strategy in strategy_names() else None
     except ConfigurationError:
