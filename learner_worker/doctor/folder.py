@@ -23,7 +23,7 @@ from learner_worker.store.needs import (
     raise_descriptor_limit,
 )
 from learner_worker.store.obstacles import obstacle, user_name
-from learner_worker.store.process_folders import process_folders
+from learner_worker.store.process_folders import state_folders
 from learner_worker.store.state_folder import named_owner, shard_files
 from learner_worker.store.statements import statement
 from learner_worker.unix import FCNTL
@@ -120,7 +120,7 @@ def _owner(path: Path) -> Iterator[Finding]:
 
 
 def _set_aside(path: Path) -> Iterator[Finding]:
-    folders = (path, *process_folders(path).values())
+    folders = state_folders(path)
     for file in sorted(found for folder in folders for kind in _ASIDE for found in folder.glob(kind)):
         yield note(
             f"{file} was set aside ({file.suffix[1:]}) and rebuilt from Kafka", "delete it when you like"

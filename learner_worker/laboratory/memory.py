@@ -1,5 +1,7 @@
 """What a strategy knows of an agent, kept as the learner keeps it."""
 
+from copy import copy
+
 from learner_worker.domain.keywords import Tally, keywords_of, tally_of
 from learner_worker.domain.metrics import Metrics
 from learner_worker.strategies.protocol import SettledBid, Strategy
@@ -31,14 +33,7 @@ class AgentMemory:
 
     def copy(self) -> "AgentMemory":
         """Another memory of the same, which learns on by itself."""
-        other = AgentMemory(self._strategy)
-        other._total, other._won, other._priced, other._sats = (
-            self._total,
-            self._won,
-            self._priced,
-            self._sats,
-        )
-        other._completed, other._failed = self._completed, self._failed
+        other = copy(self)
         other.tallies = self.tallies.copy()
         other.sums = {group: cells.copy() for group, cells in self.sums.items()}
         return other

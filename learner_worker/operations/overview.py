@@ -8,7 +8,7 @@ import msgspec
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.times import Micros, format_time
 from learner_worker.errors import StateError, UnreadableFileError
-from learner_worker.store.process_folders import process_folders
+from learner_worker.store.process_folders import state_folders
 from learner_worker.store.snapshot import Snapshot, snapshot_of
 from learner_worker.store.state_folder import no_shard_files, shard_files
 
@@ -109,7 +109,7 @@ def _contents(snapshot: Snapshot) -> Contents:
 
 def _set_aside(state_dir: Path) -> Iterator[Path]:
     for why in _KEPT:
-        for folder in (state_dir, *process_folders(state_dir).values()):
+        for folder in state_folders(state_dir):
             yield from sorted(folder.glob(f"shard-*.{why}"))
 
 

@@ -17,6 +17,11 @@ def process_folders(state_dir: Path) -> dict[int, Path]:
     return dict(sorted((int(match[1]), each) for match, each in found if match is not None))
 
 
+def state_folders(state_dir: Path) -> list[Path]:
+    """Every folder that may hold shard files: the state folder itself, then its processes' folders."""
+    return [state_dir, *process_folders(state_dir).values()]
+
+
 def last_written(path: Path) -> int:
     """When a shard's file or its log was written last, in nanoseconds; 0 if it is gone."""
     return max(_time(path), _time(path.with_name(path.name + "-wal")))

@@ -15,7 +15,7 @@ from learner_worker.store.identity import shard_identity, stranger
 from learner_worker.store.needs import lacking_space
 from learner_worker.store.obstacles import obstacle
 from learner_worker.store.permissions import private_file, private_folder
-from learner_worker.store.process_folders import last_written, process_folders
+from learner_worker.store.process_folders import last_written, state_folders
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import statement
 from learner_worker.unix import FCNTL
@@ -43,7 +43,7 @@ def every_shard_file(path: Path) -> list[tuple[ShardId, Path]]:
     Raises:
         ConfigurationError: it cannot be read.
     """
-    folders = [path, *process_folders(path).values()]
+    folders = state_folders(path)
     try:
         paths = [each for folder in folders for each in sorted(folder.iterdir())]
     except FileNotFoundError:
