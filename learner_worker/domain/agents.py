@@ -65,11 +65,12 @@ class Agent:
 
     def record(self) -> MetricsRecord:
         """The agent's record in learner-agent-metrics."""
+        keywords, top = self.strongest.strongest_and_top()
         return MetricsRecord(
             *_figures(self.metrics),
             agent_id=self.agent_id,
-            learned_keywords=self.learned_keywords(),
-            top_keywords=in_messages(self.strongest.top()),
+            learned_keywords=in_messages(keywords),
+            top_keywords=in_messages(top),
             as_of=self.as_of,
             outcome_offset=self.row.outcome_offset,
         )

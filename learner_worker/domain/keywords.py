@@ -105,16 +105,22 @@ class StrongestKeywords:
         if self._first_candidates(TOP) is None:
             yield from self._ranked_by_net().collected()
 
-    def strongest(self, count: int = STRONGEST) -> list[tuple[str, Tally]]:
-        """The `count` strongest keywords, in the order of learned keywords."""
-        return in_order(self._with_tallies(self._by_strength.first(count)))
+    def strongest(self) -> list[tuple[str, Tally]]:
+        """The `STRONGEST` keywords of the greatest absolute net, in the order of learned keywords."""
+        return self._with_tallies(sorted([rank[1:] for rank in self._by_strength.first(STRONGEST)]))
 
-    def top(self, count: int = TOP) -> list[tuple[str, Tally]]:
-        """The first `count` learned keywords."""
-        for _ in self._by_strength.collected():
-            pass
-        found = self._first_candidates(count)
-        return self._with_tallies(self._ranked_by_net().first(count) if found is None else found)
+    def strongest_and_top(self) -> tuple[list[tuple[str, Tally]], list[tuple[str, Tally]]]:
+        """The strongest keywords, and the first `TOP` learned keywords.
+
+        The first ones are nearly always among the strongest: a weaker keyword comes before none of them
+        whose net is positive.
+        """
+        strongest = self.strongest()
+        top = strongest[:TOP]
+        if len(strongest) < len(self._tallies) and top[-1][1].net <= 0:
+            found = self._first_candidates(TOP)
+            top = self._with_tallies(self._ranked_by_net().first(TOP) if found is None else found)
+        return strongest, top
 
     def _first_candidates(self, count: int) -> list[Rank] | None:
         """The first learned keywords, if the candidates for the strongest are sure to contain them.

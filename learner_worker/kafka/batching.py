@@ -24,29 +24,32 @@ Fallback = Callable[[], Outgoing]
 
 
 class WriterBatch:
-    """A batch of one partition, with its records in case Kafka refuses it as a whole."""
+    """A batch of one partition, with its records in case Kafka refuses it as a whole.
 
-    __slots__ = ("builder", "bytes_left", "parts", "records")
+    Attributes:
+        append: adds a record to the producer's own batch, `builder`; None if it is full.
+        contents: the key, value and headers of each record.
+        parts: done once all of its parts are acknowledged, if Kafka refused the batch as a whole.
+    """
 
-    def __init__(self, builder: Any, most_bytes: int) -> None:
+    __slots__ = ("append", "builder", "contents", "parts", "place")
+
+    def __init__(self, place: Place, builder: Any) -> None:
+        self.place = place
         self.builder = builder
-        """The producer's own batch."""
+        self.append = builder.append
+        self.contents: list[tuple[bytes, bytes | None, Headers]] = []
         self.parts: asyncio.Future[object] | None = None
-        """Done once all of its parts are acknowledged, if Kafka refused the batch as a whole."""
-        self.records: list[Outgoing] = []
-        self.bytes_left = most_bytes
 
-    def append(self, record: Outgoing) -> bool:
-        """Adds a record if it fits, and returns whether it does; an empty batch takes any."""
-        self.bytes_left -= len(record.key or b"") + len(record.value or b"")
-        if self.records and self.bytes_left < 0:
-            return False
-        # aiokafka's compiled builder accepts lists of headers only
-        listed = list(record.headers) if record.headers else []
-        if self.builder.append(key=record.key, value=record.value, timestamp=None, headers=listed) is None:
-            return False
-        self.records.append(record)
-        return True
+    @property
+    def topic(self) -> str:
+        """The topic of its records."""
+        return self.place[0]
+
+    def records(self) -> list[Outgoing]:
+        """Its records, to be sent again."""
+        topic, partition = self.place
+        return [Outgoing(topic, partition, *content) for content in self.contents]
 
 
 class BatchWriter:
@@ -60,7 +63,7 @@ class BatchWriter:
         self._producer = producer
         self._refusals = refusals
         self._open: dict[Place, WriterBatch] = {}
-        self._full: list[tuple[Place, WriterBatch]] = []
+        self._full: list[WriterBatch] = []
         self._most_bytes: dict[str, int] = {}
         self._in_flight: dict[asyncio.Future[object], WriterBatch] = {}
         self._singles: list[tuple[Outgoing, Fallback | None]] = []
@@ -82,14 +85,15 @@ class BatchWriter:
     ) -> None:
         """Adds a record to its partition's batch; a tombstone has no value; `send` sends it."""
         place = (topic, partition)
-        record = Outgoing(topic, partition, key, value, headers)
         batch = self._open.get(place)
-        if batch is None or not batch.append(record):
-            if batch is not None:
-                self._full.append((place, batch))
-            most_bytes = self._most_bytes.get(topic, BATCH_BYTES)
-            batch = self._open[place] = WriterBatch(self._producer.create_batch(), most_bytes)
-            batch.append(record)
+        # aiokafka's compiled builder accepts lists of headers only
+        listed = list(headers) if headers else []
+        if batch is None or not self._has_room(batch, len(key) + len(value or b"")):
+            batch = self._next_batch(place)
+        if batch.append(key=key, value=value, timestamp=None, headers=listed) is None:
+            batch = self._next_batch(place)
+            batch.append(key=key, value=value, timestamp=None, headers=listed)
+        batch.contents.append((key, value, headers))
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
         """Adds one record of any kind; if Kafka rejects it as too large, its fallback is sent instead."""
@@ -130,16 +134,29 @@ class BatchWriter:
         self.has_acknowledged = False
         self.generation += 1
 
+    def _has_room(self, batch: WriterBatch, size: int) -> bool:
+        """Whether a topic whose batches were too large may take this much more with one of them."""
+        most_bytes = self._most_bytes.get(batch.place[0])
+        return most_bytes is None or batch.builder.size() + size <= most_bytes
+
+    def _next_batch(self, place: Place) -> WriterBatch:
+        full = self._open.get(place)
+        if full is not None:
+            self._full.append(full)
+        self._open[place] = batch = WriterBatch(place, self._producer.create_batch())
+        return batch
+
     async def _hand_over(self, generation: int) -> None:
         """Passes everything to the producer; ending early, even by cancellation, counts as a failure."""
         self._require(generation)
         batches, self._full = self._full, []
-        batches += self._open.items()
+        batches += self._open.values()
         singles, self._singles = self._singles, []
         self._open = {}
         try:
             async with asyncio.timeout(_HAND_OVER_SECONDS):
-                for (topic, partition), batch in batches:
+                for batch in batches:
+                    topic, partition = batch.place
                     sent = await self._producer.send_batch(batch.builder, topic, partition=partition)
                     self._require(generation)
                     self._in_flight[sent] = batch
@@ -195,15 +212,14 @@ class BatchWriter:
             self._failure = failure or self._failure
 
     def _is_final(self, batch: WriterBatch, failure: KafkaError) -> bool:
-        return self._refusals is not None and self._refusals.is_final(batch.records[0].topic, failure)
+        return self._refusals is not None and self._refusals.is_final(batch.topic, failure)
 
     def _send_again_in_parts(
         self, future: "asyncio.Future[object]", batch: WriterBatch, failure: KafkaError
     ) -> None:
-        if isinstance(failure, TOO_LARGE) and len(batch.records) > 1:
-            topic = batch.records[0].topic
-            taken = BATCH_BYTES - batch.bytes_left
-            self._most_bytes[topic] = min(self._most_bytes.get(topic, BATCH_BYTES), max(1, taken // 2))
+        if isinstance(failure, TOO_LARGE) and len(batch.contents) > 1:
+            least = min(self._most_bytes.get(batch.topic, BATCH_BYTES), batch.builder.size() // 2)
+            self._most_bytes[batch.topic] = least
         parts: asyncio.Future[object] = asyncio.ensure_future(self._send_parts(batch, failure))
         batch.parts = parts
         self._in_flight[future] = batch
@@ -211,7 +227,7 @@ class BatchWriter:
         self._track(parts)
 
     async def _send_parts(self, batch: WriterBatch, failure: KafkaError) -> None:
-        async for record, error in send_in_parts(self._producer, batch.records, failure):
+        async for record, error in send_in_parts(self._producer, batch.records(), failure):
             await self._give_up(record, error)
 
     async def _give_up(self, record: Outgoing, error: KafkaError) -> None:

@@ -39,6 +39,9 @@ class JudgedBatch:
         self.records.append(Outgoing("", 0, key, value, headers, timestamp))
         return self
 
+    def size(self) -> int:
+        return size(self.records)
+
 
 class JudgedProducer:
     """A producer whose broker takes a batch or refuses it as a whole."""

@@ -40,14 +40,23 @@ _PAGE = Path("docs/performance.md")
     help="Folder for figures.json and figures.svg.",
 )
 @click.option("--embedded", is_flag=True, help="On the embedded broker, even if Apache Kafka can be had.")
+@click.option("--worker", multiple=True, help="Setting of every worker, such as strategies=classic.")
 @click.option("--write", is_flag=True, help=f"Put the table into {_PAGE}, the picture beside it.")
 def main(
-    *, only: Sequence[str], turns: int, scale: float, results: Path, embedded: bool, write: bool
+    *,
+    only: Sequence[str],
+    turns: int,
+    scale: float,
+    results: Path,
+    embedded: bool,
+    worker: Sequence[str],
+    write: bool,
 ) -> None:
     """Measure the worker, each figure beside the raw client or a peer, in alternating turns."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: broker and workers end, too
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
     began = time.monotonic()
+    settings = {f"--{name}": value for name, _, value in (given.partition("=") for given in worker)}
     folder = Path(tempfile.mkdtemp(prefix="learner-performance-"))
     kind = BrokerKind.EMBEDDED if embedded or why_not(BrokerKind.KAFKA) else BrokerKind.KAFKA
     if kind is BrokerKind.EMBEDDED and not embedded:
@@ -59,7 +68,7 @@ def main(
             place = folder / name
             with running_broker(kind, data_dir=place / "broker", log=_say) as broker:
                 description = broker.description
-                figures += _measured(name, Stage(broker, place, turns, scale, _say))
+                figures += _measured(name, Stage(broker, place, turns, scale, settings, _say))
             shutil.rmtree(place, ignore_errors=True)
             report.write_json(  # after each: hours later something may end the run
                 results / "figures.json",
@@ -71,7 +80,7 @@ def main(
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    title = f"{description}, {turns} turns, sizes x {scale:g}"
+    title = ", ".join([description, f"{turns} turns", f"sizes x {scale:g}", *worker])
     _show(figures, title)
     seconds = time.monotonic() - began
     write_picture(results / "figures.svg", figures, title)

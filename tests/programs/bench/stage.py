@@ -40,12 +40,14 @@ class Stage:
     Attributes:
         turns: how often each side is measured, in alternation.
         scale: what all sizes are multiplied with; 1 is the published bench.
+        settings: of every worker, besides what a section sets.
     """
 
     broker: Broker
     folder: Path
     turns: int
     scale: float
+    settings: Mapping[str, str]
     say: Callable[[str], None]
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
@@ -117,8 +119,8 @@ class Stage:
         settings: Mapping[str, str] | None = None,
         wait: bool = True,
     ) -> AsyncIterator[WorkerProcess]:
-        """A worker started by its command line, with its default settings."""
-        flags = {**setting.flags(), **(settings or {})}
+        """A worker started by its command line, with default settings but for those given."""
+        flags = {**setting.flags(), **self.settings, **(settings or {})}
         async with running_worker(
             self.servers, setting.topics.prefix, state_dir, settings=flags, wait=wait
         ) as worker:
