@@ -10,10 +10,12 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from learner_worker.contract.fields import ShardId
+from learner_worker.contract.topics import TopicName
 from learner_worker.errors import BrokerError, DuplicateInstanceError, LearnerError
 from learner_worker.group.assignor import claim_of
 from learner_worker.group.placement import Claim
@@ -162,3 +164,12 @@ def claim_in(member: GroupMember) -> Claim | None:
         return claim_of(ConsumerProtocolMemberMetadata.decode(member.metadata).user_data)
     except ValueError:
         return None
+
+
+def shards_in(member: GroupMember, topic: TopicName) -> list[ShardId]:
+    """The shards of a topic that a member is assigned; none if this version cannot read its assignment."""
+    try:
+        assigned = ConsumerProtocolMemberAssignment.decode(member.assignment).partitions()
+    except (ValueError, TypeError):  # TypeError: an array that is null
+        return []
+    return sorted(ShardId(one.partition) for one in assigned if one.topic == topic)

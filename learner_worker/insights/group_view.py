@@ -2,19 +2,20 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import NamedTuple
 
-from aiokafka import TopicPartition
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName, requests_group
-from learner_worker.group.assignor import claim_of
 from learner_worker.group.lag import PartitionLag
+from learner_worker.group.membership import claim_in, shards_in
 from learner_worker.group.topology_view import Layout
-from learner_worker.kafka.admin import Committed, GroupMember, connected
+from learner_worker.kafka.admin import Cluster, Committed, GroupMember, connected
 from learner_worker.kafka.clients import range_consumer, running
 from learner_worker.kafka.offsets import OffsetRange, offset_ranges
+from learner_worker.lifecycle import KAFKA_FAILURES
 from learner_worker.settings import Settings
 
 _KAFKA_SECONDS = 15.0  # aiokafka itself retries a request without a limit
@@ -60,8 +61,23 @@ class GroupView(NamedTuple):
     lag: Sequence[ShardView]
 
 
+class _Clients(NamedTuple):
+    cluster: Cluster
+    consumer: AIOKafkaConsumer
+    stack: AsyncExitStack
+
+
+class _Found(NamedTuple):
+    committed: Mapping[TopicPartition, Committed]
+    ranges: Mapping[TopicPartition, OffsetRange]
+    members: Sequence[GroupMember] | None
+
+
 class GroupLook:
-    """Looks at a group, and remembers the ends of partitions that it has not read."""
+    """Looks at a group, and remembers the ends of partitions that it has not read.
+
+    The clients of one look serve the next: connecting each time would log in each time.
+    """
 
     def __init__(self, settings: Settings, layout: Layout, group_id: str) -> None:
         self._settings = settings
@@ -69,6 +85,7 @@ class GroupLook:
         self._names = layout.names
         self._group_id = group_id
         self._lags: dict[TopicPartition, PartitionLag] = {}
+        self._clients: _Clients | None = None
 
     async def look(self) -> GroupView:
         """The group now.
@@ -76,21 +93,11 @@ class GroupLook:
         Raises:
             BrokerError, KafkaError, TimeoutError: Kafka does not answer.
         """
-        names, connection = self._names, self._settings.connection()
+        names = self._names
         topics = (*names.subscribed, names.requests)
         partitions = [TopicPartition(topic, number) for topic in topics for number in range(self._shards)]
-        patience = self._settings.startup_timeout_seconds
-        async with (
-            asyncio.timeout(_KAFKA_SECONDS),
-            connected(connection, patience_seconds=patience) as cluster,
-            running(range_consumer(connection), patience) as consumer,
-        ):
-            committed = {
-                **await cluster.committed(self._group_id),
-                **await cluster.committed(requests_group(self._group_id)),
-            }
-            ranges = await offset_ranges(consumer, partitions)
-            found = await cluster.stable_members(self._group_id)
+        async with asyncio.timeout(_KAFKA_SECONDS):
+            committed, ranges, found = await self._found(partitions)
         unread = {one: self._unread(one, _not_read(one, ranges, committed)) for one in partitions}
         members = None if found is None else sorted(_member(each, names.outcomes) for each in found)
         owners = {shard: one.name for one in members or () for shard in one.shards}
@@ -99,6 +106,41 @@ class GroupLook:
             for shard in map(ShardId, range(self._shards))
         ]
         return GroupView(members, topics, lag)
+
+    async def close(self) -> None:
+        """Closes the clients; the next look opens others."""
+        clients, self._clients = self._clients, None
+        if clients is not None:
+            await clients.stack.aclose()
+
+    async def _found(self, partitions: Sequence[TopicPartition]) -> _Found:
+        """What Kafka says; asked once more, with new clients, if those of an earlier look fail."""
+        if self._clients is not None:
+            with suppress(*KAFKA_FAILURES):
+                return await self._asked(self._clients, partitions)
+        self._clients = await self._connected()
+        return await self._asked(self._clients, partitions)
+
+    async def _connected(self) -> _Clients:
+        connection, patience = self._settings.connection(), self._settings.startup_timeout_seconds
+        async with AsyncExitStack() as stack:
+            cluster = await stack.enter_async_context(connected(connection, patience_seconds=patience))
+            consumer = await stack.enter_async_context(running(range_consumer(connection), patience))
+            return _Clients(cluster, consumer, stack.pop_all())
+
+    async def _asked(self, clients: _Clients, partitions: Sequence[TopicPartition]) -> _Found:
+        """What Kafka says; clients that fail, or are interrupted, are closed."""
+        cluster = clients.cluster
+        try:
+            committed = {
+                **await cluster.committed(self._group_id),
+                **await cluster.committed(requests_group(self._group_id)),
+            }
+            ranges = await offset_ranges(clients.consumer, partitions)
+            return _Found(committed, ranges, await cluster.stable_members(self._group_id))
+        except BaseException:
+            await self.close()
+            raise
 
     def _unread(self, partition: TopicPartition, offsets: OffsetRange) -> Unread:
         records = offsets.end - offsets.start
@@ -119,13 +161,6 @@ def _not_read(
 
 
 def _member(member: GroupMember, topic: TopicName) -> MemberView:
-    claim = claim_of(ConsumerProtocolMemberMetadata.decode(member.metadata).user_data)
+    claim = claim_in(member)
     name = claim.name if claim is not None and claim.name else member.member_id
-    return MemberView(name, member.client_host.removeprefix("/"), _shards_of(member.assignment, topic))
-
-
-def _shards_of(assignment: bytes, topic: TopicName) -> list[ShardId]:
-    if not assignment:
-        return []
-    owned = ConsumerProtocolMemberAssignment.decode(assignment).partitions()
-    return sorted(ShardId(one.partition) for one in owned if one.topic == topic)
+    return MemberView(name, member.client_host.removeprefix("/"), shards_in(member, topic))

@@ -2,10 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+import structlog
 
 from learner_worker.errors import LearnerError
+from learner_worker.lifecycle import KAFKA_FAILURES
 
+_EXPECTED: Final = (LearnerError, *KAFKA_FAILURES)
+_log = structlog.get_logger("learner_worker.insights")
 T = TypeVar("T")
 
 
@@ -14,6 +19,13 @@ class NotFoundYetError(LearnerError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"no answer within {seconds:g} s: look again in a moment")
+
+
+class BrokenLookError(LearnerError):
+    """Finding failed in a way that it should not: it is tried again all the same."""
+
+    def __init__(self, failure: BaseException) -> None:
+        super().__init__(f"an unexpected error, which the log has in full: {failure!r}")
 
 
 class KeptAnswer(Generic[T]):
@@ -35,7 +47,8 @@ class KeptAnswer(Generic[T]):
         """The answer.
 
         Raises:
-            NotFoundYetError: there is none within the time; whatever finding raises.
+            NotFoundYetError: there is none within the time.
+            LearnerError, KafkaError, OSError, TimeoutError: finding failed, for whatever reason.
         """
         if self._finding is None or self._is_too_old(self._finding):
             self._finding = asyncio.create_task(self._found(), name="find-answer")
@@ -44,7 +57,16 @@ class KeptAnswer(Generic[T]):
         await asyncio.wait([finding], timeout=self._patience_seconds)
         if not finding.done():
             raise NotFoundYetError(self._patience_seconds)
+        failure = finding.exception()
+        if failure is not None and not isinstance(failure, _EXPECTED):
+            raise BrokenLookError(failure) from failure
         return finding.result()
+
+    async def close(self) -> None:
+        """Interrupts finding."""
+        if self._finding is not None:
+            self._finding.cancel()
+            await asyncio.wait([self._finding])
 
     def _is_too_old(self, finding: "asyncio.Task[T]") -> bool:
         return finding.done() and _now() - self._found_at > self._seconds
@@ -57,9 +79,10 @@ class KeptAnswer(Generic[T]):
 
 
 def _retrieve(finding: "asyncio.Task[T]") -> None:
-    """Looks at a failure, which perhaps nobody waits for any more: asyncio would log it."""
-    if not finding.cancelled():
-        finding.exception()
+    """Looks at a failure, which perhaps nobody waits for any more; logs one that is a mistake in the code."""
+    failure = None if finding.cancelled() else finding.exception()
+    if failure is not None and not isinstance(failure, _EXPECTED):
+        _log.error("look.failed", exc_info=failure)
 
 
 def _now() -> float:

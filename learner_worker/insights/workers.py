@@ -12,7 +12,7 @@ from learner_worker.errors import LearnerError
 from learner_worker.group.topology_view import Layout
 from learner_worker.insights.group_view import GroupLook
 from learner_worker.insights.kept import KeptAnswer
-from learner_worker.insights.replicas import ask_replicas, shard_states
+from learner_worker.insights.replicas import ReplicaAnswer, ask_replicas, shard_states
 from learner_worker.kafka.polling import Gap
 from learner_worker.lifecycle import KAFKA_FAILURES
 from learner_worker.operations.dead_letters import DeadLetter, DeadLetterIndex, reading_dead_letters
@@ -55,8 +55,8 @@ class WorkersWatch:
         self._layout = layout
         self._owner = layout.owner(settings.given_group, settings.group_id)
         self._group_id = layout.events_group(settings.given_group, settings.group_id)
-        look = GroupLook(settings, layout, self._group_id).look
-        self._view = KeptAnswer(look, seconds=_VIEW_SECONDS, patience_seconds=_PATIENCE_SECONDS)
+        self._look = GroupLook(settings, layout, self._group_id)
+        self._view = KeptAnswer(self._look.look, seconds=_VIEW_SECONDS, patience_seconds=_PATIENCE_SECONDS)
         self._dead_letters = KeptAnswer(
             self._read_dead_letters, seconds=_DEAD_LETTERS_SECONDS, patience_seconds=_PATIENCE_SECONDS
         )
@@ -71,18 +71,24 @@ class WorkersWatch:
 
     async def run(self) -> None:
         """Looks now and then, so that the lag in seconds is known before anybody asks; until cancelled."""
-        while True:
-            await _or_problem(self._view.get())  # the page says what is wrong
-            await asyncio.sleep(_LOOK_SECONDS)
+        try:
+            while True:
+                await _or_problem(self._view.get())  # the page says what is wrong
+                await asyncio.sleep(_LOOK_SECONDS)
+        finally:
+            await self._view.close()
+            await self._look.close()
 
     async def shown(self) -> dict[str, Any]:
         """Everything that the page shows; a part that is not found has its problem instead."""
         view, replicas, dead_letters, findings = await asyncio.gather(
             _or_problem(self._view.get()),
-            self._replicas.get(),
+            _or_problem(self._replicas.get()),
             _or_problem(self._dead_letters.get()),
             _or_problem(self._findings.get()),
         )
+        if isinstance(replicas, str):
+            replicas = [ReplicaAnswer(", ".join(self._urls), problem=replicas)]
         return {
             "group_id": self._group_id,
             "shards": self._layout.shards,

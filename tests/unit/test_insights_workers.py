@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from learner_worker.insights.kept import KeptAnswer, NotFoundYetError
+from learner_worker.errors import BrokerError
+from learner_worker.insights.kept import BrokenLookError, KeptAnswer, NotFoundYetError
 from learner_worker.insights.replicas import ReplicaAnswer, ask_replicas, shard_states
 from learner_worker.worker.probes import Verdict, serving
 
@@ -158,19 +160,27 @@ async def test_an_answer_serves_everyone_and_goes_on_being_looked_for() -> None:
 
 
 async def test_an_answer_that_is_too_old_is_looked_for_again_and_failures_are_no_exception() -> None:
-    """A failure is told to everyone for as long as an answer would be."""
-    looks = iter(range(1, 4))
+    """A failure is told to everyone for as long as an answer would be; one that nobody foresaw is logged."""
+    looks = iter(range(1, 5))
 
     async def find() -> int:
         look = next(looks)
         if look == 1:
-            raise ValueError("first")
+            raise BrokerError("first")
+        if look == 2:
+            raise TypeError("second")
         return look
 
     kept = KeptAnswer(find, seconds=-1, patience_seconds=60)
-    with pytest.raises(ValueError, match="first"):
-        await kept.get()
-    assert [await kept.get(), await kept.get()] == [2, 3]
+    with capture_logs() as logs:
+        with pytest.raises(BrokerError, match="first"):
+            await kept.get()
+        with pytest.raises(BrokenLookError, match=r"TypeError\('second'\)"):
+            await kept.get()
+        assert [await kept.get(), await kept.get()] == [3, 4]
+    assert [(entry["event"], repr(entry["exc_info"])) for entry in logs] == [
+        ("look.failed", "TypeError('second')")
+    ]
 
 
 async def until_done(kept: KeptAnswer[int]) -> None:
