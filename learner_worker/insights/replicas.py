@@ -8,9 +8,15 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
+from aiohttp import (
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ConnectionTimeoutError,
+    TCPConnector,
+)
 
-_SECONDS: Final = 2.0  # a probe's answer is built in a millisecond; longer means that nobody is there
 _MOST_ADDRESSES = (
     200  # more replicas than any group has: a name that resolves to all of a network is a mistake
 )
@@ -18,6 +24,19 @@ _MOST_BYTES = 2**20  # more than a worker says of thousands of restoring shards
 _HTTP = 80  # the port of an address that names none
 _ANSWERS = frozenset({HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE})
 """What `/readyz` answers with: ready, and not ready."""
+
+
+class Patience(NamedTuple):
+    """How long one waits for a replica: until it is found and connected, and until it has answered."""
+
+    reach_seconds: float
+    answer_seconds: float
+
+
+_PATIENCE: Final = Patience(
+    reach_seconds=2.0,  # for a name, and then for a connection: milliseconds where somebody is there
+    answer_seconds=5.0,  # longer than a parent waits for a stuck process, before it answers for the others
+)
 
 
 class RestoreState(msgspec.Struct, frozen=True):
@@ -29,10 +48,13 @@ class RestoreState(msgspec.Struct, frozen=True):
 
 
 class ReplicaState(msgspec.Struct, frozen=True):
-    """What a worker's `/readyz` says: its status, its shards' states by number, and what Kafka refuses."""
+    """What a worker's `/readyz` says: its status, its shards' states by number, and what Kafka refuses.
+
+    One that is starting or rebuilding says nothing of shards.
+    """
 
     status: str
-    shards: Sequence[int]
+    shards: Sequence[int] = ()
     states: Mapping[int, str] = {}
     restoring: Mapping[int, RestoreState] = {}
     refused: Sequence[str] = ()
@@ -56,17 +78,15 @@ class _Address(NamedTuple):
 _decode = msgspec.json.Decoder(ReplicaState, strict=False).decode
 
 
-async def ask_replicas(urls: Sequence[str], *, seconds: float = _SECONDS) -> Sequence[ReplicaAnswer]:
-    """Asks every address of every URL at the same time.
-
-    Args:
-        seconds: how long a name may take to be resolved, and then each address to answer.
-    """
-    found = await asyncio.gather(*(_addresses_of(url, seconds) for url in urls))
+async def ask_replicas(urls: Sequence[str], *, patience: Patience = _PATIENCE) -> Sequence[ReplicaAnswer]:
+    """Asks every address of every URL at the same time."""
+    found = await asyncio.gather(*(_addresses_of(url, patience.reach_seconds) for url in urls))
     unresolved = [answer for answer in found if isinstance(answer, ReplicaAnswer)]
     addresses = sorted({one for several in found if isinstance(several, list) for one in several})
-    async with ClientSession(timeout=ClientTimeout(total=seconds)) as session:
-        answers = await asyncio.gather(*(_ask(session, one, seconds) for one in addresses[:_MOST_ADDRESSES]))
+    timeout = ClientTimeout(patience.answer_seconds, sock_connect=patience.reach_seconds)
+    async with ClientSession(timeout=timeout, connector=TCPConnector(limit=_MOST_ADDRESSES)) as session:
+        asked = (_ask(session, one, patience) for one in addresses[:_MOST_ADDRESSES])
+        answers = await asyncio.gather(*asked)
     left_out = [
         ReplicaAnswer(one.place, problem=f"not asked: more than {_MOST_ADDRESSES} addresses")
         for one in addresses[_MOST_ADDRESSES:]
@@ -111,15 +131,17 @@ def _place(ip: object, port: object) -> str:
     return f"[{ip}]:{port}" if ":" in str(ip) else f"{ip}:{port}"
 
 
-async def _ask(session: ClientSession, address: _Address, seconds: float) -> ReplicaAnswer:
+async def _ask(session: ClientSession, address: _Address, patience: Patience) -> ReplicaAnswer:
     place, host = address.place, {"Host": address.called}
     try:
         async with session.get(f"http://{place}/readyz", headers=host, allow_redirects=False) as response:
             if response.status not in _ANSWERS:
                 return ReplicaAnswer(place, problem=f"no worker: it answers {response.status}")
             state = _decode(await _body(response))
+    except ConnectionTimeoutError:
+        return ReplicaAnswer(place, problem=f"cannot be reached within {patience.reach_seconds:g} s")
     except TimeoutError:
-        return ReplicaAnswer(place, problem=f"does not answer within {seconds:g} s")
+        return ReplicaAnswer(place, problem=f"does not answer within {patience.answer_seconds:g} s")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ReplicaAnswer(place, problem="no worker: it answers something else")
     except (ClientError, OSError) as error:

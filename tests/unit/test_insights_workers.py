@@ -1,9 +1,9 @@
 """The page of the workers, part by part: what is kept, and what the workers themselves say."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -11,13 +11,18 @@ from structlog.testing import capture_logs
 
 from learner_worker.errors import BrokerError
 from learner_worker.insights.kept import BrokenLookError, KeptAnswer, NotFoundYetError
-from learner_worker.insights.replicas import ReplicaAnswer, ask_replicas, shard_states
+from learner_worker.insights.replicas import Patience, ReplicaAnswer, ReplicaState, ask_replicas, shard_states
+from learner_worker.observability import Instruments
+from learner_worker.settings import Settings
 from learner_worker.worker.probes import Verdict, serving
+from learner_worker.worker.replica import Replica
+from tests.support.insights import EVERYWHERE
 
+PATIENT = Patience(reach_seconds=60, answer_seconds=60)
 RESTORING = {"3": {"records_left": 1_200, "records_a_second": 400, "seconds_left": 3}}
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def worker(host: str = "127.0.0.1", port: int = 0, **details: Any) -> AsyncIterator[int]:
     """The HTTP of a worker that is ready, or says what keeps it from that; its port."""
     said = {"status": "ready", "shards": [], "states": {}, "restoring": {}, "refused": [], **details}
@@ -28,7 +33,7 @@ async def worker(host: str = "127.0.0.1", port: int = 0, **details: Any) -> Asyn
         yield listened
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def other_server(answer: bytes | None) -> AsyncIterator[int]:
     """A server that gives every connection this answer, or none; its port."""
 
@@ -51,7 +56,7 @@ def http(status: str, body: bytes, *headers: str) -> bytes:
 
 async def asked(*ports: int) -> list[ReplicaAnswer]:
     """What is answered at these ports, in their order."""
-    answers = await ask_replicas([f"http://127.0.0.1:{port}" for port in ports], seconds=60)
+    answers = await ask_replicas([f"http://127.0.0.1:{port}" for port in ports], patience=PATIENT)
     return [next(one for one in answers if one.address == f"127.0.0.1:{port}") for port in ports]
 
 
@@ -77,11 +82,60 @@ async def test_workers_say_how_their_shards_are() -> None:
     }
 
 
+async def test_a_worker_that_is_starting_is_a_worker() -> None:
+    """It says its status, and nothing of shards: the answer is the replica's own."""
+    said = Replica(Settings(), Instruments()).questions()["/readyz"]()
+    verdict = Verdict(said.good, said.details)
+    async with serving(
+        host="127.0.0.1", port=0, healthy=lambda: verdict, ready=lambda: verdict, metrics=lambda: ""
+    ) as port:
+        [answer] = await asked(port)
+    assert (answer.problem, answer.state) == ("", ReplicaState("starting", refused=[]))
+
+
+async def test_all_addresses_are_asked_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as may be asked: nobody answers before all are asked."""
+    replicas = 200
+    everyone = asyncio.Barrier(replicas)
+
+    async def resolved(_: str, port: int, **__: object) -> list[tuple[Any, ...]]:
+        kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+        return [(*kind, (f"127.0.1.{last}", port)) for last in range(1, replicas + 1)]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await everyone.wait()
+        writer.write(http("200 OK", b'{"status": "ready"}'))
+        await writer.drain()
+        writer.close()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved)
+    async with await asyncio.start_server(serve, EVERYWHERE, 0, backlog=replicas) as server:
+        port = server.sockets[0].getsockname()[1]
+        answers = await ask_replicas([f"http://replicas.example:{port}"], patience=PATIENT)
+    assert [answer.state for answer in answers] == [ReplicaState("ready")] * replicas
+
+
 async def test_who_is_silent_is_said_so() -> None:
     """After the time that one may take."""
     async with other_server(None) as silent:
-        [answer] = await ask_replicas([f"http://127.0.0.1:{silent}"], seconds=0.1)
+        [answer] = await ask_replicas([f"http://127.0.0.1:{silent}"], patience=Patience(60, 0.1))
     assert answer.problem == "does not answer within 0.1 s"
+
+
+async def test_who_cannot_be_reached_is_said_so() -> None:
+    """A host that takes no connection, as one that is gone does, is not waited for as long as an answer."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        at = full.getsockname()
+        with contextlib.ExitStack() as clients:
+            for _ in range(3):  # the kernel takes as many as wait to be accepted, and ignores the next ones
+                client = clients.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(at)
+            [answer] = await ask_replicas([f"http://127.0.0.1:{at[1]}"], patience=Patience(0.1, 60))
+    assert answer.problem == "cannot be reached within 0.1 s"
 
 
 async def test_who_is_no_worker_is_said_so() -> None:
@@ -121,7 +175,7 @@ async def test_every_address_of_a_name_is_asked(monkeypatch: pytest.MonkeyPatch)
         worker(shards=[0], states={"0": "running"}) as port,
         worker("127.0.0.2", port, shards=[1], states={"1": "running"}),
     ):
-        answers = await ask_replicas([f"http://replicas.example:{port}"] * 2, seconds=60)
+        answers = await ask_replicas([f"http://replicas.example:{port}"] * 2, patience=PATIENT)
     assert [answer.address for answer in answers] == [f"127.0.0.1:{port}", f"127.0.0.2:{port}"]
     assert shard_states(answers) == {0: "running", 1: "running"}
 
@@ -133,10 +187,10 @@ async def test_a_name_that_does_not_resolve_is_said_so(monkeypatch: pytest.Monke
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved)
-    [answer] = await ask_replicas(["http://nobody.example:8080"], seconds=60)
+    [answer] = await ask_replicas(["http://nobody.example:8080"])
     assert answer.problem == "the name cannot be resolved (Name or service not known)"
     monkeypatch.undo()
-    [answer] = await ask_replicas(["http://no..body:8080"], seconds=60)
+    [answer] = await ask_replicas(["http://no..body:8080"])
     assert answer.problem.startswith("the name cannot be resolved (")
 
 
