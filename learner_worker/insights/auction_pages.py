@@ -7,7 +7,6 @@ from aiohttp import web
 from learner_worker.contract.decode import readable_id
 from learner_worker.contract.fields import TaskId
 from learner_worker.contract.times import LAST_MICROS, Micros, format_time
-from learner_worker.insights.auctions import ClosedAuction
 from learner_worker.insights.facts import ClosedTask
 from learner_worker.insights.reader import NotReadYetError, SwarmReader
 from learner_worker.insights.rendering import Rendering, link
@@ -35,19 +34,19 @@ class AuctionPages:
         before = _before(request)
         shown: dict[str, Any] = {"problem": "", "auctions": (), "next": ""}
         try:
-            found = await self._reader.auctions(before, _ROWS + 1)
+            found = await self._reader.auctions(before, _ROWS)
         except NotReadYetError as error:
             shown["problem"] = f"{error}.".capitalize()
         else:
-            shown["auctions"] = found[:_ROWS]
-            shown["next"] = _link_after(found[_ROWS - 1]) if len(found) > _ROWS else ""
+            shown["auctions"] = found.auctions
+            shown["next"] = "" if found.last is None else _link_after(found.last)
         return self._rendering.page(
             "auctions", title="Auctions", is_first=before == _NEWEST, moment=format_time, **shown
         )
 
     async def auction(self, request: web.Request) -> web.StreamResponse:
         """One auction, by its task."""
-        task_id = readable_id(request.query.get("id", "").strip().encode(errors="replace"))
+        task_id = readable_id(request.query.get("id", "").encode(errors="replace"))
         if task_id is None:
             raise web.HTTPFound("/auctions")
         shown: dict[str, Any] = {"problem": "", "auction": None}
@@ -68,5 +67,5 @@ def _before(request: web.Request) -> ClosedTask:
     return ClosedTask(Micros(int(text)), TaskId(request.query.get("task", "")))
 
 
-def _link_after(auction: ClosedAuction) -> str:
-    return link("/auctions", before=str(auction.closed_at), task=auction.task_id)
+def _link_after(task: ClosedTask) -> str:
+    return link("/auctions", before=str(task.closed_at), task=task.task_id)

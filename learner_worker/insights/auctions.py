@@ -8,7 +8,7 @@ from learner_worker.contract.facts import Close
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.outcomes import Cutoff, Outcome, greater_close
-from learner_worker.insights.facts import TaskValues
+from learner_worker.insights.facts import ClosedTask, TaskValues
 from learner_worker.insights.history import standing_outcomes
 
 FACTS_OF_AN_AUCTION: Final = 5_000  # joined in some ten milliseconds; two facts or three an agent
@@ -82,6 +82,17 @@ class ClosedAuction(NamedTuple):
         if not difference:
             return Reason("equal", other)
         return Reason("lowest" if difference > 0 else "not lowest", other, difference)
+
+
+class AuctionList(NamedTuple):
+    """Some auctions, the latest first.
+
+    Attributes:
+        last: the last task that was looked at, where the list goes on; None at its end.
+    """
+
+    auctions: Sequence[ClosedAuction]
+    last: ClosedTask | None
 
 
 def auction_of(

@@ -11,7 +11,7 @@ from learner_worker.domain.outcomes import Cutoff
 from learner_worker.errors import BrokerError, ConfigurationError, LearnerError
 from learner_worker.group.topology_view import Layout, read_layout
 from learner_worker.insights.agents import AgentDirectory
-from learner_worker.insights.auctions import FACTS_OF_AN_AUCTION, ClosedAuction, auction_of
+from learner_worker.insights.auctions import FACTS_OF_AN_AUCTION, AuctionList, ClosedAuction, auction_of
 from learner_worker.insights.facts import ClosedTask, FactStore, fact_store
 from learner_worker.insights.following import Take, TopicFollower
 from learner_worker.insights.history import AgentHistory, agent_history
@@ -26,6 +26,7 @@ from learner_worker.settings import Settings
 _LOOK_SECONDS = 30.0  # how long a change of the topics, or a retention's new cutoff, may stay unnoticed
 _DOUBTS = 3  # looks that find other topics, in a row: a broker that is starting may list less
 _FACTS_OF_A_LISTED_AUCTION = 300  # decoded in about a millisecond: a page lists many auctions
+_TASKS_OF_A_LIST = 500  # looked at in a fraction of a second: tasks that no longer count may be very many
 _LOOKING = "looking at the topology"
 
 
@@ -90,21 +91,22 @@ class SwarmReader:
         values = await self._facts.values_of(agent_id)
         return await asyncio.to_thread(agent_history, values, self._cutoff_of(agent_id))
 
-    async def auctions(self, before: ClosedTask, count: int) -> Sequence[ClosedAuction]:
-        """The auctions that closed last before another one, the latest first.
+    async def auctions(self, before: ClosedTask, count: int) -> AuctionList:
+        """The auctions that closed last before another one: so many, or fewer if few of the latest count.
 
         Raises:
             NotReadYetError: the changelog is still being read.
             UpgradeRequiredError: a newer learner wrote one of their records.
         """
+        self._require_outcomes()
         found: list[ClosedAuction] = []
-        at = await self._facts.closed_before(before)
-        while at is not None and len(found) < count:
+        looked_at, last, at = 0, before, await self._facts.closed_before(before)
+        while at is not None and len(found) < count and looked_at < _TASKS_OF_A_LIST:
             auction = await self.auction(at.task_id, limit=_FACTS_OF_A_LISTED_AUCTION)
             if auction is not None and auction.closed_at == at.closed_at:  # not an earlier close of the same
                 found.append(auction)
-            at = await self._facts.closed_before(at)
-        return found
+            looked_at, last, at = looked_at + 1, at, await self._facts.closed_before(at)
+        return AuctionList(found, None if at is None else last)
 
     async def auction(self, task_id: TaskId, *, limit: int = FACTS_OF_AN_AUCTION) -> ClosedAuction | None:
         """The auction of a task; None if none has closed.

@@ -13,10 +13,11 @@ from learner_worker.contract.times import LAST_MICROS, Micros
 from learner_worker.contract.topics import Topics
 from learner_worker.domain.outcomes import Cutoff
 from learner_worker.group.topology_view import Layout
+from learner_worker.insights import reader as reader_module
 from learner_worker.insights.auction_pages import AuctionPages
 from learner_worker.insights.auctions import ClosedAuction, Reason, auction_of
 from learner_worker.insights.facts import ClosedTask, FactStore, TaskValues, fact_store
-from learner_worker.insights.reader import SwarmReader
+from learner_worker.insights.reader import NotReadYetError, SwarmReader
 from learner_worker.insights.rendering import Rendering
 from learner_worker.kafka.records import Record, Unreadable
 from learner_worker.settings import Settings
@@ -25,6 +26,7 @@ from tests.support.html_pages import Page
 TASK = TaskId("t1")
 ECHO, MACE, HELM = AgentId("echo"), AgentId("mace"), AgentId("helm")
 NEWEST = ClosedTask(LAST_MICROS, TaskId(""))
+LAYOUT = Layout("cluster", 4, None, Topics().named())
 
 
 def bid_fact(
@@ -105,7 +107,7 @@ class ReadOutcomes(SwarmReader):
 
 def reader_of(facts: FactStore) -> ReadOutcomes:
     """A reader of a store."""
-    return ReadOutcomes(Settings(), Layout("cluster", 4, None, Topics().named()), facts)
+    return ReadOutcomes(Settings(), LAYOUT, facts)
 
 
 def records(facts: Sequence[Fact], *, gone: bool = False) -> list[Record]:
@@ -135,15 +137,52 @@ async def test_pages_of_auctions_are_the_whole_each_once_the_latest_first() -> N
         expected = ["t04", *(f"t{number:02}" for number in range(19, -1, -1) if number not in {4, 7})]
         for size in (1, 3, 7, 50):
             listed: list[str] = []
-            before = NEWEST
-            while page := await reader.auctions(before, size):
-                listed += [auction.task_id for auction in page]
-                before = ClosedTask(page[-1].closed_at, page[-1].task_id)
+            before: ClosedTask | None = NEWEST
+            while before is not None:
+                page = await reader.auctions(before, size)
+                listed += [auction.task_id for auction in page.auctions]
+                before = page.last
             assert listed == expected
         one = await reader.auction(TaskId("t03"))
         assert one is not None
         assert [bid.agent_id for bid in one.bids] == [ECHO, MACE]
         assert await reader.auction(TaskId("t07")) is None
+
+
+async def test_a_list_looks_at_a_bounded_number_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long stretch that no longer counts is several lists, also empty ones; what is behind it is found."""
+    monkeypatch.setattr(reader_module, "_TASKS_OF_A_LIST", 4)
+    async with fact_store() as store:
+        gone = [
+            bid_fact(MACE, 5, Close(Micros(100 + number), MACE, 5), task=TaskId(f"gone{number}"))
+            for number in range(9)
+        ]
+        left = bid_fact(ECHO, 5, Close(Micros(50), ECHO, 5), task=TaskId("left"))
+        key, value = encode_marker(ForgetMarker(MACE, Micros(200)))
+        await store.take([*records([*gone, left]), Unreadable("o", 0, 0, key=key, value=value)])
+        reader, listed = reader_of(store), []
+        before: ClosedTask | None = NEWEST
+        while before is not None:
+            page = await reader.auctions(before, 25)
+            before = page.last
+            listed.append(([auction.task_id for auction in page.auctions], before and before.task_id))
+        assert listed == [([], "gone5"), ([], "gone1"), (["left"], None)]
+
+
+async def test_no_list_of_auctions_is_empty_only_because_nothing_is_read_yet() -> None:
+    """Until the outcomes are read, the page says so, as a single auction's does."""
+    async with fact_store() as store:
+        unread = SwarmReader(Settings(), LAYOUT, store)
+        with pytest.raises(NotReadYetError, match="still being read"):
+            await unread.auctions(NEWEST, 25)
+        app = web.Application()
+        app.add_routes(AuctionPages(unread, Rendering(show_descriptions=True)).routes())
+        async with TestServer(app) as server, ClientSession() as session:
+            for path in ("/auctions", "/auction?id=t1"):
+                async with session.get(server.make_url(path)) as answer:
+                    page = await answer.text()
+                assert "The outcomes are still being read" in page
+                assert "No auction" not in page
 
 
 async def test_an_auction_of_very_many_bidders_is_read_up_to_a_limit() -> None:
@@ -156,7 +195,7 @@ async def test_an_auction_of_very_many_bidders_is_read_up_to_a_limit() -> None:
         assert (len(auction.bids), auction.whole, auction.winner) == (10, False, "z")
 
 
-HOSTILE = ("<script>alert(1)</script>", '"><svg onload=alert(1)>', "a/b?c=d&e", "\u202eevil")
+HOSTILE = ("<script>alert(1)</script>", '"><svg onload=alert(1)>', "a/b?c=d&e", "\u202eevil", " spaced ")
 
 
 @pytest.mark.parametrize("show_descriptions", [True, False])
