@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, TopicAuthorizatio
 from learner_worker.contract.topics import TopicName
 from learner_worker.contract.topology import Topology
 from learner_worker.errors import BrokerError
-from learner_worker.kafka.admin import NO_ERROR, Committed
+from learner_worker.kafka.admin import NO_ERROR, Cluster, Committed
 from learner_worker.kafka.clients import range_consumer, running
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.offsets import OffsetRange, offset_ranges
@@ -132,6 +132,10 @@ class Kafka:
         """The topics among these that exist and are visible."""
         found = await self.topics(names)
         return {name: topic for name, topic in found.items() if topic.code == NO_ERROR}
+
+    async def creatable(self, names: Collection[TopicName]) -> set[TopicName]:
+        """The topics that this user may create; none is created."""
+        return await Cluster(self._admin, self._connection, *await self.identity()).creatable(names)
 
     async def configurations(self, names: Sequence[TopicName]) -> Mapping[TopicName, Mapping[str, str]]:
         """The settings of existing topics, without those that this user may not see."""

@@ -1,19 +1,20 @@
 """Checks this user's permissions as Kafka reports them, without trying operations."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 
 from aiokafka.errors import GroupAuthorizationFailedError
 
 from learner_worker.contract.topics import TopicName
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, error, note, or_ok
-from learner_worker.doctor.kafka import Kafka, Topic
+from learner_worker.doctor.kafka import Kafka
+from learner_worker.interface.rights import ResourceKind
 from learner_worker.kafka.rights import (
     GROUP_FORBIDDEN,
     TOPIC_FORBIDDEN,
-    Right,
+    Permissions,
     commands,
-    is_lacking,
+    missing_rights,
     needed_rights,
     user_of,
 )
@@ -25,8 +26,13 @@ async def check_rights(case: Case) -> Sequence[Finding]:
     needed = needed_rights(case.settings.topics().named(), case.settings.group_id, case.role, case.layout)
     named = (TopicName(right.name) for right in needed if right.kind == "topic")
     topics = await kafka.topics(tuple(dict.fromkeys((*case.names.all, *named))))
-    to_create = {right.name for right in needed if right.operation == "Create"}
-    missing = [right for right in needed if await _is_missing(kafka, right, topics, to_create)]
+    said: dict[tuple[ResourceKind, str], Permissions] = {
+        ("topic", name): Permissions(topic.code == TOPIC_FORBIDDEN, topic.operations, bool(topic.partitions))
+        for name, topic in topics.items()
+    }
+    for group in {right.name for right in needed if right.kind == "group"}:
+        said["group", group] = await _of_group(kafka, group)
+    missing = await missing_rights(needed, said, kafka.creatable)
     findings = [error(what, f"allow it: {command}") for what, command in commands(missing, connection)]
     if not findings and any(topic.operations is None and topic.partitions for topic in topics.values()):
         return [note("this Kafka does not say what a user may do")]
@@ -36,15 +42,9 @@ async def check_rights(case: Case) -> Sequence[Finding]:
     return or_ok(findings, f"{user} may do all that {who} with {seen} topics and its groups")
 
 
-async def _is_missing(
-    kafka: Kafka, right: Right, topics: Mapping[TopicName, Topic], to_create: Collection[str]
-) -> bool:
-    if right.kind == "topic":
-        topic = topics[TopicName(right.name)]
-        operations = topic.operations if topic.partitions or right.name in to_create else None
-        return is_lacking(right, forbidden=topic.code == TOPIC_FORBIDDEN, operations=operations)
+async def _of_group(kafka: Kafka, name: str) -> Permissions:
     try:
-        group = await kafka.group(right.name)
+        group = await kafka.group(name)
     except GroupAuthorizationFailedError:
-        return True
-    return is_lacking(right, forbidden=group.code == GROUP_FORBIDDEN, operations=group.operations)
+        return Permissions(forbidden=True, operations=None)
+    return Permissions(group.code == GROUP_FORBIDDEN, group.operations)

@@ -1,7 +1,7 @@
 """The rights that a role needs, and which of them this user lacks, as Kafka reports them."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -48,9 +48,44 @@ def needed_rights(names: TopicNames, group_id: str, role: Role = "worker", layou
     ]
 
 
-def is_lacking(right: Right, *, forbidden: bool, operations: frozenset[int] | None) -> bool:
-    """Whether a right is missing on a resource, by what Kafka says of it; None: it does not say."""
-    return forbidden or (operations is not None and OPERATIONS[right.operation] not in operations)
+class Permissions(NamedTuple):
+    """What Kafka says that this user may do with a topic or a group.
+
+    Attributes:
+        operations: None if it does not say.
+        exists: of one that does not exist, only the right to create it counts.
+    """
+
+    forbidden: bool
+    operations: frozenset[int] | None
+    exists: bool = True
+
+
+async def missing_rights(
+    needed: Sequence[Right],
+    said: Mapping[tuple[ResourceKind, str], Permissions],
+    creatable: Callable[[Collection[TopicName]], Awaitable[Collection[TopicName]]],
+) -> list[Right]:
+    """The rights that this user lacks.
+
+    Args:
+        said: of every topic and group that is named.
+        creatable: which of some topics may be created: by a right on the cluster, too.
+    """
+    to_create = {right.name for right in needed if right.operation == "Create"}
+    missing = [
+        right
+        for right in needed
+        if _is_lacking(right, said[right.kind, right.name], to_create=right.name in to_create)
+    ]
+    uncreated = [TopicName(right.name) for right in missing if right.operation == "Create"]
+    may_create = await creatable(uncreated)
+    return [right for right in missing if right.operation != "Create" or right.name not in may_create]
+
+
+def _is_lacking(right: Right, said: Permissions, *, to_create: bool) -> bool:
+    operations = said.operations if said.exists or to_create else None
+    return said.forbidden or (operations is not None and OPERATIONS[right.operation] not in operations)
 
 
 def operations_in(bits: int) -> frozenset[int] | None:
@@ -121,38 +156,23 @@ def _listed(rights: Sequence[Right]) -> Iterator[str]:
 
 async def _missing(connection: Connection, cluster: Cluster, needed: Sequence[Right]) -> list[Right]:
     names = {right.name for right in needed if right.kind == "topic"}
-    to_create = {right.name for right in needed if right.operation == "Create"}
     with closing(await connect(connection.options(), *await cluster.any_broker())) as conn:
         *_, topics, _ = await conn.send(describe_topics(sorted(names)))
-    said = {
-        ("topic", TopicName(name)): (
-            code == TOPIC_FORBIDDEN,
-            operations_in(bits) if partitions or name in to_create else None,
-        )
+    said: dict[tuple[ResourceKind, str], Permissions] = {
+        ("topic", name): Permissions(code == TOPIC_FORBIDDEN, operations_in(bits), bool(partitions))
         for code, name, _, partitions, bits in topics
     }
     for group in {right.name for right in needed if right.kind == "group"}:
-        said["group", TopicName(group)] = await _of_group(connection, cluster, group)
-    missing = [
-        right
-        for right in needed
-        for forbidden, operations in [said[right.kind, TopicName(right.name)]]
-        if is_lacking(right, forbidden=forbidden, operations=operations)
-    ]
-    uncreated = [TopicName(right.name) for right in missing if right.operation == "Create"]
-    may_create = await cluster.creatable(uncreated)
-    return [right for right in missing if right.operation != "Create" or right.name not in may_create]
+        said["group", group] = await _of_group(connection, cluster, group)
+    return await missing_rights(needed, said, cluster.creatable)
 
 
-async def _of_group(
-    connection: Connection, cluster: Cluster, group_id: str
-) -> tuple[bool, frozenset[int] | None]:
-    """Whether a group is hidden from this user, and what the user may do with it."""
+async def _of_group(connection: Connection, cluster: Cluster, group_id: str) -> Permissions:
     try:
         with closing(await connect(connection.options(), *await cluster.coordinator(group_id))) as conn:
             _, ((code, *_, bits),) = await conn.send(describe_group(group_id))
     except GroupAuthorizationFailedError:
-        return True, None
+        return Permissions(forbidden=True, operations=None)
     except KafkaError:
-        return False, None  # a new cluster may have no coordinator for a moment
-    return code == GROUP_FORBIDDEN, operations_in(bits)
+        return Permissions(forbidden=False, operations=None)  # a new cluster may have no coordinator at first
+    return Permissions(code == GROUP_FORBIDDEN, operations_in(bits))
