@@ -34,7 +34,9 @@ CONNECTION = (
 TOPICS = (*(name for name in Settings.model_fields if name.startswith("topic_")), "advice_log")
 """The settings of the topics."""
 OF_INSIGHTS = frozenset({"worker_url"})
-"""The settings of insights, which no worker reads; their flags may be given more than once."""
+"""The settings of insights, which no worker reads."""
+_REPEATABLE = frozenset({"worker_url"})
+"""The settings whose flags may be given more than once."""
 _Command = Callable[..., Any]
 
 
@@ -52,7 +54,7 @@ def settings_flags(*names: str) -> Callable[[_Command], _Command]:
             else:
                 shape = "|".join(choices(field.annotation)) or "VALUE"
                 option = click.option(
-                    f"--{flag}", name, metavar=shape, multiple=name in OF_INSIGHTS, help=help_text
+                    f"--{flag}", name, metavar=shape, multiple=name in _REPEATABLE, help=help_text
                 )
             command = option(command)
         return command
