@@ -15,8 +15,8 @@ from learner_worker import BlockingLearnerClient, EventPublisher, LearnerClient
 from learner_worker.brokers import BrokerKind
 from learner_worker.contract.topics import Topics
 from learner_worker.settings import load_settings
+from tests.support import forked
 from tests.support.certificates import Authority
-from tests.support.forked import Program
 from tests.support.logins import PASSWORD, USER, GuardedKafka, guarded_kafka
 from tests.support.tokens import unsigned
 from tests.support.workers import WorkerProcess, create_topics, running_worker, until
@@ -164,18 +164,17 @@ async def test_every_way_to_log_in_works_for_all(
         await until(learned, "the outcome is learned")
         environment = {f"LEARNER_{name.upper()}": value for name, value in settings.items()}
         environment |= {"LEARNER_TOPIC_PREFIX": prefix, "LEARNER_GROUP_ID": f"{prefix}learner"}
-        with Program() as program:
-            for arguments in (
-                ("topics", "check"),
-                ("suggest", "ann", "--description", "d", "--base", "5", "--timeout", str(SECONDS)),
-                ("outcomes", "list", "ann"),
-                ("dead-letters", "list"),
-                ("forget", "bob", "--yes", "--wait", "0"),
-            ):
-                code, out, err = await asyncio.to_thread(
-                    partial(program.run, *arguments, environment=environment, folder=tmp_path)
-                )
-                assert code == 0, (arguments, out, err)
+        for arguments in (
+            ("topics", "check"),
+            ("suggest", "ann", "--description", "d", "--base", "5", "--timeout", str(SECONDS)),
+            ("outcomes", "list", "ann"),
+            ("dead-letters", "list"),
+            ("forget", "bob", "--yes", "--wait", "0"),
+        ):
+            code, out, err = await asyncio.to_thread(
+                partial(forked.run, *arguments, environment=environment, folder=tmp_path)
+            )
+            assert code == 0, (arguments, out, err)
 
 
 async def test_a_certificate_and_a_password_change_while_workers_run(

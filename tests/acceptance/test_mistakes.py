@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from learner_worker.contract.topics import Topics
-from tests.support.forked import Program
+from tests.support import forked
 from tests.support.model import AuctionClosed, BidPlaced
 from tests.support.secured import (
     DESCRIBE,
@@ -250,13 +250,6 @@ MISTAKES = (*CONNECTING, *RIGHTS, *SETTINGS, *TOPICS)
 
 
 @pytest.fixture(scope="module")
-def program() -> Iterator[Program]:
-    """The program, imported once."""
-    with Program() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def addresses(secured: SecuredKafka) -> Iterator[Mapping[str, str]]:
     """The addresses by name, once the topics are there and each user has its rights."""
     asyncio.run(_prepared(secured))
@@ -280,7 +273,7 @@ async def _prepared(secured: SecuredKafka) -> None:
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
 def test_a_mistake_is_named_with_its_remedy(
-    mistake: Mistake, addresses: Mapping[str, str], program: Program, tmp_path: Path
+    mistake: Mistake, addresses: Mapping[str, str], tmp_path: Path
 ) -> None:
     """One sentence on stderr, and its exit code: no traceback, no class name, no line of a library."""
     for name, text in mistake.files.items():
@@ -294,7 +287,7 @@ def test_a_mistake_is_named_with_its_remedy(
     }
     given = {name: value.format(**addresses) for name, value in environment.items()}
 
-    code, out, err = program.run(*mistake.arguments, environment=given, folder=tmp_path)
+    code, out, err = forked.run(*mistake.arguments, environment=given, folder=tmp_path)
 
     lines = [line for line in err.splitlines() if not line.startswith('{"')]
     assert (code, out, len(lines)) == (mistake.code, "", 1), (out, err)

@@ -15,7 +15,9 @@ from learner_worker.brokers import Broker
 from learner_worker.contract.topics import TopicNames, Topics
 from learner_worker.kafka.admin import connected
 from learner_worker.kafka.connection import Connection
-from tests.support.workers import clean_environment, create_topics, running_worker
+from tests.support import forked
+from tests.support.forked import clean_environment
+from tests.support.workers import create_topics, running_worker
 
 FULL_DEVICE = Path("/dev/full")
 
@@ -37,15 +39,7 @@ class Ended:
 
 async def learner_worker(*arguments: str, environment: Mapping[str, str] | None = None) -> Ended:
     """Runs the command line as a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "learner_worker", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**clean_environment(), **(environment or {})},
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
+    return Ended(*await asyncio.to_thread(forked.run, *arguments, environment=environment or {}))
 
 
 @pytest.fixture

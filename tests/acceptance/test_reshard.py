@@ -24,8 +24,7 @@ from tests.crash_points.fuse import MARK
 from tests.crash_points.reshards import DEATHS
 from tests.integration.test_doctor import examined, messages
 from tests.integration.test_whole_way import metrics_equal_the_model
-from tests.support import model
-from tests.support.forked import Program
+from tests.support import forked, model
 from tests.support.swarm import swarm_history
 from tests.support.workers import (
     WorkerProcess,
@@ -138,15 +137,14 @@ async def resharded_with_deaths(broker: Broker, prefix: str, folder: Path) -> No
     """Runs the command until it dies, as often as it can die, and to its end."""
     words = ("reshard", "--partitions", str(AFTER), "--yes", "--replication-factor", "1")
     environment = {"LEARNER_BOOTSTRAP_SERVERS": broker.bootstrap_servers, "LEARNER_TOPIC_PREFIX": prefix}
-    with Program() as program:
-        run = functools.partial(
-            program.run, *words, environment=environment, folder=folder, seconds=FOREVER_SECONDS
-        )
-        for death in DEATHS:
-            code, out, err = await asyncio.to_thread(functools.partial(run, death=death))
-            assert (code, MARK in err) == (-signal.SIGKILL, True), (death, out, err)
-        code, _, err = await asyncio.to_thread(run)
-        assert (code, "reshard --finish" in err) == (2, True), err
+    run = functools.partial(
+        forked.run, *words, environment=environment, folder=folder, seconds=FOREVER_SECONDS
+    )
+    for death in DEATHS:
+        code, out, err = await asyncio.to_thread(functools.partial(run, death=death))
+        assert (code, MARK in err) == (-signal.SIGKILL, True), (death, out, err)
+    code, _, err = await asyncio.to_thread(run)
+    assert (code, "reshard --finish" in err) == (2, True), err
 
 
 @pytest.mark.own_kafka

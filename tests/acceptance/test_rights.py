@@ -6,7 +6,7 @@ what the table of rights says and nothing else.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,7 +30,7 @@ from learner_worker.kafka.rights import OPERATIONS, needed_rights, require_right
 from learner_worker.operations.reshard_kafka import KafkaAccess, kafka_access
 from learner_worker.operations.reshard_plan import delete_replaced, plan
 from learner_worker.settings import load_settings
-from tests.support.forked import Program
+from tests.support import forked
 from tests.support.secured import PASSWORD, SecuredKafka, grant, taken_away
 from tests.support.workers import create_topics, running_worker, until
 
@@ -84,13 +84,6 @@ def granted(secured: SecuredKafka) -> SecuredKafka:
     return secured
 
 
-@pytest.fixture(scope="module")
-def program() -> Iterator[Program]:
-    """The program, imported once."""
-    with Program() as running:
-        yield running
-
-
 async def named_by_doctor(kafka: SecuredKafka, role: Role) -> list[str]:
     """What doctor says a role's user lacks."""
     settings = load_settings(flags(role, kafka.login))
@@ -128,9 +121,7 @@ async def test_a_worker_does_not_start_without_a_right(granted: SecuredKafka) ->
             assert words in str(refused.value)
 
 
-async def test_exactly_the_printed_rights_are_enough(
-    granted: SecuredKafka, program: Program, tmp_path: Path
-) -> None:
+async def test_exactly_the_printed_rights_are_enough(granted: SecuredKafka, tmp_path: Path) -> None:
     """Each role does its work beside a worker with a worker's rights; without one it is told which."""
     settings = {
         f"--{name.replace('_', '-')}": value
@@ -141,7 +132,7 @@ async def test_exactly_the_printed_rights_are_enough(
 
     async def command(*arguments: str) -> tuple[int, str]:
         code, out, err = await asyncio.to_thread(
-            lambda: program.run(*arguments, environment=operator, folder=tmp_path)
+            lambda: forked.run(*arguments, environment=operator, folder=tmp_path)
         )
         return code, out + err
 
@@ -177,9 +168,7 @@ _OPERATORS = (
 """Commands of an operator, and a right that each needs."""
 
 
-async def test_a_reshard_needs_exactly_its_rights(
-    granted: SecuredKafka, program: Program, tmp_path: Path
-) -> None:
+async def test_a_reshard_needs_exactly_its_rights(granted: SecuredKafka, tmp_path: Path) -> None:
     """Without any of them it changes nothing and names it; with all of them it ends.
 
     What was set on the old topics is set on the new ones, and the user of the command may not see more.
@@ -201,7 +190,7 @@ async def test_a_reshard_needs_exactly_its_rights(
         }
         environment.pop("LEARNER_GROUP_ID")
         code, out, err = await asyncio.to_thread(
-            lambda: program.run("reshard", *arguments, environment=environment, folder=tmp_path)
+            lambda: forked.run("reshard", *arguments, environment=environment, folder=tmp_path)
         )
         return code, out + err
 

@@ -37,7 +37,7 @@ async def test_stopped_in_the_middle_of_a_stream_nothing_is_lost(
     state_dir = tmp_path / "state"
     half = len(events) // 2
     for part in (events[:half], events[half:]):
-        async with running_worker(broker.bootstrap_servers, prefix, state_dir) as worker:
+        async with running_worker(broker.bootstrap_servers, prefix, state_dir, fresh=True) as worker:
             publishing = asyncio.create_task(publish(broker.bootstrap_servers, names, part))
 
             async def has_worked() -> bool:

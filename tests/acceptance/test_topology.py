@@ -39,6 +39,7 @@ from tests.support.workers import (
     outcomes_on_disk,
     publish,
     read_topic,
+    reading,
     running_worker,
     until,
 )
@@ -228,13 +229,14 @@ async def metrics_become(broker: Broker, names: TopicNames, expected: dict[str, 
     """Waits until every agent has the record that it had; the offsets that records cover are new."""
 
     async def same() -> bool:
-        found = await latest_metrics(broker.bootstrap_servers, names)
+        found = await metrics.latest()
         offsets = {"outcome_offset": 0}
         return {agent: one | offsets for agent, one in found.items()} == {
             agent: one | offsets for agent, one in expected.items()
         }
 
-    await until(same, "the metrics are what they were")
+    async with reading(broker.bootstrap_servers, names.metrics) as metrics:
+        await until(same, "the metrics are what they were")
 
 
 async def test_one_raised_topic_is_enough(broker: Broker, prefix: str, tmp_path: Path) -> None:

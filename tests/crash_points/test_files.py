@@ -13,7 +13,7 @@ import pytest
 from learner_worker.brokers import Broker
 from tests.crash_points.disk import limit_file_size
 from tests.crash_points.scene import FLAWLESS, scene
-from tests.support.workers import clean_environment
+from tests.support.forked import clean_environment
 
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE = 24, 1
 

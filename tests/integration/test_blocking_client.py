@@ -39,7 +39,7 @@ from tests.integration.test_client import (
     silence,
     switched,
 )
-from tests.support.workers import clean_environment
+from tests.support.forked import clean_environment
 
 __all__ = ["switched"]  # a fixture
 

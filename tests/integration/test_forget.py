@@ -16,9 +16,9 @@ from learner_worker.client import LearnerClient
 from learner_worker.contract.facts import Fact, decode_outcome_record
 from learner_worker.contract.topics import TopicNames, Topics
 from tests.acceptance.test_refusals import Ended, learner_worker
+from tests.support.forked import clean_environment
 from tests.support.model import AuctionClosed, BidPlaced, Event, TaskFinished
 from tests.support.workers import (
-    clean_environment,
     create_topics,
     latest_metrics,
     publish,

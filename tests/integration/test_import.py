@@ -22,12 +22,13 @@ from typing import Any
 from learner_worker.brokers import Broker
 from learner_worker.client import LearnerClient
 from learner_worker.contract.topics import TopicNames, Topics
+from tests.acceptance.test_refusals import learner_worker
 from tests.integration import test_retention as retention
 from tests.support import model
+from tests.support.forked import clean_environment
 from tests.support.seed import Swarm, metrics_by_the_rows, row, write_rows, write_swarm
 from tests.support.workers import (
     WorkerProcess,
-    clean_environment,
     create_topics,
     latest_metrics,
     outcomes_on_disk,
@@ -365,14 +366,11 @@ async def test_rows_of_a_forgotten_agent_are_said_not_to_count(
     async with running_worker(broker.bootstrap_servers, prefix, state, settings=STATIC) as worker:
         await _learned(worker, await imported(broker, prefix, path))
         await _outcomes(state, 2)
-        forgotten = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "learner_worker", "forget", "echo", "--yes"),
-            *("--bootstrap-servers", broker.bootstrap_servers, "--topic-prefix", prefix),
-            *("--group-id", f"{prefix}learner"),
-            stdout=asyncio.subprocess.DEVNULL,
-            env=clean_environment(),
+        forgotten = await learner_worker(
+            *("forget", "echo", "--yes", "--bootstrap-servers", broker.bootstrap_servers),
+            *("--topic-prefix", prefix, "--group-id", f"{prefix}learner"),
         )
-        assert await forgotten.wait() == 0
+        assert forgotten.code == 0
         again = await imported(broker, prefix, path)
         assert again.rows("not_counted") == {"forgotten": 1}
         assert again.rows("different") == {}
@@ -387,15 +385,9 @@ async def test_a_rehearsal_needs_no_kafka_and_refusals_are_listed(tmp_path: Path
     """Exit code 0, with each reason, its rows and examples, in lines that move no cursor."""
     path = tmp_path / "swarm.db"
     write_rows(path, [row(), row("t-2", sats=-1), row("t-3\x1b[2J", won=1), *[row("t-4", sats=-2)] * 7])
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "learner_worker", "import", str(path), "--dry-run"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=clean_environment(),
-    )
-    out, err = await process.communicate()
-    assert (process.returncode, err) == (0, b"")
-    assert out.decode().splitlines() == [
+    ended = await learner_worker("import", str(path), "--dry-run")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == [
         f"{path}: 10 rows",
         "would send 1 bid, 1 close, 0 results",
         "refused:",

@@ -16,7 +16,8 @@ from learner_worker.brokers.probing import free_ports
 from learner_worker.client import LearnerClient
 from learner_worker.contract.topics import TopicNames, Topics
 from learner_worker.kafka.partitioner import partitioner
-from tests.support.workers import STOP_SECONDS, clean_environment, create_topics, http_get, until
+from tests.support.forked import clean_environment
+from tests.support.workers import STOP_SECONDS, create_topics, http_get, until
 
 PARTITIONS = 2
 AGENTS = ("agent-5", "agent-6")

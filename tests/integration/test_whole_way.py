@@ -14,9 +14,9 @@ from tests.support.swarm import TOPICS, shuffled_with_duplicates, swarm_history
 from tests.support.workers import (
     WorkerProcess,
     create_topics,
-    latest_metrics,
     outcomes_on_disk,
     publish,
+    reading,
     running_worker,
     until,
 )
@@ -65,9 +65,13 @@ async def test_two_replicas_share_the_shards_and_answer_for_all_agents(
             await publish(broker.bootstrap_servers, names, events[len(events) // 2 :])
             await metrics_equal_the_model(broker, names, events)
             await _suggestions_equal_the_model(broker, prefix, events)
-            shares = [worker.logged("shards.assigned")[-1]["shards"] for worker in (one, two)]
-            assert sorted(shard for share in shares for shard in share) == [0, 1, 2, 3]
-            assert [len(share) for share in shares] == [2, 2]
+
+            async def halved() -> bool:
+                shares = [worker.logged("shards.assigned")[-1]["shards"] for worker in (one, two)]
+                whole = sorted(shard for share in shares for shard in share) == [0, 1, 2, 3]
+                return whole and [len(share) for share in shares] == [2, 2]
+
+            await until(halved, "each has half of the shards")
             assert await two.stop() == 0
         assert await one.stop() == 0
 
@@ -96,14 +100,15 @@ async def metrics_equal_the_model(
 
     async def equal() -> bool:
         found.clear()
-        found.update(await latest_metrics(broker.bootstrap_servers, names))
-        return {agent_id: _compared(record) for agent_id, record in found.items()} == expected
+        found.update({agent_id: _compared(record) for agent_id, record in (await metrics.latest()).items()})
+        return found == expected
 
-    try:
-        await until(equal, "the metrics topic equals the model", seconds=seconds)
-    except AssertionError:
-        assert {agent_id: _compared(record) for agent_id, record in found.items()} == expected
-        raise
+    async with reading(broker.bootstrap_servers, names.metrics) as metrics:
+        try:
+            await until(equal, "the metrics topic equals the model", seconds=seconds)
+        except AssertionError:
+            assert found == expected
+            raise
 
 
 def _compared(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Takes each safeguard out of the real code and counts who notices: `python -m tests.simulation.ablation`."""
+"""Takes each safeguard out of the real code and counts who notices: `python -m tests.simulation.ablation`.
+
+`python -m tests.simulation.ablation known` prints what stands in known.py.
+"""
 
 import asyncio
 import dataclasses
@@ -8,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 from unittest import mock
 
 import msgspec
@@ -58,6 +61,7 @@ from tests.simulation.checks import InvariantError
 from tests.simulation.directed import SCENARIOS
 from tests.simulation.driver import run_seed
 from tests.simulation.environment import simulated
+from tests.simulation.known import KNOWN
 from tests.simulation.loop import SteppedLoop
 from tests.simulation.world import World
 
@@ -562,6 +566,13 @@ ABLATIONS.update(OF_RETENTION | OF_FORGETTING | OF_SUMS)
 # --- who notices -----------------------------------------------------------------------------------------
 
 
+class Run(NamedTuple):
+    """What may notice that a safeguard is missing: a seed or a directed sequence."""
+
+    name: str
+    play: Callable[[], None]
+
+
 class Without(ExitStack):
     """The worker's code without one safeguard."""
 
@@ -579,21 +590,29 @@ def seeds_that_notice(
     return (seed for seed in seeds if fails(functools.partial(run, seed)))
 
 
-def is_noticed(name: str, count: int) -> bool:
-    """Whether some directed sequence fails, or one of so many seeds of each kind; the likeliest are first.
+def who_notices(name: str, count: int) -> str | None:
+    """A directed sequence that fails, or one of so many seeds of each kind; None if all of them pass.
 
-    A sequence and a seed by turns: those of the kind that needs the safeguard, then seeds of the others.
+    First the one that is known to, then a seed of the kind that needs the safeguard and a sequence by turns.
     """
     own = {"forgetful": name in OF_RETENTION, "forgetting": name in OF_FORGETTING}
     kinds = sorted(_KINDS, key=lambda kind: kind != own)
-    likely = [_seed_runs(kinds[0], count), _sequence_runs(_first_sequence(name))]
+    likely = [seed_runs(kinds[0], count), _sequence_runs(_first_sequence(name))]
     by_turns = (run for runs in itertools.zip_longest(*likely) for run in runs if run is not None)
-    others = (run for kind in kinds[1:] for run in _seed_runs(kind, count))
-    return any(map(fails, itertools.chain(by_turns, others)))
+    others = (run for kind in kinds[1:] for run in seed_runs(kind, count))
+    return first_to_fail(itertools.chain(by_turns, others), KNOWN.get(name))
 
 
-def _seed_runs(kind: Mapping[str, bool], count: int) -> Iterator[Callable[[], None]]:
-    return (functools.partial(run_seed, seed, **kind) for seed in range(count))
+def first_to_fail(runs: Iterable[Run], known: str | None) -> str | None:
+    """The name of a run that fails, the known one if it does, else the first one; None if all pass."""
+    in_order = sorted(runs, key=lambda run: run.name != known)
+    return next((run.name for run in in_order if fails(run.play)), None)
+
+
+def seed_runs(kind: Mapping[str, bool], count: int, play: Callable[..., None] = run_seed) -> Iterator[Run]:
+    """So many seeds of a kind."""
+    words = "".join(f" {word}" for word, given in kind.items() if given)
+    return (Run(f"seed {seed}{words}", functools.partial(play, seed, **kind)) for seed in range(count))
 
 
 def _first_sequence(name: str) -> str:
@@ -605,10 +624,10 @@ def _first_sequence(name: str) -> str:
     return "a_price_is_corrected" if name in OF_SUMS else next(iter(SCENARIOS))
 
 
-def _sequence_runs(first: str) -> Iterator[Callable[[], None]]:
+def _sequence_runs(first: str) -> Iterator[Run]:
     names = list(SCENARIOS)
     begin = names.index(first)
-    return (functools.partial(_run_scenario, name) for name in names[begin:] + names[:begin])
+    return (Run(name, functools.partial(_run_scenario, name)) for name in names[begin:] + names[:begin])
 
 
 def scenarios_that_notice() -> Iterator[str]:
@@ -685,6 +704,16 @@ def noticed(name: str, count: int) -> Noticed:
         )
 
 
+def print_known(count: int) -> None:
+    """Prints a sequence that notices the loss of each safeguard, else one of so many seeds."""
+    for name in ABLATIONS:
+        kinds = [run for kind in _KINDS for run in seed_runs(kind, count)]
+        with simulated(), Without(name):
+            found = first_to_fail([*_sequence_runs(next(iter(SCENARIOS))), *kinds], None)
+        sys.stdout.write(f'    "{name}": "{found}",\n')
+        sys.stdout.flush()
+
+
 def main(count: int) -> None:
     """Prints by how many seeds of each kind, and by which directed sequences, each ablation is found."""
     for name in ABLATIONS:
@@ -694,4 +723,7 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000)
+    if sys.argv[1:] == ["known"]:
+        print_known(1_000)
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.simulation.ablation import ABLATIONS, Without, is_noticed, leaves_a_worker
+from tests.simulation.ablation import ABLATIONS, Without, leaves_a_worker, who_notices
 from tests.simulation.environment import simulated
 
 _SEEDS = 400  # of each kind: several times as many as nearly all of them need
@@ -13,4 +13,4 @@ def test_its_removal_is_noticed(safeguard: str) -> None:
     """Without the safeguard some directed sequence or one of the first seeds fails, but not everything."""
     with simulated(), Without(safeguard):
         assert leaves_a_worker()
-        assert is_noticed(safeguard, _SEEDS)
+        assert who_notices(safeguard, _SEEDS), "nothing notices it"

@@ -21,8 +21,9 @@ from learner_worker.operations import reshard_copy, resharding
 from learner_worker.operations.reshard_copy import AgentDigests, LayoutCopy
 from learner_worker.operations.resharding import STEPS, Resharding
 from learner_worker.shard.resume import commit_of
-from tests.simulation.ablation import fails, run_sequence
+from tests.simulation.ablation import Run, first_to_fail, run_sequence, seed_runs
 from tests.simulation.environment import simulated
+from tests.simulation.known import KNOWN
 from tests.simulation.reshard_command import Layouts
 from tests.simulation.reshard_sequences import SEQUENCES
 from tests.simulation.resharding import run_reshard_seed
@@ -143,6 +144,6 @@ def test_the_loss_of_a_safeguard_is_noticed(safeguard: str) -> None:
     with simulated(), ExitStack() as stack:
         for target, name, replacement in patches:
             stack.enter_context(mock.patch.object(target, name, replacement))
-        runs = [functools.partial(run_sequence, play) for play in SEQUENCES.values()]
-        runs += [functools.partial(run_reshard_seed, seed, **_flags(kind)) for seed in range(_MOST)]
-        assert any(map(fails, runs)), "nothing notices it"
+        runs = [Run(name, functools.partial(run_sequence, play)) for name, play in SEQUENCES.items()]
+        runs += seed_runs(_flags(kind), _MOST, run_reshard_seed)
+        assert first_to_fail(runs, KNOWN.get(safeguard)), "nothing notices it"

@@ -4,7 +4,6 @@ SIMULATION_SEEDS=2000 pytest tests/simulation/test_takeover.py   the long run
 SIMULATION_SEED=123 pytest tests/simulation/test_takeover.py     one seed again
 """
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,8 +14,9 @@ from aiokafka import TopicPartition
 
 from learner_worker.group import takeover
 from learner_worker.kafka.admin import Committed
-from tests.simulation.ablation import fails
+from tests.simulation.ablation import first_to_fail, seed_runs
 from tests.simulation.environment import simulated
+from tests.simulation.known import KNOWN
 from tests.simulation.takeovers import SimulatedGuard, run_take_over_seed
 
 _DEFAULT_SEEDS = 24
@@ -59,4 +59,5 @@ SAFEGUARDS: dict[str, tuple[object, str, object]] = {
 def test_the_loss_of_a_safeguard_is_noticed(safeguard: str) -> None:
     """Without it one of the first seeds ends in something else, or its old workers never do."""
     with simulated(), mock.patch.object(*SAFEGUARDS[safeguard]):
-        assert any(fails(functools.partial(run_take_over_seed, seed)) for seed in range(_MOST))
+        runs = seed_runs({}, _MOST, run_take_over_seed)
+        assert first_to_fail(runs, KNOWN.get(safeguard)), "nothing notices it"

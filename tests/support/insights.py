@@ -5,7 +5,6 @@ import contextlib
 import json
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -15,7 +14,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from tests.support.workers import START_SECONDS, STOP_SECONDS, clean_environment, until
+from tests.support.workers import START_SECONDS, STOP_SECONDS, Process, started, until
 
 EVERYWHERE = str(IPv4Address(0))
 """Every address of this machine."""
@@ -26,7 +25,7 @@ class InsightsProcess:
     """A running `learner-worker insights` and a session with it."""
 
     url: str
-    process: asyncio.subprocess.Process
+    process: Process
     session: aiohttp.ClientSession
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
@@ -65,7 +64,7 @@ class InsightsProcess:
         return await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
 
 
-def listening_address(process: asyncio.subprocess.Process, log_path: Path) -> str | None:
+def listening_address(process: Process, log_path: Path) -> str | None:
     """The address that a process has printed; None before it has."""
     printed = log_path.read_text()
     assert process.returncode is None, printed
@@ -80,16 +79,17 @@ async def running_insights(
     log_path: Path,
     *flags: str,
     environment: Mapping[str, str] | None = None,
+    fresh: bool = False,
 ) -> AsyncIterator[InsightsProcess]:
-    """Insights on any port; killed at the end if the test has not stopped them."""
+    """Insights on any port; killed at the end if the test has not stopped them.
+
+    Args:
+        fresh: Python is started for them, as it is in production.
+    """
     where = ("--bootstrap-servers", bootstrap_servers, "--topic-prefix", prefix)
     with log_path.open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "learner_worker", "insights", *where, *flags),
-            stdout=log,
-            stderr=log,
-            env={**clean_environment(), **(environment or {})},
-        )
+        command = ("-m", "learner_worker", "insights", *where, *flags)
+        process = await started(command, log=log, environment=environment, fresh=fresh)
 
     async def url() -> str | None:
         return listening_address(process, log_path)

@@ -25,6 +25,8 @@ from learner_worker.group.topology_view import create_topics as create_missing
 from learner_worker.group.topology_view import topology_view
 from learner_worker.kafka.admin import connected
 from learner_worker.kafka.connection import Connection
+from tests.support import forked
+from tests.support.forked import ForkedProcess, clean_environment
 from tests.support.model import AuctionClosed, BidPlaced, Event, Outcome, TaskFinished
 
 START_SECONDS = 60.0
@@ -32,12 +34,8 @@ HEALTH_SECONDS = 0.5
 _RECOVERY_SECONDS = 180.0
 OUTAGE_EVENTS = ("kafka.away", "kafka.back")
 STOP_SECONDS = 40.0
+Process = asyncio.subprocess.Process | ForkedProcess
 T = TypeVar("T")
-
-
-def clean_environment() -> dict[str, str]:
-    """This process's environment without settings of a learner."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("LEARNER_")}
 
 
 async def until(condition: Callable[[], Awaitable[T | None]], what: str, *, seconds: float = 60.0) -> T:
@@ -93,7 +91,7 @@ async def roomy_topics(
 class WorkerProcess:
     """A running `learner-worker run`, its log and its HTTP address."""
 
-    process: asyncio.subprocess.Process
+    process: Process
     log_path: Path
     log_reader: asyncio.subprocess.Process | None = None
     _url: str | None = None
@@ -172,11 +170,15 @@ async def running_worker(
     preexec_fn: Callable[[], None] | None = None,
     wait: bool = True,
     piped: bool = False,
+    fresh: bool = False,
 ) -> AsyncIterator[WorkerProcess]:
     """A worker process; killed at the end if the test has not stopped it.
 
-    `program` is what Python runs, `preexec_fn` what the new process does before. `piped`: another process
-    reads its log through a small pipe and writes the file.
+    Args:
+        program: what Python runs.
+        preexec_fn: what the new process does before.
+        piped: another process reads its log through a small pipe and writes the file.
+        fresh: Python is started for it, as it is in production, and imports the program.
     """
     given = {
         "--bootstrap-servers": bootstrap_servers,
@@ -193,13 +195,7 @@ async def running_worker(
         reader = None
         if piped:
             reader, log = await _log_reader(log, files)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, *program, "run", *arguments),
-            stdout=log,
-            stderr=log,
-            env=clean_environment(),
-            preexec_fn=preexec_fn,
-        )
+        process = await started((*program, "run", *arguments), log=log, fresh=fresh, preexec_fn=preexec_fn)
     worker = WorkerProcess(process, log_path, reader)
     try:
         if wait:
@@ -210,6 +206,27 @@ async def running_worker(
             if each is not None and each.returncode is None:
                 each.kill()
                 await each.wait()
+
+
+async def started(
+    command: Sequence[str],
+    *,
+    log: IO[bytes],
+    environment: Mapping[str, str] | None = None,
+    fresh: bool = False,
+    preexec_fn: Callable[[], None] | None = None,
+) -> Process:
+    """Starts what Python would run; a module in a forked process, unless Python is to start for it."""
+    whole = {**clean_environment(), **(environment or {})}
+    if fresh or preexec_fn is not None or command[0] != "-m":
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, *command), stdout=log, stderr=log, env=whole, preexec_fn=preexec_fn
+        )
+    _, module, *arguments = command
+    program = forked.PROGRAM if module == "learner_worker" else module
+    return await asyncio.to_thread(
+        forked.start, arguments, environment=whole, stdout=log, stderr=log, program=program
+    )
 
 
 async def _log_reader(
@@ -296,8 +313,36 @@ async def publish(
         await asyncio.gather(*sends)
 
 
-async def read_topic(bootstrap_servers: str, topic: TopicName) -> list[Any]:
-    """Every record of a topic as it is now."""
+class TopicReader:
+    """Reads a topic from its beginning, each record once, as often as it is asked to read on.
+
+    Attributes:
+        records: what was read so far; in order for each partition.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> None:
+        self._consumer = consumer
+        self._partitions = partitions
+        self.records: list[Any] = []
+
+    async def read_on(self) -> list[Any]:
+        """Reads up to the end as it is now; every record so far."""
+        ends = await self._consumer.end_offsets(self._partitions)
+        while any([await self._consumer.position(each) < ends[each] for each in self._partitions]):
+            batches = await self._consumer.getmany(timeout_ms=200)
+            self.records += [record for batch in batches.values() for record in batch]
+        return self.records
+
+    async def latest(self) -> dict[str, dict[str, Any]]:
+        """The last record of every key up to the end as it is now, unless it is a tombstone."""
+        records = sorted(await self.read_on(), key=lambda record: (record.partition, record.offset))
+        last = {record.key.decode(): record.value for record in records}
+        return {key: json.loads(value) for key, value in last.items() if value is not None}
+
+
+@contextlib.asynccontextmanager
+async def reading(bootstrap_servers: str, topic: TopicName) -> AsyncIterator[TopicReader]:
+    """A reader of a topic with as many partitions as it has now."""
     async with connected(Connection(bootstrap_servers), patience_seconds=30) as cluster:
         count = (await cluster.partitions([topic]))[topic]
     partitions = [TopicPartition(topic, number) for number in range(count)]
@@ -305,20 +350,19 @@ async def read_topic(bootstrap_servers: str, topic: TopicName) -> list[Any]:
         bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest", enable_auto_commit=False
     ) as consumer:
         consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
-        records: list[Any] = []
-        while any([await consumer.position(partition) < ends[partition] for partition in partitions]):
-            batches = await consumer.getmany(timeout_ms=200)
-            records += [record for batch in batches.values() for record in batch]
-        return records
+        yield TopicReader(consumer, partitions)
+
+
+async def read_topic(bootstrap_servers: str, topic: TopicName) -> list[Any]:
+    """Every record of a topic as it is now."""
+    async with reading(bootstrap_servers, topic) as reader:
+        return await reader.read_on()
 
 
 async def latest_metrics(bootstrap_servers: str, names: TopicNames) -> dict[str, dict[str, Any]]:
     """The last record of every agent in the metrics topic, unless it is a tombstone."""
-    records = await read_topic(bootstrap_servers, names.metrics)
-    records.sort(key=lambda record: (record.partition, record.offset))
-    last = {record.key.decode(): record.value for record in records}
-    return {agent_id: json.loads(value) for agent_id, value in last.items() if value is not None}
+    async with reading(bootstrap_servers, names.metrics) as reader:
+        return await reader.latest()
 
 
 def positions_in(path: Path, topic: TopicName) -> int:

@@ -97,7 +97,7 @@ async def _run(stage: Stage, prefix: str) -> _Run:
     folder = stage.new_folder("scratch")
     began = time.perf_counter()
     async with running_insights(
-        stage.servers, prefix, folder / "insights.log", environment={"TMPDIR": str(folder)}
+        stage.servers, prefix, folder / "insights.log", environment={"TMPDIR": str(folder)}, fresh=True
     ) as insights:
 
         async def shows_agents() -> bool:

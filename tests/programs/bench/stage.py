@@ -18,7 +18,8 @@ from learner_worker.contract.topics import TopicNames, Topics
 from learner_worker.kafka.admin import connected
 from learner_worker.kafka.connection import Connection
 from tests.programs.bench.figures import Goal
-from tests.support.workers import WorkerProcess, clean_environment, running_worker
+from tests.support.forked import clean_environment
+from tests.support.workers import WorkerProcess, running_worker
 
 PARTITIONS = 12
 """The default of `learner-worker topics create`."""
@@ -122,7 +123,7 @@ class Stage:
         """A worker started by its command line, with default settings but for those given."""
         flags = {**setting.flags(), **self.settings, **(settings or {})}
         async with running_worker(
-            self.servers, setting.topics.prefix, state_dir, settings=flags, wait=wait
+            self.servers, setting.topics.prefix, state_dir, settings=flags, wait=wait, fresh=True
         ) as worker:
             yield worker
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from learner_worker.brokers import BrokerKind, why_not
-from tests.support.workers import clean_environment
+from tests.support.forked import clean_environment
 
 INSTALL_SECONDS = 900.0
 TOLD_LINES = 15
