@@ -89,7 +89,7 @@ def test_moments_lie_on_a_straight_line_between_two_looks() -> None:
     """Offsets are committed about once a second; in between progress is taken as even."""
     course = Course(100, [Point(100, 0), Point(110, 50), Point(120, 100)])
 
-    assert [course.moment(share) for share in (0.1, 0.5, 0.75)] == [102, 110, 115]
+    assert [course.moment(share).at for share in (0.1, 0.5, 0.75)] == [102, 110, 115]
 
 
 def test_an_auction_has_ten_different_bidders() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -17,6 +18,7 @@ from learner_worker.brokers import BrokerKind, running_broker, why_not
 from tests.programs.bench import report
 from tests.programs.bench.figures import Figure
 from tests.programs.bench.picture import write_picture
+from tests.programs.bench.processor import descendants
 from tests.programs.bench.sections import SECTIONS
 from tests.programs.bench.stage import Stage
 
@@ -68,7 +70,8 @@ def main(
             place = folder / name
             with running_broker(kind, data_dir=place / "broker", log=_say) as broker:
                 description = broker.description
-                figures += _measured(name, Stage(broker, place, turns, scale, settings, _say))
+                pids = descendants(os.getpid())  # nothing else runs yet
+                figures += _measured(name, Stage(broker, place, turns, scale, settings, _say, pids))
             shutil.rmtree(place, ignore_errors=True)
             report.write_json(  # after each: hours later something may end the run
                 results / "figures.json",
@@ -112,6 +115,8 @@ def _innermost(error: BaseException) -> BaseException:
 
 def _show(figures: Sequence[Figure], title: str) -> None:
     console = Console(width=_TABLE_WIDTH)
+    for line in report.header_of(figures):
+        console.print(line, highlight=False, markup=False)
     console.print(report.table_of(figures, title))
     for line in report.details_of(figures):
         console.print(line, highlight=False, markup=False)

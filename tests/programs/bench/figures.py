@@ -7,6 +7,9 @@ from typing import Any
 
 from tests.programs.bench.readings import Reading, ratios
 
+RAW = "raw: "
+"""Begins the name of a floor."""
+
 
 class Better(StrEnum):
     """Which way is better."""
@@ -70,6 +73,11 @@ class Figure:
         if self.ours is None or self.beside is None:
             return None
         return ratios(self.ours, self.beside)
+
+    @property
+    def is_rate_of_floor(self) -> bool:
+        """Whether a floor's rate stands beside, in full swing."""
+        return self.beside_name.startswith(RAW) and self.goal is not None and self.unit.endswith("s/s")
 
     @property
     def judged(self) -> Reading | None:

@@ -56,7 +56,7 @@ async def whole_way(
     ):
         _assign(consumer, sources, partitions)
         batches = Batches(producer)
-        began, cpu = time.perf_counter(), time.process_time()
+        meter = Meter()
         read = written = 0
         while read < events:
             polled = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
@@ -67,15 +67,15 @@ async def whole_way(
                 written += 1
         await batches.flush()
         await _consume(consumer, target, partitions, records)
-        return {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+        return meter.used()
 
 
 async def consume(*, servers: str, topic: str, partitions: int, records: int) -> dict[str, float]:
     """Consumes a topic, nothing done."""
     async with _consumer(servers) as consumer:
-        began, cpu = time.perf_counter(), time.process_time()
+        meter = Meter()
         await _consume(consumer, topic, partitions, records)
-        return {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+        return meter.used()
 
 
 async def _consume(consumer: AIOKafkaConsumer, topic: str, partitions: int, records: int) -> None:
@@ -153,6 +153,23 @@ async def _work_off(servers: str, topics: Sequence[str], partitions: int, rate: 
                 await consumer.seek_to_beginning()
                 round_read = 0
             await asyncio.sleep(max(0.0, began + read / rate - time.perf_counter()))
+
+
+class Meter:
+    """Time and processor time of this process from now on: clients are connected by then."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._cpu = time.process_time()
+        self._thread = time.thread_time()
+
+    def used(self) -> dict[str, float]:
+        """What was used since, in seconds; `thread_seconds` by the event loop's thread."""
+        return {
+            "seconds": time.perf_counter() - self._began,
+            "cpu_seconds": time.process_time() - self._cpu,
+            "thread_seconds": time.thread_time() - self._thread,
+        }
 
 
 class Stalls:

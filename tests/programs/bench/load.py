@@ -1,8 +1,12 @@
 """What is put into Kafka before a measurement: auctions as a swarm publishes them, and changelogs."""
 
+import hashlib
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
@@ -18,6 +22,8 @@ BIDDERS = 10
 AGENTS = 2_000
 _SPREAD_MICROS = 600 * 1_000_000
 _MICROS = 1_000_000
+_UUID_BYTES = 16
+_NUMBER_BYTES = 6  # of a UUID's bytes, those before its version: they decide the order
 _DESCRIPTIONS = (
     "Translate the supply contract from German into English, keep the numbering and the tables and annexes",
     "Parse two hundred scanned invoices into a spreadsheet, one line an item, the totals all checked",
@@ -30,9 +36,32 @@ _DESCRIPTIONS = (
 )
 
 
+class Ids(StrEnum):
+    """The order in which the ids of tasks come; they are UUIDs of equal length either way."""
+
+    RANDOM = "random"
+    ASCENDING = "ascending"
+
+
+def task_id(label: str, number: int, ids: Ids = Ids.RANDOM) -> TaskId:
+    """The id of the number-th task of a label: the same UUID whenever it is asked for."""
+    digest = hashlib.blake2b(f"{label}-{number}".encode(), digest_size=_UUID_BYTES).digest()
+    if ids is Ids.ASCENDING:
+        digest = number.to_bytes(_NUMBER_BYTES, "big") + digest[_NUMBER_BYTES:]
+    return TaskId(str(uuid.UUID(bytes=digest, version=4)))
+
+
 def agent_id(number: int, agents: int = AGENTS) -> AgentId:
     """The number-th agent's id."""
     return AgentId(f"agent-{number % agents:06d}")
+
+
+class Published(NamedTuple):
+    """An event as it is published."""
+
+    topic: str
+    value: bytes
+    timestamp_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +72,11 @@ class Auctions:
     began_micros: int
     agents: int = AGENTS
     label: str = "task"
+    ids: Ids = Ids.RANDOM
 
     def task(self, auction: int) -> TaskId:
         """Loads of other labels have other tasks."""
-        return TaskId(f"{self.label}-{auction:09d}")
+        return task_id(self.label, auction, self.ids)
 
     @property
     def bids(self) -> int:
@@ -73,10 +103,10 @@ class Auctions:
         return opened, opened + 2 * _MICROS, opened + 5 * _MICROS
 
 
-def recent_auctions(bids: int, *, agents: int = AGENTS) -> Auctions:
+def recent_auctions(bids: int, *, agents: int = AGENTS, ids: Ids = Ids.RANDOM) -> Auctions:
     """So many bids' auctions, whose last result is about a minute old."""
     began = time.time_ns() // 1000 - _SPREAD_MICROS - 60 * _MICROS
-    return Auctions(max(1, bids // BIDDERS), began, agents)
+    return Auctions(max(1, bids // BIDDERS), began, agents, ids=ids)
 
 
 def _moment(micros: int) -> str:
@@ -92,23 +122,29 @@ async def preload_auctions(servers: str, names: TopicNames, load: Auctions) -> i
         for auction in range(load.auctions):
             task = load.task(auction)
             partition, key = partition_of(task), task.encode()
-            opened, closed, finished = load.times(auction)
-            for value in _bids(load, auction, task, opened):
-                bytes_of_bids += len(value)
-                await batches.add(names.bid_placed, partition, key, value, opened // 1000)
-            winner, price = load.bidder(auction, 0), _price(auction, 0)
-            close = (
-                f'{{"task_id":"{task}","winner_agent_id":"{winner}",'
-                f'"winning_bid_sats":{price},"closed_at":"{_moment(closed)}"}}'
-            )
-            await batches.add(names.auction_closed, partition, key, close.encode(), closed // 1000)
-            result = (
-                f'{{"task_id":"{task}","agent_id":"{winner}",'
-                f'"succeeded":{"false" if auction % 4 == 0 else "true"},"finished_at":"{_moment(finished)}"}}'
-            )
-            await batches.add(names.task_finished, partition, key, result.encode(), finished // 1000)
+            for topic, value, timestamp_ms in events_of(load, names, auction):
+                bytes_of_bids += len(value) if topic == names.bid_placed else 0
+                await batches.add(TopicName(topic), partition, key, value, timestamp_ms)
         await batches.flush()
     return round(bytes_of_bids / load.bids)
+
+
+def events_of(load: Auctions, names: TopicNames, auction: int) -> Iterator[Published]:
+    """The events of one auction: its bids, its close and its result."""
+    task, winner = load.task(auction), load.bidder(auction, 0)
+    opened, closed, finished = load.times(auction)
+    for value in _bids(load, auction, task, opened):
+        yield Published(names.bid_placed, value, opened // 1000)
+    close = (
+        f'{{"task_id":"{task}","winner_agent_id":"{winner}",'
+        f'"winning_bid_sats":{_price(auction, 0)},"closed_at":"{_moment(closed)}"}}'
+    )
+    yield Published(names.auction_closed, close.encode(), closed // 1000)
+    result = (
+        f'{{"task_id":"{task}","agent_id":"{winner}",'
+        f'"succeeded":{"false" if auction % 4 == 0 else "true"},"finished_at":"{_moment(finished)}"}}'
+    )
+    yield Published(names.task_finished, result.encode(), finished // 1000)
 
 
 def _bids(load: Auctions, auction: int, task: str, opened: int) -> Iterator[bytes]:
@@ -156,7 +192,7 @@ def past_fact(number: int, agents: int = AGENTS) -> Fact:
     price = _price(auction, place)
     description = _DESCRIPTIONS[auction % len(_DESCRIPTIONS)]
     return Fact(
-        TaskId(f"past-{auction:09d}"),
+        task_id("past", auction),
         bidder,
         Close(Micros(closed), winner, _price(auction, 0)),
         Bid(Micros(closed - _MICROS), price, description),

@@ -49,9 +49,27 @@ PEERS = (
         Goal(Better.MORE, 25),
     ),
     Peer(
-        "FastStream and SQLite, in batches", "faststream_batch.py", False, _ONE_STAGE, Goal(Better.MORE, 2.5)
+        "FastStream and SQLite, in batches",
+        "faststream_batch.py",
+        False,
+        _ONE_STAGE,
+        Goal(Better.MORE, 1.5, 2.5),
+    ),
+    Peer(
+        "FastStream and SQLite, in batches, the whole job",
+        "faststream_whole.py",
+        False,
+        "results by arrival, no answers",
+        Goal(Better.MORE, 3, 5),
     ),
     Peer("Quix Streams, both stages", "quix.py", True, "results by arrival, no SQLite", Goal(Better.MORE, 2)),
+    Peer(
+        "Quix Streams, the whole job",
+        "quix_whole.py",
+        True,
+        "results by arrival, no SQLite, no answers",
+        Goal(Better.MORE, 5, 10),
+    ),
     Peer("Faust, two stages", "faust_job.py", True, "counts only, in memory; stage two is not awaited"),
     Peer("Bytewax", "bytewax_job.py", False, "in memory, no recovery, no second topic"),
 )
@@ -109,6 +127,7 @@ async def _rate_of(stage: Stage, peer: Peer, loaded: Loaded) -> float:
     """Events a second of one peer, in a process of its own."""
     folder = stage.new_folder("peer")
     names = loaded.setting.names
+    own = (await stage.new_topics("peer")).names  # what the peer writes
     job = {
         "servers": stage.servers,
         "group": stage.new_name("peer"),
@@ -116,6 +135,8 @@ async def _rate_of(stage: Stage, peer: Peer, loaded: Loaded) -> float:
         "bids": names.bid_placed,
         "closes": names.auction_closed,
         "results": names.task_finished,
+        "outcomes": own.outcomes,
+        "metrics": own.metrics,
         "events": loaded.auctions.events,
         "partitions": PARTITIONS,
     }

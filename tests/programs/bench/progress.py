@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,14 @@ from aiokafka.errors import KafkaError
 
 from learner_worker.kafka.admin import Cluster, connected
 from learner_worker.kafka.connection import Connection
+from tests.programs.bench.processor import Used
 from tests.programs.bench.stage import PARTITIONS
 from tests.support.workers import WorkerProcess
 
 _LOOK_SECONDS = 0.2
 _STALLED_SECONDS = 120.0
+_NOTHING = Used()
+_LOW, _HIGH = 0.05, 0.95  # shares of everything: what is outside them is start or end
 
 
 class StalledError(Exception):
@@ -27,10 +30,11 @@ class StalledError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """How many records were done at a moment (seconds of the performance counter)."""
+    """How many records were done at a moment (seconds of the performance counter), and at what cost."""
 
     at: float
-    records: int
+    records: float
+    used: Used = _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +50,31 @@ class Course:
         return self.points[-1].at - self.began
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """How many records were done."""
         return self.points[-1].records
 
-    def moment(self, share: float) -> float:
+    def moment(self, share: float) -> Point:
         """When a share of the records was done, on a straight line between two looks."""
         wanted = share * self.total
-        before = Point(self.began, 0)
+        before = self.points[0]
         for point in self.points:
             if point.records >= wanted:
                 part = (wanted - before.records) / max(1, point.records - before.records)
-                return before.at + part * (point.at - before.at)
+                at = before.at + part * (point.at - before.at)
+                more = before.used.until(point.used, part)
+                return Point(at, wanted, Used(*map(sum, zip(before.used, more, strict=True))))
             before = point
-        return before.at
+        return before
 
-    def rate(self, low: float = 0.05, high: float = 0.95) -> float:
+    def rate(self, low: float = _LOW, high: float = _HIGH) -> float:
         """The share of everything done in a second, between two shares: neither start nor end counts."""
-        return (high - low) / (self.moment(high) - self.moment(low))
+        return (high - low) / (self.moment(high).at - self.moment(low).at)
+
+    def used(self, low: float = _LOW, high: float = _HIGH) -> Used:
+        """The processor time of everything, at the rate between two shares: neither start nor end counts."""
+        between = self.moment(low).used.until(self.moment(high).used)
+        return Used(*(each / (high - low) for each in between))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +86,32 @@ class Watched:
     outcomes: str
 
 
-async def course_of(servers: str, watched: Watched, workers: Sequence[WorkerProcess], began: float) -> Course:
-    """Looks on until the group has committed every record of its topics.
+async def course_of(
+    servers: str,
+    watched: Watched,
+    workers: Sequence[WorkerProcess],
+    began: float,
+    *,
+    used: Callable[[], Used] = Used,
+) -> Course:
+    """Looks on until the group has committed every record of its topics; those committed before do not count.
 
     Offsets are committed after the rows are in SQLite, and a source's after the facts it made are
     acknowledged: once the sources are done, the end of the outcomes is where it stays.
 
+    Args:
+        used: reads the processor time used so far.
+
     Raises:
         StalledError: a worker ended, or nothing was committed for two minutes.
     """
-    points = [Point(began, 0)]
+    points = [Point(began, 0, used())]
     async with (
         connected(Connection(servers), patience_seconds=30) as cluster,
         AIOKafkaConsumer(bootstrap_servers=servers) as consumer,
     ):
         source_records = await _end(consumer, watched.sources)
-        learned_before = (await _committed(cluster, watched.group_id))[watched.outcomes]
+        before = await done_by_group(cluster, watched)
         moved = time.perf_counter()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
@@ -98,8 +119,8 @@ async def course_of(servers: str, watched: Watched, workers: Sequence[WorkerProc
             read = sum(committed[topic] for topic in watched.sources)
             learned = committed[watched.outcomes]
             now = time.perf_counter()
-            if read + learned - learned_before > points[-1].records:
-                points.append(Point(now, read + learned - learned_before))
+            if read + learned - before > points[-1].records:
+                points.append(Point(now, read + learned - before, used()))
                 moved = now
             if read >= source_records and learned >= await _end(consumer, [watched.outcomes]):
                 return Course(began, points)
@@ -138,9 +159,9 @@ def _require_moving(workers: Sequence[WorkerProcess], still_seconds: float) -> N
 
 
 def count_rows(state_dirs: Sequence[Path], table: str = "outcomes") -> int:
-    """The rows in all shards' files."""
+    """The rows in all shards' files, those of a replica's processes included."""
     total = 0
-    for path in (path for folder in state_dirs for path in folder.glob("shard-*.sqlite3")):
+    for path in (path for folder in state_dirs for path in folder.rglob("shard-*.sqlite3")):
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             total += connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
     return total

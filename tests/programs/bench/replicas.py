@@ -7,9 +7,10 @@ from contextlib import AsyncExitStack
 
 from tests.programs.bench.figures import Better, Figure, Goal
 from tests.programs.bench.load import Auctions, preload_auctions, recent_auctions
+from tests.programs.bench.processor import used_by
 from tests.programs.bench.progress import course_of
 from tests.programs.bench.readings import reading
-from tests.programs.bench.stage import PARTITIONS, Stage, cpu_seconds, in_turns
+from tests.programs.bench.stage import PARTITIONS, Stage, in_turns
 from tests.programs.bench.whole_way import watched_of
 
 SECTION = "replicas"
@@ -63,14 +64,15 @@ async def _micros_of_event(stage: Stage, load: Auctions, count: int) -> float:
             for number, folder in enumerate(folders)
         ]
         await asyncio.gather(*(worker.ready() for worker in workers))
-        before = sum(map(cpu_seconds, workers))
+        pids = [worker.process.pid for worker in workers]
+        before = used_by(pids, ())
         began = time.perf_counter()
         await preload_auctions(stage.servers, setting.names, load)
         await course_of(stage.servers, watched_of(setting), workers, began)
-        used = sum(map(cpu_seconds, workers)) - before
+        used = before.until(used_by(pids, ()))
         await asyncio.gather(*(worker.stop() for worker in workers))
     for folder in folders:
         shutil.rmtree(folder)
-    micros = used / load.events * 1e6
+    micros = (used.loops + used.others) / load.events * 1e6
     stage.say(f"{count} replicas: {micros:.0f} µs an event")
     return micros

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sysconfig
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from tests.programs.bench.figures import Figure
+from tests.programs.bench.figures import RAW, Figure
 from tests.programs.bench.readings import Reading
 
 _COLUMNS = ("section", "figure", "worker", "beside", "what is beside", "ratio", "goal (stretch)", "verdict")
@@ -26,7 +27,7 @@ def write_page(page: Path, figures: Sequence[Figure], title: str) -> None:
     text = page.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    lines = [f"{title}.", "", *_markdown(figures), "", "Measured with:", ""]
+    lines = [f"{title}.", "", *header_of(figures), "", *_markdown(figures), "", "Measured with:", ""]
     lines += [f"- {line}" for line in details_of(figures)]
     page.write_text(before + "\n".join([BEGIN, "", *lines, "", END]) + after, encoding="utf-8")
 
@@ -104,13 +105,36 @@ def ratio_text(ratio: Reading | None) -> str:
     return f"{number(ratio.median)} ({number(ratio.low)} to {number(ratio.high)})"
 
 
+def header_of(figures: Sequence[Figure]) -> list[str]:
+    """On which Python everything ran, and how fast the floors were on it: one line each."""
+    floors = [
+        f"{figure.beside_name.removeprefix(RAW)} {quantity(figure.beside, figure.unit)}"
+        for figure in figures
+        if figure.is_rate_of_floor
+    ]
+    lines = [f"Worker, floors and clients ran on {interpreter()}."]
+    return [*lines, f"The floors on it: {'; '.join(floors)}."] if floors else lines
+
+
+def interpreter() -> str:
+    """This Python and how it was built: the same code may take a fifth longer on another."""
+    arguments = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
+    options = {"PGO": "--enable-optimizations", "LTO": "--with-lto"}
+    built = [f"{'with' if flag in arguments else 'without'} {name}" for name, flag in options.items()]
+    flags = [flag for flag in str(sysconfig.get_config_var("PY_CFLAGS") or "").split() if flag[:2] == "-O"]
+    library = "shared" if sysconfig.get_config_var("Py_ENABLE_SHARED") else "static"
+    name, version = platform.python_implementation(), platform.python_version()
+    how = ", ".join([platform.python_compiler(), *flags, *built, f"{library} libpython"])
+    return f"{name} {version} ({how})"
+
+
 def machine() -> dict[str, Any]:
     """What it was measured on."""
     return {
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "system": platform.system(),
-        "python": platform.python_version(),
+        "python": interpreter(),
     }
 
 

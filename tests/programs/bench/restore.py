@@ -13,7 +13,7 @@ from tests.programs.bench.stage import PARTITIONS, Setting, Stage, child, in_tur
 
 SECTION = "restore"
 OUTCOMES = 1_000_000
-GOAL = Goal(Better.MORE, 0.30, 0.45)
+GOAL = Goal(Better.MORE, 0.20, 0.30)
 
 
 class IncompleteError(Exception):

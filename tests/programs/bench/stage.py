@@ -26,7 +26,6 @@ PARTITIONS = 12
 _INTERNAL = ("requests", "replies", "outcomes", "metrics", "rerouted", "dead_letters", "topology")
 _FIELDS = ("bid_placed", "auction_closed", "task_finished", *_INTERNAL)
 _CHILD_SECONDS = 900.0
-_TICKS = os.sysconf("SC_CLK_TCK")
 T = TypeVar("T")
 
 
@@ -42,6 +41,7 @@ class Stage:
         turns: how often each side is measured, in alternation.
         scale: what all sizes are multiplied with; 1 is the published bench.
         settings: of every worker, besides what a section sets.
+        broker_pids: the processes of the broker.
     """
 
     broker: Broker
@@ -50,6 +50,7 @@ class Stage:
     scale: float
     settings: Mapping[str, str]
     say: Callable[[str], None]
+    broker_pids: Sequence[int] = ()
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     @property
@@ -91,13 +92,6 @@ class Stage:
         }
         kept = {name: getattr(load.topics, name) for name in keep}
         setting = Setting(Topics(prefix=load.topics.prefix, **renamed, **kept), self.new_name("group"))
-        await self._create(setting.names)
-        return setting
-
-    async def new_sources(self, held: "Setting") -> "Setting":
-        """All topics new, with the prefix that the files of the held state name."""
-        renamed: dict[str, Any] = {name: self.new_name(name.replace("_", "-")) for name in _FIELDS}
-        setting = Setting(Topics(prefix=held.topics.prefix, **renamed), self.new_name("group"))
         await self._create(setting.names)
         return setting
 
@@ -218,12 +212,6 @@ async def last_words(process: asyncio.subprocess.Process) -> Any:
     if process.returncode:
         raise ChildError(f"a child ended with {process.returncode}")
     return json.loads(said.splitlines()[-1])
-
-
-def cpu_seconds(worker: WorkerProcess) -> float:
-    """The processor time a worker has used so far, in user and in system mode."""
-    fields = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def resident_bytes(worker: WorkerProcess) -> int:

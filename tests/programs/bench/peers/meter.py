@@ -25,6 +25,14 @@ SELECT task_id, agent_id, agent_id IS winner, bid_sats, description, iif(agent_i
 FROM bids JOIN closes USING (task_id) LEFT JOIN results USING (task_id)
 WHERE task_id = ?
 """
+_OF_TASKS = """
+SELECT task_id, agent_id, won, bid_sats, description, succeeded
+FROM json_each(?) AS task JOIN outcomes ON task_id = task.value
+"""
+_OF_PAIRS = """
+SELECT task_id, agent_id, won, bid_sats, description, succeeded
+FROM json_each(?) AS pair JOIN outcomes ON task_id = pair.value ->> 0 AND agent_id = pair.value ->> 1
+"""
 _SETTLE_ONE = f"{_SETTLE} AND agent_id = ?"
 
 
@@ -77,6 +85,19 @@ class Outcomes:
     def commit(self) -> None:
         """Makes it durable."""
         self._connection.execute("COMMIT")
+
+    def of_tasks(self, tasks: Iterable[str]) -> list[dict[str, Any]]:
+        """The outcomes of some tasks that have closed."""
+        return self._outcomes(_OF_TASKS, list(tasks))
+
+    def of_bidders(self, pairs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+        """The outcomes of some pairs of task and agent, where the task has closed."""
+        return self._outcomes(_OF_PAIRS, list(pairs))
+
+    def _outcomes(self, query: str, keys: list[Any]) -> list[dict[str, Any]]:
+        found = self._connection.execute(query, (json.dumps(keys),))
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found]
 
     def bids(self, bids: Iterable[tuple[str, str, int, str]]) -> None:
         """Task, agent, sats, description."""

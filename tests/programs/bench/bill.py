@@ -1,0 +1,146 @@
+"""What an event costs in processor time, piece by piece: `python -m tests.programs.bench.bill`.
+
+A shard's processing runs in process on real record batches, first the stages alone; then one piece of the
+worker after the other is added, each level in a process of its own, in turns. A piece's cost is what its
+level costs more than the one before it. No broker is needed.
+
+    stages       decoding events, settling, encoding facts; decoding facts, joining them, metrics, keywords
+    shards       the way through a shard: positions, chunks, retention, counters, reading ahead; an event loop
+    turns        the turns of the event loop between two chunks
+    records      facts encoded into record batches, with the futures of their acknowledgements; all records
+                 decoded from the bytes of batches
+    reads        rows and agents read from SQLite before they are joined, by threads
+    checkpoints  what has changed as rows, written to SQLite by threads, with metrics records
+    sums         the strategies' sums: counted, read and written
+    socket       fetches and produce requests over a socket, encoded and decoded as the client does it
+"""
+
+import asyncio
+import json
+import logging
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import click
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from learner_worker.contract.topics import Topics
+from learner_worker.kafka.patches import use_light_records
+from learner_worker.worker import event_loop
+from tests.programs.bench.bill_log import Log, fill
+from tests.programs.bench.bill_pieces import Piece, processing
+from tests.programs.bench.load import BIDDERS, Auctions, Ids, recent_auctions
+from tests.programs.bench.stage import child
+
+_MICROS = 1e6
+_WARM_UP = 2  # a part of the load: every agent is known, files have their first pages
+
+
+@click.command()
+@click.option("--auctions", default=20_000, show_default=True, type=click.IntRange(100), help="Of ten bids.")
+@click.option("--turns", default=3, show_default=True, type=click.IntRange(1), help="Of each level.")
+@click.option("--ids", default=Ids.RANDOM, show_default=True, type=click.Choice(list(Ids)), help="Of tasks.")
+@click.option("--only", multiple=True, type=click.Choice(list(Piece)), help="Just these levels.")
+@click.option("--whole", type=float, help="An event's processor time in the worker, in µs, to be explained.")
+def main(*, auctions: int, turns: int, ids: str, only: Sequence[str], whole: float | None) -> None:
+    """Print the bill."""
+    levels = [level for level in Piece if not only or level in only]
+    found: dict[Piece, list[dict[str, float]]] = {level: [] for level in levels}
+    for turn in range(turns):
+        for level in levels if turn % 2 == 0 else reversed(levels):
+            said = asyncio.run(child(__spec__.name, level=level, auctions=auctions, ids=ids))
+            found[level].append(said)
+            values = (f"{name} {value:.2f}" for name, value in said.items())
+            click.echo(f"{level}: {', '.join(values)}", err=True)
+    Console(width=120).print(_table(found, whole))
+
+
+def _table(found: dict[Piece, list[dict[str, float]]], whole: float | None) -> Table:
+    columns = ("piece", "µs an event", "%", "loop's thread", "other threads", "kernel", "sum", "spread")
+    table = Table(*columns, title="processor time of an event, medians")
+    medians = {level: _medians(said) for level, said in found.items()}
+    total = whole or list(medians.values())[-1]["total"]
+    before = dict.fromkeys(("total", "loop", "others", "system"), 0.0)
+    for level, now in medians.items():
+        more = {name: now[name] - before[name] for name in before}
+        samples = [said["total"] for said in found[level]]
+        cells = (more["total"], more["total"] / total * 100, more["loop"], more["others"], more["system"])
+        table.add_row(level, *(f"{cell:.2f}" for cell in (*cells, now["total"], max(samples) - min(samples))))
+        before = {name: now[name] for name in before}
+    if whole is not None:
+        left = whole - before["total"]
+        table.add_row("in no piece", f"{left:.2f}", f"{left / whole * 100:.2f}", "", "", "", f"{whole:.2f}")
+    return table
+
+
+def _medians(said: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(one[name] for one in said) for name in said[0]}
+
+
+class Meter:
+    """Processor time of this process from now on: all of it, in the kernel, of this thread and of others."""
+
+    def __init__(self) -> None:
+        self._began = self._now()
+
+    def micros(self, events: int) -> dict[str, float]:
+        """An event's share of what was used since, in µs; page faults and switches for each event."""
+        return {name: (now - self._began[name]) / events for name, now in self._now().items()}
+
+    @staticmethod
+    def _now() -> dict[str, float]:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        loop, total = time.thread_time() * _MICROS, time.process_time() * _MICROS
+        return {
+            "total": total,
+            "loop": loop,
+            "others": total - loop,
+            "system": used.ru_stime * _MICROS,
+            "faults": float(used.ru_minflt),
+            "waits": float(used.ru_nvcsw),
+            "pushed": float(used.ru_nivcsw),
+            "seconds": time.perf_counter() * _MICROS,
+        }
+
+
+def measured(level: Piece, auctions: int, ids: Ids) -> dict[str, float]:
+    """One level, in this process: an event's processor time in µs, of all threads and of some."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    use_light_records()
+    load = recent_auctions(auctions * BIDDERS, ids=ids)
+    found: dict[str, float] = {}
+
+    async def measure() -> None:
+        found.update(await _micros(level, load))
+
+    event_loop.run(measure())
+    return found
+
+
+async def _micros(level: Piece, load: Auctions) -> dict[str, float]:
+    """Processes a smaller load first, which makes the agents known, then this one."""
+    warm_up = replace(load, label="warm-up", auctions=max(1, load.auctions // _WARM_UP))
+    names, log = Topics().named(), Log(decode=level.has(Piece.RECORDS))
+    async with processing(level, log, names) as process:
+        fill(log, warm_up, names)
+        await process()
+        fill(log, load, names)
+        meter = Meter()
+        await process()
+        return meter.micros(load.events)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2 and sys.argv[1].startswith("{"):
+        asked: dict[str, Any] = json.loads(sys.argv[1])
+        said = measured(Piece(asked["level"]), asked["auctions"], Ids(asked["ids"]))
+        print(json.dumps(said))  # noqa: T201 (the parent reads it)
+    else:
+        main()
