@@ -1,18 +1,27 @@
 """The bench's own arithmetic: readings, goals, progress, and the picture made of them."""
 
+import os
+import platform
+import subprocess
+import sys
+import uuid
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from learner_worker.contract.topics import Topics
+from tests.programs.bench.bill_log import Log, fill
+from tests.programs.bench.bill_pieces import Piece, processing
 from tests.programs.bench.figures import Better, Figure, Goal
-from tests.programs.bench.load import Auctions, mean_outcome, past_fact
+from tests.programs.bench.load import Auctions, Ids, mean_outcome, past_fact, task_id
 from tests.programs.bench.peers_section import rate_said
 from tests.programs.bench.picture import picture_of
+from tests.programs.bench.processor import Used, descendants, used_by
 from tests.programs.bench.progress import Course, Point
 from tests.programs.bench.readings import percentile, ratios, reading
-from tests.programs.bench.report import BEGIN, END, details_of, quantity, write_page
+from tests.programs.bench.report import BEGIN, END, details_of, header_of, quantity, write_page
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(50, 5), (90, 9), (99, 10), (100, 10), (1, 1)])
@@ -90,6 +99,71 @@ def test_moments_lie_on_a_straight_line_between_two_looks() -> None:
     course = Course(100, [Point(100, 0), Point(110, 50), Point(120, 100)])
 
     assert [course.moment(share).at for share in (0.1, 0.5, 0.75)] == [102, 110, 115]
+
+
+def test_processor_time_leaves_out_start_and_end() -> None:
+    """What the start took is none of an event's, nor is what the end takes."""
+    points = [Point(0, 0), Point(1, 5, Used(loops=30)), Point(2, 95, Used(loops=39, others=18, broker=9))]
+    course = Course(0, [*points, Point(3, 100, Used(loops=90, others=18, broker=9))])
+
+    assert course.used() == pytest.approx(Used(loops=10, others=20, broker=10))
+
+
+def test_what_was_read_before_the_watch_does_not_count() -> None:
+    """A worker that goes on in the same topics has done some of them already."""
+    course = Course(0, [Point(0, 0, Used(loops=7)), Point(10, 100, Used(loops=17))])
+
+    assert course.used() == pytest.approx(Used(loops=10))
+
+
+def test_this_process_has_used_processor_time() -> None:
+    """Its own, and that of a child that it has begun."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert child.pid in descendants(os.getpid())
+        used = used_by([os.getpid()], [child.pid])
+        child.kill()
+
+    assert used.loops > 0
+    assert used.others >= 0
+
+
+@pytest.mark.parametrize("ids", list(Ids))
+def test_ids_of_tasks_are_uuids_in_the_order_asked_for(ids: Ids) -> None:
+    """Each task has its own, the same whenever it is asked for, and ids of both kinds are equally long."""
+    found = [task_id("task", number, ids) for number in range(1_000)]
+
+    assert len(set(found)) == 1_000
+    assert found == [task_id("task", number, ids) for number in range(1_000)]
+    assert all(uuid.UUID(each).version == 4 for each in found)
+    assert (found == sorted(found)) is (ids is Ids.ASCENDING)
+
+
+@pytest.mark.parametrize("level", [Piece.STAGES, Piece.SHARDS, Piece.SUMS])
+async def test_every_level_of_a_bill_processes_the_same_events(level: Piece) -> None:
+    """Cheap and dear levels have nothing left to read at the end, and as many facts behind them."""
+    load, names = Auctions(30, 1_767_225_600_000_000), Topics().named()
+    log = Log(decode=level.has(Piece.RECORDS))
+    fill(log, load, names)
+
+    async with processing(level, log, names) as process:
+        await process()
+
+    assert log.fetch() == []
+    assert log.appended(names.outcomes) == load.facts
+    assert log.appended(names.bid_placed) == load.bids
+
+
+def test_the_header_names_the_interpreter_and_the_floors() -> None:
+    """A ratio says little without the Python that both sides ran on."""
+    floor = Figure(
+        "a", "b", "events/s", reading([5]), reading([100_000]), "raw: read", Goal(Better.MORE, 0.2)
+    )
+
+    interpreter_line, floors_line = header_of([floor, Figure("c", "d", "ms", reading([1]))])
+
+    assert platform.python_version() in interpreter_line
+    assert "PGO" in interpreter_line
+    assert floors_line == "The floors on it: read 100,000 events/s."
 
 
 def test_an_auction_has_ten_different_bidders() -> None:

@@ -69,6 +69,10 @@ class Log:
         partition.unread.append(Batch(b"", records))
         partition.end += len(records)
 
+    def appended(self, topic: str) -> int:
+        """How many records a topic has got."""
+        return sum(partition.end for place, partition in self._partitions.items() if place.topic == topic)
+
     def fetch(self) -> list[int]:
         """Takes what one fetch would bring, if the last one is used up; the sizes of its partitions.
 
