@@ -2,7 +2,8 @@
 
 A shard's processing runs in process on real record batches, first the stages alone; then one piece of the
 worker after the other is added, each level in a process of its own, in turns. A piece's cost is what its
-level costs more than the one before it. No broker is needed.
+level costs more than the one before it. No broker is needed, except by `--worker`, which adds what is in no
+piece: the group, the request path, commits, the client's own bookkeeping.
 
     stages       decoding events, settling, encoding facts; decoding facts, joining them, metrics, keywords
     shards       the way through a shard: positions, chunks, retention, counters, reading ahead; an event loop
@@ -21,9 +22,11 @@ import logging
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -31,14 +34,17 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 
+from learner_worker.brokers import BrokerKind, running_broker
 from learner_worker.contract.topics import Topics
 from learner_worker.kafka.patches import use_light_records
 from learner_worker.worker import event_loop
 from tests.programs.bench.bill_log import Log, fill
 from tests.programs.bench.bill_pieces import Piece, processing
-from tests.programs.bench.load import BIDDERS, Auctions, Ids, recent_auctions
-from tests.programs.bench.stage import child
+from tests.programs.bench.load import BIDDERS, Auctions, Ids, preload_auctions, recent_auctions
+from tests.programs.bench.stage import Stage, child
+from tests.programs.bench.whole_way import worker_run
 
+_MODULE = "tests.programs.bench.bill"
 _MICROS = 1e6
 _WARM_UP = 2  # a part of the load: every agent is known, files have their first pages
 
@@ -48,17 +54,20 @@ _WARM_UP = 2  # a part of the load: every agent is known, files have their first
 @click.option("--turns", default=3, show_default=True, type=click.IntRange(1), help="Of each level.")
 @click.option("--ids", default=Ids.RANDOM, show_default=True, type=click.Choice(list(Ids)), help="Of tasks.")
 @click.option("--only", multiple=True, type=click.Choice(list(Piece)), help="Just these levels.")
-@click.option("--whole", type=float, help="An event's processor time in the worker, in µs, to be explained.")
-def main(*, auctions: int, turns: int, ids: str, only: Sequence[str], whole: float | None) -> None:
+@click.option(
+    "--worker", is_flag=True, help="Run the worker, too, on Kafka: what it takes is to be explained."
+)
+def main(*, auctions: int, turns: int, ids: str, only: Sequence[str], worker: bool) -> None:
     """Print the bill."""
     levels = [level for level in Piece if not only or level in only]
     found: dict[Piece, list[dict[str, float]]] = {level: [] for level in levels}
     for turn in range(turns):
         for level in levels if turn % 2 == 0 else reversed(levels):
-            said = asyncio.run(child(__spec__.name, level=level, auctions=auctions, ids=ids))
+            said = asyncio.run(child(_MODULE, level=level, auctions=auctions, ids=ids))
             found[level].append(said)
             values = (f"{name} {value:.2f}" for name, value in said.items())
             click.echo(f"{level}: {', '.join(values)}", err=True)
+    whole = statistics.median(_in_worker(auctions, Ids(ids), turns)) if worker else None
     Console(width=120).print(_table(found, whole))
 
 
@@ -82,6 +91,23 @@ def _table(found: dict[Piece, list[dict[str, float]]], whole: float | None) -> T
 
 def _medians(said: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(one[name] for one in said) for name in said[0]}
+
+
+def _in_worker(auctions: int, ids: Ids, turns: int) -> list[float]:
+    """An event's processor time in a worker on Kafka, in full swing, in µs; once a turn."""
+    load = recent_auctions(auctions * BIDDERS, ids=ids)
+    with (
+        tempfile.TemporaryDirectory(prefix="learner-bill-") as folder,
+        running_broker(BrokerKind.KAFKA, data_dir=Path(folder, "broker"), log=click.echo) as broker,
+    ):
+        stage = Stage(broker, Path(folder), turns, 1.0, click.echo)
+        return asyncio.run(_worker_micros(stage, load))
+
+
+async def _worker_micros(stage: Stage, load: Auctions) -> list[float]:
+    setting = await stage.new_topics("bill")
+    await preload_auctions(stage.servers, setting.names, load)
+    return [(await worker_run(stage, setting, load)).cpu_micros for _ in range(stage.turns)]
 
 
 class Meter:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 _PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -23,9 +23,13 @@ class Used(NamedTuple):
     others: float = 0.0
     broker: float = 0.0
 
-    def until(self, later: Self, part: float = 1.0) -> "Used":
+    def until(self, later: "Used", part: float = 1.0) -> "Used":
         """A part of what was used from now on until later."""
         return Used(*(part * (after - before) for before, after in zip(self, later, strict=True)))
+
+    def plus(self, more: "Used") -> "Used":
+        """Both together."""
+        return Used(*(one + other for one, other in zip(self, more, strict=True)))
 
     def micros(self, events: float) -> "Used":
         """Each event's share, in µs."""

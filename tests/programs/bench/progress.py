@@ -62,8 +62,7 @@ class Course:
             if point.records >= wanted:
                 part = (wanted - before.records) / max(1, point.records - before.records)
                 at = before.at + part * (point.at - before.at)
-                more = before.used.until(point.used, part)
-                return Point(at, wanted, Used(*map(sum, zip(before.used, more, strict=True))))
+                return Point(at, wanted, before.used.plus(before.used.until(point.used, part)))
             before = point
         return before
 

@@ -107,11 +107,12 @@ def ratio_text(ratio: Reading | None) -> str:
 
 def header_of(figures: Sequence[Figure]) -> list[str]:
     """On which Python everything ran, and how fast the floors were on it: one line each."""
-    floors = [
-        f"{figure.beside_name.removeprefix(RAW)} {quantity(figure.beside, figure.unit)}"
+    rates = {
+        figure.beside_name.removeprefix(RAW): quantity(figure.beside, figure.unit)
         for figure in figures
         if figure.is_rate_of_floor
-    ]
+    }
+    floors = [f"{name} {rate}" for name, rate in rates.items()]
     lines = [f"Worker, floors and clients ran on {interpreter()}."]
     return [*lines, f"The floors on it: {'; '.join(floors)}."] if floors else lines
 

@@ -100,8 +100,8 @@ def _figures(
         goal: Goal | None = None,
         runs: Sequence[Run] = mine,
     ) -> Figure:
-        readings = (reading(list(map(value, side))) for side in (runs, beside))
-        return Figure(SECTION, name, unit, *readings, beside_name, goal, sizes, _NOTES)
+        ours, theirs = (reading(list(map(value, side))) for side in (runs, beside))
+        return Figure(SECTION, name, unit, ours, theirs, beside_name, goal, sizes, _NOTES)
 
     events = sizes["events"]
     yield figure("events to durable outcomes, 5 to 95 %", "events/s", lambda run: run.rate, goal=GOAL)
