@@ -11,6 +11,7 @@ from typing import Any
 from learned import METRICS, counted, words
 from meter import JOB, Meter
 from quixstreams import Application, State
+from quixstreams.models import TopicConfig
 
 sent = learned_outcomes = 0
 meter = Meter(JOB["events"], also=lambda: learned_outcomes >= sent)
@@ -79,7 +80,12 @@ app = Application(
 sources = [
     app.dataframe(app.topic(JOB[name], value_deserializer="json")) for name in ("bids", "closes", "results")
 ]
-changelog = app.topic(JOB["outcomes"], value_serializer="json", value_deserializer="json")
+changelog = app.topic(  # keyed by agent, so it must not be compacted
+    f"{JOB['group']}-outcomes",
+    value_serializer="json",
+    value_deserializer="json",
+    config=TopicConfig(num_partitions=JOB["partitions"], replication_factor=1),
+)
 metrics_topic = app.topic(JOB["metrics"], value_serializer="json")
 facts = sources[0].concat(sources[1]).concat(sources[2]).apply(settle, stateful=True, expand=True)
 facts.to_topic(changelog, key=lambda outcome: outcome["agent_id"])
