@@ -1,9 +1,9 @@
 """What an event costs in processor time, piece by piece: `python -m tests.programs.bench.bill`.
 
-A shard's processing runs in process on real record batches, first the stages alone; then one piece of the
-worker after the other is added, each level in a process of its own, in turns. A piece's cost is what its
-level costs more than the one before it. No broker is needed, except by `--worker`, which adds what is in no
-piece: the group, the request path, commits, the client's own bookkeeping.
+The shards' processing runs in process on real record batches: first the stages alone, then with one more
+piece of the worker at each level. Every level runs in a process of its own, in turns; a piece costs the
+difference between its level and the one before. No broker is needed, except for `--worker`, which also runs
+the worker and shows what is in no piece: the group, the request path, commits, the client's bookkeeping.
 
     stages       decoding events, settling, encoding facts; decoding facts, joining them, metrics, keywords
     shards       the way through a shard: positions, chunks, retention, counters, reading ahead; an event loop
@@ -19,11 +19,9 @@ piece: the group, the request path, commits, the client's own bookkeeping.
 import asyncio
 import json
 import logging
-import resource
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,12 +39,12 @@ from learner_worker.worker import event_loop
 from tests.programs.bench.bill_log import Log, fill
 from tests.programs.bench.bill_pieces import Piece, processing
 from tests.programs.bench.load import BIDDERS, Auctions, Ids, preload_auctions, recent_auctions
+from tests.programs.bench.processor import Meter
 from tests.programs.bench.stage import Stage, child
 from tests.programs.bench.whole_way import worker_run
 
 _MODULE = "tests.programs.bench.bill"
-_MICROS = 1e6
-_WARM_UP = 2  # a part of the load: every agent is known, files have their first pages
+_WARM_UP = 2  # the load's multiple of the warm-up: afterwards all agents are known and files have rows
 
 
 @click.command()
@@ -55,7 +53,7 @@ _WARM_UP = 2  # a part of the load: every agent is known, files have their first
 @click.option("--ids", default=Ids.RANDOM, show_default=True, type=click.Choice(list(Ids)), help="Of tasks.")
 @click.option("--only", multiple=True, type=click.Choice(list(Piece)), help="Just these levels.")
 @click.option(
-    "--worker", is_flag=True, help="Run the worker, too, on Kafka: what it takes is to be explained."
+    "--worker", is_flag=True, help="Also run the worker on Kafka, whose processor time is to be explained."
 )
 def main(*, auctions: int, turns: int, ids: str, only: Sequence[str], worker: bool) -> None:
     """Print the bill."""
@@ -76,11 +74,11 @@ def _table(found: dict[Piece, list[dict[str, float]]], whole: float | None) -> T
     table = Table(*columns, title="processor time of an event, medians")
     medians = {level: _medians(said) for level, said in found.items()}
     total = whole or list(medians.values())[-1]["total"]
-    before = dict.fromkeys(("total", "loop", "others", "system"), 0.0)
+    before = dict.fromkeys(("total", "loop", "others", "kernel"), 0.0)
     for level, now in medians.items():
         more = {name: now[name] - before[name] for name in before}
         samples = [said["total"] for said in found[level]]
-        cells = (more["total"], more["total"] / total * 100, more["loop"], more["others"], more["system"])
+        cells = (more["total"], more["total"] / total * 100, more["loop"], more["others"], more["kernel"])
         table.add_row(level, *(f"{cell:.2f}" for cell in (*cells, now["total"], max(samples) - min(samples))))
         before = {name: now[name] for name in before}
     if whole is not None:
@@ -94,7 +92,7 @@ def _medians(said: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _in_worker(auctions: int, ids: Ids, turns: int) -> list[float]:
-    """An event's processor time in a worker on Kafka, in full swing, in µs; once a turn."""
+    """An event's processor time in a worker on Kafka in µs, without its start and end; once a turn."""
     load = recent_auctions(auctions * BIDDERS, ids=ids)
     with (
         tempfile.TemporaryDirectory(prefix="learner-bill-") as folder,
@@ -108,32 +106,6 @@ async def _worker_micros(stage: Stage, load: Auctions) -> list[float]:
     setting = await stage.new_topics("bill")
     await preload_auctions(stage.servers, setting.names, load)
     return [(await worker_run(stage, setting, load)).cpu_micros for _ in range(stage.turns)]
-
-
-class Meter:
-    """Processor time of this process from now on: all of it, in the kernel, of this thread and of others."""
-
-    def __init__(self) -> None:
-        self._began = self._now()
-
-    def micros(self, events: int) -> dict[str, float]:
-        """An event's share of what was used since, in µs; page faults and switches for each event."""
-        return {name: (now - self._began[name]) / events for name, now in self._now().items()}
-
-    @staticmethod
-    def _now() -> dict[str, float]:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        loop, total = time.thread_time() * _MICROS, time.process_time() * _MICROS
-        return {
-            "total": total,
-            "loop": loop,
-            "others": total - loop,
-            "system": used.ru_stime * _MICROS,
-            "faults": float(used.ru_minflt),
-            "waits": float(used.ru_nvcsw),
-            "pushed": float(used.ru_nivcsw),
-            "seconds": time.perf_counter() * _MICROS,
-        }
 
 
 def measured(level: Piece, auctions: int, ids: Ids) -> dict[str, float]:
@@ -151,7 +123,7 @@ def measured(level: Piece, auctions: int, ids: Ids) -> dict[str, float]:
 
 
 async def _micros(level: Piece, load: Auctions) -> dict[str, float]:
-    """Processes a smaller load first, which makes the agents known, then this one."""
+    """Measures a load after a smaller one, which makes the agents known."""
     warm_up = replace(load, label="warm-up", auctions=max(1, load.auctions // _WARM_UP))
     names, log = Topics().named(), Log(decode=level.has(Piece.RECORDS))
     async with processing(level, log, names) as process:
@@ -160,13 +132,14 @@ async def _micros(level: Piece, load: Auctions) -> dict[str, float]:
         fill(log, load, names)
         meter = Meter()
         await process()
-        return meter.micros(load.events)
+        used = {name: seconds / load.events * 1e6 for name, seconds in meter.used().items()}
+        return {"total": used["loop"] + used["others"], **used}
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 2 and sys.argv[1].startswith("{"):
         asked: dict[str, Any] = json.loads(sys.argv[1])
         said = measured(Piece(asked["level"]), asked["auctions"], Ids(asked["ids"]))
-        print(json.dumps(said))  # noqa: T201 (the parent reads it)
+        click.echo(json.dumps(said))  # the parent reads it
     else:
         main()

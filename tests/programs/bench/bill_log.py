@@ -1,4 +1,4 @@
-"""Topics as a bill reads and writes them: batches as bytes, fetched and polled as the client does it."""
+"""The topics of a bill, in memory: record batches as bytes, fetched and polled as the client does it."""
 
 import itertools
 import random
@@ -27,7 +27,7 @@ Records = Mapping[TopicPartition, Sequence[Any]]
 
 
 class Batch(NamedTuple):
-    """A record batch; its records besides where they need not be decoded."""
+    """A record batch, with its records where they are not to be decoded."""
 
     data: bytes
     records: Sequence[LightRecord] = ()
@@ -40,11 +40,11 @@ class _Partition:
 
 
 class Log:
-    """The topics. Whoever polls gets what was appended before, partition by partition.
+    """Topics whose records are polled partition by partition, in the order of their offsets.
 
     Args:
-        decode: whether polled records are decoded from their batches' bytes.
-        seed: of the order of partitions in a fetch.
+        decode: whether polled records are decoded from the bytes of their batches.
+        seed: for the order of partitions in a fetch.
     """
 
     def __init__(self, *, decode: bool, seed: int = 1) -> None:
@@ -62,7 +62,7 @@ class Log:
         partition.end += count
 
     def append_records(self, place: TopicPartition, records: Sequence[LightRecord]) -> None:
-        """Adds records that were never bytes; they are numbered in place."""
+        """Adds records that are not encoded; sets their offsets."""
         partition = self._partitions.setdefault(place, _Partition())
         for offset, record in enumerate(records, start=partition.end):
             record.offset = offset
@@ -70,13 +70,13 @@ class Log:
         partition.end += len(records)
 
     def appended(self, topic: str) -> int:
-        """How many records a topic has got."""
+        """The number of records appended to a topic."""
         return sum(partition.end for place, partition in self._partitions.items() if place.topic == topic)
 
     def fetch(self) -> list[int]:
-        """Takes what one fetch would bring, if the last one is used up; the sizes of its partitions.
+        """Fetches once the records of the last fetch are all polled; returns the bytes of each partition.
 
-        A broker fills a response partition by partition, so that a backlog's has only a few of them.
+        A broker fills a response partition by partition, so behind a backlog it holds few of them.
         """
         if self._fetched:
             return []
@@ -92,7 +92,7 @@ class Log:
         return sizes
 
     def poll(self, most: int) -> Records:
-        """The next records, at most so many."""
+        """The next records, `most` at most."""
         polled: dict[TopicPartition, Sequence[Any]] = {}
         while self._fetched and most > 0:
             place, records = self._fetched[0]

@@ -44,7 +44,8 @@ from tests.programs.bench.bill_wire import SocketWire
 from tests.programs.bench.stage import PARTITIONS
 
 CHECKPOINT_EVENTS = 25_000
-"""Events between two checkpoints: about a second's, however slow the machine is just now."""
+"""Events between two checkpoints: about what a worker reads in a second; not a time, so that every run has
+the same checkpoints."""
 _MICROS = 1_000_000
 
 
@@ -69,7 +70,7 @@ _ORDER = {piece: number for number, piece in enumerate(Piece)}
 
 
 class Wire(Protocol):
-    """Where the bytes of fetches and produce requests go, besides being processed here."""
+    """Carries the bytes of fetches and produce requests, which are also processed here."""
 
     async def fetched(self, sizes: Sequence[int]) -> None:
         """A fetch brings partitions of these sizes."""
@@ -83,24 +84,21 @@ class Wire(Protocol):
 # --- the stages alone --------------------------------------------------------------------------------------
 
 
-class Nothing:
-    """Rows of which none is in the file."""
+class NoRows:
+    """Reads a shard's file as if nothing were in it."""
 
-    async def load_outcomes(self, keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, Outcome]:  # noqa: ARG002
+    async def load_outcomes(self, _keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
         return {}
 
-    async def load_agents(
-        self,
-        ids: Sequence[AgentId],  # noqa: ARG002
-    ) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
+    async def load_agents(self, _ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
         return {}
 
-    async def load_sums(self, ids: Sequence[AgentId]) -> dict[AgentId, dict[str, KeptSums]]:  # noqa: ARG002
+    async def load_sums(self, _ids: Sequence[AgentId]) -> dict[AgentId, dict[str, KeptSums]]:
         return {}
 
 
 class Stages:
-    """The stages of all shards, called as directly as can be."""
+    """The stages of all shards, called with nothing in between."""
 
     def __init__(self, log: Log, names: TopicNames) -> None:
         settings = Settings()
@@ -110,7 +108,7 @@ class Stages:
         self._log = log
         self._names = names
         self._settles = [Settle(tolerance_micros=tolerance, horizon_micros=horizon) for _ in shards]
-        rows: Any = Nothing()
+        rows: Any = NoRows()
         self._learns = [Learn(rows, cached_agents=settings.cached_agents) for _ in shards]
         self._partition_of = partitioner(PARTITIONS)
         self._sent: dict[int, list[LightRecord]] = defaultdict(list)
@@ -164,20 +162,8 @@ class Stages:
 # --- shards ------------------------------------------------------------------------------------------------
 
 
-class BlindFile(ShardFile):
-    """A shard's file from which nothing is read while events are processed."""
-
-    async def load_outcomes(self, keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, Outcome]:  # noqa: ARG002
-        return {}
-
-    async def load_agents(
-        self,
-        ids: Sequence[AgentId],  # noqa: ARG002
-    ) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
-        return {}
-
-    async def load_sums(self, ids: Sequence[AgentId]) -> dict[AgentId, dict[str, KeptSums]]:  # noqa: ARG002
-        return {}
+class BlindFile(NoRows, ShardFile):
+    """A shard's file that is never read while events are processed."""
 
 
 class Unhurried(Pacing):
@@ -205,17 +191,17 @@ class ListSink:
         self._sent[TopicPartition(topic, partition)].append(record)
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
-        """Is not expected: no event of the load breaks the contract."""
+        """Fails: no event of the load becomes a dead letter or a moved record."""
         raise AssertionError((record, fallback))
 
     async def send(self) -> None:
-        """Has the log hold what was added."""
+        """Moves what was added to the log."""
         for place, records in self._sent.items():
             self._log.append_records(place, records)
         self._sent.clear()
 
     async def flush(self) -> None:
-        """Has the log hold what was added."""
+        """Moves what was added to the log."""
         await self.send()
 
 
@@ -288,7 +274,7 @@ class Shards:
             self._shards.append(shard)
 
     async def run(self) -> None:
-        """Processes everything, and makes checkpoints meanwhile and at the end if they are a piece."""
+        """Processes everything, with checkpoints in between and at the end where they are a piece."""
         since = 0
         while sizes := self._log.fetch():
             if self._wire is not None:
@@ -310,7 +296,7 @@ class Shards:
             await shard.close()
 
     async def _begin_checkpoint(self) -> None:
-        """Begins a checkpoint; the last one has to be done."""
+        """Starts a checkpoint once the previous one has ended."""
         if self._level.has(Piece.CHECKPOINTS):
             await self._end_checkpoint()
             self._checkpointing = asyncio.create_task(self._checkpoint())
@@ -341,7 +327,7 @@ class Shards:
 async def processing(
     level: Piece, log: Log, names: TopicNames
 ) -> AsyncIterator[Callable[[], Coroutine[Any, Any, None]]]:
-    """A level's function that processes what is in the log."""
+    """Sets up a level; yields its function that processes everything in the log."""
     if level is Piece.STAGES:
         yield Stages(log, names).run
         return

@@ -1,6 +1,7 @@
 """The bytes of fetches and produce requests over a socket, as the client encodes, writes and reads them.
 
-`python -m tests.programs.bench.bill_wire` is the other end: it says its port, and answers until it is killed.
+`python -m tests.programs.bench.bill_wire` is the other end: it prints its port and answers
+until it is killed.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import Any
 
+import click
 from aiokafka import TopicPartition
 from aiokafka.conn import create_conn
 from aiokafka.protocol.admin import ApiVersionResponse_v0
@@ -27,7 +29,7 @@ _HEADER = struct.Struct(">hhih")  # api key, version, correlation id, length of 
 
 
 class SocketWire:
-    """A consumer's and a producer's connection to the other end."""
+    """Two connections to the other end, a consumer's and a producer's."""
 
     def __init__(self, consumer: Any, producer: Any) -> None:
         self._consumer = consumer
@@ -39,7 +41,7 @@ class SocketWire:
     @classmethod
     @asynccontextmanager
     async def connected(cls) -> "AsyncIterator[SocketWire]":
-        """Starts the other end and connects twice."""
+        """Starts the other end and connects to it."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", __name__), stdout=asyncio.subprocess.PIPE
         )
@@ -60,7 +62,7 @@ class SocketWire:
             await process.wait()
 
     async def fetched(self, sizes: Sequence[int]) -> None:
-        """Asks all partitions of all topics for records, and gets as many bytes of some as told."""
+        """Fetches from all partitions of all topics; the answer has as many bytes of each as asked for."""
         wanted = [*sizes, *[0] * (_TOPICS * PARTITIONS - len(sizes))]
         topics = [
             (
@@ -72,7 +74,7 @@ class SocketWire:
         await self._consumer.send(FetchRequest(_WAIT_MS, 1, FETCH_BYTES, 1, topics))
 
     async def produced(self, place: TopicPartition, data: bytes) -> None:
-        """Sends a batch with others of other partitions, one request at a time as the client does."""
+        """Sends a batch together with those of other partitions, one request at a time as the client does."""
         while place in self._waiting:
             await asyncio.shield(self._waiting[place][1])
         done = asyncio.get_running_loop().create_future()
@@ -100,7 +102,7 @@ class SocketWire:
 
 async def _serve() -> None:
     server = await asyncio.start_server(_answer, "127.0.0.1", 0, limit=2**26)
-    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 (the parent reads it)
+    click.echo(server.sockets[0].getsockname()[1])  # the parent reads it
     await server.serve_forever()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from learner_worker.contract.topics import TopicName
+from tests.programs.bench.processor import Meter
 from tests.support.batches import Batches
 
 _POLL_MS = 100
@@ -153,23 +154,6 @@ async def _work_off(servers: str, topics: Sequence[str], partitions: int, rate: 
                 await consumer.seek_to_beginning()
                 round_read = 0
             await asyncio.sleep(max(0.0, began + read / rate - time.perf_counter()))
-
-
-class Meter:
-    """Time and processor time of this process from now on: clients are connected by then."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._cpu = time.process_time()
-        self._thread = time.thread_time()
-
-    def used(self) -> dict[str, float]:
-        """What was used since, in seconds; `thread_seconds` by the event loop's thread."""
-        return {
-            "seconds": time.perf_counter() - self._began,
-            "cpu_seconds": time.process_time() - self._cpu,
-            "thread_seconds": time.thread_time() - self._thread,
-        }
 
 
 class Stalls:

@@ -65,10 +65,7 @@ async def write_sums(
 
 
 async def _write_rows(file: ShardFile, rows: Mapping[OutcomeKey, Outcome]) -> None:
-    """Writes some rows in the order of their keys: ids are random, and it takes less time so.
-
-    Pages become as full as those of a worker, which writes fewer rows at once in any order.
-    """
+    """Writes some rows in the order of their keys: ids are random, and any other order takes longer."""
     await file.write(Checkpoint({}, outcomes=dict(sorted(rows.items()))))
 
 

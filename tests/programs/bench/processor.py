@@ -1,6 +1,8 @@
-"""Processor time of other processes and of their threads, from /proc."""
+"""Processor time: of this process, and from /proc of others and of their threads."""
 
 import os
+import resource
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +10,31 @@ from typing import NamedTuple
 _PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PARENT, _USER, _SYSTEM = 1, 11, 12  # places in /proc/PID/stat after the state
+
+
+class Meter:
+    """Time and processor time of this process from now on, in seconds.
+
+    `loop` is the calling thread's processor time, `others` that of all other threads, and `kernel` the part
+    of both that was spent in the kernel.
+    """
+
+    def __init__(self) -> None:
+        self._began = self._now()
+
+    def used(self) -> dict[str, float]:
+        """What was used since."""
+        return {name: now - self._began[name] for name, now in self._now().items()}
+
+    @staticmethod
+    def _now() -> dict[str, float]:
+        loop = time.thread_time()
+        return {
+            "seconds": time.perf_counter(),
+            "loop": loop,
+            "others": time.process_time() - loop,
+            "kernel": resource.getrusage(resource.RUSAGE_SELF).ru_stime,
+        }
 
 
 class Used(NamedTuple):
@@ -24,11 +51,11 @@ class Used(NamedTuple):
     broker: float = 0.0
 
     def until(self, later: "Used", part: float = 1.0) -> "Used":
-        """A part of what was used from now on until later."""
+        """The difference to a later reading, or a part of it."""
         return Used(*(part * (after - before) for before, after in zip(self, later, strict=True)))
 
     def plus(self, more: "Used") -> "Used":
-        """Both together."""
+        """The sum of both."""
         return Used(*(one + other for one, other in zip(self, more, strict=True)))
 
     def micros(self, events: float) -> "Used":
@@ -37,7 +64,7 @@ class Used(NamedTuple):
 
 
 def used_by(workers: Iterable[int], broker: Iterable[int]) -> Used:
-    """What some workers, given by their pids, have used with all their children, and what a broker has."""
+    """What some workers have used with all of their child processes, and a broker; each given by its pids."""
     total = loops = 0.0
     for worker in workers:
         for pid in (worker, *descendants(worker)):
@@ -47,7 +74,7 @@ def used_by(workers: Iterable[int], broker: Iterable[int]) -> Used:
 
 
 def descendants(pid: int) -> list[int]:
-    """The children of a process that run now, and theirs."""
+    """The child processes of a process that run now, and theirs."""
     children: dict[int, list[int]] = {}
     for folder in _PROC.glob("[0-9]*"):
         fields = _fields(folder)

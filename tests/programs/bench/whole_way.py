@@ -185,7 +185,7 @@ async def floor_run(stage: Stage, setting: Setting, load: Auctions) -> Run:
         value_bytes=value_bytes,
     )
     broker = before.until(used_by([], stage.broker_pids)).broker
-    used = Used(said["thread_seconds"], said["cpu_seconds"] - said["thread_seconds"], broker)
+    used = Used(said["loop"], said["others"], broker)
     run = Run(load.events / said["seconds"], said["seconds"], used.micros(load.events))
     stage.say(f"floor: {run.rate:,.0f} events/s, {run.seconds:.1f} s, {run.cpu_micros:.0f} µs each")
     return run

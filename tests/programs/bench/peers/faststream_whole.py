@@ -24,9 +24,8 @@ _RECORDS = 2_000
 _PUBLISHED = 500  # messages of a batch, well below the size at which the producer refuses one
 _BATCH_BYTES = 2**20
 _CHANGELOG, _METRICS = JOB["outcomes"], JOB["metrics"]
-sent = learned_outcomes = 0
 broker = KafkaBroker(JOB["servers"], logger=None, acks="all", max_batch_size=_BATCH_BYTES)
-meter = Meter(JOB["events"], also=lambda: learned_outcomes >= sent)
+meter = Meter(JOB["events"], two_stages=True)
 auctions = Outcomes(str(Path(JOB["folder"], "auctions.sqlite3")))
 outcomes = Learned(str(Path(JOB["folder"], "outcomes.sqlite3")))
 options: Any = {
@@ -80,22 +79,17 @@ async def on_results(results: list[Finish]) -> None:
 @broker.subscriber(_CHANGELOG, **options)
 async def on_outcomes(found: list[Outcome]) -> None:
     """Learns a batch of outcomes, and publishes the metrics of the agents that changed."""
-    global learned_outcomes  # noqa: PLW0603 (the framework calls a function)
     keys = json.dumps([(outcome.task_id, outcome.agent_id) for outcome in found])
     changed = outcomes.learn((outcome.model_dump() for outcome in found), keys)
     await publish(_METRICS, [(agent, agent, metrics) for agent, metrics in changed.items()])
-    learned_outcomes += len(found)
-    meter.add(0)
+    meter.learned(len(found))
 
 
 async def send(changed: list[dict[str, Any]], events: int) -> None:
     """Sends outcomes that may have changed to the changelog, by agent."""
-    global sent  # noqa: PLW0603 (counted for the meter)
-    sent += len(changed)
-    await publish(
-        _CHANGELOG, [(row["agent_id"], f"{row['task_id']} {row['agent_id']}", row) for row in changed]
-    )
-    meter.add(events)
+    messages = [(row["agent_id"], f"{row['task_id']} {row['agent_id']}", row) for row in changed]
+    await publish(_CHANGELOG, messages)
+    meter.add(events, sent=len(changed))
 
 
 async def publish(topic: str, messages: list[tuple[str, str, Any]]) -> None:

@@ -5,7 +5,7 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 JOB: dict[str, Any] = json.loads(sys.argv[1]) if len(sys.argv) > 1 else json.loads(os.environ["PEER_JOB"])
@@ -40,25 +40,34 @@ class Meter:
     """Counts events; at the last one it says how fast they were done, and ends the process.
 
     The first twentieth does not count, nor does the last where there is one stage; with two, the end is when
-    the second stage has done everything, as `also` says.
+    the second stage has learned every outcome that the first one sent.
     """
 
-    def __init__(self, events: int, also: Callable[[], bool] | None = None) -> None:
+    def __init__(self, events: int, *, two_stages: bool = False) -> None:
         self._events = events
-        self._also = also
-        self._seen = 0
+        self._two_stages = two_stages
+        self._seen = self._sent = self._learned = 0
         self._low: tuple[int, float] | None = None
         self._high: tuple[int, float] | None = None
 
-    def add(self, count: int = 1) -> None:
-        """So many more events are done; also called with 0 when the second stage moved."""
-        self._seen += count
+    def add(self, events: int = 1, *, sent: int = 0) -> None:
+        """More events are done; the first stage has sent their outcomes."""
+        self._seen += events
+        self._sent += sent
+        self._look()
+
+    def learned(self, outcomes: int = 1) -> None:
+        """The second stage has learned more outcomes."""
+        self._learned += outcomes
+        self._look()
+
+    def _look(self) -> None:
         now = time.perf_counter()
         if self._low is None and self._seen >= 0.05 * self._events:
             self._low = (self._seen, now)
-        if self._high is None and self._also is None and self._seen >= 0.95 * self._events:
+        if self._high is None and not self._two_stages and self._seen >= 0.95 * self._events:
             self._high = (self._seen, now)
-        if self._seen >= self._events and (self._also is None or self._also()):
+        if self._seen >= self._events and self._learned >= self._sent:
             self._high = self._high or (self._seen, now)
             self._end(self._low or self._high, self._high)
 

@@ -9,13 +9,11 @@ from meter import JOB, Meter
 from quixstreams import Application, State
 
 _OUTCOMES = f"{JOB['group']}-outcomes"
-notified_outcomes = learned_outcomes = 0
-meter = Meter(JOB["events"], also=lambda: learned_outcomes >= notified_outcomes)
+meter = Meter(JOB["events"], two_stages=True)
 
 
 def settle(event: dict[str, Any], state: State) -> list[dict[str, Any]]:
     """The outcomes that an event brings: those of its auction once it has closed."""
-    global notified_outcomes  # noqa: PLW0603 (the framework calls a function)
     known = state.get("auction", {"bids": {}, "close": None, "result": None})
     if "bid_sats" in event:
         known["bids"][event["agent_id"]] = [event["bid_sats"], event["description"]]
@@ -27,8 +25,7 @@ def settle(event: dict[str, Any], state: State) -> list[dict[str, Any]]:
         known["close"] = event["winner_agent_id"]
         notified = list(known["bids"])
     state.set("auction", known)
-    notified_outcomes += 0 if known["close"] is None else len(notified)
-    meter.add()
+    meter.add(sent=0 if known["close"] is None else len(notified))
     if known["close"] is None:
         return []
     winner = known["close"]
@@ -46,14 +43,12 @@ def settle(event: dict[str, Any], state: State) -> list[dict[str, Any]]:
 
 def learn(outcome: dict[str, Any], state: State) -> None:
     """Counts an outcome for its agent."""
-    global learned_outcomes  # noqa: PLW0603 (the framework calls a function)
     counts = state.get("counts", {"bids": 0, "won": 0, "completed": 0})
     counts["bids"] += 1
     counts["won"] += outcome["won"]
     counts["completed"] += bool(outcome["succeeded"])
     state.set("counts", counts)
-    learned_outcomes += 1
-    meter.add(0)
+    meter.learned()
 
 
 app = Application(

@@ -13,13 +13,11 @@ from meter import JOB, Meter
 from quixstreams import Application, State
 from quixstreams.models import TopicConfig
 
-sent = learned_outcomes = 0
-meter = Meter(JOB["events"], also=lambda: learned_outcomes >= sent)
+meter = Meter(JOB["events"], two_stages=True)
 
 
 def settle(event: dict[str, Any], state: State) -> list[dict[str, Any]]:
     """The outcomes that an event brings: those of its auction once it has closed."""
-    global sent  # noqa: PLW0603 (counted for the meter)
     known = state.get("auction", {"bids": {}, "closed": False, "winner": None, "succeeded": None})
     if "bid_sats" in event:
         known["bids"][event["agent_id"]] = [event["bid_sats"], event["description"]]
@@ -43,18 +41,15 @@ def settle(event: dict[str, Any], state: State) -> list[dict[str, Any]]:
         for agent in (changed if known["closed"] else ())
         if agent in known["bids"]
     ]
-    sent += len(outcomes)
-    meter.add()
+    meter.add(sent=len(outcomes))
     return outcomes
 
 
 def learn(outcome: dict[str, Any], state: State) -> list[dict[str, Any]]:
     """Takes an outcome for its agent; its metrics, if it changed anything."""
-    global learned_outcomes  # noqa: PLW0603 (counted for the meter)
-    learned_outcomes += 1
     before = state.get(f"outcome {outcome['task_id']}")
     if before == outcome:
-        meter.add(0)
+        meter.learned()
         return []
     state.set(f"outcome {outcome['task_id']}", outcome)
     metrics = state.get("metrics", [0] * len(METRICS))
@@ -65,7 +60,7 @@ def learn(outcome: dict[str, Any], state: State) -> list[dict[str, Any]]:
         for word, wins, failures in words(one):
             tally = state.get(f"word {word}", [0, 0])
             state.set(f"word {word}", [tally[0] + sign * wins, tally[1] + sign * failures])
-    meter.add(0)
+    meter.learned()
     return [{"agent_id": outcome["agent_id"], **dict(zip(METRICS, metrics, strict=True))}]
 
 
