@@ -102,7 +102,7 @@ def test_moments_lie_on_a_straight_line_between_two_looks() -> None:
 
 
 def test_processor_time_leaves_out_start_and_end() -> None:
-    """What the start took is none of an event's, nor is what the end takes."""
+    """An event's processor time is extrapolated from what was used between 5 and 95 % of the records."""
     points = [Point(0, 0), Point(1, 5, Used(loops=30)), Point(2, 95, Used(loops=39, others=18, broker=9))]
     course = Course(0, [*points, Point(3, 100, Used(loops=90, others=18, broker=9))])
 
@@ -110,14 +110,14 @@ def test_processor_time_leaves_out_start_and_end() -> None:
 
 
 def test_what_was_read_before_the_watch_does_not_count() -> None:
-    """A worker that goes on in the same topics has done some of them already."""
+    """A worker that was already running when the watch began has used some processor time before."""
     course = Course(0, [Point(0, 0, Used(loops=7)), Point(10, 100, Used(loops=17))])
 
     assert course.used() == pytest.approx(Used(loops=10))
 
 
 def test_this_process_has_used_processor_time() -> None:
-    """Its own, and that of a child that it has begun."""
+    """The processor time of this process is read, and a child of it is found."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         assert child.pid in descendants(os.getpid())
         used = used_by([os.getpid()], [child.pid])
@@ -129,7 +129,7 @@ def test_this_process_has_used_processor_time() -> None:
 
 @pytest.mark.parametrize("ids", list(Ids))
 def test_ids_of_tasks_are_uuids_in_the_order_asked_for(ids: Ids) -> None:
-    """Each task has its own, the same whenever it is asked for, and ids of both kinds are equally long."""
+    """Each task has a UUID of its own, always the same; only the ascending ids are in order."""
     found = [task_id("task", number, ids) for number in range(1_000)]
 
     assert len(set(found)) == 1_000
@@ -140,7 +140,7 @@ def test_ids_of_tasks_are_uuids_in_the_order_asked_for(ids: Ids) -> None:
 
 @pytest.mark.parametrize("level", [Piece.STAGES, Piece.SHARDS, Piece.SUMS])
 async def test_every_level_of_a_bill_processes_the_same_events(level: Piece) -> None:
-    """Cheap and dear levels have nothing left to read at the end, and as many facts behind them."""
+    """Each level reads everything, and sends as many facts as the load has."""
     load, names = Auctions(30, 1_767_225_600_000_000), Topics().named()
     log = Log(decode=level.has(Piece.RECORDS))
     fill(log, load, names)
@@ -154,7 +154,7 @@ async def test_every_level_of_a_bill_processes_the_same_events(level: Piece) -> 
 
 
 def test_the_header_names_the_interpreter_and_the_floors() -> None:
-    """A ratio says little without the Python that both sides ran on."""
+    """The header says which Python both sides ran on, how it was built, and the rates of the floors."""
     floor = Figure(
         "a", "b", "events/s", reading([5]), reading([100_000]), "raw: read", Goal(Better.MORE, 0.2)
     )
