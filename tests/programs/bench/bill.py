@@ -98,7 +98,7 @@ def _in_worker(auctions: int, ids: Ids, turns: int) -> list[float]:
         tempfile.TemporaryDirectory(prefix="learner-bill-") as folder,
         running_broker(BrokerKind.KAFKA, data_dir=Path(folder, "broker"), log=click.echo) as broker,
     ):
-        stage = Stage(broker, Path(folder), turns, 1.0, click.echo)
+        stage = Stage(broker, Path(folder), turns, 1.0, {}, click.echo)
         return asyncio.run(_worker_micros(stage, load))
 
 

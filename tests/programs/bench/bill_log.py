@@ -81,9 +81,9 @@ class Log:
         if self._fetched:
             return []
         sizes: list[int] = []
-        waiting = [place for place, partition in self._partitions.items() if partition.unread]
-        self._chance.shuffle(waiting)
-        for place in waiting:
+        unread_places = [place for place, partition in self._partitions.items() if partition.unread]
+        self._chance.shuffle(unread_places)
+        for place in unread_places:
             batches = self._taken(self._partitions[place].unread)
             sizes.append(sum(map(_size, batches)))
             self._fetched.append((place, self._iterator(place, batches)))
@@ -123,9 +123,12 @@ def _size(batch: Batch) -> int:
     )
 
 
-def _decoded(place: TopicPartition, data: bytes, first: int) -> PartitionRecords:
+def _decoded(place: TopicPartition, data: bytes, first: int) -> Iterator[Any]:
     """The records of some batches, as the client's fetcher decodes them."""
-    return PartitionRecords(place, MemoryRecords(data), [], first, None, None, True, _READ_COMMITTED)
+    records: Iterator[Any] = PartitionRecords(
+        place, MemoryRecords(data), [], first, None, None, True, _READ_COMMITTED
+    )
+    return records
 
 
 def fill(log: Log, load: Auctions, names: TopicNames) -> None:

@@ -34,9 +34,8 @@ class SocketWire:
     def __init__(self, consumer: Any, producer: Any) -> None:
         self._consumer = consumer
         self._producer = producer
-        self._waiting: dict[TopicPartition, tuple[bytes, asyncio.Future[None]]] = {}
+        self._pending: dict[TopicPartition, tuple[bytes, asyncio.Future[None]]] = {}
         self._woken = asyncio.Event()
-        self._room = asyncio.Event()
 
     @classmethod
     @asynccontextmanager
@@ -75,10 +74,10 @@ class SocketWire:
 
     async def produced(self, place: TopicPartition, data: bytes) -> None:
         """Sends a batch together with those of other partitions, one request at a time as the client does."""
-        while place in self._waiting:
-            await asyncio.shield(self._waiting[place][1])
+        while place in self._pending:
+            await asyncio.shield(self._pending[place][1])
         done = asyncio.get_running_loop().create_future()
-        self._waiting[place] = (data, done)
+        self._pending[place] = (data, done)
         self._woken.set()
         await done
 
@@ -86,9 +85,9 @@ class SocketWire:
         while True:
             await self._woken.wait()
             self._woken.clear()
-            if not self._waiting:
+            if not self._pending:
                 continue
-            batches, self._waiting = self._waiting, {}
+            batches, self._pending = self._pending, {}
             topics: dict[str, list[tuple[int, bytes]]] = {}
             for (topic, partition), (data, _) in batches.items():
                 topics.setdefault(topic, []).append((partition, data))

@@ -84,7 +84,7 @@ def _batches(rows: int, at_once: int) -> Iterator[list[Row]]:
 
 def cost(path: Path, layout: Layout, batches: Iterator[list[Row]], *, ordered: bool) -> tuple[float, float]:
     """Writes the batches; what a row of the last fifth took to be made and to be written, in µs."""
-    spent: list[tuple[int, float, float]] = []
+    samples: list[tuple[int, float, float]] = []
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
@@ -94,8 +94,8 @@ def cost(path: Path, layout: Layout, batches: Iterator[list[Row]], *, ordered: b
             rows = [layout.convert(row) for row in (sorted(batch, key=_key) if ordered else batch)]
             made = time.thread_time()
             _write(connection, layout, rows)
-            spent.append((len(rows), made - began, time.thread_time() - made))
-    last = spent[round(_LAST * len(spent)) :]
+            samples.append((len(rows), made - began, time.thread_time() - made))
+    last = samples[round(_LAST * len(samples)) :]
     count = sum(rows for rows, _, _ in last)
     making, writing = (sum(batch[place] for batch in last) for place in (1, 2))
     return making / count * 1e6, writing / count * 1e6
@@ -110,8 +110,8 @@ def _write(connection: sqlite3.Connection, layout: Layout, rows: list[Row]) -> N
     connection.execute("BEGIN IMMEDIATE")
     for start in range(0, len(rows), ROWS_AT_ONCE):
         some = rows[start : start + ROWS_AT_ONCE]
-        marks = f"({', '.join('?' * len(some[0]))})"
-        values = ", ".join([marks] * len(some))
+        placeholders = f"({', '.join('?' * len(some[0]))})"
+        values = ", ".join([placeholders] * len(some))
         conflict = f"ON CONFLICT ({_KEY}) DO UPDATE SET {last} = excluded.{last}"
         statement = " ".join(("INSERT INTO outcomes", f"({layout.columns}) VALUES", values, conflict))
         connection.execute(statement, list(chain.from_iterable(some)))
