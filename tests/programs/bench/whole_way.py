@@ -95,13 +95,17 @@ def _figures(
         unit: str,
         value: Callable[[Run], float],
         *,
-        beside: Sequence[Run] = raw,
+        beside: Sequence[Run] | None = raw,
         beside_name: str = floor,
         goal: Goal | None = None,
         runs: Sequence[Run] = mine,
     ) -> Figure:
-        ours, theirs = (reading(list(map(value, side))) for side in (runs, beside))
-        return Figure(SECTION, name, unit, ours, theirs, beside_name, goal, sizes, _NOTES)
+        ours = reading(list(map(value, runs)))
+        if beside is None:
+            return Figure(SECTION, name, unit, ours, sizes=sizes, notes=_NOTES)
+        return Figure(
+            SECTION, name, unit, ours, reading(list(map(value, beside))), beside_name, goal, sizes, _NOTES
+        )
 
     events = sizes["events"]
     yield figure("events to durable outcomes, 5 to 95 %", "events/s", lambda run: run.rate, goal=GOAL)
@@ -121,17 +125,11 @@ def _figures(
     )
     yield figure("processor time of an event, 5 to 95 %", "µs", lambda run: run.cpu_micros)
     yield figure("of it the event loop's thread", "µs", lambda run: run.used.loops)
-    yield figure("of it other threads, those of the files", "µs", lambda run: run.used.others)
-    yield figure("the broker's for an event", "µs", lambda run: run.used.broker)
+    yield figure("of it other threads, those of the files", "µs", lambda run: run.used.others, beside=None)
+    if all(run.used.broker for run in mine):
+        yield figure("the broker's for an event", "µs", lambda run: run.used.broker)
     yield figure("processor time with --processes 2", "µs", lambda run: run.cpu_micros, runs=two)
-    yield Figure(
-        SECTION,
-        "processor time of start and end, besides",
-        "s",
-        reading([run.besides for run in mine]),
-        sizes=sizes,
-        notes=_NOTES,
-    )
+    yield figure("processor time of start and end, besides", "s", lambda run: run.besides, beside=None)
 
 
 async def worker_run(
