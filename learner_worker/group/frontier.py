@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import LearnerError
+from learner_worker.group.commits import own_commits
 from learner_worker.kafka.admin import Administrator, Committed
 from learner_worker.kafka.offsets import OffsetRange, offset_ranges
 from learner_worker.kafka.outage import first_line
@@ -48,6 +49,7 @@ class Frontier:
     """Queries the ends of all shards' sources, and later whether the group's commits have passed them.
 
     Args:
+        incarnation: that of the topics; commits of other topics of their names are left out.
         topics: the topics whose events may be on a wrong partition and must be waited for.
         partitions: the number of partitions of each.
         now: the clock of record times.
@@ -59,6 +61,7 @@ class Frontier:
         administrator: Administrator,
         consumer: AIOKafkaConsumer,
         group_id: str,
+        incarnation: str,
         topics: Sequence[TopicName],
         partitions: int,
         now: Callable[[], Micros] = _now,
@@ -66,6 +69,7 @@ class Frontier:
         self._administrator = administrator
         self._consumer = consumer
         self._group_id = group_id
+        self._incarnation = incarnation
         self._partitions = [TopicPartition(topic, shard) for topic in topics for shard in range(partitions)]
         self._now = now
         self._asked: _Asked | None = None
@@ -84,7 +88,7 @@ class Frontier:
         """Queries Kafka once; the frontier stays where it is while a shard lags or Kafka is unreachable."""
         try:
             async with self._administrator(patience_seconds=_PATIENCE_SECONDS) as cluster:
-                committed = await cluster.committed(self._group_id)
+                committed = own_commits(await cluster.committed(self._group_id), self._incarnation)
             if self._asked is not None and _has_passed(committed, self._asked.ends):
                 self._heard, self._asked = _Heard(self._asked.at, self._now()), None
             if self._asked is None:

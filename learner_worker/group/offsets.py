@@ -7,6 +7,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
+from learner_worker.group.commits import own_commits
 from learner_worker.kafka.admin import Administrator, Committed
 from learner_worker.kafka.offsets import OffsetRange, offset_ranges
 
@@ -31,6 +32,7 @@ class BrokerOffsetsReader:
     """Reads the committed offsets and offset ranges of shards from Kafka.
 
     Args:
+        incarnation: that of the topics; commits of other topics of their names are left out.
         topics: the topics that the group subscribes to.
     """
 
@@ -40,11 +42,13 @@ class BrokerOffsetsReader:
         administrator: Administrator,
         consumer: AIOKafkaConsumer,
         group_id: str,
+        incarnation: str,
         topics: Sequence[TopicName],
     ) -> None:
         self._administrator = administrator
         self._consumer = consumer
         self._group_id = group_id
+        self._incarnation = incarnation
         self._topics = topics
 
     async def read(self, shard_ids: Sequence[ShardId]) -> dict[ShardId, BrokerOffsets]:
@@ -56,7 +60,7 @@ class BrokerOffsetsReader:
         if not shard_ids:
             return {}
         async with self._administrator(patience_seconds=_PATIENCE_SECONDS) as cluster:
-            committed = await cluster.committed(self._group_id)
+            committed = own_commits(await cluster.committed(self._group_id), self._incarnation)
         partitions = [TopicPartition(topic, shard_id) for topic in self._topics for shard_id in shard_ids]
         ranges = await offset_ranges(self._consumer, partitions)
         return {shard_id: self._offsets_of(shard_id, committed, ranges) for shard_id in shard_ids}

@@ -29,6 +29,7 @@ from aiokafka.errors import KafkaError
 from learner_worker.contract.topics import in_layout, requests_group
 from learner_worker.contract.topology import Origin, Topology
 from learner_worker.errors import BrokerError, ConfigurationError, Mismatch
+from learner_worker.group.commits import unnamed
 from learner_worker.group.topology import LiveTopics, require_same
 from learner_worker.group.topology_view import TopologyView
 from learner_worker.kafka.admin import Cluster, Committed
@@ -53,6 +54,8 @@ async def record_owner(view: TopologyView, group_id: str) -> None:
     if topology is None:
         return
     moved = topology.cluster_id != live.cluster_id
+    if moved and topology.reshard is not None:
+        raise _half_resharded(topology)
     if not moved and topology.owner_group in {None, group_id}:
         return
     former = set() if moved else set(topology.former_owners)
@@ -78,6 +81,14 @@ def _taken_before(topology: Topology, group_id: str) -> ConfigurationError:
         "take them back",
         f"start no more workers with --group-id {group_id}; if the topics are to change hands once more, "
         "`run --take-over` with a name that has never owned them",
+    ).error()
+
+
+def _half_resharded(topology: Topology) -> ConfigurationError:
+    return Mismatch(
+        f"cluster {topology.cluster_id!r} was being resharded when this copy of its record was made",
+        "let `learner-worker reshard` end there, and mirror its topics again; if it is gone, restore these "
+        "topics from a copy of before",
     ).error()
 
 
@@ -158,6 +169,6 @@ async def _beginnings(
     for topic, count in live.sharded.items():
         for place in (TopicPartition(topic, number) for number in range(count)):
             start = await view.start_of(place)
-            note = copied[place].metadata if topic == live.names.outcomes and place in copied else None
+            note = unnamed(copied[place]) if topic == live.names.outcomes and place in copied else None
             found[place] = Committed(start, f"rewind={start}" if note is None else note)
     return found

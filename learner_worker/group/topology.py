@@ -46,7 +46,7 @@ def mismatches(topology: Topology, live: LiveTopics, group_id: str | None) -> It
     Args:
         group_id: the group that is about to use the topics; None for their owner.
     """
-    if topology.reshard is not None:
+    if topology.reshard is not None and topology.cluster_id == live.cluster_id:
         yield resharding(topology, topology.reshard)
         return
     yield from strangers(topology, live, group_id)

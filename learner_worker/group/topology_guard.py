@@ -38,7 +38,8 @@ class TopologyGuard:
         self._stack = AsyncExitStack()
         self._view: TopologyView | None = None
         self._turn = asyncio.Lock()
-        self._incarnation = ""
+        self.incarnation = ""
+        """That of the topics that it was started with; empty before."""
         self._looked_at = time.monotonic()
         self.superseded: ReshardError | SupersededError | None = None
         """Set once a take-over or a reshard has begun and this worker was told to stop."""
@@ -59,7 +60,7 @@ class TopologyGuard:
         except BaseException:
             await self.close()
             raise
-        self._incarnation, self._looked_at = topology.incarnation, time.monotonic()
+        self.incarnation, self._looked_at = topology.incarnation, time.monotonic()
         return topology
 
     async def _require_rights(self, view: TopologyView) -> None:
@@ -138,9 +139,9 @@ class TopologyGuard:
                 "stop all workers and see who deleted it; the next start writes it again",
             ).error()
         former = {one.incarnation for one in topology.former}
-        if topology.reshard is not None or self._incarnation in former:
+        if topology.reshard is not None or self.incarnation in former:
             raise _resharded(topology)
-        if topology.incarnation != self._incarnation:
+        if topology.incarnation != self.incarnation:
             raise Mismatch(
                 f"{self._names.topology} is not the one this worker started with: the topics were deleted "
                 "and created anew",
@@ -193,12 +194,15 @@ def _resharded(topology: Topology) -> ReshardError:
 
 
 async def _until_resharded(view: TopologyView) -> Seen:
-    """Waits while the topics are being resharded, so that a worker may be started at any time."""
+    """Waits while the topics are being resharded, so that a worker may be started at any time.
+
+    What was copied from another cluster meanwhile never ends.
+    """
     number = 0
     while True:
         seen = await view.look()
         topology = seen.topology
-        if topology is None or topology.reshard is None:
+        if topology is None or topology.reshard is None or topology.cluster_id != seen.live.cluster_id:
             return seen
         if number % _TELL_EVERY == 0:
             _log.warning("topology.resharding", shards=topology.reshard.shards, done=topology.reshard.step)

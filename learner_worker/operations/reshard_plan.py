@@ -41,15 +41,17 @@ async def plan(access: KafkaAccess, shards: int | None, group_id: str | None) ->
     """
     topology = await access.topology()
     await access.require_rights(topology.owner_group, topology.layout)
+    live, _ = await access.view.look()
+    for mismatch in strangers(topology, live, group_id):
+        raise mismatch.error()
     if (change := topology.reshard) is not None:
         wanted = change.shards if shards is None else shards
         sentence = f"continuing from {topology.shards} to {change.shards} partitions after {change.step}"
         return ReshardPlan(topology, wanted, announced=True, sentence=sentence)
     if shards is None:
         raise Mismatch("no reshard is under way", "give --partitions").error()
-    live, _ = await access.view.look()
     require_topics(live, live.missing)
-    for mismatch in [*strangers(topology, live, group_id), *_obstacles(topology, live, shards)]:
+    for mismatch in _obstacles(topology, live, shards):
         raise mismatch.error()
     await _require_free(access, topology)
     records = await _records(access, topology)

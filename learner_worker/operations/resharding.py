@@ -33,6 +33,7 @@ from learner_worker.contract.topology import (
     Topology,
 )
 from learner_worker.errors import Mismatch
+from learner_worker.group.commits import own_commits
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Outgoing
@@ -142,7 +143,7 @@ class Resharding:
         Whatever zombies commit later, the new layout does not see it: it has a group of its own.
         """
         old, new = old_group(topology), new_group(topology)
-        events = await self._access.committed(old)
+        events = own_commits(await self._access.committed(old), topology.incarnation)
         answered = await self._access.committed(requests_group(old))
         await self._access.commit(new, await self._inherited(topology, change, events))
         await self._access.commit(

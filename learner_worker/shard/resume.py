@@ -19,9 +19,8 @@ from learner_worker.shard.sums import claimed_sums
 from learner_worker.stages.strategy_sums import StrategySums
 from learner_worker.store.shard_file import ShardFile
 
-_REWIND = "rewind="
-"""Precedes the rewind offset in the metadata of a source's commit."""
-_OFFSET = re.compile(r"[0-9]{1,19}")
+_REWIND = re.compile(r"(?:^|;)rewind=([0-9]{1,19})(?![^;])")
+"""The rewind offset in the metadata of a source's commit."""
 _log = structlog.get_logger("learner_worker.shard")
 
 
@@ -132,11 +131,11 @@ def rewound_position(committed: Committed | None, start: int) -> int:
     """The offset to rewind a source to: the commit's rewind offset, or the topic's first offset."""
     if committed is None:
         return start
-    text = committed.metadata.removeprefix(_REWIND)
+    found = _REWIND.search(committed.metadata)
     # A commit by another tool has no rewind offset: the whole topic is read again.
-    return min(int(text), committed.offset) if _OFFSET.fullmatch(text) else start
+    return start if found is None else min(int(found[1]), committed.offset)
 
 
 def commit_of(offset: int, rewind_offset: int, cutoff: Cutoff | None = None) -> Committed:
     """A position's commit, with the metadata that a replica without a file needs."""
-    return Committed(offset, f"{_REWIND}{rewind_offset}{cutoff_note(cutoff)}")
+    return Committed(offset, f"rewind={rewind_offset}{cutoff_note(cutoff)}")

@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from learner_worker.group.commits import noted
 from learner_worker.group.membership import Membership
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.outage import first_line
@@ -24,10 +25,21 @@ class OffsetCommitter:
 
     A commit that the group rejects, as during a rebalance, costs the member its membership. So a commit is
     sent only if something changed, only in its checkpoint's epoch, and never while this member rejoins.
+
+    Args:
+        incarnation: that of the topics, which each commit names.
     """
 
-    def __init__(self, *, consumer: AIOKafkaConsumer, ownership: Ownership, membership: Membership) -> None:
+    def __init__(
+        self,
+        *,
+        consumer: AIOKafkaConsumer,
+        incarnation: str,
+        ownership: Ownership,
+        membership: Membership,
+    ) -> None:
         self._consumer = consumer
+        self._incarnation = incarnation
         self._ownership = ownership
         self._membership = membership
         self._committed: dict[TopicPartition, Committed] = {}
@@ -38,7 +50,10 @@ class OffsetCommitter:
         changed = self._changed(offsets)
         if not changed or epoch != self._ownership.epoch or self._membership.is_rejoining:
             return
-        found = {place: OffsetAndMetadata(each.offset, each.metadata) for place, each in changed.items()}
+        found = {
+            place: OffsetAndMetadata(each.offset, noted(each, self._incarnation).metadata)
+            for place, each in changed.items()
+        }
         try:
             async with asyncio.timeout(_COMMIT_SECONDS):
                 await self._consumer.commit(found)

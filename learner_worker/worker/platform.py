@@ -80,6 +80,11 @@ class StateFiles(Protocol):
 class Guard(Protocol):
     """Checks that the topics are still those that the worker was started with."""
 
+    @property
+    def incarnation(self) -> str:
+        """That of these topics."""
+        ...
+
     async def look(self) -> None:
         """Checks once.
 

@@ -104,6 +104,7 @@ _OFFSETS = st.integers(0, 2**62)
 _DIGITS = st.text("0123456789-+ ٣²_,;", max_size=25) | st.sampled_from(["9" * 18, "9" * 19, "9" * 5_000])
 _METADATA = st.one_of(
     st.builds("rewind={}".format, _OFFSETS),
+    st.builds("incarnation={};rewind={}".format, st.text(max_size=3), _OFFSETS),
     st.builds("rewind={};cutoff={},{}".format, _OFFSETS, _OFFSETS, _OFFSETS),
     st.builds("rewind={};cutoff={},{}".format, _DIGITS, _DIGITS, _DIGITS),
     st.builds("{}{}".format, st.sampled_from(["rewind=", ";cutoff=", "rewind=7;cutoff=1,2"]), st.text()),

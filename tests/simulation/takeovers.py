@@ -94,7 +94,7 @@ class SimulatedGuard(TopologyGuard):
     def __init__(self, owners: Owners, group_id: str, latency: Callable[[], Awaitable[None]]) -> None:
         super().__init__(Connection(""), TOPICS, group_id, Outage())
         self._simulated = cast("TopologyView", SimulatedView(owners, latency))
-        self._incarnation = owners.standing.incarnation
+        self.incarnation = owners.standing.incarnation
 
     async def _opened(self, patience_seconds: float) -> TopologyView:
         assert patience_seconds > 0

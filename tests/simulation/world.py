@@ -193,7 +193,7 @@ class World:
     def read_by_all(self, topic: str, shard: int) -> int:
         """Below this offset of a source nobody will ever read again, whatever happens."""
         found = self.broker.log.committed.get((topic, shard))
-        return 0 if found is None else min(found.offset, int(found.metadata.removeprefix("rewind=")))
+        return 0 if found is None else min(found.offset, int(found.metadata.rpartition("rewind=")[2]))
 
     def lose_beginning(self, topic: str, shard: int, first: int) -> None:
         """Kafka deletes a source's records below an offset; what nobody had read by then is lost."""

@@ -10,6 +10,8 @@ async def nothing_to_confirm() -> None:
 class SteadyTopics:
     """A guard that has nothing to tell."""
 
+    incarnation = "first"
+
     async def look(self) -> None:
         """They are the same."""
 

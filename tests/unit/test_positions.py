@@ -144,6 +144,8 @@ def test_records_that_retention_removed_are_skipped(first: int, expected: int) -
         ("rewind=0", 0),
         ("rewind=51", 51),
         ("rewind=52", 51),  # never past the commit itself
+        ("incarnation=i;rewind=12", 12),
+        ("rewind=12\n", 0),
         ("", 0),
         ("rewind=", 0),
         ("rewind=-1", 0),

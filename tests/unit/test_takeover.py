@@ -11,16 +11,17 @@ from aiokafka import TopicPartition
 from aiokafka.errors import UnknownMemberIdError
 
 from learner_worker.contract.topics import Topics
-from learner_worker.contract.topology import Origin, OwnTopics, Topology, standing
+from learner_worker.contract.topology import Origin, OwnTopics, Reshard, Topology, standing
 from learner_worker.errors import BrokerError, ConfigurationError, SupersededError
 from learner_worker.group import takeover, topology_guard
 from learner_worker.group.takeover import complete, record_owner
-from learner_worker.group.topology import LiveTopics
+from learner_worker.group.topology import LiveTopics, require_same
 from learner_worker.group.topology_guard import TopologyGuard
 from learner_worker.group.topology_view import Seen
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.outage import Outage
+from learner_worker.operations.reshard_plan import plan
 
 NAMES = Topics().named()
 OLD, NEW = "old", "new"
@@ -30,7 +31,7 @@ OWNED = Topology(
 LIVE = LiveTopics("c", NAMES, {**dict.fromkeys(NAMES.all, 2), NAMES.topology: 1})
 EVENTS = {
     TopicPartition(NAMES.bid_placed, 0): Committed(7, "rewind=3"),
-    TopicPartition(NAMES.outcomes, 1): Committed(9, "rewind=9;cutoff=5"),
+    TopicPartition(NAMES.outcomes, 1): Committed(9, "incarnation=i;rewind=9;cutoff=5,6"),
 }
 ANSWERED = {TopicPartition(NAMES.requests, 1): Committed(4, "")}
 FOREIGN = {TopicPartition("somebody-elses", 0): Committed(1, "")}
@@ -49,10 +50,10 @@ class PlayedView:
         self.members = {OLD: [["member"], None, []]}
         self.refuses = False
         self.asked: list[str] = []
-        self._live = live
+        self.live = live
 
     async def look(self) -> Seen:
-        return Seen(self._live, standing(self.records))
+        return Seen(self.live, standing(self.records))
 
     async def write(self, topology: Topology) -> Topology:
         self.records.append(topology)
@@ -87,6 +88,19 @@ class PlayedView:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(takeover, "_LOOK_SECONDS", 0.0)
+
+
+class PlayedAccess:
+    """What the command `reshard` sees of the topics."""
+
+    def __init__(self, view: PlayedView) -> None:
+        self.view = view
+
+    async def topology(self) -> Topology:
+        return self.view.stands
+
+    async def require_rights(self, *_: object) -> None:
+        """All are there."""
 
 
 async def taken_over(view: Any, group_id: str = NEW) -> Topology:
@@ -164,6 +178,21 @@ async def test_on_a_copy_of_the_cluster_a_group_that_lost_the_topics_may_begin()
         await record_owner(view, NEW)
 
 
+async def test_a_copy_made_during_a_reshard_is_not_taken_over() -> None:
+    """The reshard cannot end there: nothing is recorded, nobody waits for it, and none goes on with it."""
+    half = msgspec.structs.replace(OWNED, reshard=Reshard(4, "fenced", 1))
+    view: Any = PlayedView(half, live=replace(LIVE, cluster_id="mirror"))
+    with pytest.raises(ConfigurationError, match="'c' was being resharded when this copy"):
+        await record_owner(view, OLD)
+    with pytest.raises(ConfigurationError, match="was written on cluster 'c', this is cluster 'mirror'"):
+        require_same(half, view.live, OLD)
+    access: Any = PlayedAccess(view)
+    with pytest.raises(ConfigurationError, match="was written on cluster 'c'"):
+        await plan(access, None, None)
+    assert view.records == [half]
+    assert (await topology_guard._until_resharded(view)).topology == half
+
+
 @pytest.mark.parametrize("owner", [NEW, None])
 async def test_an_owner_takes_nothing_over(owner: str | None) -> None:
     """The flag is harmless for the owner, and where there is none yet."""
@@ -192,7 +221,7 @@ async def test_another_cluster_begins_at_the_start_of_every_topic() -> None:
     assert done.incarnation != "i"
     commits = view.commits[OLD]
     assert commits[TopicPartition(NAMES.bid_placed, 1)] == Committed(101, "rewind=101")
-    assert commits[TopicPartition(NAMES.outcomes, 1)] == Committed(101, "rewind=9;cutoff=5")
+    assert commits[TopicPartition(NAMES.outcomes, 1)] == Committed(101, "rewind=9;cutoff=5,6")
     assert len(commits) == 2 * len(NAMES.subscribed)
     assert view.commits[f"{OLD}.requests"].keys() == {TopicPartition(NAMES.requests, n) for n in (0, 1)}
     assert view.asked == []
@@ -229,7 +258,7 @@ class PlayedGuard(TopologyGuard):
         super().__init__(Connection("nowhere:1"), NAMES, OLD, Outage())
         self.record = OWNED
         self.away = False
-        self._incarnation = "i"
+        self.incarnation = "i"
 
     async def _seen(self) -> tuple[LiveTopics, Topology | None]:
         if self.away:
