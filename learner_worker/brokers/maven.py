@@ -15,21 +15,22 @@ from learner_worker.errors import BrokerError
 from learner_worker.unix import FCNTL
 
 KAFKA_VERSION = "4.4.0"
+BROKER_ARTIFACT = "kafka_2.13"  # other programs of Kafka are other artifacts
 SLF4J_VERSION = "1.7.36"  # the slf4j-api this Kafka brings
 OLDEST_JAVA = 17  # the oldest version that Kafka 4 brokers run on
 JAVA_SECONDS = 30.0  # `java -version` on a slow machine
 MAVEN_SECONDS = 600.0  # some 40 MB over a slow connection
 COPY_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
-PROJECT = f"""\
+PROJECT = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>learner-worker</groupId><artifactId>kafka</artifactId><version>1</version>
   <dependencies>
     <dependency>
-      <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{KAFKA_VERSION}</version>
+      <groupId>org.apache.kafka</groupId><artifactId>{artifact}</artifactId><version>{version}</version>
     </dependency>
     <dependency>
-      <groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>{SLF4J_VERSION}</version>
+      <groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>{slf4j}</version>
     </dependency>
   </dependencies>
 </project>
@@ -64,24 +65,25 @@ def _java_version(path: str) -> int:
     return int(found[1]) if found else 0
 
 
-def jar_folder() -> Path:
-    """The cache folder of the jars, in XDG_CACHE_HOME or ~/.cache; complete if it exists."""
+def jar_folder(artifact: str = BROKER_ARTIFACT, version: str = KAFKA_VERSION) -> Path:
+    """The cache folder of an artifact's jars, in XDG_CACHE_HOME or ~/.cache; complete if it exists."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "learner-worker", f"kafka-{KAFKA_VERSION}")
+    name = "kafka" if artifact == BROKER_ARTIFACT else artifact
+    return Path(home, "learner-worker", f"{name}-{version}")
 
 
-def fetched_jars(log: Log) -> Path:
-    """The folder with Kafka's jars, fetched on the first call and cached per user.
+def fetched_jars(log: Log, artifact: str = BROKER_ARTIFACT, version: str = KAFKA_VERSION) -> Path:
+    """The folder with the jars of an artifact of Kafka, fetched on the first call and cached per user.
 
     Two processes do not race: one fetches into a folder aside and renames it, the other waits.
     Raises `BrokerError` when Maven is missing or cannot fetch them.
     """
-    folder = jar_folder()
+    folder = jar_folder(artifact, version)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
-            log(f"fetching Apache Kafka {KAFKA_VERSION} (43 MB) from Maven Central into {folder}")
-            _fetch(folder)
+            log(f"fetching Apache Kafka {version} (some 40 MB) from Maven Central into {folder}")
+            _fetch(folder, artifact, version)
     return folder
 
 
@@ -93,21 +95,22 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(folder: Path) -> None:
+def _fetch(folder: Path, artifact: str, version: str) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetching-") as aside:
         jars = Path(aside, "jars")
-        Path(aside, "pom.xml").write_text(PROJECT, encoding="utf-8")
-        _copy_dependencies(Path(aside), jars)
+        project = PROJECT.format(artifact=artifact, version=version, slf4j=SLF4J_VERSION)
+        Path(aside, "pom.xml").write_text(project, encoding="utf-8")
+        _copy_dependencies(Path(aside), jars, artifact)
         jars.rename(folder)
 
 
-def _copy_dependencies(project: Path, jars: Path) -> None:
+def _copy_dependencies(project: Path, jars: Path, artifact: str) -> None:
     goal = [COPY_GOAL, f"-DoutputDirectory={jars}", "-DincludeScope=runtime"]
     command = [shutil.which("mvn") or "mvn", "-B", "-q", "-ntp", "-f", str(project), *goal]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=MAVEN_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BrokerError(f"Maven could not be run, install or repair it: {error}") from error
-    if done.returncode != 0 or not any(jars.glob("kafka_*.jar")):
+    if done.returncode != 0 or not any(jars.glob(f"{artifact}-*.jar")):
         output = "\n".join((done.stdout + done.stderr).strip().splitlines()[:10])
-        raise BrokerError(f"Maven could not fetch Apache Kafka {KAFKA_VERSION}, check the network:\n{output}")
+        raise BrokerError(f"Maven could not fetch Apache Kafka's {artifact}, check the network:\n{output}")

@@ -20,7 +20,7 @@ from learner_worker.brokers import KafkaCluster
 from tests.crash_points.disk import DISK
 from tests.crash_points.plays import AT_ONCE, Play, planned, play_all
 from tests.crash_points.points import POINTS
-from tests.programs.chaos import faults, leaving
+from tests.programs.chaos import faults, leaving, mirroring
 from tests.programs.chaos.load import past_outcomes, preload
 from tests.programs.chaos.scene import Plan, Scene, running_scene
 from tests.programs.chaos.table import Row, row_of
@@ -218,6 +218,11 @@ def stops(options: Options) -> list[Row]:
     return leaving.rows(options.plan(), options.folder, options.say)
 
 
+def moves(options: Options) -> list[Row]:
+    """MirrorMaker copies a cluster, and a worker takes over on the copy."""
+    return mirroring.rows(options.folder / "mirror", options.seed, options.say)
+
+
 # --- taking over a million outcomes ----------------------------------------------------------------------
 
 
@@ -413,6 +418,7 @@ SECTIONS: dict[str, Section] = {
     "kafka-away": kafka_away,
     "scaling": scaling,
     "stops": stops,
+    "mirror": moves,
     "takeover": takeovers,
     "crash-points": crash_points,
     "disk": disk_faults,
