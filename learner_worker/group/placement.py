@@ -146,7 +146,7 @@ def _deal_standbys(shards: Sequence[ShardId], members: Sequence[_Member]) -> Non
 
     def rank(shard: ShardId) -> Callable[[_Member], tuple[bool, int, int, int]]:
         owner = owners[shard]
-        fair = -(-len(owner.owned) // _strangers(owner, members))
+        fair = -(-len(owner.owned) // _possible_standbys(owner, members))
         return lambda member: (
             len(member.standbys) < most and pairs[owner.key, member.key] < fair,
             member.position(shard),
@@ -161,7 +161,7 @@ def _deal_standbys(shards: Sequence[ShardId], members: Sequence[_Member]) -> Non
             pairs[owners[shard].key, chosen.key] += 1
 
 
-def _strangers(owner: _Member, members: Sequence[_Member]) -> int:
+def _possible_standbys(owner: _Member, members: Sequence[_Member]) -> int:
     """How many members may follow an owner's shards."""
     return sum(member is not owner and not member.is_sibling_of(owner) for member in members)
 

@@ -39,7 +39,7 @@ class Progress:
         )
 
 
-class Passes:
+class RecordProgress:
     """Reports a number of records that are read in several pieces.
 
     Args:

@@ -27,7 +27,7 @@ from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import EVENT_KINDS, Outgoing, Record, hop_of
-from learner_worker.operations.progress import Passes
+from learner_worker.operations.progress import RecordProgress
 from learner_worker.operations.reshard_access import ClusterAccess
 from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.shard.resume import rewound_position
@@ -95,7 +95,7 @@ class LayoutCopy:
         *,
         shards: tuple[int, int],
         partitions: int,
-        progress: Passes,
+        progress: RecordProgress,
     ) -> None:
         self._access = access
         self._progress = progress

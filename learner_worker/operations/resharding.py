@@ -37,7 +37,7 @@ from learner_worker.group.commits import own_commits
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Outgoing
-from learner_worker.operations.progress import Passes
+from learner_worker.operations.progress import RecordProgress
 from learner_worker.operations.reshard_access import ClusterAccess
 from learner_worker.operations.reshard_copy import LayoutCopy, cutoffs_of, earliest_cutoff
 from learner_worker.shard.resume import commit_of, rewound_position
@@ -197,7 +197,7 @@ class Resharding:
             commits,
             shards=(topology.shards, change.shards),
             partitions=counts[old.outcomes],
-            progress=Passes("copying and comparing", self._say),
+            progress=RecordProgress("copying and comparing", self._say),
         )
         async for done, of in copy.outcomes_and_markers():
             self._say(
