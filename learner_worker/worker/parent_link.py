@@ -9,10 +9,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+import structlog
 
 from learner_worker.errors import LearnerError
 
@@ -51,8 +54,11 @@ class ChildMessage(msgspec.Struct, frozen=True):
 
 
 _NO_ANSWER: Final = Answer(False, {"status": "stuck"})
+_FAILED: Final = Answer(False, {"status": "failed"})
+"""For a probe that raises: the parent asks again."""
 _decode = msgspec.json.Decoder(ParentMessage).decode
 _encode = msgspec.json.Encoder().encode
+_log = structlog.get_logger("learner_worker.replica")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,26 +99,33 @@ class ParentLink:
     def serve(self, questions: Mapping[str, Question], stop: Callable[[], None]) -> None:
         """Answers the parent from now on, on the running loop; ends this process when the parent ends."""
         loop = asyncio.get_running_loop()
+        words = {STOP: stop, JOIN: self.may_join.set}
 
         def ask(what: str) -> Answer:
             async def answer() -> Answer:
                 return questions[what]()
 
             try:
-                return asyncio.run_coroutine_threadsafe(answer(), loop).result(_ANSWER_SECONDS)
-            except (TimeoutError, RuntimeError):  # the loop is busy, or has ended
+                asked = asyncio.run_coroutine_threadsafe(answer(), loop)
+                error = asked.exception(_ANSWER_SECONDS)
+            except (TimeoutError, CancelledError, RuntimeError):  # the loop is busy, ends, or has ended
                 return _NO_ANSWER
+            if error is not None:
+                _log.error("probe.failed", question=what, exc_info=error)
+                return _FAILED
+            return asked.result()
 
         def read() -> None:
-            with self._socket.makefile("rb") as lines:
-                for asked in map(_decode, lines):
-                    if asked.what == STOP:
-                        loop.call_soon_threadsafe(stop)
-                    elif asked.what == JOIN:
-                        loop.call_soon_threadsafe(self.may_join.set)
-                    else:
-                        self._send(ChildMessage(asked.number, ask(asked.what)))
-            os._exit(_PARENT_GONE)
+            try:
+                with self._socket.makefile("rb") as lines:
+                    for asked in map(_decode, lines):
+                        if asked.what in words:
+                            with suppress(RuntimeError):  # the loop has ended
+                                loop.call_soon_threadsafe(words[asked.what])
+                        else:
+                            self._send(ChildMessage(asked.number, ask(asked.what)))
+            finally:  # a process that nobody can stop must not go on
+                os._exit(_PARENT_GONE)
 
         threading.Thread(target=read, name="parent", daemon=True).start()
 

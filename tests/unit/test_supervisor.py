@@ -3,8 +3,11 @@
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +20,7 @@ from learner_worker.settings import load_settings
 from learner_worker.supervisor import processors
 from learner_worker.supervisor.exposition import joined
 from learner_worker.supervisor.processors import affordable_processes
-from learner_worker.worker.parent_link import Lineage
+from learner_worker.worker.parent_link import JOIN, STOP, Lineage, ParentMessage
 
 MIB = 1024**2
 WAIT_SECONDS = 60.0  # many times what it takes, also on a busy machine
@@ -30,6 +33,15 @@ async def main():
     while True:
         pass
 asyncio.run(main())
+"""
+ENDED = """
+import asyncio, sys
+from learner_worker.worker.parent_link import Lineage, ParentLink
+async def main():
+    ParentLink(Lineage.read(sys.argv[1])).serve({}, lambda: None)
+asyncio.run(main())
+print("ended", flush=True)
+sys.stdin.read()
 """
 SHARDS = [ShardId(number) for number in range(12)]
 
@@ -130,18 +142,28 @@ def test_lineage_survives_the_command_line() -> None:
     assert Lineage.read(str(lineage)) == lineage
 
 
-def test_a_process_ends_with_its_parent_even_in_the_middle_of_work() -> None:
-    """The socket ends with the parent, however that ends; a loop that is busy does not keep the process."""
+@contextmanager
+def child(program: str, first_line: bytes) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
+    """A process that has a parent here and has printed its first line, and the parent's end of the socket."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-c", BUSY, str(Lineage("parent", "w-0", theirs.fileno()))],
+            [sys.executable, "-c", program, str(Lineage("parent", "w-0", theirs.fileno()))],
             pass_fds=(theirs.fileno(),),
             stdout=subprocess.PIPE,
         )
     with process, ours:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"busy\n"
+        assert process.stdout.readline() == first_line
+        try:
+            yield process, ours
+        finally:
+            process.kill()
+
+
+def test_a_process_ends_with_its_parent_even_in_the_middle_of_work() -> None:
+    """The socket ends with the parent, however that ends; a loop that is busy does not keep the process."""
+    with child(BUSY, b"busy\n") as (process, ours):
         ours.close()
         assert process.wait(WAIT_SECONDS) == 1
 
@@ -167,6 +189,24 @@ def test_a_sibling_is_no_standby() -> None:
 
 
 def test_processes_of_one_parent_alone_have_no_standbys() -> None:
+def test_a_process_that_cannot_listen_to_its_parent_any_more_ends() -> None:
+    """Whatever ends the thread that listens: nobody could stop such a process, which holds its folder."""
+    with child(BUSY, b"busy\n") as (process, ours):
+        ours.sendall(b"no JSON\n")
+        assert process.wait(WAIT_SECONDS) == 1
+
+
+def test_a_word_after_the_end_of_the_loop_changes_nothing() -> None:
+    """A process that is about to end by itself keeps its exit code."""
+    with child(ENDED, b"ended\n") as (process, ours):
+        for message in (ParentMessage(0, STOP), ParentMessage(0, JOIN), ParentMessage(1, "/healthz")):
+            ours.sendall(msgspec.json.encode(message) + b"\n")
+        assert b'"stuck"' in ours.makefile("rb").readline()
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(WAIT_SECONDS) == 0
+
+
     """A standby that ends with its owner is none: it would only cost."""
     placed = place(SHARDS[:4], claims(("a-0", "a"), ("a-1", "a")))
 
