@@ -1,6 +1,6 @@
 """The flags that commands share, and the settings made from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in shared.items() if name not in {"bootstrap_servers", "client_id"}}
 
 
-def arguments_of(flags: dict[str, Any]) -> list[str]:
+def arguments_of(flags: Mapping[str, Any]) -> list[str]:
     """The command line that gives these flags to another process."""
     arguments = []
     for name, value in flags.items():

@@ -2,8 +2,7 @@
 
 import asyncio
 import sys
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -15,8 +14,7 @@ from learner_worker.kafka.patches import take_closed_for_broken, use_light_recor
 from learner_worker.observability import Instruments, configure_logging, tracer_or_none
 from learner_worker.settings import Settings
 from learner_worker.standard_streams import write_stderr_in_background
-from learner_worker.store.process_folders import process_folder
-from learner_worker.supervisor.child import Child
+from learner_worker.supervisor.children import make_children
 from learner_worker.supervisor.processors import affordable_processes
 from learner_worker.supervisor.supervisor import supervise
 from learner_worker.worker import event_loop
@@ -76,33 +74,7 @@ def _run_child(settings: Settings, link: ParentLink, *, take_over: bool) -> None
 
 
 def _run_several(settings: Settings, processes: int, flags: Mapping[str, Any], *, take_over: bool) -> None:
-    parent = uuid.uuid4().hex
-    children = [
-        Child(number, _command(settings, number, parent, flags, take_over=take_over))
-        for number in range(processes)
-    ]
+    children = make_children(settings, processes, arguments_of(flags), take_over=take_over)
     write_stderr_in_background(lambda: None)
     configure_logging(settings.log_format, settings.log_level)
     asyncio.run(supervise(settings, children))
-
-
-def _command(
-    settings: Settings, number: int, parent: str, flags: Mapping[str, Any], *, take_over: bool
-) -> Callable[[int, bool], list[str]]:
-    """What makes the arguments of a process: those of its parent, and what is its own."""
-    instance = settings.group_instance_id
-    own: dict[str, Any] = {
-        "state_dir": str(process_folder(settings.state_dir, number)),
-        "http_port": "none",
-        "processes": "1",
-    }
-    if instance is not None:
-        own["group_instance_id"] = f"{instance}-{number}"
-    name = own.get("group_instance_id", f"process-{number}")
-
-    def arguments(descriptor: int, first: bool) -> list[str]:
-        lineage = Lineage(parent, name, descriptor)
-        taking_over = ["--take-over"] if take_over and first else []
-        return ["run", *taking_over, "--child-of", str(lineage), *arguments_of({**flags, **own})]
-
-    return arguments

@@ -21,6 +21,11 @@ _STABLE_SECONDS = 90.0  # longer than a rebalance may last
 _log = structlog.get_logger("learner_worker.stream")
 
 
+def process_instance(instance: str, number: int) -> str:
+    """The instance id of one of several processes of a replica."""
+    return f"{instance}-{number}"
+
+
 async def leave_group(administrator: Administrator, group_id: str, member_id: str) -> bool:
     """Leaves the group, as the last act of a member whose work is durable and whose clients are stopped.
 

@@ -8,7 +8,7 @@ from aiokafka.errors import KafkaError
 
 from learner_worker.contract.topics import in_layout
 from learner_worker.errors import LearnerError
-from learner_worker.group.departure import remove_instance, remove_instances
+from learner_worker.group.departure import process_instance, remove_instance, remove_instances
 from learner_worker.group.topology_view import topology_view
 from learner_worker.kafka.admin import Cluster
 from learner_worker.kafka.outage import first_line
@@ -39,7 +39,7 @@ async def remove_former_members(settings: Settings, former: Sequence[int | None]
     instance = settings.group_instance_id
     if instance is None or not former:
         return
-    names = [instance if number is None else f"{instance}-{number}" for number in former]
+    names = [instance if number is None else process_instance(instance, number) for number in former]
     try:
         async with _group(settings) as (cluster, group_id):
             removed = await remove_instances(cluster, group_id, names)

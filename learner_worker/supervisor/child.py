@@ -12,6 +12,7 @@ from learner_worker.worker.parent_link import JOIN, STOP, Answer, ChildMessage, 
 
 _ANSWER_SECONDS: Final = 4.0
 """Longer than a process waits for its own loop, and shorter than a usual probe waits."""
+_FAILURE: Final = 1  # the exit code of a process that fails
 _LONGEST_ANSWER: Final = 16 * 1024**2  # bytes of a line: many times the metrics of a thousand shards
 STARTING: Final = Answer(False, {"status": "starting"})
 """For a process that is not there, or has not answered yet."""
@@ -32,14 +33,14 @@ class Child:
 
     Args:
         number: its number among its siblings.
-        command: makes its arguments from the descriptor of its end of the socket, and from whether this is
-            its first start.
+        command: makes the interpreter's arguments from the descriptor of its end of the socket, and from
+            whether this is its first start.
     """
 
     def __init__(self, number: int, command: Callable[[int, bool], Sequence[str]]) -> None:
         self.number = number
         self._command = command
-        self._starts = 0
+        self._has_started = False
         self._writer: asyncio.StreamWriter | None = None
         self._questions: dict[int, asyncio.Future[Answer]] = {}
         self._asked = 0
@@ -48,26 +49,39 @@ class Child:
         self._sentence: str | None = None
 
     async def run(self) -> ProcessEnd:
-        """Starts the process and waits for its end."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            arguments = self._command(theirs.fileno(), not self._starts)
-            self._starts += 1
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "learner_worker", *arguments),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # a terminal's signals come through the parent
+        """Starts the process and waits for its end; one that cannot be started has failed."""
+        try:
+            process, reader = await self._start()
+        except OSError as error:
+            return ProcessEnd(
+                _FAILURE, f"process {self.number} cannot be started ({error.strerror or error})"
             )
-        reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_ANSWER)
         self._sentence, self._has_answered = None, False
         for word in [JOIN] * self._may_join + [STOP] * self._stopped:
             self._say(word)
         try:
             await self._listen(reader)
-            return ProcessEnd(await process.wait(), self._sentence)
         finally:
-            self._hang_up()
+            self._hang_up()  # whatever ended the conversation: a process without a parent ends
+        return ProcessEnd(await process.wait(), self._sentence)
+
+    async def _start(self) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader]:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    *self._command(theirs.fileno(), not self._has_started),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # a terminal's signals come through the parent
+                )
+            self._has_started = True
+            reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_ANSWER)
+        except BaseException:
+            ours.close()
+            raise
+        return process, reader
 
     async def ask(self, path: str) -> Answer:
         """The answer to a question; `starting` or `stuck` if the process does not answer in time."""
@@ -105,15 +119,20 @@ class Child:
             self._writer.write(_encode(ParentMessage(0, word)) + b"\n")
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        """Passes on what the process says, until it ends."""
-        while line := await _line(reader):
-            message = _decoder.decode(line)
-            answer = self._questions.get(message.number)
-            if message.sentence is not None:
-                self._sentence = message.sentence
-            elif message.answer is not None and answer is not None and not answer.done():
-                self._has_answered = True
-                answer.set_result(message.answer)
+        """Passes on what the process says, until it ends or says what nobody can read."""
+        try:
+            while (line := await _line(reader)).endswith(b"\n"):
+                self._take(_decoder.decode(line))
+        except (ValueError, msgspec.DecodeError) as error:  # a line without an end, or none of ours
+            self._sentence = f"process {self.number} said what cannot be read ({error})"
+
+    def _take(self, message: ChildMessage) -> None:
+        answer = self._questions.get(message.number)
+        if message.sentence is not None:
+            self._sentence = message.sentence
+        elif message.answer is not None and answer is not None and not answer.done():
+            self._has_answered = True
+            answer.set_result(message.answer)
 
     def _hang_up(self) -> None:
         writer, self._writer = self._writer, None
@@ -125,9 +144,8 @@ class Child:
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:
-    """The next line; nothing once the process has ended, however."""
+    """The next line; one without its end, or nothing, once the process has ended, however."""
     try:
-        line = await reader.readline()
-    except (OSError, ValueError):
+        return await reader.readline()
+    except OSError:
         return b""
-    return line if line.endswith(b"\n") else b""

@@ -23,7 +23,7 @@ from learner_worker.supervisor.child import Child, ProcessEnd
 from learner_worker.supervisor.pages import SharedPages
 from learner_worker.worker.probes import serving
 from learner_worker.worker.readiness import ReadinessLog
-from learner_worker.worker.stopping import stop_on_signals
+from learner_worker.worker.stopping import stop_on_signals, stop_within_limits
 
 _FIRST_PAUSE_SECONDS: Final = 1.0
 """Before a process is started again: shorter than a session, so that a static member keeps its shards."""
@@ -63,6 +63,8 @@ class Supervisor:
 
     async def live(self, stopping: asyncio.Event) -> None:
         """Runs the processes until `stopping` is set, or until one is refused.
+        An error of the supervisor itself is raised once the processes have finished their work.
+
 
         Raises:
             ConfigurationError: a process was refused; the others have ended.
@@ -70,16 +72,27 @@ class Supervisor:
         """
         async with self._http():
             self._log_start()
-            telling = asyncio.create_task(ReadinessLog(self._pages.last_readiness).tell(stopping))
-            asking = asyncio.create_task(self._pages.keep_asking(stopping))
-            ending = asyncio.create_task(self._stop_all(stopping))
-            kept = [self._keep(child, stopping) for child in self._children]
-            endings = await asyncio.gather(*kept)
-            stopping.set()
-            await asyncio.gather(telling, asking, ending)
+            telling = ReadinessLog(self._pages.last_readiness).tell(stopping)
+            watching = [
+                asyncio.create_task(telling, name="readiness"),
+                asyncio.create_task(self._pages.keep_asking(stopping), name="questions"),
+                asyncio.create_task(self._stop_all(stopping), name="stop"),
+            ]
+            kept = [
+                asyncio.create_task(self._keep(child, stopping), name=f"process-{child.number}")
+                for child in self._children
+            ]
+            await asyncio.wait([*watching, *kept], return_when=asyncio.FIRST_EXCEPTION)
+            stop_within_limits(stopping)
+            await asyncio.gather(*watching, *kept, return_exceptions=True)
+        for task in watching:
+            task.result()
+        self._raise_failure([task.result() for task in kept])
+
+    def _raise_failure(self, ends: Sequence[ProcessEnd]) -> None:
         if self._failure is not None:
             raise self._failure
-        for child, end in zip(self._children, endings, strict=True):
+        for child, end in zip(self._children, ends, strict=True):
             if end.code != 0:
                 raise LearnerError(end.sentence or f"process {child.number} {_how(end)} while it stopped")
 
@@ -107,15 +120,17 @@ class Supervisor:
         if self._failure is None:
             sentence = end.sentence or f"process {child.number} {_how(end)}: see what it has printed above"
             self._failure = (ConfigurationError if end.code == _MISTAKE else LearnerError)(sentence)
-        stopping.set()
+        stop_within_limits(stopping)
 
     async def _stop_all(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
-        if leave_requested(self._settings.state_dir):
+        try:
+            if leave_requested(self._settings.state_dir):
+                for child in self._children:
+                    request_leave(process_folder(self._settings.state_dir, child.number))
+        finally:
             for child in self._children:
-                request_leave(process_folder(self._settings.state_dir, child.number))
-        for child in self._children:
-            child.stop()
+                child.stop()
 
     def _log_start(self) -> None:
         _log.info(
