@@ -1,4 +1,4 @@
-"""Removes members from the group by name: those that died, and those whose files have moved."""
+"""Removes members from the group by name: those that died, and those whose files move."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +13,7 @@ from learner_worker.group.topology_view import topology_view
 from learner_worker.kafka.admin import Cluster
 from learner_worker.kafka.outage import first_line
 from learner_worker.settings import Settings
+from learner_worker.store.arrangement import arranging_shard_files
 
 _log = structlog.get_logger("learner_worker.replica")
 
@@ -28,17 +29,25 @@ async def remove_member(settings: Settings, instance: str) -> str:
         return await remove_instance(cluster, group_id, instance)
 
 
-async def remove_former_members(settings: Settings, former: Sequence[int | None]) -> None:
-    """Removes the members of this replica whose files have moved, as far as the group has them.
+async def arrange_processes(settings: Settings, processes: int) -> None:
+    """Moves the shards' files to where this number of processes looks for them; the caller holds the lock.
 
-    The group would give a static member its old shards by its name, although their files are elsewhere now.
+    First the members of the processes that had them are removed, as far as the group has them: it would give
+    a static member its old shards by its name, although their files are elsewhere.
 
-    Args:
-        former: the numbers of the processes; None for one that was the only one.
+    Raises:
+        ConfigurationError: a process of an earlier run still uses its folder.
+        StateError: the folder cannot be written.
     """
     instance = settings.group_instance_id
     if instance is None or not former:
         return
+    with arranging_shard_files(settings.state_dir, processes) as former:
+        await _remove_former_members(settings, former)
+
+
+async def _remove_former_members(settings: Settings, former: Sequence[int | None]) -> None:
+    """Removes the members of processes, of which None was the only one."""
     names = [instance if number is None else process_instance(instance, number) for number in former]
     try:
         async with _group(settings) as (cluster, group_id):

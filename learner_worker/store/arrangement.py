@@ -5,8 +5,8 @@ each start, so files move, by rename: a crash at any moment leaves each in its o
 """
 
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -14,13 +14,15 @@ import structlog
 from learner_worker.contract.fields import ShardId
 from learner_worker.errors import ConfigurationError, StateError
 from learner_worker.store.obstacles import obstacle
-from learner_worker.store.permissions import private_folder
-from learner_worker.store.process_folders import last_written, process_folder, process_folders
-from learner_worker.store.replacement import move
+from learner_worker.store.permissions import private_file, private_folder
+from learner_worker.store.process_folders import last_written, process_folder, process_folders, state_folders
+from learner_worker.store.replacement import move, remove
 from learner_worker.store.state_folder import every_shard_file, locked_state_folder
 
 _ASIDE = ".replaced"
-_OWN = ("lock", "starts", "leave")  # what a process's folder has besides its shards' files
+_BESIDE = ("-wal", "-shm")  # SQLite's files beside a shard's
+_LOCK = "lock"
+_OWN = (_LOCK, "starts", "leave")  # what a process's folder has besides its shards' files
 _PATIENCE_SECONDS = 5.0
 """How long a process of a killed parent may take to end: many times what it does take."""
 _LOOK_SECONDS = 0.05
@@ -28,42 +30,65 @@ _LOOK_SECONDS = 0.05
 _log = structlog.get_logger("learner_worker.store")
 
 
-def arrange_shard_files(state_dir: Path, processes: int) -> list[int | None]:
-    """Moves the shards' files to where this number of processes looks for them; the caller holds the lock.
+@contextmanager
+def arranging_shard_files(state_dir: Path, processes: int) -> Iterator[list[int | None]]:
+    """Moves the shards' files, when the block ends, to where this number of processes looks for them.
 
-    Files stay where they are as far as that is even. Of several files of one shard the one written last
-    stays, and the others are set aside.
+    The caller holds the lock. Files stay where they are as far as that is even. Of several files of one shard
+    the one written last stays, and the others are set aside.
 
-    Returns:
-        The processes that had files, if any have moved; None for one that was the only one.
+    Yields:
+        The processes of earlier runs, if anything has to move; None for one that was the only one. In the
+        block their members are removed from the group: if that does not come to its end, the next start
+        finds the same ones, because nothing has moved yet.
 
     Raises:
         ConfigurationError: a process of an earlier run still uses its folder.
         StateError: the folder cannot be written.
     """
     wanted = _wanted(state_dir, processes)
-    former = _owners(state_dir)
-    in_place = all(folder in wanted for folder in former)
-    if not former or (in_place and all(folder.is_dir() for folder in wanted)):
-        return []
-    try:
-        with ExitStack() as locks:
-            for folder in process_folders(state_dir).values():
+    if (used := _used(state_dir)) in ([], wanted):
+        yield []
+        return
+    with ExitStack() as locks:
+        for folder in used:
+            if folder != state_dir:
                 _lock_patiently(locks, folder)
-            for folder in wanted:
-                private_folder(folder)
-            moved = _deal(_one_of_each(every_shard_file(state_dir)), wanted)
-        _dissolve(state_dir, set(process_folders(state_dir).values()) - set(wanted))
-    except OSError as error:
-        raise StateError(f"cannot move the files in {state_dir} ({obstacle(state_dir, error)})") from error
+        numbers = {folder: number for number, folder in process_folders(state_dir).items()}
+        yield [numbers.get(folder) for folder in used]
+        try:
+            moved = _move_to(wanted, state_dir)
+        except OSError as error:
+            raise StateError(
+                f"cannot move the files in {state_dir} ({obstacle(state_dir, error)})"
+            ) from error
     _log.info("state.arranged", processes=processes, shards_moved=moved)
-    return list(former.values())
 
 
-def _owners(state_dir: Path) -> dict[Path, int | None]:
-    """The folders that have shards' files, each with its process."""
-    numbers: dict[Path, int | None] = {folder: each for each, folder in process_folders(state_dir).items()}
-    return {file.parent: numbers.get(file.parent) for _, file in every_shard_file(state_dir)}
+def _used(state_dir: Path) -> list[Path]:
+    """The folders that have shards' files, or in which a process has run."""
+    folders = state_folders(state_dir)
+    return [each for each in folders if _kept_in(each) or (each != state_dir and (each / _LOCK).exists())]
+
+
+def _kept_in(folder: Path) -> list[Path]:
+    """The shards' files in a folder, also those that were set aside."""
+    return [file for file in folder.glob("shard-*") if not file.name.endswith(_BESIDE)]
+
+
+def _move_to(wanted: list[Path], state_dir: Path) -> int:
+    """Moves everything to these folders, and removes the others; returns how many shards' files moved."""
+    for folder in wanted:
+        private_folder(folder)
+    moved = _deal(_one_of_each(every_shard_file(state_dir)), wanted)
+    for folder in state_folders(state_dir):
+        if folder in wanted:
+            private_file(folder / _LOCK)  # it counts as used from now on, also without a shard's file
+        else:
+            _take_set_aside(folder, wanted[0])
+            if folder != state_dir:
+                _dissolve(folder)
+    return moved
 
 
 def _wanted(state_dir: Path, processes: int) -> list[Path]:
@@ -102,31 +127,36 @@ def _deal(files: list[Path], wanted: list[Path]) -> int:
     """
     share, larger_shares = divmod(len(files), len(wanted))
     left = {folder: share + (number < larger_shares) for number, folder in enumerate(wanted)}
-    homeless = []
+    displaced = []
     for file in files:
         if left.get(file.parent, 0) > 0:
             left[file.parent] -= 1
         else:
-            homeless.append(file)
-    for file in homeless:
+            displaced.append(file)
+    for file in displaced:
         folder = max(wanted, key=left.__getitem__)
         left[folder] -= 1
         move(file, folder / file.name)
-    return len(homeless)
+    return len(displaced)
 
 
-def _dissolve(state_dir: Path, folders: Iterable[Path]) -> None:
-    """Removes folders of processes that there are no more; what was set aside in them moves up.
+def _take_set_aside(folder: Path, new: Path) -> None:
+    """Moves what was set aside to a folder that a process uses: a worker removes it when its time comes.
 
     Of several files that were set aside for one shard, the one written last is kept.
     """
-    for folder in folders:
-        for name in _OWN:
-            (folder / name).unlink(missing_ok=True)
-        for file in folder.glob("shard-*"):
-            if last_written(file) >= last_written(state_dir / file.name):
-                file.replace(state_dir / file.name)
-            else:
-                file.unlink()
-        with suppress(OSError):  # something of somebody else's is in it
-            folder.rmdir()
+    for file in _kept_in(folder):
+        if last_written(file) >= last_written(new / file.name):
+            move(file, new / file.name)
+        else:
+            remove(file)
+    for left in folder.glob("shard-*"):  # by a reader of a file that has moved
+        left.unlink(missing_ok=True)
+
+
+def _dissolve(folder: Path) -> None:
+    """Removes the folder of a process that there is no more."""
+    for name in _OWN:
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # something of somebody else's is in it
+        folder.rmdir()

@@ -13,9 +13,8 @@ import structlog
 from learner_worker import __version__
 from learner_worker.errors import ConfigurationError, LearnerError
 from learner_worker.lifecycle import is_set_within
-from learner_worker.operations.members import remove_former_members
+from learner_worker.operations.members import arrange_processes
 from learner_worker.settings import Settings
-from learner_worker.store.arrangement import arrange_shard_files
 from learner_worker.store.leave_marker import leave_requested, request_leave, withdraw_leave
 from learner_worker.store.process_folders import process_folder
 from learner_worker.store.state_folder import locked_state_folder
@@ -45,7 +44,7 @@ async def supervise(settings: Settings, children: Sequence[Child]) -> None:
     stopping = asyncio.Event()
     stop_on_signals(stopping)
     with locked_state_folder(settings.state_dir):
-        await remove_former_members(settings, arrange_shard_files(settings.state_dir, len(children)))
+        await arrange_processes(settings, len(children))
         withdraw_leave(settings.state_dir)
         await Supervisor(settings, children).live(stopping)
         _withdraw_if_all_left(settings, len(children))
@@ -63,8 +62,8 @@ class Supervisor:
 
     async def live(self, stopping: asyncio.Event) -> None:
         """Runs the processes until `stopping` is set, or until one is refused.
-        An error of the supervisor itself is raised once the processes have finished their work.
 
+        An error of the supervisor itself is raised once the processes have finished their work.
 
         Raises:
             ConfigurationError: a process was refused; the others have ended.

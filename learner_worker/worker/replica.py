@@ -27,10 +27,9 @@ from learner_worker.group.topology_guard import TopologyGuard
 from learner_worker.kafka.outage import Outage, first_line
 from learner_worker.lifecycle import is_set_within
 from learner_worker.observability import Instruments
-from learner_worker.operations.members import remove_former_members
+from learner_worker.operations.members import arrange_processes
 from learner_worker.refusals.denials import failure
 from learner_worker.settings import Settings, settings_in_layout
-from learner_worker.store.arrangement import arrange_shard_files
 from learner_worker.store.former import set_aside_former
 from learner_worker.store.leave_marker import leave_requested, withdraw_leave
 from learner_worker.store.needs import lacking_descriptors, raise_descriptor_limit
@@ -139,7 +138,7 @@ class Replica:
         raise_descriptor_limit()
         _require_strategies(settings)
         with locked_state_folder(settings.state_dir), noted_start(settings.state_dir) as probation:
-            await remove_former_members(settings, arrange_shard_files(settings.state_dir, 1))
+            await arrange_processes(settings, 1)
             withdraw_leave(settings.state_dir)
             self._worker_of = partial(self._worker_of, probation_seconds=probation)
             patience = settings.startup_timeout_seconds
