@@ -20,7 +20,8 @@ from learner_worker.operations.stopping import ask_to_leave, stop_for_good
 @click.option(
     "--instance",
     metavar="NAME",
-    help="Remove the member with this --group-instance-id from the group, whose worker is dead.",
+    help="Remove a dead replica from the group, by its --group-instance-id, with all of its processes; "
+    "NAME-0 = one of these.",
 )
 @settings_flags(*CONNECTION, *TOPICS, "group_id", "state_dir")
 def leave(*, when_stopped: bool, instance: str | None, **flags: Any) -> None:
@@ -36,8 +37,9 @@ def leave(*, when_stopped: bool, instance: str | None, **flags: Any) -> None:
     settings = given(flags)
     configure_logging()
     if instance is not None:
-        where = asyncio.run(remove_member(settings, instance))
-        click.echo(f"removed {instance} ({where}) from the group {settings.group_id}")
+        removed = asyncio.run(remove_member(settings, instance))
+        listed = ", ".join(f"{name} ({where})" for name, where in removed.items())
+        click.echo(f"removed {listed} from the group {settings.group_id}")
         return
     process = ask_to_leave(settings.state_dir)
     if when_stopped:

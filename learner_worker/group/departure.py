@@ -5,13 +5,15 @@ shards. But one that does not come back keeps them as well, and nobody answers f
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import structlog
 from aiokafka.errors import KafkaError
 
 from learner_worker.errors import BrokerError, ConfigurationError
 from learner_worker.group.membership import claim_in, settled_members
+from learner_worker.group.placement import Claim
 from learner_worker.kafka.admin import Administrator, Cluster, GroupMember
 from learner_worker.kafka.outage import first_line
 from learner_worker.refusals.denials import failure
@@ -21,9 +23,19 @@ _STABLE_SECONDS = 90.0  # longer than a rebalance may last
 _log = structlog.get_logger("learner_worker.stream")
 
 
+class _Named(NamedTuple):
+    claim: Claim
+    member: GroupMember
+
+
 def process_instance(instance: str, number: int) -> str:
     """The instance id of one of several processes of a replica."""
     return f"{instance}-{number}"
+
+
+def _is_process_of(instance: str, found: _Named) -> bool:
+    replica, _, number = found.claim.name.rpartition("-")
+    return replica == instance and number.isdecimal() and bool(found.claim.siblings)
 
 
 async def leave_group(administrator: Administrator, group_id: str, member_id: str) -> bool:
@@ -42,8 +54,11 @@ async def leave_group(administrator: Administrator, group_id: str, member_id: st
     return True
 
 
-async def remove_instance(cluster: Cluster, group_id: str, name: str) -> str:
-    """Removes the member of that name from its group; returns where it ran.
+async def remove_instance(cluster: Cluster, group_id: str, name: str) -> dict[str, str]:
+    """Removes the member of that name from its group, or all processes of the replica of that name.
+
+    Returns:
+        Where each of them ran, by its name.
 
     Raises:
         BrokerError: Kafka did not take it.
@@ -52,21 +67,29 @@ async def remove_instance(cluster: Cluster, group_id: str, name: str) -> str:
     try:
         async with asyncio.timeout(_STABLE_SECONDS):
             members = await _members_by_name(cluster, group_id)
-            if name not in members:
+            meant = _meant(name, members)
+            if not meant:
                 listed = ", ".join(sorted(members)) or "none at all"
                 raise ConfigurationError(
                     f"the group {group_id} has no member {name!r}, it has {listed}: check --instance, which "
                     "is a worker's --group-instance-id, and --group-id"
                 )
-            where, member = members[name]
-            await cluster.remove_member(group_id, member.member_id)
+            for each in meant:
+                await cluster.remove_member(group_id, members[each].member.member_id)
     except TimeoutError as error:
         raise BrokerError(f"the group {group_id} keeps rebalancing: try again in a minute") from error
     except KafkaError as error:
         raise failure(
             f"Kafka did not remove {name!r} from the group {group_id}", error, "try again"
         ) from error
-    return where
+    return {each: members[each].claim.where for each in meant}
+
+
+def _meant(name: str, members: Mapping[str, _Named]) -> list[str]:
+    """The member of that name; without one, the processes of one parent that are named after it."""
+    if name in members:
+        return [name]
+    return sorted(each for each, found in members.items() if _is_process_of(name, found))
 
 
 async def remove_instances(cluster: Cluster, group_id: str, names: Collection[str]) -> list[str]:
@@ -81,11 +104,11 @@ async def remove_instances(cluster: Cluster, group_id: str, names: Collection[st
         members = await _members_by_name(cluster, group_id)
         found = [name for name in names if name in members]
         for name in found:
-            await cluster.remove_member(group_id, members[name][1].member_id)
+            await cluster.remove_member(group_id, members[name].member.member_id)
     return found
 
 
-async def _members_by_name(cluster: Cluster, group_id: str) -> dict[str, tuple[str, GroupMember]]:
+async def _members_by_name(cluster: Cluster, group_id: str) -> dict[str, _Named]:
     """The members that make a claim, by their names."""
     claims = [(claim_in(member), member) for member in await settled_members(cluster, group_id)]
-    return {claim.name: (claim.where, member) for claim, member in claims if claim is not None}
+    return {claim.name: _Named(claim, member) for claim, member in claims if claim is not None}

@@ -18,8 +18,11 @@ from learner_worker.store.arrangement import arranging_shard_files
 _log = structlog.get_logger("learner_worker.replica")
 
 
-async def remove_member(settings: Settings, instance: str) -> str:
-    """Removes the member with this instance id from the group; returns where it ran.
+async def remove_member(settings: Settings, instance: str) -> dict[str, str]:
+    """Removes the member with this instance id, or the processes of the replica that has it, from the group.
+
+    Returns:
+        Where each of them ran, by its instance id.
 
     Raises:
         BrokerError: Kafka did not take it.
@@ -39,15 +42,15 @@ async def arrange_processes(settings: Settings, processes: int) -> None:
         ConfigurationError: a process of an earlier run still uses its folder.
         StateError: the folder cannot be written.
     """
-    instance = settings.group_instance_id
-    if instance is None or not former:
-        return
     with arranging_shard_files(settings.state_dir, processes) as former:
         await _remove_former_members(settings, former)
 
 
 async def _remove_former_members(settings: Settings, former: Sequence[int | None]) -> None:
     """Removes the members of processes, of which None was the only one."""
+    instance = settings.group_instance_id
+    if instance is None or not former:
+        return
     names = [instance if number is None else process_instance(instance, number) for number in former]
     try:
         async with _group(settings) as (cluster, group_id):

@@ -43,9 +43,9 @@ class PlayedAdmin:
         return SimpleNamespace(error_code=self._code)
 
 
-def member(name: str) -> GroupMember:
+def member(name: str, siblings: str = "") -> GroupMember:
     """A member of the group, with its claim."""
-    claim = msgspec.json.encode(Claim(process="p", name=name, where=f"host {name}"))
+    claim = msgspec.json.encode(Claim(process="p", name=name, where=f"host {name}", siblings=siblings))
     return GroupMember(f"id-{name}", "host", ConsumerProtocolMemberMetadata(0, ["t"], claim).encode())
 
 
@@ -53,9 +53,13 @@ class PlayedGroup:
     """The cluster as an admin sees it: a group that rebalances once, then shows its members."""
 
     def __init__(self, *names: str, error: Exception | None = None) -> None:
-        self._answers = [None, [member(name) for name in names]]
+        self.show([member(name) for name in names])
         self._error = error
         self.removed: list[str] = []
+
+    def show(self, members: list[GroupMember]) -> None:
+        """Has the group show these members after its rebalance."""
+        self._answers: list[list[GroupMember] | None] = [None, members]
 
     async def stable_members(self, group_id: str) -> list[GroupMember] | None:
         assert group_id == "g"
@@ -99,8 +103,28 @@ async def test_a_worker_that_cannot_leave_ends_nevertheless(error: Exception | N
 async def test_a_member_is_removed_by_the_name_in_its_claim() -> None:
     """The group is asked until it does not rebalance; where the member ran is returned."""
     group: Any = PlayedGroup("a", "b")
-    assert await remove_instance(group, "g", "b") == "host b"
+    assert await remove_instance(group, "g", "b") == {"b": "host b"}
     assert group.removed == ["id-b"]
+
+
+async def test_all_processes_of_a_replica_are_removed_by_its_name() -> None:
+    """They are of one parent, so they died with it; replicas that are named alike are others."""
+    names = {"pod-2-0": "two", "pod-2-1": "two", "pod-2-old": "two", "pod-20-0": "twenty", "pod-2-9": ""}
+    group: Any = PlayedGroup()
+    group.show([member(name, siblings) for name, siblings in names.items()])
+    assert await remove_instance(group, "g", "pod-2") == {
+        "pod-2-0": "host pod-2-0",
+        "pod-2-1": "host pod-2-1",
+    }
+    assert group.removed == ["id-pod-2-0", "id-pod-2-1"]
+
+
+async def test_one_process_is_removed_by_its_own_name() -> None:
+    """A member of that name is the one that is meant."""
+    group: Any = PlayedGroup()
+    group.show([member(name, "two") for name in ("pod-2-0", "pod-2-1")])
+    assert await remove_instance(group, "g", "pod-2-1") == {"pod-2-1": "host pod-2-1"}
+    assert group.removed == ["id-pod-2-1"]
 
 
 async def test_a_name_that_no_member_has_is_refused_with_those_that_there_are() -> None:
