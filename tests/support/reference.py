@@ -57,12 +57,18 @@ def _commands() -> Iterator[str]:
         yield f"```text\n{_usage(path, command)}\n```\n"
         yield f"{_paragraphs(command.help or '')}\n"
         options = [option for option in command.params if isinstance(option, click.Option)]
-        own = [option for option in options if option.name not in Settings.model_fields]
+        own = [option for option in options if not option.hidden and not _is_setting(option)]
         if own:
             rows = ((f"`{', '.join(option.opts)}`", _described(option)) for option in own)
             yield from _table(("option", "meaning"), rows)
-        if taken := {str(option.name) for option in options} & Settings.model_fields.keys():
+        if taken := {str(option.name) for option in options if _is_setting(option)}:
             yield f"{_taken(taken)}\n"
+
+
+def _is_setting(option: click.Option) -> bool:
+    """Whether the option is a setting's flag; a command may have one of its own by that name."""
+    field = Settings.model_fields.get(str(option.name))
+    return field is not None and (option.help or "").startswith(field.description or "")
 
 
 def _leaves(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
