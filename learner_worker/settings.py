@@ -106,7 +106,7 @@ class Settings(ConnectionSettings):
     processes: Processes = Field(
         1,
         description="Processes of this replica, each a member of the group; auto = one for each processor "
-        "that its cgroup allows, if there are 512 MiB of memory for each.",
+        "that its cgroup allows, if there are 512 MiB of memory for each, besides 128 for their parent.",
     )
 
     topic_prefix: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{0,100}$")] = Field(

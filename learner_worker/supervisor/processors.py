@@ -1,19 +1,27 @@
 """How many processes `--processes auto` starts: one for each processor that this process may use."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 _ROOT: Final = Path("/sys/fs/cgroup")
+_MEMBERSHIP: Final = Path("/proc/self/cgroup")
+_BYTES_OF_PARENT: Final = 128 * 1024**2
+"""A parent without work of its own has some 80 MiB; the rest is for the metrics of all that it joins."""
 _BYTES_OF_PROCESS: Final = 512 * 1024**2
 """A process with some hundred thousand cached agents; less would trade speed for being killed."""
 
 
-def affordable_processes(root: Path = _ROOT) -> int:
-    """Processors by affinity and the cgroup's quota, as far as the cgroup's memory is enough."""
-    limits = [_available(), *_limits(root)]
-    return max(1, int(min(limits)))
+def affordable_processes(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> int:
+    """Processors by affinity and the cgroup's quota, as far as the cgroup's memory is enough.
+
+    Args:
+        root: where the cgroups are mounted, of version 2, or of version 1.
+        membership: the file that says in which of them this process is.
+    """
+    limits = [limit for folder in _cgroups(root, membership) for limit in _limits(folder)]
+    return max(1, int(min([_available(), *limits])))
 
 
 def _available() -> float:
@@ -22,13 +30,32 @@ def _available() -> float:
     return os.cpu_count() or 1
 
 
-def _limits(root: Path) -> list[float]:
-    """What the cgroup limits, in processes: of version 2, or of version 1."""
+def _cgroups(root: Path, membership: Path) -> Iterator[Path]:
+    """This process's cgroups and those above them, whose limits hold for it, too."""
+    for mount, path in ((root, ""), (root / "cpu", "cpu"), (root / "memory", "memory")):
+        own = mount / _path_of(path, membership)
+        yield from (own, *(each for each in own.parents if each.is_relative_to(mount)))
+
+
+def _path_of(controller: str, membership: Path) -> str:
+    """The cgroup's path below its mount; empty for that of a container, which sees no other."""
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    paths = [
+        path for _, names, path in (line.split(":", 2) for line in lines) if controller in names.split(",")
+    ]
+    return "" if not paths or ".." in paths[0].split("/") else paths[0].lstrip("/")
+
+
+def _limits(folder: Path) -> list[float]:
+    """What a cgroup limits, in processes."""
     found = [
-        _limit(root / "cpu.max", _quota),
-        _limit(root / "cpu" / "cpu.cfs_quota_us", lambda text: _old_quota(text, root)),
-        _limit(root / "memory.max", _memory),
-        _limit(root / "memory" / "memory.limit_in_bytes", _memory),
+        _limit(folder / "cpu.max", _quota),
+        _limit(folder / "cpu.cfs_quota_us", lambda text: _old_quota(text, folder)),
+        _limit(folder / "memory.max", _memory),
+        _limit(folder / "memory.limit_in_bytes", _memory),
     ]
     return [limit for limit in found if limit is not None]
 
@@ -36,7 +63,7 @@ def _limits(root: Path) -> list[float]:
 def _limit(path: Path, read: Callable[[str], float | None]) -> float | None:
     try:
         return read(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no cgroup of that version, or no limit ("max")
+    except (OSError, ValueError):  # no such cgroup, or no limit ("max")
         return None
 
 
@@ -45,12 +72,12 @@ def _quota(text: str) -> float:
     return quota / period
 
 
-def _old_quota(text: str, root: Path) -> float | None:
+def _old_quota(text: str, folder: Path) -> float | None:
     quota = int(text)
     if quota < 0:  # no limit
         return None
-    return quota / int((root / "cpu" / "cpu.cfs_period_us").read_text(encoding="ascii"))
+    return quota / int((folder / "cpu.cfs_period_us").read_text(encoding="ascii"))
 
 
 def _memory(text: str) -> float:
-    return max(1.0, int(text) / _BYTES_OF_PROCESS)
+    return (int(text) - _BYTES_OF_PARENT) / _BYTES_OF_PROCESS

@@ -13,6 +13,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -26,6 +27,7 @@ from learner_worker.brokers.maven import KAFKA_VERSION
 from learner_worker.cli import cli
 from learner_worker.contract.topics import requests_group
 from learner_worker.settings import Settings, load_settings
+from learner_worker.supervisor import processors
 from learner_worker.worker import stopping, worker
 from learner_worker.worker.probes import Verdict, serving
 
@@ -310,15 +312,31 @@ def test_one_pod_at_a_time_is_disturbed_and_every_selector_finds_the_pods() -> N
     assert spread["labelSelector"]["matchLabels"] == labels
 
 
+def _processes_of_a_pod() -> int:
+    """As its memory limit allows them, on a node with more processors."""
+    limit = int(CONTAINER["resources"]["limits"]["memory"].removesuffix("Mi")) * 1024**2
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as node:
+        node.setattr(processors, "_available", lambda: 64.0)
+        (Path(folder) / "memory.max").write_text(str(limit), encoding="ascii")
+        return processors.affordable_processes(Path(folder), Path(folder) / "none")
+
+
+def test_a_pod_runs_two_processes() -> None:
+    """As the settings and the page of deploying say: its memory limit is enough for both and their parent."""
+    assert SETTINGS_ENV["LEARNER_PROCESSES"] == "auto"
+    assert _processes_of_a_pod() == 2
+
+
 def test_autoscaling_follows_the_groups_lag_and_never_passes_the_shards() -> None:
-    """Events and requests, up to a replica a shard, measured as the worker reads; down slowly, one by one."""
+    """Events and requests, up to a process a shard, measured as the worker reads; down slowly, one by one."""
     [trigger, asked] = SCALED["triggers"]
     topics = COMPOSE["services"]["topics"]["command"]
     partitions = int(topics[topics.index("--partitions") + 1])
     down = SCALED["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
 
     assert SCALED["scaleTargetRef"]["name"] == STATEFUL_SET["metadata"]["name"]
-    assert SCALED["minReplicaCount"] < SCALED["maxReplicaCount"] <= partitions
+    assert SCALED["minReplicaCount"] < SCALED["maxReplicaCount"]
+    assert SCALED["maxReplicaCount"] * _processes_of_a_pod() <= partitions
     assert trigger["metadata"]["consumerGroup"] == SETTINGS_ENV["LEARNER_GROUP_ID"]
     assert trigger["metadata"]["bootstrapServers"] == SETTINGS_ENV["LEARNER_BOOTSTRAP_SERVERS"]
     assert trigger["metadata"]["topic"] == Settings.model_fields["topic_bid_placed"].default

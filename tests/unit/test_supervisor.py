@@ -93,29 +93,49 @@ def _span(names: list[str]) -> tuple[int, int]:
     return own[0], own[-1] + 1
 
 
+UNIT = "0::/system.slice/learner.service"
+OLD_UNIT = "4:memory:/system.slice/learner.service\n3:cpu,cpuacct:/system.slice/learner.service\n0::/"
+
+
 @pytest.mark.parametrize(
-    ("files", "expected"),
+    ("files", "membership", "expected"),
     [
-        ({}, 8),
-        ({"cpu.max": "max 100000", "memory.max": "max"}, 8),
-        ({"cpu.max": "250000 100000", "memory.max": str(4096 * MIB)}, 2),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu.max": "400000 100000", "memory.max": str(1024 * MIB)}, 2),
-        ({"memory.max": str(100 * MIB)}, 1),
-        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({}, None, 8),
+        ({"cpu.max": "max 100000", "memory.max": "max"}, "0::/", 8),
+        ({"cpu.max": "250000 100000", "memory.max": str(4096 * MIB)}, "0::/", 2),
+        ({"cpu.max": "50000 100000"}, None, 1),
+        ({"cpu.max": "400000 100000", "memory.max": str(1152 * MIB)}, "0::/", 2),
+        ({"memory.max": str(1024 * MIB)}, "0::/", 1),
+        ({"memory.max": str(100 * MIB)}, "0::/", 1),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, "3:cpu:/docker/1", 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None, 8),
+        ({"system.slice/learner.service/cpu.max": "200000 100000"}, UNIT, 2),
+        ({"system.slice/memory.max": str(1664 * MIB), "memory.max": "max"}, UNIT, 3),
+        ({"memory/system.slice/learner.service/memory.limit_in_bytes": str(1664 * MIB)}, OLD_UNIT, 3),
+        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, OLD_UNIT, 4),
+        ({"cpu.max": "300000 100000", "x/cpu.max": "100000 100000"}, "0::/../x", 3),
     ],
 )
 def test_auto_is_what_the_cgroup_allows(
-    files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: dict[str, str],
+    membership: str | None,
+    expected: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Quota and memory of either version of cgroups limit the processes, beside the processors there are."""
+    """Quota and memory of its cgroup and of those above it, of either version, less the parent's share.
+
+    For a unit of systemd, and for a container, whether it sees its cgroup as the root or the host's path.
+    """
     monkeypatch.setattr(processors, "_available", lambda: 8.0)
+    own = tmp_path / "membership"
+    if membership is not None:
+        own.write_text(f"{membership}\n", encoding="ascii")
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{text}\n", encoding="ascii")
 
-    assert affordable_processes(tmp_path) == expected
+    assert affordable_processes(tmp_path, own) == expected
 
 
 def test_number_of_processes_is_a_setting() -> None:
@@ -150,6 +170,7 @@ def child(program: str, first_line: bytes) -> Iterator[tuple[subprocess.Popen[by
         process = subprocess.Popen(
             [sys.executable, "-c", program, str(Lineage("parent", "w-0", theirs.fileno()))],
             pass_fds=(theirs.fileno(),),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
     with process, ours:
@@ -166,6 +187,24 @@ def test_a_process_ends_with_its_parent_even_in_the_middle_of_work() -> None:
     with child(BUSY, b"busy\n") as (process, ours):
         ours.close()
         assert process.wait(WAIT_SECONDS) == 1
+
+
+def test_a_process_that_cannot_listen_to_its_parent_any_more_ends() -> None:
+    """Whatever ends the thread that listens: nobody could stop such a process, which holds its folder."""
+    with child(BUSY, b"busy\n") as (process, ours):
+        ours.sendall(b"no JSON\n")
+        assert process.wait(WAIT_SECONDS) == 1
+
+
+def test_a_word_after_the_end_of_the_loop_changes_nothing() -> None:
+    """A process that is about to end by itself keeps its exit code."""
+    with child(ENDED, b"ended\n") as (process, ours):
+        for message in (ParentMessage(0, STOP), ParentMessage(0, JOIN), ParentMessage(1, "/healthz")):
+            ours.sendall(msgspec.json.encode(message) + b"\n")
+        assert b'"stuck"' in ours.makefile("rb").readline()
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(WAIT_SECONDS) == 0
 
 
 def claims(*members: tuple[str, str]) -> dict[str, Claim]:
@@ -189,24 +228,6 @@ def test_a_sibling_is_no_standby() -> None:
 
 
 def test_processes_of_one_parent_alone_have_no_standbys() -> None:
-def test_a_process_that_cannot_listen_to_its_parent_any_more_ends() -> None:
-    """Whatever ends the thread that listens: nobody could stop such a process, which holds its folder."""
-    with child(BUSY, b"busy\n") as (process, ours):
-        ours.sendall(b"no JSON\n")
-        assert process.wait(WAIT_SECONDS) == 1
-
-
-def test_a_word_after_the_end_of_the_loop_changes_nothing() -> None:
-    """A process that is about to end by itself keeps its exit code."""
-    with child(ENDED, b"ended\n") as (process, ours):
-        for message in (ParentMessage(0, STOP), ParentMessage(0, JOIN), ParentMessage(1, "/healthz")):
-            ours.sendall(msgspec.json.encode(message) + b"\n")
-        assert b'"stuck"' in ours.makefile("rb").readline()
-        assert process.stdin is not None
-        process.stdin.close()
-        assert process.wait(WAIT_SECONDS) == 0
-
-
     """A standby that ends with its owner is none: it would only cost."""
     placed = place(SHARDS[:4], claims(("a-0", "a"), ("a-1", "a")))
 
