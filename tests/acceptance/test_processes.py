@@ -30,10 +30,10 @@ SECONDS = 120.0  # many times what anything here takes, also on a busy machine
 async def test_processes_are_one_replica_whose_parts_come_back(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
-    """Two processes, one killed, then three and one on the same folder: every outcome counts once.
+    """Two processes, one killed, then their parent, then three and one: every outcome counts once.
 
-    A killed process comes back with its shards, and a folder's files follow the number of processes, so that
-    no shard is restored by the one that is left.
+    A killed process comes back with its shards. A folder's files follow the number of processes, so that no
+    shard is restored by the one that is left, and members of a run that was killed do not keep any.
     """
     names = await create_topics(broker.bootstrap_servers, prefix)
     events, state_dir = swarm_history(5, AUCTIONS), tmp_path / "state"
@@ -51,11 +51,13 @@ async def test_processes_are_one_replica_whose_parts_come_back(
         await metrics_equal_the_model(broker, names, [*thirds[0], *thirds[1]], seconds=SECONDS)
         assert await two.metric("learner_build_info") == 2
         assert len(two.logged("http.listening")) == 1
-        assert await two.stop() == 0
+        await two.stop(signal.SIGKILL)
 
     async with replica(3) as three:
         await _all_own_shards(three, 3)
         assert three.logged("state.arranged")
+        [removed] = three.logged("members.removed")
+        assert removed["members"] == ["w-0", "w-1"]
         await publish(broker.bootstrap_servers, names, thirds[2])
         await metrics_equal_the_model(broker, names, events, seconds=SECONDS)
         left = await learner_worker("leave", "--state-dir", str(state_dir))
