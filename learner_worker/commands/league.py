@@ -11,9 +11,9 @@ from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_
 from learner_worker.commands.printing import escaped
 from learner_worker.commands.recordings import recorded_in_kafka
 from learner_worker.errors import ConfigurationError
-from learner_worker.laboratory.league import League, advised_bids, league
+from learner_worker.laboratory.advice import AdviceResults, advice_results
 from learner_worker.laboratory.league_tables import league_tables, regret_table
-from learner_worker.laboratory.regret import Regret, by_strategy, regret_ledger
+from learner_worker.laboratory.regret import by_strategy
 
 _WIDTH_WITHOUT_A_TERMINAL = 180  # all columns of the widest table
 _SHOWN = 20  # rows of the ledger: a screen
@@ -42,26 +42,26 @@ def show_league(*, json_file: Path | None, **flags: Any) -> None:
             f"{settings.topics().named().advice} has no advice: run the workers with --advice-log, and name "
             "the task in requests (task_id)"
         )
-    found = league(recorded.advice, recorded.auctions, settings.paid_on)
-    ledger = regret_ledger(recorded.auctions, advised_bids(recorded.advice, recorded.auctions))
-    _print(found, ledger)
+    results = advice_results(recorded.advice, recorded.auctions, settings.paid_on)
+    _print(results)
     if json_file is not None:
-        _write(json_file, found, ledger)
+        _write(json_file, results)
 
 
-def _print(found: League, ledger: list[Regret]) -> None:
+def _print(results: AdviceResults) -> None:
+    ledger = results.ledger
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDTH_WITHOUT_A_TERMINAL)
-    for table in league_tables(found):
+    for table in league_tables(results.league):
         console.print(table)
     console.print(regret_table("Regret, by strategy", by_strategy(ledger)))
     shown = [msgspec.structs.replace(row, agent_id=escaped(row.agent_id)) for row in ledger[:_SHOWN]]
     console.print(regret_table(f"Regret, the {len(shown)} greatest of {len(ledger)}", shown))
 
 
-def _write(path: Path, found: League, ledger: list[Regret]) -> None:
-    content = {**msgspec.to_builtins(found), "regret": msgspec.to_builtins(ledger)}
+def _write(path: Path, results: AdviceResults) -> None:
+    content = {**msgspec.to_builtins(results.league), "regret": msgspec.to_builtins(results.ledger)}
     try:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1))
     except OSError as error:

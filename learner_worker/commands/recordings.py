@@ -11,7 +11,7 @@ from learner_worker.commands.options import given
 from learner_worker.contract.advice import AdviceRecord
 from learner_worker.domain.outcomes import Outcome
 from learner_worker.errors import ConfigurationError
-from learner_worker.laboratory.league import advised_bids
+from learner_worker.laboratory.advice import advised_auctions
 from learner_worker.laboratory.recording import RecordedAuction, auctions_of, read_recording
 from learner_worker.observability import configure_logging
 from learner_worker.operations.recorded import logged_advice, recorded_outcomes, swarm_outcomes
@@ -24,9 +24,7 @@ class Recorded:
 
     def __init__(self, outcomes: Sequence[Outcome], advice: Sequence[AdviceRecord]) -> None:
         self.advice = advice
-        advised = advised_bids(advice, auctions_of(outcomes))
-        bases: dict[tuple[str, str], int] = {key: one.advice.base_bid_sats for key, one in advised.items()}
-        self.auctions = auctions_of(outcomes, bases)
+        self.auctions = advised_auctions(outcomes, advice)
 
 
 def recorded_in_kafka(settings: Settings) -> Recorded:

@@ -64,6 +64,21 @@ def t_quantile(freedom: int) -> float:
     return z + first / freedom + second / freedom**2 + third / freedom**3
 
 
+def with_reach(value: Interval | None, *, sign: str = "") -> str:
+    """A mean and how far its interval reaches, as text."""
+    if value is None:
+        return "-"
+    return f"{value.mean:{sign},.1f}" + (f" ±{value.high - value.mean:,.1f}" if value.count > 1 else "")
+
+
+def share_with_reach(value: Interval | None) -> str:
+    """A mean share and how far its interval reaches, in percent."""
+    if value is None:
+        return "-"
+    reach = f" ±{100 * (value.high - value.mean):.0f}" if value.count > 1 else ""
+    return f"{100 * value.mean:.0f} %{reach}"
+
+
 def share_won(differences: Sequence[float]) -> float:
     """In what share of the runs the difference is above 0; ties are shared."""
     return sum(0.5 if value == 0 else value > 0 for value in differences) / len(differences)

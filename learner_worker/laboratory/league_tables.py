@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from learner_worker.laboratory.intervals import Interval
+from learner_worker.laboratory.intervals import Interval, share_with_reach, with_reach
 from learner_worker.laboratory.league import ArmDifference, League, Standing, WouldHave
 from learner_worker.laboratory.regret import Regret
 
@@ -44,7 +44,7 @@ def _standings(standings: Sequence[Standing]) -> Table:
             one.earned_sats,
         )
         table.add_row(
-            one.experiment or "-", one.strategy, *(f"{count:,}" for count in counts), _shown(one.per_task)
+            one.experiment or "-", one.strategy, *(f"{count:,}" for count in counts), with_reach(one.per_task)
         )
     return table
 
@@ -62,7 +62,7 @@ def _differences(differences: Sequence[ArmDifference]) -> Table:
             f"{one.tasks[0]:,}",
             one.baseline,
             f"{one.tasks[1]:,}",
-            Text(_shown(one.difference, sign="+"), style=_style(one.difference)),
+            Text(with_reach(one.difference, sign="+"), style=_style(one.difference)),
         )
     return table
 
@@ -84,8 +84,8 @@ def _cells(other: WouldHave) -> tuple[str, ...]:
     return (
         f"{other.auctions:,}",
         f"{100 * other.decided / other.auctions:.0f} %",
-        _share(other.was_won),
-        _share(other.won),
+        share_with_reach(other.was_won),
+        share_with_reach(other.won),
         f"{other.at_least:,}",
         f"{other.at_most:,}",
     )
@@ -101,20 +101,6 @@ def regret_table(title: str, ledger: Sequence[Regret]) -> Table:
             row.agent_id or "all", row.strategy, row.kind or "all", *(f"{count:,}" for count in counts)
         )
     return table
-
-
-def _shown(value: Interval | None, *, sign: str = "") -> str:
-    if value is None:
-        return "-"
-    return f"{value.mean:{sign},.1f}" + (f" ±{value.high - value.mean:,.1f}" if value.count > 1 else "")
-
-
-def _share(value: Interval | None) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value.mean:.0f} %" + (
-        f" ±{100 * (value.high - value.mean):.0f}" if value.count > 1 else ""
-    )
 
 
 def _style(value: Interval) -> str:

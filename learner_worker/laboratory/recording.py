@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
 
@@ -10,9 +11,10 @@ import msgspec
 from learner_worker.contract.facts import Close
 from learner_worker.contract.fields import MAX_SATS
 from learner_worker.contract.times import parse_time
-from learner_worker.domain.outcomes import Outcome
+from learner_worker.domain.outcomes import Outcome, greater_close
 from learner_worker.errors import ConfigurationError
 
+_NO_CLOSE: Final[Close | None] = None
 _NO_BASES: Final[Mapping[tuple[str, str], int]] = {}
 _Sats = Annotated[int, msgspec.Meta(ge=0, le=MAX_SATS)]
 
@@ -99,20 +101,26 @@ def auctions_of(
     Args:
         bases: what agents would have bid without advice, by task and agent.
     """
-    by_task: defaultdict[str, list[tuple[Close, Outcome]]] = defaultdict(list)
+    by_task: defaultdict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
-        if outcome.counts and outcome.close is not None:
-            by_task[outcome.task_id].append((outcome.close, outcome))
+        if outcome.counts:
+            by_task[outcome.task_id].append(outcome)
     auctions = [
         RecordedAuction(
             task_id,
-            max(close.closed_at for close, _ in found),
-            found[0][0].winner,
-            tuple(_bid_of(outcome, bases.get((task_id, outcome.agent_id))) for _, outcome in found),
+            close.closed_at,
+            close.winner,
+            tuple(_bid_of(outcome, bases.get((task_id, outcome.agent_id))) for outcome in found),
         )
         for task_id, found in by_task.items()
+        if (close := _standing_close(found)) is not None
     ]
     return sorted(auctions, key=lambda auction: (auction.closed_at, auction.task_id))
+
+
+def _standing_close(outcomes: Iterable[Outcome]) -> Close | None:
+    """The greatest: a corrected close may not have reached every bidder yet."""
+    return reduce(greater_close, (outcome.close for outcome in outcomes), _NO_CLOSE)
 
 
 def _bid_of(outcome: Outcome, base_sats: int | None) -> RecordedBid:

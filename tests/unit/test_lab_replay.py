@@ -1,5 +1,6 @@
 """Replaying recorded auctions: exact where the record decides, bounded elsewhere, without a look ahead."""
 
+import itertools
 import json
 import random
 import sqlite3
@@ -140,6 +141,18 @@ def test_what_outcomes_say_is_what_an_export_says(recording: Path) -> None:
         for bid in auction.bids
         if bid.base_sats is not None
     } == bases
+
+
+def test_a_corrected_close_decides_whichever_bidder_it_has_reached() -> None:
+    """The winner is the greatest close's, in any order of the outcomes."""
+    first, corrected = Close(Micros(10), AgentId("echo"), 5), Close(Micros(11), AgentId("mace"), 6)
+    outcomes = [
+        Outcome(TaskId("t"), AgentId(agent), close, Bid(Micros(1), sats, ""))
+        for agent, close, sats in (("echo", first, 5), ("helm", first, 7), ("mace", corrected, 6))
+    ]
+    for order in itertools.permutations(outcomes):
+        (auction,) = auctions_of(order)
+        assert (auction.closed_at, auction.winner, auction.winning_bid_sats) == (11, "mace", 6)
 
 
 def _sorted(auctions: Sequence[RecordedAuction]) -> list[RecordedAuction]:
