@@ -4,28 +4,22 @@ Kafka can be read by offset only, so an agent's records would cost a fetch each,
 partition. Nothing is joined here: rows are the changelog's own values, and tombstones delete them.
 """
 
-import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from hashlib import blake2b
-from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import aiosqlite
 
 from learner_worker.contract.facts import parts_of_key
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
+from learner_worker.insights.temporary_file import temporary_database
 from learner_worker.kafka.records import Record
 
 _KEY_BYTES = 16  # of a digest: two of any number of keys will never be the same
-_SETTINGS = (
-    "PRAGMA journal_mode = OFF",  # after any failure the file is of no use, and goes with the process
-    "PRAGMA synchronous = OFF",
-    "PRAGMA locking_mode = EXCLUSIVE",
-    "PRAGMA cache_size = -65536",  # KiB: rows are inserted all over the file, and memory stays bounded
-)
-_CREATE = """
+CACHE_KIB: Final = 64 * 1024  # rows are inserted all over the file, and memory stays bounded
+FACTS: Final = """
 CREATE TABLE facts (
     agent_id TEXT NOT NULL,
     key BLOB NOT NULL,    -- a digest of the record's key
@@ -35,8 +29,11 @@ CREATE TABLE facts (
     PRIMARY KEY (agent_id, key)
 ) WITHOUT ROWID
 """
-_BY_TASK = "CREATE INDEX by_task ON facts (task_id, agent_id)"
-_BY_CLOSE = "CREATE INDEX by_close ON facts (closed_at, task_id)"
+INDEXES: Final = (
+    "CREATE INDEX by_task ON facts (task_id, agent_id)",
+    "CREATE INDEX by_close ON facts (closed_at, task_id)",
+)
+"""Of the pages of auctions."""
 _PUT = "INSERT OR REPLACE INTO facts (agent_id, key, task_id, closed_at, value) VALUES (?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM facts WHERE agent_id = ? AND key = ?"
 _VALUES = "SELECT value FROM facts WHERE agent_id = ?"
@@ -115,10 +112,6 @@ def _digest(key: bytes) -> bytes:
 
 @asynccontextmanager
 async def fact_store() -> AsyncIterator[FactStore]:
-    """Opens an empty store, in a folder of its own that is deleted on exit."""
-    with tempfile.TemporaryDirectory(prefix="learner-insights-") as folder:
-        async with aiosqlite.connect(Path(folder) / "facts.sqlite3") as database:
-            for statement in (*_SETTINGS, _CREATE, _BY_TASK, _BY_CLOSE):
-                await database.execute(statement)
-            await database.commit()
-            yield FactStore(database)
+    """Opens an empty store."""
+    async with temporary_database((FACTS, *INDEXES), cache_kib=CACHE_KIB) as database:
+        yield FactStore(database)

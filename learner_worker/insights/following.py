@@ -53,6 +53,11 @@ class TopicFollower:
         read = sum(min(self._positions[one], end) for one, end in self._ends.items()) - self._first
         return read / (self._last - self._first) if self._last > self._first else 0.0
 
+    async def starts(self) -> dict[TopicPartition, int]:
+        """The first offset that each partition holds now."""
+        async with asyncio.timeout(_KAFKA_SECONDS):
+            return dict(await self._consumer.beginning_offsets(self._partitions))
+
     async def run(self) -> None:
         """Reads until it is cancelled, through outages of Kafka.
 

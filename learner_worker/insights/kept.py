@@ -8,6 +8,7 @@ import structlog
 
 from learner_worker.errors import LearnerError
 from learner_worker.lifecycle import KAFKA_FAILURES
+from learner_worker.refusals.denials import in_words
 
 _EXPECTED: Final = (LearnerError, *KAFKA_FAILURES)
 _log = structlog.get_logger("learner_worker.insights")
@@ -76,6 +77,14 @@ class KeptAnswer(Generic[T]):
             return await self._find()
         finally:
             self._found_at = _now()
+
+
+async def or_problem(found: Awaitable[T]) -> T | str:
+    """What is found, or why it is not."""
+    try:
+        return await found
+    except _EXPECTED as error:
+        return in_words(error)
 
 
 def _retrieve(finding: "asyncio.Task[T]") -> None:

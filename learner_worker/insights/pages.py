@@ -13,10 +13,12 @@ from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import format_time
 from learner_worker.domain.outcomes import Outcome
 from learner_worker.errors import SuggestionError
+from learner_worker.insights.advice import AdviceReader
 from learner_worker.insights.agents import AgentQuery
 from learner_worker.insights.api import agent_query
 from learner_worker.insights.charts import course
 from learner_worker.insights.history import AgentHistory
+from learner_worker.insights.kept import or_problem
 from learner_worker.insights.moves import MoveFinder, Moves
 from learner_worker.insights.reader import NotReadYetError, SwarmReader
 from learner_worker.insights.rendering import Rendering, link
@@ -28,6 +30,7 @@ _STATIC: Final = Path(__file__).parent / "static"
 _ROWS = 50  # agents of a page: more would be slow to look through
 _OUTCOMES = 25  # the newest: what happened lately
 _BEST, _WORST = 20, 10  # keywords shown of an agent; programs get all
+_REGRETS = 10  # kinds of task, those of the greatest regret: more would be slow to look through
 _BAR = 100  # half the width of a bar's picture
 _COLUMNS: Final = (
     ("Agent", "agent_id"),
@@ -76,12 +79,15 @@ class InsightsPages:
     def __init__(
         self,
         reader: SwarmReader,
+        advice: AdviceReader,
+        *,
         sending: Sending,
         finder: MoveFinder,
         workers: WorkersWatch,
         rendering: Rendering,
     ) -> None:
         self._reader = reader
+        self._advice = advice
         self._sending = sending
         self._finder = finder
         self._workers = workers
@@ -157,6 +163,8 @@ class InsightsPages:
                 "bar": lambda count: round(_BAR * count / most, 1),
                 "course": course(history.outcomes),
                 "outcomes": [_outcome_row(one) for one in history.outcomes[:_OUTCOMES]],
+                "advice": await or_problem(self._advice.results_of(agent_id)),
+                "regret_rows": _REGRETS,
             }
         result = {"refused": "", "reply": None, "moves": None, **result}
         return self._rendering.page(

@@ -2,19 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
 from learner_worker.contract.fields import AgentId, ShardId, TaskId
-from learner_worker.domain.outcomes import Cutoff
+from learner_worker.domain.outcomes import Cutoff, Outcome
 from learner_worker.errors import BrokerError, ConfigurationError, LearnerError
 from learner_worker.group.topology_view import Layout, read_layout
 from learner_worker.insights.agents import AgentDirectory
 from learner_worker.insights.auctions import FACTS_OF_AN_AUCTION, AuctionList, ClosedAuction, auction_of
 from learner_worker.insights.facts import ClosedTask, FactStore, fact_store
 from learner_worker.insights.following import Take, TopicFollower
-from learner_worker.insights.history import AgentHistory, agent_history
+from learner_worker.insights.history import AgentHistory, agent_history, standing_outcomes
 from learner_worker.kafka.clients import running, standby_consumer
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.partitioner import partitioner
@@ -43,6 +43,13 @@ class ReadProgress(NamedTuple):
 
     metrics: float
     outcomes: float
+
+
+class TaskOutcomes(NamedTuple):
+    """The outcomes of some tasks; whether they count is not asked."""
+
+    tasks: Sequence[TaskId]
+    outcomes: Sequence[Outcome]
 
 
 class SwarmReader:
@@ -121,6 +128,25 @@ class SwarmReader:
         self._require_outcomes()
         found = await self._facts.values_of_task(task_id, limit)
         return await asyncio.to_thread(auction_of, task_id, found, self._cutoff_of)
+
+    async def outcomes_of(self, tasks: Iterable[TaskId], *, most_facts: int) -> TaskOutcomes:
+        """The outcomes of as many tasks, in their order, as have so many facts together.
+
+        Raises:
+            NotReadYetError: the changelog is still being read.
+            UpgradeRequiredError: a newer learner wrote one of the records.
+        """
+        self._require_outcomes()
+        read: list[TaskId] = []
+        values: list[bytes] = []
+        for task_id in tasks:
+            found = await self._facts.values_of_task(task_id, max(0, most_facts - len(values)))
+            if not found.whole:
+                break
+            read.append(task_id)
+            values += found.values
+        outcomes = await asyncio.to_thread(standing_outcomes, values, self._cutoff_of)
+        return TaskOutcomes(read, outcomes)
 
     def _require_outcomes(self) -> None:
         if self._followers is None or not self._followers[1].caught_up.is_set():

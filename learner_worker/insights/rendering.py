@@ -7,6 +7,7 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from learner_worker.contract.fields import AgentId, TaskId
+from learner_worker.laboratory.intervals import share_with_reach, with_reach
 
 
 class Rendering:
@@ -30,6 +31,8 @@ class Rendering:
             agent_link=agent_link,
             auction_link=auction_link,
             share=_share,
+            share_with_reach=share_with_reach,
+            with_reach=with_reach,
             show_descriptions=show_descriptions,
         )
 

@@ -12,6 +12,8 @@ from aiohttp import web
 from learner_worker.client.tokens import TokenSource
 from learner_worker.http_server import listening
 from learner_worker.insights.access import Access, add_headers
+from learner_worker.insights.advice import AdviceReader
+from learner_worker.insights.advice_store import advice_store
 from learner_worker.insights.api import InsightsApi
 from learner_worker.insights.auction_pages import AuctionPages
 from learner_worker.insights.live import LiveUpdates
@@ -61,26 +63,39 @@ async def serve_insights(settings: Settings, options: InsightsOptions, tell: Cal
     _stop_on_signals(stopping)
     async with (
         swarm_reader(settings) as reader,
+        advice_store() as answers,
         sending(settings, allow_writes=options.allow_writes, token=options.token) as sender,
     ):
         workers = WorkersWatch(settings, reader.layout)
-        app = _application(settings, options, reader, sender, workers)
+        advice = AdviceReader(settings, reader, answers)
+        rendering = Rendering(show_descriptions=options.show_descriptions)
+        pages = InsightsPages(
+            reader,
+            advice,
+            sending=sender,
+            finder=MoveFinder(sender, settings.paid_on),
+            workers=workers,
+            rendering=rendering,
+        )
+        app = _application(options, reader, sender, pages, AuctionPages(reader, rendering))
         async with _listening(app, options) as url:
             tell(url)
             _log.info("http.listening", url=url)
-            await _until_stopped((reader.run(), workers.run()), stopping)
+            await _until_stopped((reader.run(), workers.run(), advice.run()), stopping)
 
 
 def _application(
-    settings: Settings, options: InsightsOptions, reader: SwarmReader, sender: Sending, workers: WorkersWatch
+    options: InsightsOptions,
+    reader: SwarmReader,
+    sender: Sending,
+    pages: InsightsPages,
+    auctions: AuctionPages,
 ) -> web.Application:
-    rendering = Rendering(show_descriptions=options.show_descriptions)
-    pages = InsightsPages(reader, sender, MoveFinder(sender, settings.paid_on), workers, rendering)
     app = web.Application(middlewares=[options.access.middleware], client_max_size=_LARGEST_BODY_BYTES)
     app.on_response_prepare.append(add_headers)
     app.add_routes(InsightsApi(reader, sender).routes())
     app.add_routes(pages.routes())
-    app.add_routes(AuctionPages(reader, rendering).routes())
+    app.add_routes(auctions.routes())
     app.add_routes(LiveUpdates(reader.agents).routes())
     return app
 

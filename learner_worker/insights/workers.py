@@ -1,22 +1,19 @@
 """What the page of the workers shows: each part found apart from the others, and within a time."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from learner_worker.contract.times import format_time, record_micros
 from learner_worker.doctor import Finding, examine
 from learner_worker.doctor.examination import CHECKS
-from learner_worker.errors import LearnerError
 from learner_worker.group.topology_view import Layout
 from learner_worker.insights.group_view import GroupLook
-from learner_worker.insights.kept import KeptAnswer
+from learner_worker.insights.kept import KeptAnswer, or_problem
 from learner_worker.insights.replicas import ReplicaAnswer, ask_replicas, shard_states
 from learner_worker.kafka.polling import Gap
-from learner_worker.lifecycle import KAFKA_FAILURES
 from learner_worker.operations.dead_letters import DeadLetter, DeadLetterIndex, reading_dead_letters
-from learner_worker.refusals.denials import in_words
 from learner_worker.settings import Settings
 
 _PATIENCE_SECONDS = 8.0  # what a person waits for a page; a healthy cluster is looked at in a second or two
@@ -29,7 +26,6 @@ _SHOWN = 25  # dead letters: what goes wrong now; `dead-letters list` has all
 _LONGEST_TEXT = 300  # characters: whoever may write dead letters chooses their headers
 _OF_A_WORKERS_MACHINE: Final = frozenset({"state folder", "state files", "open files"})
 """Checks of a folder and of limits that insights do not have."""
-T = TypeVar("T")
 
 
 class DeadLetterRow(NamedTuple):
@@ -73,7 +69,7 @@ class WorkersWatch:
         """Looks now and then, so that the lag in seconds is known before anybody asks; until cancelled."""
         try:
             while True:
-                await _or_problem(self._view.get())  # the page says what is wrong
+                await or_problem(self._view.get())  # the page says what is wrong
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
             await self._view.close()
@@ -82,10 +78,10 @@ class WorkersWatch:
     async def shown(self) -> dict[str, Any]:
         """Everything that the page shows; a part that is not found has its problem instead."""
         view, replicas, dead_letters, findings = await asyncio.gather(
-            _or_problem(self._view.get()),
-            _or_problem(self._replicas.get()),
-            _or_problem(self._dead_letters.get()),
-            _or_problem(self._findings.get()),
+            or_problem(self._view.get()),
+            or_problem(self._replicas.get()),
+            or_problem(self._dead_letters.get()),
+            or_problem(self._findings.get()),
         )
         if isinstance(replicas, str):
             replicas = [ReplicaAnswer(", ".join(self._urls), problem=replicas)]
@@ -120,14 +116,6 @@ class WorkersWatch:
         checks = [check for check in CHECKS if check.name not in _OF_A_WORKERS_MACHINE]
         settings = self._settings.model_copy(update={"group_id": self._owner})
         return (await examine(settings, checks=checks, role="insights")).findings
-
-
-async def _or_problem(found: Awaitable[T]) -> T | str:
-    """What is found, or why it is not."""
-    try:
-        return await found
-    except (LearnerError, *KAFKA_FAILURES) as error:
-        return in_words(error)
 
 
 def _row(dead_letter: DeadLetter, index: DeadLetterIndex) -> DeadLetterRow:

@@ -111,6 +111,7 @@ TABLE: Final[Sequence[RightNeeded]] = (
     RightNeeded("insights", "every agent", "topic", "metrics", ("Read",)),
     RightNeeded("insights", "one agent's outcomes", "topic", "outcomes", ("Read",)),
     RightNeeded("insights", "whose topics these are", "topic", "topology", ("Read",)),
+    RightNeeded("insights", "what advice came to, if it is logged", "topic", "advice", ("Read",)),
     RightNeeded("insights", "newest dead letters", "topic", "dead_letters", ("Read",)),
     RightNeeded("insights", "which outcomes count; who works", "group", GROUP, ("Describe",)),
     RightNeeded("insights", "which requests wait", "group", REQUESTS_GROUP, ("Describe",)),
@@ -153,8 +154,9 @@ def rights_of(role: Role, names: TopicNames, group_id: str, layout: int = 1) -> 
 def _resources(row: RightNeeded, first: TopicNames, group_id: str, layout: int) -> Iterator[str]:
     group = in_layout(group_id, layout)
     special = {GROUP: group, REQUESTS_GROUP: requests_group(group), CLUSTER: CLUSTER}
-    # A reshard raises the topic of advice, too, whether its user's settings name it or not.
-    names = replace(first.of_layout(layout), advice_log=first.advice_log or row.role == "resharder")
+    # These look whether there is a topic of advice, which only a user with a right to it is told.
+    advice_log = first.advice_log or row.role in {"resharder", "insights"}
+    names = replace(first.of_layout(layout), advice_log=advice_log)
     if row.resource in special:
         yield special[row.resource]
     elif row.resource == EVERY_TOPIC:

@@ -3,6 +3,7 @@
 import json
 import re
 from base64 import b64encode
+from collections import Counter
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from urllib.parse import quote
 from aiokafka import AIOKafkaProducer
 
 from learner_worker.brokers import Broker
-from learner_worker.contract.topics import TopicNames
+from learner_worker.client import LearnerClient
+from learner_worker.contract.times import LAST_MICROS
+from learner_worker.contract.topics import TopicNames, Topics
 from learner_worker.errors import RecordError
 from learner_worker.kafka.records import Unreadable, dead_letter
-from tests.support import model, seed_routes
+from tests.support import advice_model, model, seed_routes
+from tests.support.advice_model import Answer
 from tests.support.html_pages import Page
 from tests.support.insights import EVERYWHERE, InsightsProcess, running_insights
 from tests.support.openapi import require_fit
@@ -38,9 +42,10 @@ SESAME = "a token: 'ö'"
 async def test_the_routes_answer_as_the_swarms_own_did(broker: Broker, prefix: str, tmp_path: Path) -> None:
     """Every field of every agent, after more events, after a restart; unknown agents, pages, the document."""
     rows = seed_routes.history(3, 60, STRANGE)
-    names = await create_topics(broker.bootstrap_servers, prefix)
+    names = await create_topics(broker.bootstrap_servers, prefix, advice_log=True)
     await _strange_dead_letters(broker.bootstrap_servers, names)
-    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state") as worker:
+    logging = ("--advice-log",)
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path / "state", flags=logging) as worker:
         first = [row for row in rows if row.task_id < "task-3"]
         await publish(broker.bootstrap_servers, names, seed_routes.events_of(first))
         log = tmp_path / "insights.log"
@@ -53,6 +58,7 @@ async def test_the_routes_answer_as_the_swarms_own_did(broker: Broker, prefix: s
             await _unknown_agents_have_nothing(insights)
             await _pages_and_orders(insights)
             await _answers_fit_the_document(insights)
+            await _what_advice_came_to_is_shown(insights, broker.bootstrap_servers, prefix, rows)
             await _strangers_texts_stay_texts(insights, rows)
             await _the_learner_is_asked(insights, rows)
             await _auctions_are_shown(insights, rows)
@@ -60,7 +66,7 @@ async def test_the_routes_answer_as_the_swarms_own_did(broker: Broker, prefix: s
             await _nothing_is_written_unasked(insights)
             assert await insights.stop() == 0
         where = ("--http-host", EVERYWHERE, "--worker-url", worker.logged("http.listening")[0]["url"])
-        flags = ("--allow-writes", "--hide-descriptions", *where)
+        flags = ("--allow-writes", "--hide-descriptions", "--topic-advice", "none-such", *where)
         environment = {"LEARNER_INSIGHTS_TOKEN": SESAME}
         async with running_insights(
             broker.bootstrap_servers, prefix, log, *flags, environment=environment
@@ -71,6 +77,7 @@ async def test_the_routes_answer_as_the_swarms_own_did(broker: Broker, prefix: s
             await _all_agents_equal(again, rows)
             await _agent_equals(again, rows, "much-failing")
             await _descriptions_are_hidden(again)
+            await _advice_is_not_recorded(again)
             await _a_failed_task_counts(again)
             await _the_workers_say_how_they_are(again)
 
@@ -170,6 +177,49 @@ async def _the_learner_is_asked(insights: InsightsProcess, rows: list[seed_route
     assert "Another base, up to 500 sats away" in body
     assert "says the same" in body
     assert "says otherwise" not in body
+
+
+async def _what_advice_came_to_is_shown(
+    insights: InsightsProcess, servers: str, prefix: str, rows: list[seed_routes.Row]
+) -> None:
+    """Answers for tasks that have ended, and for an unknown one: league and regret are the model's."""
+    own = [row for row in rows if row.agent_id == "agent-0"]
+    answers = []
+    async with LearnerClient(servers, topics=Topics(prefix=prefix), timeout_seconds=30) as learner:
+        for number, task_id in enumerate([*(row.task_id for row in own), "none-such"], 1):
+            reply = await learner.suggest_bid(
+                "agent-0", description="wordaa", base_bid_sats=number, task_id=task_id
+            )
+            suggested = reply.suggested_bid_sats
+            answers.append(Answer(task_id, "agent-0", LAST_MICROS, number, suggested, reply.strategy))
+    outcomes = model.outcomes(seed_routes.events_of(rows))
+    [league] = advice_model.league("agent-0", answers, outcomes, paid_for_wins=False).values()
+    regret = sum(advice_model.regret("agent-0", answers, outcomes).values(), Counter[str]())
+    shown = (
+        f"Of its newest {len(answers)} answers",
+        _cells(league, "advised", "ended", "bid", "followed", "won", "done", "failed", "earned_sats"),
+        _cells(regret, "auctions", "won", "left_sats", "missed", "missed_sats"),
+    )
+
+    async def are_shown() -> bool:
+        page = await _page(insights, "/agent?id=agent-0")
+        return all(part in page.text for part in shown)
+
+    await until(are_shown, f"the page shows {shown}")
+
+
+def _cells(counts: Counter[str], *names: str) -> str:
+    """Figures beside each other in a table."""
+    return "".join(f'<td class="number">{counts[name]:,}</td>' for name in names)
+
+
+async def _advice_is_not_recorded(insights: InsightsProcess) -> None:
+    """Without the log's topic, its setting is named."""
+
+    async def said() -> bool:
+        return "<code>--advice-log</code>" in (await _page(insights, "/agent?id=agent-0")).text
+
+    await until(said, "the setting that records advice is named")
 
 
 async def _auctions_are_shown(insights: InsightsProcess, rows: list[seed_routes.Row]) -> None:

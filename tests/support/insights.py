@@ -1,11 +1,11 @@
-"""A real `learner-worker insights`, and its answers."""
+"""A real `learner-worker insights`, and its answers; and a reader without Kafka, for its parts."""
 
 import asyncio
 import contextlib
 import json
 import re
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -13,11 +13,63 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+from aiohttp import web
 
+from learner_worker.contract.facts import Fact, encode_fact
+from learner_worker.contract.topics import Topics
+from learner_worker.group.topology_view import Layout
+from learner_worker.insights.advice import AdviceReader
+from learner_worker.insights.facts import FactStore
+from learner_worker.insights.moves import MoveFinder
+from learner_worker.insights.pages import InsightsPages
+from learner_worker.insights.reader import SwarmReader
+from learner_worker.insights.rendering import Rendering
+from learner_worker.insights.sending import Sending
+from learner_worker.insights.workers import WorkersWatch
+from learner_worker.kafka.records import Record, Unreadable
+from learner_worker.settings import Settings
 from tests.support.workers import START_SECONDS, STOP_SECONDS, Process, started, until
 
 EVERYWHERE = str(IPv4Address(0))
 """Every address of this machine."""
+LAYOUT = Layout("cluster", 4, None, Topics().named())
+"""The first layout of the default topics, with four shards."""
+
+
+class ReadOutcomes(SwarmReader):
+    """A reader whose outcomes are all read."""
+
+    def _require_outcomes(self) -> None:
+        pass
+
+
+def reader_of(facts: FactStore) -> ReadOutcomes:
+    """A reader of a store."""
+    return ReadOutcomes(Settings(), LAYOUT, facts)
+
+
+def fact_records(facts: Sequence[Fact], *, gone: bool = False) -> list[Record]:
+    """The records of facts, or the tombstones that delete them."""
+    pairs = map(encode_fact, facts)
+    return [
+        Unreadable("o", 0, number, key=key, value=None if gone else value)
+        for number, (key, value) in enumerate(pairs)
+    ]
+
+
+def pages_of(reader: SwarmReader, advice: AdviceReader, sending: Sending) -> web.Application:
+    """An application that serves the pages of agents."""
+    pages = InsightsPages(
+        reader,
+        advice,
+        sending=sending,
+        finder=MoveFinder(sending, "success"),
+        workers=WorkersWatch(Settings(), reader.layout),
+        rendering=Rendering(show_descriptions=True),
+    )
+    app = web.Application()
+    app.add_routes(pages.routes())
+    return app
 
 
 @dataclass

@@ -61,6 +61,14 @@ def test_a_worker_is_asked_for_the_rights_that_are_printed_for_it() -> None:
     assert ("Write", "topic", "p-bid-placed") not in granted
 
 
+@pytest.mark.parametrize("advice_log", [False, True])
+def test_insights_may_look_whether_there_is_an_advice_log(*, advice_log: bool) -> None:
+    """Whatever their own settings say: Kafka tells only who has a right to it."""
+    rights = rights_of("insights", Topics(advice_log=advice_log).named(), "g")
+
+    assert [right.operations for right in rights if right.name == "learner-advice"] == [["Read"]]
+
+
 def test_every_line_of_the_table_is_about_something() -> None:
     """A resource that no role would be granted is a misspelt one; an operation has Kafka's code."""
     for row in TABLE:

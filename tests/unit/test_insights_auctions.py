@@ -10,23 +10,21 @@ from aiohttp.test_utils import TestServer
 from learner_worker.contract.facts import Bid, Close, Fact, ForgetMarker, Result, encode_fact, encode_marker
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import LAST_MICROS, Micros
-from learner_worker.contract.topics import Topics
 from learner_worker.domain.outcomes import Cutoff
-from learner_worker.group.topology_view import Layout
 from learner_worker.insights import reader as reader_module
 from learner_worker.insights.auction_pages import AuctionPages
 from learner_worker.insights.auctions import ClosedAuction, Reason, auction_of
-from learner_worker.insights.facts import ClosedTask, FactStore, TaskValues, fact_store
+from learner_worker.insights.facts import ClosedTask, TaskValues, fact_store
 from learner_worker.insights.reader import NotReadYetError, SwarmReader
 from learner_worker.insights.rendering import Rendering
-from learner_worker.kafka.records import Record, Unreadable
+from learner_worker.kafka.records import Unreadable
 from learner_worker.settings import Settings
 from tests.support.html_pages import Page
+from tests.support.insights import LAYOUT, fact_records, reader_of
 
 TASK = TaskId("t1")
 ECHO, MACE, HELM = AgentId("echo"), AgentId("mace"), AgentId("helm")
 NEWEST = ClosedTask(LAST_MICROS, TaskId(""))
-LAYOUT = Layout("cluster", 4, None, Topics().named())
 
 
 def bid_fact(
@@ -98,27 +96,6 @@ def test_forgotten_agents_and_expired_auctions_are_left_out() -> None:
     assert auction_of(TASK, values([Fact(TASK, ECHO, bid=Bid(Micros(5), 5, ""))]), lambda _: None) is None
 
 
-class ReadOutcomes(SwarmReader):
-    """A reader whose outcomes are all read."""
-
-    def _require_outcomes(self) -> None:
-        pass
-
-
-def reader_of(facts: FactStore) -> ReadOutcomes:
-    """A reader of a store."""
-    return ReadOutcomes(Settings(), LAYOUT, facts)
-
-
-def records(facts: Sequence[Fact], *, gone: bool = False) -> list[Record]:
-    """The records of facts, or the tombstones that delete them."""
-    pairs = map(encode_fact, facts)
-    return [
-        Unreadable("o", 0, number, key=key, value=None if gone else value)
-        for number, (key, value) in enumerate(pairs)
-    ]
-
-
 async def test_pages_of_auctions_are_the_whole_each_once_the_latest_first() -> None:
     """Closes at one time, corrected and deleted ones, results without an auction; pages of any size."""
     async with fact_store() as store:
@@ -130,8 +107,8 @@ async def test_pages_of_auctions_are_the_whole_each_once_the_latest_first() -> N
         corrected = bid_fact(ECHO, 5, Close(Micros(200), ECHO, 5), task=TaskId("t04"))
         lonely = Fact(TaskId("result-alone"), ECHO, result=Result(Micros(150), succeeded=True))
         gone = [fact for fact in facts if fact.task_id == "t07"]
-        await store.take(records([*facts, corrected, lonely]))
-        await store.take(records(gone, gone=True))
+        await store.take(fact_records([*facts, corrected, lonely]))
+        await store.take(fact_records(gone, gone=True))
         await store.take([Unreadable("o", 0, 0, key=b'["t","a",[-5],0,0]', value=b"junk")])
         reader = reader_of(store)
         expected = ["t04", *(f"t{number:02}" for number in range(19, -1, -1) if number not in {4, 7})]
@@ -159,7 +136,7 @@ async def test_a_list_looks_at_a_bounded_number_of_tasks(monkeypatch: pytest.Mon
         ]
         left = bid_fact(ECHO, 5, Close(Micros(50), ECHO, 5), task=TaskId("left"))
         key, value = encode_marker(ForgetMarker(MACE, Micros(200)))
-        await store.take([*records([*gone, left]), Unreadable("o", 0, 0, key=key, value=value)])
+        await store.take([*fact_records([*gone, left]), Unreadable("o", 0, 0, key=key, value=value)])
         reader, listed = reader_of(store), []
         before: ClosedTask | None = NEWEST
         while before is not None:
@@ -189,7 +166,7 @@ async def test_an_auction_of_very_many_bidders_is_read_up_to_a_limit() -> None:
     """What is left out is said; the close names the winner all the same."""
     async with fact_store() as store:
         close = Close(Micros(9), AgentId("z"), 1)
-        await store.take(records([bid_fact(AgentId(f"a{number}"), 5, close) for number in range(30)]))
+        await store.take(fact_records([bid_fact(AgentId(f"a{number}"), 5, close) for number in range(30)]))
         auction = await reader_of(store).auction(TASK, limit=10)
         assert auction is not None
         assert (len(auction.bids), auction.whole, auction.winner) == (10, False, "z")
@@ -212,7 +189,7 @@ async def test_the_pages_show_texts_as_texts_and_hide_descriptions_when_told(
             bid_fact(ECHO, 5, Close(Micros(number), ECHO, 5), task=TaskId(f"t{number:02}"))
             for number in range(40)
         ]
-        await store.take(records([*facts, *many]))
+        await store.take(fact_records([*facts, *many]))
         app = web.Application()
         app.add_routes(
             AuctionPages(reader_of(store), Rendering(show_descriptions=show_descriptions)).routes()

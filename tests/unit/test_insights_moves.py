@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from learner_worker.client import LearnerClient
@@ -13,28 +13,23 @@ from learner_worker.contract.facts import Bid, Close, Fact, Result, encode_fact
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.suggestions import AgentMetrics, SuggestBidReply
 from learner_worker.contract.times import Micros
-from learner_worker.contract.topics import Topics
 from learner_worker.domain.outcomes import Outcome
 from learner_worker.errors import SuggestionError
-from learner_worker.group.topology_view import Layout
+from learner_worker.insights.advice import AdviceReader
+from learner_worker.insights.advice_store import advice_store
 from learner_worker.insights.facts import fact_store
 from learner_worker.insights.history import AgentHistory, agent_history
 from learner_worker.insights.moves import MoveFinder, Moves
-from learner_worker.insights.pages import InsightsPages
-from learner_worker.insights.reader import SwarmReader
-from learner_worker.insights.rendering import Rendering
 from learner_worker.insights.sending import Sending
-from learner_worker.insights.workers import WorkersWatch
-from learner_worker.kafka.records import Unreadable
 from learner_worker.laboratory.what_if import MOST_RESULTS, BidQuestion, KnownAgent
 from learner_worker.settings import Settings
 from learner_worker.strategies import registry
 from learner_worker.strategies.expected_profit import ExpectedProfit
 from learner_worker.strategies.protocol import Addend, SettledBid, Suggestion
+from tests.support.insights import LAYOUT, ReadOutcomes, fact_records, pages_of
 
 ECHO, MACE = AgentId("echo"), AgentId("mace")
 QUESTION = BidQuestion("parse invoices", 1_000, 40)
-LAYOUT = Layout("cluster", 4, None, Topics().named())
 
 
 class Watched(ExpectedProfit):
@@ -94,13 +89,10 @@ class Learner(Sending):
         )
 
 
-class ReadOnce(SwarmReader):
-    """A reader whose outcomes are all read; counts the histories that are joined."""
+class ReadOnce(ReadOutcomes):
+    """Counts the histories that are joined."""
 
     joined = 0
-
-    def _require_outcomes(self) -> None:
-        pass
 
     async def history(self, agent_id: AgentId) -> AgentHistory:
         """The agent's history."""
@@ -180,16 +172,11 @@ async def test_nothing_is_searched_where_the_strategy_does_not_answer_alike_here
 
 async def test_the_page_of_an_answer_joins_the_agents_history_once() -> None:
     """The search and the figures are of the same outcomes."""
-    async with fact_store() as store:
-        records = map(encode_fact, facts(60))
-        await store.take([Unreadable("o", 0, 0, key=key, value=value) for key, value in records])
-        settings, learner = Settings(), Learner(history_of(60))
-        reader = ReadOnce(settings, LAYOUT, store)
-        finder, rendering = MoveFinder(learner, "success"), Rendering(show_descriptions=True)
-        app = web.Application()
-        app.add_routes(
-            InsightsPages(reader, learner, finder, WorkersWatch(settings, LAYOUT), rendering).routes()
-        )
+    async with fact_store() as store, advice_store() as answers:
+        await store.take(fact_records(facts(60)))
+        reader = ReadOnce(Settings(), LAYOUT, store)
+        advice = AdviceReader(Settings(), reader, answers)
+        app = pages_of(reader, advice, Learner(history_of(60)))
         form = dict(zip(("description", "base", "cost"), map(str, QUESTION), strict=True))
         async with (
             TestServer(app) as server,
