@@ -10,15 +10,19 @@ from pathlib import Path
 import aiohttp
 from aiokafka import AIOKafkaProducer
 
+from learner_worker.contract.advice import AdviceRecord, encode_advice
 from learner_worker.contract.encode import encode_metrics
 from learner_worker.contract.fields import AgentId
+from learner_worker.contract.times import Micros, format_time
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import Agent
+from learner_worker.insights.advice_store import ANSWERS
 from learner_worker.kafka.batching import BATCH_BYTES
 from learner_worker.kafka.partitioner import partitioner
+from tests.programs.bench.auction_indexes import index_figures
 from tests.programs.bench.figures import Figure
 from tests.programs.bench.held import agent_row, keywords_of_agent
-from tests.programs.bench.load import preload_changelog
+from tests.programs.bench.load import BIDDERS, past_fact, preload_changelog
 from tests.programs.bench.readings import Reading, percentile, reading
 from tests.programs.bench.stage import PARTITIONS, Stage, running_child, said_ready
 from tests.support.batches import Batches
@@ -31,13 +35,19 @@ OUTCOMES = 1_000_000
 _ASKED = 300  # of each route in a turn: three samples are above the 99th percentile
 _WARM_UP = 20
 _MEGABYTE = 2**20
-_AGENT = "agent-000007"
+_BEFORE_THE_CLOSE = 2_000_000  # microseconds: before the bids, which are placed a second before it
+_AGENT, _ADVISED = "agent-000007", AgentId("agent-000014")
 _ROUTES = {
     "the page of agents": "/?sort=-win_rate",
     "the page of an agent": f"/agent?id={_AGENT}",
     "50 agents as JSON": "/swarm/insights?limit=50&sort=-win_rate",
     "one agent as JSON": f"/swarm/insights/{_AGENT}",
+    "the page of an agent with its advice": f"/agent?id={_ADVISED}",
+    "the latest auctions": "/auctions",
+    "auctions of long ago": "/auctions?before={half_way}",
+    "the page of an auction": "/auction?id={task_id}",
 }
+"""`half_way` is a time with as many closes before it as after it, and `task_id` the last task then."""
 _ALL = "/swarm/insights"
 _NOTE = "one client, one request after the other; beside it the same bytes from a bare aiohttp handler"
 
@@ -45,11 +55,16 @@ _NOTE = "one client, one request after the other; beside it the same bytes from 
 async def measure(stage: Stage) -> list[Figure]:
     """The section's figures."""
     agents, outcomes = stage.scaled(AGENTS, least=100), stage.scaled(OUTCOMES, least=1_000)
-    setting = await stage.new_topics("insights")
+    setting = await stage.new_topics("insights", advice_log=True)
     await preload_changelog(stage.servers, setting.names.outcomes, outcomes, agents=agents)
+    await preload_advice(stage.servers, setting.names.advice, outcomes)
     await preload_metrics(stage.servers, setting.names.metrics, outcomes // agents, agents)
     sizes = {"agents": agents, "outcomes": outcomes, "partitions": PARTITIONS}
-    runs = [await _run(stage, setting.topics.prefix) for _ in range(stage.turns)]
+    middle = past_fact(outcomes // 2, agents)
+    assert middle.close is not None
+    places = {"half_way": middle.close.closed_at, "task_id": middle.task_id}
+    routes = {name: path.format_map(places) for name, path in _ROUTES.items()}
+    runs = [await _run(stage, setting.topics.prefix, routes) for _ in range(stage.turns)]
     said = [
         ("from the start of the process to the first page", "s", [run.first_page_seconds for run in runs]),
         ("from the start of the process to any agent's history", "s", [run.ready_seconds for run in runs]),
@@ -57,6 +72,7 @@ async def measure(stage: Stage) -> list[Figure]:
         ("temporary file", "MB", [run.file_megabytes for run in runs]),
     ]
     return [
+        *await index_figures(SECTION, outcomes=outcomes, agents=agents, turns=stage.turns),
         *(Figure(SECTION, name, unit, reading(samples), sizes=sizes) for name, unit, samples in said),
         *(figure for name in (*_ROUTES, "all agents as JSON") for figure in _of_route(name, runs, sizes)),
     ]
@@ -92,7 +108,7 @@ class _Run:
         self.sizes: dict[str, int] = {}
 
 
-async def _run(stage: Stage, prefix: str) -> _Run:
+async def _run(stage: Stage, prefix: str, routes: Mapping[str, str]) -> _Run:
     run = _Run()
     folder = stage.new_folder("scratch")
     began = time.perf_counter()
@@ -108,7 +124,12 @@ async def _run(stage: Stage, prefix: str) -> _Run:
         run.first_page_seconds = time.perf_counter() - began
         await insights.ready(seconds=900)
         run.ready_seconds = time.perf_counter() - began
-        for name, path in (*_ROUTES.items(), ("all agents as JSON", _ALL)):
+
+        async def has_read_advice() -> bool:
+            return "Of its newest" in (await insights.get(f"/agent?id={_ADVISED}"))[1]
+
+        await until(has_read_advice, "the advice log is read", seconds=60)
+        for name, path in (*routes.items(), ("all agents as JSON", _ALL)):
             await _measure_route(run, insights, name, path)
         run.megabytes = _resident_megabytes(insights.process.pid)
         run.file_megabytes = sum(file.stat().st_size for file in folder.rglob("*.sqlite3")) / _MEGABYTE
@@ -147,6 +168,28 @@ async def _timed(session: aiohttp.ClientSession, url: str, count: int) -> list[f
 def _resident_megabytes(process: int) -> float:
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / _MEGABYTE
+
+
+async def preload_advice(servers: str, topic: TopicName, outcomes: int) -> None:
+    """Writes as many answers to one agent as insights keep, each for another one of the changelog's tasks."""
+    partition = partitioner(PARTITIONS)(_ADVISED)
+    async with AIOKafkaProducer(bootstrap_servers=servers, acks="all") as producer:
+        batches = Batches(producer)
+        for auction in range(min(ANSWERS, outcomes // BIDDERS)):
+            fact = past_fact(auction * BIDDERS)
+            assert fact.close is not None
+            record = AdviceRecord(
+                task_id=fact.task_id,
+                agent_id=_ADVISED,
+                advised_at=format_time(Micros(fact.close.closed_at - _BEFORE_THE_CLOSE)),
+                base_bid_sats=1_000,
+                suggested_bid_sats=900,
+                strategy="classic",
+                factor=0.9,
+                costs=False,
+            )
+            await batches.add(topic, partition, _ADVISED.encode(), encode_advice(record))
+        await batches.flush()
 
 
 async def preload_metrics(servers: str, topic: TopicName, outcomes_each: int, agents: int) -> None:

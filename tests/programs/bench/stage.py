@@ -76,9 +76,9 @@ class Stage:
         folder.mkdir(parents=True)
         return folder
 
-    async def new_topics(self, what: str) -> "Setting":
+    async def new_topics(self, what: str, *, advice_log: bool = False) -> "Setting":
         """All topics under a prefix of their own."""
-        setting = Setting(Topics(prefix=f"{self.new_name(what)}-"))
+        setting = Setting(Topics(prefix=f"{self.new_name(what)}-", advice_log=advice_log))
         await self._create(setting.names)
         return setting
 
