@@ -21,12 +21,18 @@ _OURS = ("bootstrap_servers", "client_id")
 
 @dataclass(frozen=True, slots=True)
 class DemoCluster:
-    """The cluster that the workers and the swarm share; `folder` holds the workers' state and logs."""
+    """The cluster that the workers and the swarm share.
+
+    Attributes:
+        folder: holds the workers' state and logs.
+        advice_log: whether the workers record what they advise.
+    """
 
     broker: Broker
     prefix: str
     partitions: int
     folder: Path
+    advice_log: bool = False
 
     @property
     def group_id(self) -> str:

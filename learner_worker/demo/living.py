@@ -55,14 +55,14 @@ async def _run(options: LivingOptions, console: Console) -> None:
 
     with temporary_folder(keep=False) as folder:
         async with started_broker(BrokerKind.EMBEDDED, None, folder / "broker", tell) as broker:
-            cluster = DemoCluster(broker, "", options.partitions, folder)
+            cluster = DemoCluster(broker, "", options.partitions, folder, advice_log=True)
             await create_topics(cluster)
             tell("starting a worker and insights")
             async with (
                 running_replicas(cluster, 1) as replicas,
                 learner_of(cluster) as learner,
                 publisher_of(cluster) as publisher,
-                running_insights(cluster, options.http_port) as insights,
+                running_insights(cluster, options.http_port, replicas) as insights,
             ):
                 auctions = itertools.chain.from_iterable(map(_drawn, itertools.count(1)))
                 market = Market(learner, publisher)

@@ -96,9 +96,17 @@ def _replica(cluster: DemoCluster, number: int) -> Sequence[str]:
 
 
 @asynccontextmanager
-async def running_insights(cluster: DemoCluster, port: int) -> AsyncIterator[ServiceProcess]:
-    """Starts insights and waits until everything is read; on exit stops them. Raises as above."""
-    async with _running(cluster, {"Insights": ("insights", "--http-port", str(port))}) as (insights,):
+async def running_insights(
+    cluster: DemoCluster, port: int, replicas: Sequence[ServiceProcess]
+) -> AsyncIterator[ServiceProcess]:
+    """Starts insights and waits until everything is read; on exit stops them. Raises as above.
+
+    Args:
+        replicas: are ready; their pages say how their shards are.
+    """
+    workers = (f"--worker-url={replica.url()}" for replica in replicas)
+    command = ("insights", "--http-port", str(port), *workers)
+    async with _running(cluster, {"Insights": command}) as (insights,):
         yield insights
 
 
@@ -136,6 +144,8 @@ async def _start(cluster: DemoCluster, name: str, command: Sequence[str]) -> Ser
 async def _spawn(cluster: DemoCluster, *arguments: str, output: int) -> asyncio.subprocess.Process:
     """Start a command in its own process group, so that the terminal's Ctrl-C reaches only the demo."""
     where = ["--bootstrap-servers", cluster.broker.bootstrap_servers, "--topic-prefix", cluster.prefix]
+    if cluster.advice_log:
+        where.append("--advice-log")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "learner_worker", *arguments, *where),
         stdin=asyncio.subprocess.DEVNULL,

@@ -100,20 +100,27 @@ def test_a_killed_demo_leaves_nothing_behind(tmp_path: Path) -> None:
     _wait_until_gone(demo.pid, tmp_path)
 
 
+def _shows(url: str, *wanted: str) -> None:
+    """Waits until a page shows all of this."""
+    deadline = time.monotonic() + DEMO_SECONDS
+    while not all(text in (page := http_get(url)[1]) for text in wanted):
+        assert time.monotonic() < deadline, page
+        time.sleep(0.1)
+
+
 def test_dev_shows_a_living_swarm_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """The printed address has agents with figures, which change; SIGTERM ends all of it, with exit 0."""
+    """The printed address has agents, what advice came to, and the worker; SIGTERM ends all, with exit 0."""
     dev = _started(tmp_path, "dev")
     assert dev.stdout is not None
     address = next(line.strip() for line in dev.stdout if "http://" in line)
-    deadline = time.monotonic() + DEMO_SECONDS
-    while "18 agents" not in (page := http_get(address)[1]):
-        assert time.monotonic() < deadline, page
-        time.sleep(0.1)
-    assert "echo-classic" in page
+    _shows(address, "18 agents", "echo-classic")
     first = http_get(f"{address}swarm/insights")
+    deadline = time.monotonic() + DEMO_SECONDS
     while http_get(f"{address}swarm/insights") == first:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    _shows(f"{address}agent?id=echo-classic", "Of its newest", "Its regret")
+    _shows(f"{address}workers", '<span class="word good">ready</span>', "<td>running</td>")
     dev.terminate()
     output, _ = dev.communicate(timeout=DEMO_SECONDS)
     assert (dev.returncode, "Stopped: the swarm" in output) == (0, True), output
