@@ -66,6 +66,14 @@ class UnreadableFileError(StateError):
         self.kind = kind
 
 
+class ManifestError(LearnerError):
+    """What a snapshot says of itself cannot be read: the snapshot is passed over."""
+
+
+class SnapshotError(LearnerError):
+    """The store of snapshots does not answer or refuses: the shards do without, and read the changelog."""
+
+
 class UpgradeRequiredError(LearnerError):
     """A record was written by a newer version: this worker must be upgraded."""
 

@@ -28,6 +28,7 @@ from learner_worker.setting_sources import (
 
 MOST_PROCESSES: Final = 256
 """More than a machine's processors or a topic's shards make use of."""
+_SNAPSHOT_URL = re.compile(r"file:///.+|s3://[a-z0-9.-]+(/.*)?")
 _WORKER_URL = re.compile(r"http://(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?/?")
 
 
@@ -53,9 +54,18 @@ def _worker_url(value: str) -> str:
     return value
 
 
+def _snapshot_url(value: str) -> str:
+    if not _SNAPSHOT_URL.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is neither a folder, as file:///mnt/snapshots, nor as s3://bucket/folder"
+        )
+    return value
+
+
 Port = Annotated[int | None, Field(ge=0, le=LAST_PORT), BeforeValidator(_none)]
 Processes = Annotated[int | None, Field(ge=1, le=MOST_PROCESSES), BeforeValidator(_automatic)]
 Retention = Annotated[float | None, Field(gt=0), BeforeValidator(_none)]
+SnapshotUrl = Annotated[Annotated[str, AfterValidator(_snapshot_url)] | None, BeforeValidator(_none)]
 Names = Annotated[list[str] | None, NoDecode, BeforeValidator(_listed)]
 WorkerUrls = Annotated[
     list[Annotated[str, AfterValidator(_worker_url)]] | None, NoDecode, BeforeValidator(_listed)
@@ -200,6 +210,17 @@ class Settings(ConnectionSettings):
     )
     checkpoint_interval_seconds: float = Field(
         1, gt=0, description="Seconds between checkpoints, which make the work done so far durable."
+    )
+    snapshot_url: SnapshotUrl = Field(
+        None,
+        description="Where snapshots of the shard files are kept, for replicas without a file: a folder that "
+        "all replicas share, as file:///mnt/snapshots, or s3://bucket/folder; needs the extra snapshots.",
+    )
+    snapshot_interval_seconds: float = Field(
+        900, ge=1, description="Seconds between two snapshots of a shard."
+    )
+    snapshot_keep_seconds: float = Field(
+        604_800, ge=1, description="How old a snapshot may get, in seconds; older ones are deleted."
     )
     cached_agents: int = Field(
         100_000, ge=1, description="Maximum number of agents kept in memory for each shard."

@@ -16,6 +16,7 @@ from learner_worker.commands.printing import echo_gap, escaped, work_on_without_
 from learner_worker.contract.facts import ForgetMarker
 from learner_worker.contract.fields import AgentId, AgentIdField, ShardId
 from learner_worker.contract.times import Micros, format_time
+from learner_worker.errors import SnapshotError
 from learner_worker.group.topology_view import Layout, read_layout, require_unchanged
 from learner_worker.kafka.admin import Cluster, connected
 from learner_worker.kafka.clients import bulk_producer, running
@@ -23,7 +24,10 @@ from learner_worker.kafka.partition_reader import reading_partitions
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.observability import configure_logging
 from learner_worker.operations.forget import Forgetting
+from learner_worker.operations.snapshots import delete_forgotten
 from learner_worker.settings import Settings
+from learner_worker.snapshots.catalog import SnapshotCatalog
+from learner_worker.snapshots.object_store import open_store
 
 _agent_ids = TypeAdapter[AgentId](AgentIdField)
 _MICROS = 1_000_000  # microseconds in a second
@@ -68,7 +72,7 @@ class _Scene:
     show_default=True,
     help="How long to wait for a worker to forget the agent, in seconds; 0 = do not wait.",
 )
-@settings_flags(*CONNECTION, *TOPICS, "group_id", "clock_skew_tolerance_seconds")
+@settings_flags(*CONNECTION, *TOPICS, "group_id", "clock_skew_tolerance_seconds", "snapshot_url")
 def forget(
     agent: AgentId, until: Micros | None, *, dry_run: bool, yes: bool, wait_seconds: float, **flags: Any
 ) -> int:
@@ -85,10 +89,13 @@ def forget(
     as the winner in outcomes of agents it won against; files that were set aside. Kafka's cleaner takes
     tombstoned facts out of the changelog in its own time.
 
+    With --snapshot-url the shard's snapshots from before the marker are deleted, too.
+
     An AGENT that begins with - goes last, after --.
 
     Exit code 0: it is in effect; with --wait 0: the marker is in Kafka. 1: the marker is in Kafka and nothing
-    else has to be done, but no worker has followed it in that time; or Kafka failed: then repeat it. 2:
+    else has to be done, but no worker has followed it in that time; or Kafka or the store of snapshots
+    failed: then repeat it. 2:
     something is wrong in what was asked or configured, or it was not confirmed; nothing was written.
     """
     work_on_without_stdout()
@@ -123,6 +130,8 @@ def _consent(marker: ForgetMarker) -> bool:
 
 
 async def _run(settings: Settings, marker: ForgetMarker, *, dry_run: bool, wait_seconds: float) -> int:
+    url = settings.snapshot_url
+    catalog = None if url is None else SnapshotCatalog(open_store(url))
     async with _scene(settings, marker) as scene:
         if dry_run:
             await _rehearse(scene, marker)
@@ -130,10 +139,29 @@ async def _run(settings: Settings, marker: ForgetMarker, *, dry_run: bool, wait_
         await _write(settings, scene, marker)
         if wait_seconds == 0:
             click.echo("not awaited: it takes effect when a worker reads the marker")
-            return 0
+            return 0 if await _delete_snapshots(catalog, scene, marker) else 1
         in_effect = await scene.forgetting.in_effect(scene.cluster, scene.group_id, wait_seconds=wait_seconds)
         click.echo(_done(scene) if in_effect else await _undone(scene, wait_seconds))
-        return 0 if in_effect else 1
+        # After the wait: an owner that has read the marker makes no snapshot from before it any more.
+        deleted = await _delete_snapshots(catalog, scene, marker)
+        return 0 if in_effect and deleted else 1
+
+
+async def _delete_snapshots(catalog: SnapshotCatalog | None, scene: _Scene, marker: ForgetMarker) -> bool:
+    """Deletes the snapshots from before the marker, if there is a store of them; False if that failed."""
+    topology, offset = scene.layout.topology, scene.forgetting.offset
+    if catalog is None or topology is None or offset is None:
+        return True
+    try:
+        count = await delete_forgotten(catalog, marker, offset, topology)
+    except SnapshotError as error:
+        click.echo(
+            f"snapshots from before the marker may be left: {error}; repeat the command, or delete them with "
+            "`learner-worker state prune`"
+        )
+        return False
+    click.echo("1 snapshot deleted" if count == 1 else f"{count:,} snapshots deleted")
+    return True
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""`state show`, `state verify`, `state rebuild`: a replica's state folder."""
+"""`state show`, `state verify`, `state rebuild`: a replica's state folder; the others: `snapshots.py`."""
 
 import asyncio
 import sys
@@ -11,6 +11,7 @@ import msgspec
 
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
 from learner_worker.commands.printing import work_on_without_stdout
+from learner_worker.commands.snapshots import make_snapshots, prune, show_snapshots
 from learner_worker.contract.fields import ShardId
 from learner_worker.observability import configure_logging
 from learner_worker.operations.changelog import open_changelog
@@ -33,7 +34,11 @@ def _shard_flag(text: str) -> Callable[[_Command], _Command]:
 
 @click.group()
 def state() -> None:
-    """Inspect, verify or rebuild a replica's state folder."""
+    """Inspect, verify or rebuild a replica's state folder; make, list or delete snapshots of its files."""
+
+
+for _command in (make_snapshots, show_snapshots, prune):
+    state.add_command(_command)
 
 
 @state.command("show")

@@ -46,7 +46,8 @@ class StateKeepingAssignor:
 
     Args:
         claim: makes this member's claim, with the term and the owned shards of its last placement.
-        on_standbys: called before partitions are assigned, with the shards to follow.
+        on_placement: called before partitions are assigned, with the placement's term and the shards to
+            follow.
         now_ms: a lower bound of terms, so that they grow even if all members that knew the last one are gone.
     """
 
@@ -55,12 +56,12 @@ class StateKeepingAssignor:
     def __init__(
         self,
         claim: Callable[[int], Claim],
-        on_standbys: Callable[[frozenset[ShardId]], None],
+        on_placement: Callable[[int, frozenset[ShardId]], None],
         now_ms: Callable[[], int] = _now_ms,
     ) -> None:
         self._claim = claim
         self._now_ms = now_ms
-        self._on_standbys = on_standbys
+        self._on_placement = on_placement
         self._term = 0
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
@@ -96,7 +97,7 @@ class StateKeepingAssignor:
         """Stores the placement's term and announces the shards to follow."""
         given = _decoded_given(assignment.user_data)
         self._term = given.term
-        self._on_standbys(frozenset(given.standbys))
+        self._on_placement(given.term, frozenset(given.standbys))
 
 
 def standbys_of(assignment: ConsumerProtocolMemberAssignment) -> frozenset[ShardId]:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from learner_worker.kafka.clients import range_consumer, running
 from learner_worker.kafka.connection import Connection
@@ -78,6 +78,29 @@ async def _positions(
 ) -> dict[TopicPartition, int]:
     async with asyncio.timeout(_KAFKA_SECONDS):
         return {partition: await consumer.position(partition) for partition in partitions}
+
+
+async def record_at(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> Record | None:
+    """The record at an offset; None if the partition has none there.
+
+    Raises:
+        KafkaError: as a poll does.
+        TimeoutError: no answer comes.
+    """
+    consumer.assign([partition])
+    consumer.seek(partition, offset)
+    deadline = _now() + _KAFKA_SECONDS
+    while _now() < deadline:
+        try:
+            polled = await poll(consumer, {partition: offset}, timeout_ms=_POLL_MS, max_records=1)
+        except OffsetOutOfRangeError:
+            return None
+        for record in polled.batches.get(partition, ()):
+            return record if record.offset == offset else None
+        async with asyncio.timeout(_KAFKA_SECONDS):
+            if polled.gap is not None or await consumer.position(partition) > offset:
+                return None
+    raise TimeoutError(f"no record for {_KAFKA_SECONDS:g} s")
 
 
 class PartitionReader:

@@ -144,6 +144,13 @@ class ProcessInstruments:
             ["shard"],
             registry=registry,
         )
+        self.snapshots = Counter(
+            "learner_snapshots",
+            "Snapshots of shard files, by result: published, failed (to be published), taken in place of a "
+            "missing file, refused for it.",
+            ["result"],
+            registry=registry,
+        )
         self.rebuilds = Counter(
             "learner_rebuilds",
             "Times the Kafka clients were rebuilt because they made no progress.",

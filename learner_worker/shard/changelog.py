@@ -16,6 +16,7 @@ from learner_worker.shard.pacing import CHUNK, Pacing
 from learner_worker.shard.sums import claimed_sums
 from learner_worker.stages.learn import FactRecord, Learn, MarkerRecord
 from learner_worker.stages.strategy_sums import StrategySums
+from learner_worker.store.identity import LastRecord
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint
 from learner_worker.strategies.protocol import Strategy
@@ -109,6 +110,7 @@ class ChangelogApplier:
         self._pacing = pacing
         self._applying = asyncio.Lock()
         self.unreadable = 0
+        self._last_record: LastRecord | None = None
 
     async def take(self, records: Sequence[Record]) -> int:
         """Joins records into rows.
@@ -147,8 +149,15 @@ class ChangelogApplier:
                 await self._take_markers(run)
             else:
                 changed += await self._take_facts(run)
-        self._positions[self._topic] = batch[-1].offset + 1
+        last = batch[-1]
+        self._positions[self._topic] = last.offset + 1
+        self._last_record = LastRecord.of(last.offset, last.timestamp, last.key)
         return changed
+
+    def take_last_record(self) -> LastRecord | None:
+        """The last record, for a checkpoint; None if it is the same as for the checkpoint before."""
+        found, self._last_record = self._last_record, None
+        return found
 
     async def _take_facts(self, run: Iterable[tuple[Record, _Content]]) -> int:
         """Joins facts into rows; meanwhile the rows for the next batch are read from the file."""
@@ -373,6 +382,7 @@ class ChangelogReplay:
                 forgotten=changes.forgotten,
                 sums=changes.sums,
                 counted_to=changes.counted_to,
+                last_record=self._applier.take_last_record(),
             )
         )
         self.learn.on_checkpoint_written()

@@ -242,6 +242,7 @@ class Shard:
                 published=metrics.published,
                 cutoff=cutoff,
                 leaving=metrics.leaving,
+                last_record=self._applier.take_last_record(),
             ),
             partial(self._publish, metrics.due),
             {

@@ -22,6 +22,8 @@ from learner_worker.store.statements import ROWS_AT_ONCE, SqlRow, rows_at_once, 
 _CONVERTED: Final = 500  # rows of a page: more would hold the file's thread while answers wait
 _MAX_LOG_BYTES: Final = 16 * 2**20
 """A longer write-ahead log is truncated: SQLite itself restarts it only when there are no readers."""
+_WRITE_WAIT_MS = 5_000  # for another connection's lock: SQLite's wrapper in Python has the same default
+_READ_WAIT_MS = 100  # for a read to end: a copy of the file is one long read, and a checkpoint must not wait
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PRIMARY: Final = 0xFF  # the bits of the primary result code; the others hold the extended one
 _PRAGMAS: Final = (
@@ -163,13 +165,18 @@ class Database:
                 await self._writer.executemany(statement(name), batch)
 
     async def _bound_log(self) -> None:
-        """Truncates a log that has grown too long; waits for the reads in progress, not for later ones.
+        """Truncates a log that has grown too long; waits for short reads in progress, not for later ones.
 
-        A failure does not affect what was committed; the next transaction reports a full disk.
+        Behind a long one the log grows on until a later transaction truncates it. A failure does not affect
+        what was committed; the next transaction reports a full disk.
         """
         with contextlib.suppress(OSError, sqlite3.OperationalError):
             if self._log.stat().st_size > _MAX_LOG_BYTES:
-                await self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                await self._writer.execute(f"PRAGMA busy_timeout = {_READ_WAIT_MS}")
+                try:
+                    await self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                finally:
+                    await self._writer.execute(f"PRAGMA busy_timeout = {_WRITE_WAIT_MS}")
 
     def _closed_error(self) -> ClosedFileError:
         return ClosedFileError(f"{self.path} is closed: its shard is being handed over")

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+from zlib import crc32
+
+import msgspec
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topology import KEEP_FOLDERS
@@ -10,6 +13,41 @@ from learner_worker.errors import Mismatch
 
 GAINED: Final = ("incarnation", "generation")
 """What a file of an older version lacks; it gains them when it is opened."""
+LAST_RECORD: Final = "last_record"
+"""The name of the last record in a file's identity."""
+
+
+class LastRecord(NamedTuple):
+    """The last changelog record that a file has read, as far as known, by which the changelog is recognized.
+
+    Offsets alone do not tell one changelog from another: one that lost its end, or was created anew, uses
+    them again for other records.
+
+    Attributes:
+        timestamp: its record time, in milliseconds since 1970.
+        key_digest: a checksum of its key.
+    """
+
+    offset: int
+    timestamp: int
+    key_digest: int
+
+    @classmethod
+    def of(cls, offset: int, timestamp: int, key: bytes | None) -> "LastRecord":
+        """How a record is noted."""
+        return cls(offset, timestamp, crc32(key or b""))
+
+    def text(self) -> str:
+        """The value in a file's identity."""
+        return msgspec.json.encode(self).decode()
+
+
+def last_record(identity: Mapping[str, str]) -> LastRecord | None:
+    """The last record by a file's identity; None if it names none: it has read nothing, or is old."""
+    try:
+        return msgspec.json.decode(identity.get(LAST_RECORD, ""), type=LastRecord)
+    except msgspec.DecodeError:
+        return None
 
 
 def shard_identity(

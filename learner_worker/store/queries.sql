@@ -6,7 +6,7 @@
 SELECT name, value FROM identity;
 
 -- name: save_identity
--- Written when the file is made, and by the first version that knows more of a file's identity.
+-- Written when the file is made, by the first version that knows more, and the last record by checkpoints.
 INSERT INTO identity (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
 -- name: load_positions
@@ -17,6 +17,10 @@ SELECT topic, next_offset FROM positions;
 -- Part of a checkpoint.
 INSERT INTO positions (topic, next_offset) VALUES (?, ?)
 ON CONFLICT (topic) DO UPDATE SET next_offset = excluded.next_offset;
+
+-- name: delete_position
+-- A copy of the file: it has none of the sources'.
+DELETE FROM positions WHERE topic = ?;
 
 -- name: load_auctions
 -- What settle remembered at the last checkpoint, from a task on, in pages.

@@ -1,7 +1,8 @@
 -- One file a shard. Format 4; PRAGMA user_version says which format a file has.
 
 -- Whose file this is: cluster_id, topic_prefix, partitions, shard, incarnation, generation. A mismatch refuses
--- the start; a file of an older version lacks the last two and gains them when it is opened.
+-- the start; a file of an older version lacks the last two and gains them when it is opened. last_record is
+-- the last changelog record that was read.
 CREATE TABLE identity (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL

@@ -4,23 +4,27 @@ import asyncio
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError, StateError
+from learner_worker.store.copying import FileCopy, copy_file
 from learner_worker.store.identity import shard_identity, stranger
 from learner_worker.store.needs import lacking_space
 from learner_worker.store.obstacles import obstacle
 from learner_worker.store.permissions import private_file, private_folder
 from learner_worker.store.process_folders import last_written, state_folders
+from learner_worker.store.replacement import replace
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.statements import statement
 from learner_worker.unix import FCNTL
 
 _FILE = re.compile(r"shard-([0-9]{5,})\.sqlite3")
+_COPY, _ARRIVING = ".copy", ".arriving"
+"""Suffixes of a snapshot on its way to the store, and from there."""
 
 
 def shard_files(path: Path) -> dict[ShardId, Path]:
@@ -201,13 +205,66 @@ class StateFolder:
             ConfigurationError: it belongs to another cluster, prefix or partition count.
             StateError: it cannot be opened.
         """
-        return await ShardFile.open(shard_path(self._path, shard_id), self._identity_of(shard_id))
+        return await ShardFile.open(shard_path(self._path, shard_id), self.identity_of(shard_id))
 
     async def positions(self, topic: TopicName) -> Mapping[ShardId, int]:
         """The shards that have a file in the folder, each with its position in a topic."""
-        return await asyncio.to_thread(held_shards, self._path, self._identity_of, topic)
+        return await asyncio.to_thread(held_shards, self._path, self.identity_of, topic)
 
-    def _identity_of(self, shard_id: ShardId) -> dict[str, str]:
+    async def is_missing(self, shard_id: ShardId) -> bool:
+        """Whether there is no file of a shard."""
+        return not await asyncio.to_thread(shard_path(self._path, shard_id).exists)
+
+    async def copy(self, shard_id: ShardId, topics: Collection[TopicName]) -> FileCopy:
+        """Copies the rows of a shard's file, which may be in use; `discard` removes the copy.
+
+        Args:
+            topics: those whose positions the copy has.
+
+        Raises:
+            StateError: the file cannot be read, or there is no space.
+        """
+        path = shard_path(self._path, shard_id)
+        return await copy_file(path, path.with_suffix(_COPY), topics)
+
+    def remove_copies(self) -> None:
+        """Removes the copies that a worker which was killed has left.
+
+        Raises:
+            StateError: the folder cannot be written.
+        """
+        try:
+            for suffix in (_COPY, _ARRIVING):
+                for path in self._path.glob(f"shard-*{suffix}"):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StateError(f"cannot clear {self._path} ({obstacle(self._path, error)})") from error
+
+    def arriving(self, shard_id: ShardId) -> Path:
+        """Where a copy is put before `take` puts it in place."""
+        return shard_path(self._path, shard_id).with_suffix(_ARRIVING)
+
+    async def take(self, shard_id: ShardId, path: Path) -> None:
+        """Makes a copy the file of a shard that has none.
+
+        Raises:
+            StateError: the folder cannot be written.
+        """
+        await asyncio.to_thread(replace, shard_path(self._path, shard_id), path)
+
+    async def discard(self, path: Path) -> None:
+        """Removes a copy, if it is there.
+
+        Raises:
+            StateError: the folder cannot be written.
+        """
+        try:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+        except OSError as error:
+            raise StateError(f"cannot remove {path} ({obstacle(path, error)})") from error
+
+    def identity_of(self, shard_id: ShardId) -> dict[str, str]:
+        """What a shard's file has to say of itself."""
         return shard_identity(
             cluster_id=self._cluster_id,
             topic_prefix=self._topic_prefix,

@@ -19,6 +19,7 @@ from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 from learner_worker.domain.sums import KeptSums
+from learner_worker.store.identity import LAST_RECORD, LastRecord
 
 SqlRow = tuple[object, ...]
 ROWS_AT_ONCE: Final = 250  # with twelve columns far below SQLite's limit of 32,766 parameters
@@ -37,6 +38,7 @@ class Checkpoint:
         sums: what strategies have counted, by strategy and agent.
         counted_to: by strategy, the last row in its sums; None: all rows are.
         leaving: published agents whose row is deleted if they have no outcomes.
+        last_record: the last changelog record below the position, if another one than before.
     """
 
     positions: Mapping[TopicName, int]
@@ -50,6 +52,7 @@ class Checkpoint:
     published: Collection[AgentId] = ()
     cutoff: Cutoff | None = None
     leaving: Collection[AgentId] = ()
+    last_record: LastRecord | None = None
 
 
 class _OutcomeColumns(NamedTuple):
@@ -138,6 +141,8 @@ def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
     yield "delete_auction", gone
     yield "save_position", checkpoint.positions.items()
     yield "save_cutoff", () if checkpoint.cutoff is None else (checkpoint.cutoff,)
+    last = checkpoint.last_record
+    yield "save_identity", () if last is None else ((LAST_RECORD, last.text()),)
     yield "save_forgotten", checkpoint.forgotten.items()
 
 

@@ -34,6 +34,7 @@ def begin_at_zero(instruments: Instruments, topics: TopicNames, *, shards: int) 
         (instruments.requests.identity, product(("ok", "forbidden", "missing"))),
         (instruments.requests.by_code, product(REQUEST_CODES)),
         (of_process.checkpoints, product(("ok", "failed"))),
+        (of_process.snapshots, product(("published", "failed", "taken", "refused"))),
         (of_process.shards, product(("ready", "restoring"))),
     )
     for instrument, labels in known:

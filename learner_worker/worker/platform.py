@@ -3,8 +3,9 @@
 import asyncio
 import functools
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -20,6 +21,8 @@ from learner_worker.kafka.admin import Administrator, connected
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.settings import POLL_MS
 from learner_worker.settings import Settings
+from learner_worker.snapshots.object_store import ObjectStore, open_store
+from learner_worker.store.copying import FileCopy
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.state_folder import StateFolder
 
@@ -29,7 +32,8 @@ _MICROS = 1_000_000  # microseconds in a second
 
 
 ClaimMaker = Callable[[int], Claim]
-StandbyListener = Callable[[frozenset[ShardId]], None]
+PlacementListener = Callable[[int, frozenset[ShardId]], None]
+"""Is called with the term of a placement, and the shards to follow."""
 
 
 class Clients(Protocol):
@@ -40,8 +44,8 @@ class Clients(Protocol):
         """Opens connections to the cluster."""
         ...
 
-    def event_consumer(self, claim: ClaimMaker, on_standbys: StandbyListener) -> AIOKafkaConsumer:
-        """Reads the owned shards: a member of the group that makes claims, and is told what to follow."""
+    def event_consumer(self, claim: ClaimMaker, on_placement: PlacementListener) -> AIOKafkaConsumer:
+        """Reads the owned shards: a member of the group that makes claims, and hears of placements."""
         ...
 
     def request_consumer(self) -> AIOKafkaConsumer:
@@ -75,6 +79,62 @@ class StateFiles(Protocol):
     async def positions(self, topic: TopicName) -> Mapping[ShardId, int]:
         """The shards that have a file, each with the file's position in a topic."""
         ...
+
+
+class CopiedFiles(Protocol):
+    """The shards' files of this replica, of which copies are made, and whose place copies take."""
+
+    def identity_of(self, shard_id: ShardId) -> dict[str, str]:
+        """What a shard's file has to say of itself."""
+        ...
+
+    async def is_missing(self, shard_id: ShardId) -> bool:
+        """Whether there is no file of a shard."""
+        ...
+
+    async def copy(self, shard_id: ShardId, topics: Collection[TopicName]) -> FileCopy:
+        """Copies the rows of a shard's file, which may be in use; `discard` removes the copy.
+
+        Args:
+            topics: those whose positions the copy has.
+
+        Raises:
+            StateError: the file cannot be read, or there is no space.
+        """
+        ...
+
+    def arriving(self, shard_id: ShardId) -> Path:
+        """Where a copy is put before `take` puts it in place."""
+        ...
+
+    async def take(self, shard_id: ShardId, path: Path) -> None:
+        """Makes a copy the file of a shard that has none.
+
+        Raises:
+            StateError: the folder cannot be written.
+        """
+        ...
+
+    async def discard(self, path: Path) -> None:
+        """Removes a copy, if it is there.
+
+        Raises:
+            StateError: the folder cannot be written.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPlatform:
+    """Where snapshots of this replica's files go, and come from.
+
+    Attributes:
+        former: the incarnations of the layouts before this one, whose snapshots only age.
+    """
+
+    store: ObjectStore
+    files: CopiedFiles
+    former: frozenset[str] = frozenset()
 
 
 class Guard(Protocol):
@@ -147,6 +207,7 @@ class Platform:
         intervals: the intervals that no setting controls.
         retention: how long outcomes count.
         clock: measures record times, deadlines and pauses.
+        snapshots: where snapshots of the files are kept; None: nowhere.
     """
 
     clients: Clients
@@ -157,6 +218,7 @@ class Platform:
     intervals: Intervals
     retention: Policy
     clock: Clock
+    snapshots: SnapshotPlatform | None = None
 
 
 class KafkaClients:
@@ -167,15 +229,15 @@ class KafkaClients:
         self._connection = settings.connection()
         self.administrator: Administrator = functools.partial(connected, self._connection)
 
-    def event_consumer(self, claim: ClaimMaker, on_standbys: StandbyListener) -> AIOKafkaConsumer:
-        """Reads the owned shards: a member of the group that makes claims, and is told what to follow."""
+    def event_consumer(self, claim: ClaimMaker, on_placement: PlacementListener) -> AIOKafkaConsumer:
+        """Reads the owned shards: a member of the group that makes claims, and hears of placements."""
         settings = self._settings
         return clients.event_consumer(
             self._connection,
             group_id=settings.group_id,
             instance_id=settings.group_instance_id,
             session_seconds=settings.session_timeout_seconds,
-            assignor=StateKeepingAssignor(claim, on_standbys),
+            assignor=StateKeepingAssignor(claim, on_placement),
         )
 
     def request_consumer(self) -> AIOKafkaConsumer:
@@ -198,23 +260,33 @@ class KafkaClients:
 def kafka_platform(settings: Settings, topology: Topology, guard: Guard) -> Platform:
     """The platform of a real worker: Kafka, its state folder and the machine's clock."""
     clock = Clock()
+    files = StateFolder(
+        settings.state_dir,
+        cluster_id=topology.cluster_id,
+        topic_prefix=settings.topic_prefix,
+        partitions=topology.shards,
+        incarnation=topology.incarnation,
+        generation=topology.generation,
+    )
     return Platform(
         clients=KafkaClients(settings),
-        files=StateFolder(
-            settings.state_dir,
-            cluster_id=topology.cluster_id,
-            topic_prefix=settings.topic_prefix,
-            partitions=topology.shards,
-            incarnation=topology.incarnation,
-            generation=topology.generation,
-        ),
+        files=files,
         guard=guard,
         partitions=topology.shards,
         process=uuid.uuid4().hex,
         intervals=Intervals(min(_FRONTIER_SECONDS, settings.auction_horizon_seconds / 10)),
         retention=_retention(settings, clock),
         clock=clock,
+        snapshots=_snapshots(settings, topology, files),
     )
+
+
+def _snapshots(settings: Settings, topology: Topology, files: StateFolder) -> SnapshotPlatform | None:
+    if settings.snapshot_url is None:
+        return None
+    files.remove_copies()
+    former = frozenset(one.incarnation for one in topology.former)
+    return SnapshotPlatform(open_store(settings.snapshot_url), files, former)
 
 
 def _retention(settings: Settings, clock: Clock) -> Policy:

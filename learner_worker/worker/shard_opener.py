@@ -1,10 +1,10 @@
-"""Opens a shard: releases its standby, if there is one here, opens the file and resumes from it."""
+"""Opens a shard: releases its standby, takes a snapshot if there is no file, and resumes from the file."""
 
 from collections.abc import Sequence
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.group.frontier import Frontier
-from learner_worker.group.offsets import BrokerOffsets
+from learner_worker.group.offsets import BrokerOffsets, BrokerOffsetsReader
 from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.watchdog import Watchdog
@@ -14,6 +14,7 @@ from learner_worker.shard.context import ShardContext, ShardSettings
 from learner_worker.shard.shard import Shard
 from learner_worker.strategies.protocol import Strategy
 from learner_worker.worker.platform import Platform, StateFiles
+from learner_worker.worker.snapshots import SnapshotRestorer
 from learner_worker.worker.standbys import Standbys
 
 _MICROS = 1_000_000  # microseconds in a second
@@ -48,12 +49,25 @@ def shard_context(
 
 
 class ShardOpener:
-    """Opens the files of shards that this replica is about to own."""
+    """Opens the files of shards that this replica is about to own.
+
+    Args:
+        restorer: takes a snapshot where a file is missing; None: nothing does.
+    """
 
     def __init__(
-        self, *, files: StateFiles, context: ShardContext, standbys: Standbys, watchdog: Watchdog
+        self,
+        *,
+        files: StateFiles,
+        context: ShardContext,
+        standbys: Standbys,
+        watchdog: Watchdog,
+        offsets: BrokerOffsetsReader,
+        restorer: SnapshotRestorer | None,
     ) -> None:
         self._files = files
+        self._offsets = offsets
+        self._restorer = restorer
         self._context = context
         self._standbys = standbys
         self._watchdog = watchdog
@@ -71,8 +85,12 @@ class ShardOpener:
         Raises:
             StateError: the file cannot be opened or read.
             SendError: rows had to be published again, and Kafka did not accept them.
+            BrokerError, KafkaError, TimeoutError: Kafka does not answer.
         """
         await self._standbys.release(shard_id)
+        if self._restorer is not None and await self._restorer.restore(shard_id):
+            # A snapshot may be ahead of the offsets that were read before it came.
+            offsets = (await self._offsets.read([shard_id]))[shard_id]
         file = await self._files.open(shard_id)
         try:
             shard = await Shard.open(shard_id, self._context, file, offsets, self._watchdog.opening_goes_on)

@@ -5,9 +5,8 @@ down the owned shards' fetches. One loop does everything, so a shard is never re
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
-from functools import partial
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -23,9 +22,8 @@ from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.polling import poll, seek
 from learner_worker.kafka.watchdog import Reading, look
 from learner_worker.shard.standby import StandbyState
-from learner_worker.strategies.protocol import Strategy
 from learner_worker.worker.ownership import Ownership
-from learner_worker.worker.platform import StateFiles
+from learner_worker.worker.standby_files import StandbyFiles
 
 _POLL_MS = 100
 """Longest delay until the loop notices a new assignment of standbys: an owner waits that long for a file."""
@@ -50,7 +48,6 @@ class Standbys:
         files: opens the shards' files.
         ownership: knows which files owned shards use: those shards are followed once their files are closed.
         left: gauge of changelog records still to be read, by shard.
-        strategies: the strategies whose sums are kept.
         idle_seconds: pause of the loop while there is nothing to follow.
     """
 
@@ -59,11 +56,10 @@ class Standbys:
         *,
         make_consumer: Callable[[], AIOKafkaConsumer],
         topic: TopicName,
-        files: StateFiles,
+        files: StandbyFiles,
         ownership: Ownership,
         outage: Outage,
         left: Gauge,
-        strategies: Sequence[Strategy] = (),
         idle_seconds: float = _POLL_MS / 1000,
     ) -> None:
         self._make_consumer = make_consumer
@@ -71,7 +67,7 @@ class Standbys:
         self._ownership = ownership
         self._outage = outage
         self._left = left
-        self._open_standby = partial(_open_standby, files, topic, strategies)
+        self._files = files
         self._idle_seconds = idle_seconds
         self._consumer: AIOKafkaConsumer | None = None
         self._open: dict[ShardId, StandbyState] = {}
@@ -96,6 +92,7 @@ class Standbys:
     async def release_unwanted(self) -> None:
         """Closes the standbys that are not wanted, so that no file is ahead of the offsets read next."""
         async with self._turn:
+            await self._files.give_up_others(self.wanted)
             await self._let_go([shard_id for shard_id in self._open if shard_id not in self.wanted])
 
     async def release(self, shard_id: ShardId) -> None:
@@ -105,6 +102,7 @@ class Standbys:
         shards, so the shard may be followed again by now.
         """
         async with self._turn:
+            await self._files.give_up([shard_id])
             await self._let_go([shard_id])
 
     async def read(self, stopping: asyncio.Event) -> None:
@@ -137,7 +135,7 @@ class Standbys:
         else:
             self._outage.worked(_NAME)
         await self._checkpoint_when_due()
-        return pause_seconds
+        return pause_seconds if self._open else max(pause_seconds, self._idle_seconds)
 
     async def _checkpoint_when_due(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -156,13 +154,16 @@ class Standbys:
     async def _follow_only(self, wanted: frozenset[ShardId], consumer: AIOKafkaConsumer) -> None:
         if wanted == self._open.keys():
             return
+        await self._files.give_up_others(wanted)
         await self._let_go(self._open.keys() - wanted)
-        for shard_id in sorted(wanted - self._open.keys()):
+        ready = self._files.are_ready(wanted - self._open.keys())
+        for shard_id in ready:
             # Checked again: while another file was being opened, this one may have come into use.
             if shard_id not in self._ownership.in_use:
-                self._open[shard_id] = await self._open_standby(shard_id)
-        self._assign(consumer)
-        _log.info("standbys.follow", shards=sorted(self._open))
+                self._open[shard_id] = await self._files.open(shard_id)
+        if ready:
+            self._assign(consumer)
+            _log.info("standbys.follow", shards=sorted(self._open))
 
     async def _take(self, consumer: AIOKafkaConsumer) -> None:
         if not self._open:
@@ -226,20 +227,10 @@ class Standbys:
     async def _close(self) -> None:
         async with self._turn, AsyncExitStack() as closings:
             self.wanted = frozenset()
+            await self._files.give_up_others(())
             if self._consumer is not None:
                 closings.push_async_callback(stop_client, self._consumer)
             await self._let_go(self._open.copy())
 
     def _partition(self, shard_id: ShardId) -> TopicPartition:
         return TopicPartition(self._topic, shard_id)
-
-
-async def _open_standby(
-    files: StateFiles, topic: TopicName, strategies: Sequence[Strategy], shard_id: ShardId
-) -> StandbyState:
-    file = await files.open(shard_id)
-    try:
-        return await StandbyState.open(file, topic, strategies)
-    except BaseException:
-        await file.close()
-        raise

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
+from learner_worker.contract.fields import ShardId
 from learner_worker.errors import LearnerError
 from learner_worker.group.frontier import Frontier
 from learner_worker.group.membership import Membership
@@ -38,6 +39,8 @@ from learner_worker.worker.readiness import ReadinessLog
 from learner_worker.worker.rebalance import Rebalance, ShardPreparation
 from learner_worker.worker.rollback import Rollback
 from learner_worker.worker.shard_opener import ShardOpener, shard_context
+from learner_worker.worker.snapshots import SnapshotPolicy, SnapshotPublisher, SnapshotRestorer
+from learner_worker.worker.standby_files import StandbyFiles
 from learner_worker.worker.standbys import Standbys
 
 START_SECONDS: Final = 30.0
@@ -73,14 +76,15 @@ class Worker:
         begin_at_zero(instruments, topics, shards=platform.partitions)
         self.ownership = ownership = Ownership()
         self.failure = failure = WorkerFailure()
+        watchdog = Watchdog(settings.checkpoint_interval_seconds)
+        restorer = _restorer(settings, platform, instruments, watchdog)
         self.standbys = standbys = Standbys(
             make_consumer=clients.standby_consumer,
             topic=topics.outcomes,
-            files=platform.files,
+            files=StandbyFiles(platform.files, topics.outcomes, strategies=strategies, restorer=restorer),
             ownership=ownership,
             outage=outage,
             left=instruments.process.standby_records,
-            strategies=strategies,
             idle_seconds=platform.intervals.standby_idle_seconds,
         )
         probation = Probation(probation_seconds)
@@ -93,7 +97,12 @@ class Worker:
             standby_replicas=settings.standby_replicas,
             probation=probation,
         )
-        consumer, producer = clients.event_consumer(claims.claim, standbys.follow), clients.bulk_producer()
+
+        def on_placement(term: int, followed: frozenset[ShardId]) -> None:
+            ownership.term = term
+            standbys.follow(followed)
+
+        consumer, producer = clients.event_consumer(claims.claim, on_placement), clients.bulk_producer()
         membership = Membership(
             consumer=consumer,
             administrator=clients.administrator,
@@ -110,7 +119,6 @@ class Worker:
             partitions=platform.partitions,
             now=platform.clock.now,
         )
-        watchdog = Watchdog(settings.checkpoint_interval_seconds)
         of_shards = instruments.shards
         refusals = Refusals(topics, of_shards.records_refused, of_shards.dead_letters)
         writer = BatchWriter(producer, refusals)
@@ -164,16 +172,24 @@ class Worker:
             failure=failure,
             rebalances=instruments.process.rebalances,
         )
+        offsets = BrokerOffsetsReader(
+            administrator=clients.administrator,
+            consumer=consumer,
+            group_id=settings.group_id,
+            incarnation=platform.guard.incarnation,
+            topics=topics.subscribed,
+        )
         self.preparation = ShardPreparation(
             ownership=ownership,
-            opener=ShardOpener(files=platform.files, context=context, standbys=standbys, watchdog=watchdog),
-            offsets=BrokerOffsetsReader(
-                administrator=clients.administrator,
-                consumer=consumer,
-                group_id=settings.group_id,
-                incarnation=platform.guard.incarnation,
-                topics=topics.subscribed,
+            opener=ShardOpener(
+                files=platform.files,
+                context=context,
+                standbys=standbys,
+                watchdog=watchdog,
+                offsets=offsets,
+                restorer=restorer,
             ),
+            offsets=offsets,
             guard=platform.guard,
             requests=requests,
             outage=outage,
@@ -229,6 +245,14 @@ class Worker:
             "probation": partial(probation.serve, membership),
             "stalls": periodic.measure_stalls,
         }
+        if platform.snapshots is not None:
+            self.loops["snapshots"] = SnapshotPublisher(
+                platform.snapshots,
+                ownership=ownership,
+                topics=(topics.outcomes, topics.metrics),
+                policy=_snapshot_policy(settings, platform),
+                results=instruments.process.snapshots,
+            ).run
         if not siblings:
             self.loops["readiness"] = ReadinessLog(self.health.ready).tell
 
@@ -262,6 +286,27 @@ class Worker:
         await self.requests.finish(_REPLIES_SECONDS)
         if not await self.checkpointer.finish():
             raise LearnerError(UNFINISHED)
+
+
+def _snapshot_policy(settings: Settings, platform: Platform) -> SnapshotPolicy:
+    return SnapshotPolicy(
+        settings.snapshot_interval_seconds, settings.snapshot_keep_seconds, platform.clock.now
+    )
+
+
+def _restorer(
+    settings: Settings, platform: Platform, instruments: Instruments, watchdog: Watchdog
+) -> SnapshotRestorer | None:
+    if platform.snapshots is None:
+        return None
+    return SnapshotRestorer(
+        platform.snapshots,
+        make_consumer=platform.clients.standby_consumer,
+        topic=settings.topics().named().outcomes,
+        policy=_snapshot_policy(settings, platform),
+        results=instruments.process.snapshots,
+        on_progress=watchdog.opening_goes_on,
+    )
 
 
 def _both(first: Question, second: Question) -> Question:

@@ -44,7 +44,9 @@ def metadata_of(user_data: bytes | None) -> ConsumerProtocolMemberMetadata:
 
 
 def assignor(standbys: list[frozenset[ShardId]]) -> StateKeepingAssignor:
-    return StateKeepingAssignor(lambda term: Claim("us", term=term), standbys.append, lambda: 1)
+    return StateKeepingAssignor(
+        lambda term: Claim("us", term=term), lambda _, followed: standbys.append(followed), lambda: 1
+    )
 
 
 @FUZZ

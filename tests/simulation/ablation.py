@@ -51,18 +51,19 @@ from learner_worker.store.database import Database
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import SqlRow
 from learner_worker.strategies.protocol import Addend
-from learner_worker.worker import standbys
+from learner_worker.worker import snapshots, standbys
 from learner_worker.worker.consumer import EventConsumer
 from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.rollback import Rollback
 from learner_worker.worker.standbys import Standbys
 from tests.simulation import world
 from tests.simulation.checks import InvariantError
-from tests.simulation.directed import SCENARIOS
 from tests.simulation.driver import run_seed
 from tests.simulation.environment import simulated
 from tests.simulation.known import KNOWN
 from tests.simulation.loop import SteppedLoop
+from tests.simulation.snapshot_sequences import OF_SNAPSHOTS as FIRST_OF_SNAPSHOTS
+from tests.simulation.snapshot_sequences import SCENARIOS
 from tests.simulation.world import World
 
 Patch = tuple[object, str, object]
@@ -74,6 +75,8 @@ OF_FORGETTING: dict[str, list[Patch]] = {}
 """Those that worlds with forgotten agents need."""
 OF_SUMS: dict[str, list[Patch]] = {}
 """Those that strategies' sums need."""
+OF_SNAPSHOTS: dict[str, list[Patch]] = {}
+"""Those that worlds with snapshots need."""
 
 
 # --- the checkpoint --------------------------------------------------------------------------------------
@@ -556,11 +559,40 @@ OF_SUMS["rows in memory are counted, too"] = [(learn, "rows_after", _file_alone)
 OF_SUMS["what expires and what is forgotten leaves the sums"] = [(Learn, "difference", _expired_unnoticed)]
 
 
-_KINDS: tuple[dict[str, bool], ...] = tuple(
-    {"forgetful": forgetful, "forgetting": forgetting}
-    for forgetful, forgetting in ((False, False), (True, False), (False, True))
+# --- snapshots -------------------------------------------------------------------------------------------
+
+
+def _no_obstacle(*_: object, **__: object) -> None:
+    """In place of a reason against a snapshot."""
+
+
+def _yes(*_: object) -> bool:
+    return True
+
+
+def _one_name(shard_id: ShardId, created_ms: int) -> str:
+    return f"shard-{shard_id:05d}/{0 * created_ms:013d}-{0:032x}.sqlite3"
+
+
+OF_SNAPSHOTS["a snapshot of another incarnation is refused"] = [(snapshots, "foreign", _no_obstacle)]
+OF_SNAPSHOTS["a snapshot that the changelog does not know is refused"] = [(snapshots, "recognized", _yes)]
+OF_SNAPSHOTS["a snapshot beyond the changelog's end is refused"] = [
+    (snapshots, "beyond", _no_obstacle),
+    (snapshots, "recognized", _yes),
+]
+OF_SNAPSHOTS["no two snapshots have the same name"] = [(snapshots, "new_name", _one_name)]
+OF_SNAPSHOTS["a snapshot made while an agent is forgotten is taken back"] = [
+    (snapshots, "is_still_true", _yes)
+]
+
+
+_KINDS: tuple[dict[str, bool], ...] = (
+    {},
+    {"forgetful": True},
+    {"forgetting": True},
+    {"snapshots": True},
 )
-ABLATIONS.update(OF_RETENTION | OF_FORGETTING | OF_SUMS)
+ABLATIONS.update(OF_RETENTION | OF_FORGETTING | OF_SUMS | OF_SNAPSHOTS)
 
 
 # --- who notices -----------------------------------------------------------------------------------------
@@ -582,11 +614,9 @@ class Without(ExitStack):
             self.enter_context(mock.patch.object(owner, attribute, replacement))
 
 
-def seeds_that_notice(
-    seeds: Iterable[int], *, forgetful: bool = False, forgetting: bool = False
-) -> Iterator[int]:
-    """Those of the seeds that fail: without a retention or with one, with agents forgotten or without."""
-    run = functools.partial(run_seed, forgetful=forgetful, forgetting=forgetting)
+def seeds_that_notice(seeds: Iterable[int], **kind: bool) -> Iterator[int]:
+    """Those of the seeds that fail in worlds of a kind, as `run_seed` has it."""
+    run = functools.partial(run_seed, **kind)
     return (seed for seed in seeds if fails(functools.partial(run, seed)))
 
 
@@ -595,7 +625,7 @@ def who_notices(name: str, count: int) -> str | None:
 
     First the one that is known to, then a seed of the kind that needs the safeguard and a sequence by turns.
     """
-    own = {"forgetful": name in OF_RETENTION, "forgetting": name in OF_FORGETTING}
+    own = _kind_of(name)
     kinds = sorted(_KINDS, key=lambda kind: kind != own)
     likely = [seed_runs(kinds[0], count), _sequence_runs(_first_sequence(name))]
     by_turns = (run for runs in itertools.zip_longest(*likely) for run in runs if run is not None)
@@ -615,12 +645,20 @@ def seed_runs(kind: Mapping[str, bool], count: int, play: Callable[..., None] = 
     return (Run(f"seed {seed}{words}", functools.partial(play, seed, **kind)) for seed in range(count))
 
 
+def _kind_of(name: str) -> Mapping[str, bool]:
+    """The kind of worlds that a safeguard of this name is for."""
+    of_kinds = {"forgetful": OF_RETENTION, "forgetting": OF_FORGETTING, "snapshots": OF_SNAPSHOTS}
+    return {kind: True for kind, safeguards in of_kinds.items() if name in safeguards}
+
+
 def _first_sequence(name: str) -> str:
     """The first of the sequences that were written for safeguards of this kind."""
     if name in OF_RETENTION:
         return "outcomes_age_away_everywhere"
     if name in OF_FORGETTING:
         return "an_agent_is_forgotten_everywhere"
+    if name in OF_SNAPSHOTS:
+        return FIRST_OF_SNAPSHOTS
     return "a_price_is_corrected" if name in OF_SUMS else next(iter(SCENARIOS))
 
 
@@ -673,11 +711,13 @@ class Noticed:
     seeds: Sequence[int]
     with_a_retention: Sequence[int]
     with_forgotten_agents: Sequence[int]
+    with_snapshots: Sequence[int]
     sequences: Sequence[str]
 
     def __bool__(self) -> bool:
         """Whether anything fails."""
-        return any((self.seeds, self.with_a_retention, self.with_forgotten_agents, self.sequences))
+        of_seeds = (self.seeds, self.with_a_retention, self.with_forgotten_agents, self.with_snapshots)
+        return any((*of_seeds, self.sequences))
 
     @property
     def is_broken(self) -> bool:
@@ -688,7 +728,8 @@ class Noticed:
         """In numbers."""
         return (
             f"{len(self.seeds)} seeds, {len(self.with_a_retention)} with a retention, "
-            f"{len(self.with_forgotten_agents)} with forgotten agents, {len(self.sequences)} sequences"
+            f"{len(self.with_forgotten_agents)} with forgotten agents, {len(self.with_snapshots)} with "
+            f"snapshots, {len(self.sequences)} sequences"
         )
 
 
@@ -700,6 +741,7 @@ def noticed(name: str, count: int) -> Noticed:
             list(seeds_that_notice(seeds)),
             list(seeds_that_notice(seeds, forgetful=True)),
             list(seeds_that_notice(seeds, forgetting=True)),
+            list(seeds_that_notice(seeds, snapshots=True)),
             list(scenarios_that_notice()),
         )
 

@@ -1,6 +1,7 @@
 """The broker: the log, sends in flight, and a consumer group that gives and takes."""
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from tests.simulation.loop import Clock, SteppedLoop
 Place = tuple[str, int]
 Assignment: TypeAlias = ConsumerProtocolMemberAssignment
 Order = Callable[[list[str]], list[str]]
+_incarnations = itertools.count(1)
 
 
 class Client(Protocol):
@@ -198,6 +200,7 @@ class Broker:
     def __init__(self, clock: Clock, shards: int, order: Order | None) -> None:
         self.clock = clock
         self.shards = shards
+        self.incarnation = f"incarnation {next(_incarnations)}"
         self.log = Log()
         self.group = Group(shards, order)
         self.queues: dict[tuple[int, str, int], deque[InFlight]] = {}

@@ -27,8 +27,13 @@ def _empty() -> bytes:
 
 def new_database() -> sqlite3.Connection:
     """An empty file with the real schema."""
+    return opened(_empty())
+
+
+def opened(content: bytes) -> sqlite3.Connection:
+    """A file with this content."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.deserialize(_empty())
+    connection.deserialize(content)
     return connection
 
 
@@ -122,6 +127,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.databases: dict[int, sqlite3.Connection] = {}
+        self.copies: dict[Path, bytes] = {}
         self.violations: list[str] = []
         self._writers: dict[int, Connection] = {}
 
@@ -150,3 +156,4 @@ class Disk:
     def lose(self) -> None:
         """The disk is gone; the next one is empty."""
         self.databases = {}
+        self.copies = {}

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from learner_worker.operations.forget import SupersededFacts
 from tests.simulation.history import AGENTS, Planned, plan
+from tests.simulation.snapshots import Bucket
 from tests.simulation.worker import HORIZON, SECOND, SOURCES, TOPICS, Habits, Process
 from tests.simulation.world import World, shuffled
 from tests.support.swarm import START_US
@@ -18,7 +19,9 @@ _FORGOTTEN_UNTIL = (3.5, 4, 5, 6, 6.000001, 9, 10, 11, 12, 14, 15, 17, 20, 21, 2
 class Weather:
     """One seed's run."""
 
-    def __init__(self, seed: int, *, forgetful: bool = False, forgetting: bool = False) -> None:
+    def __init__(
+        self, seed: int, *, forgetful: bool = False, forgetting: bool = False, snapshots: bool = False
+    ) -> None:
         self.rng = rng = random.Random(seed)
         self.slow = rng.choice((0.0, 0.02, 0.1))
         self.refusing = rng.choice((0.0, 0.0, 0.0, 0.02, 0.1))
@@ -50,6 +53,8 @@ class Weather:
             self._become_forgetful(random.Random(f"retention {seed}"))
         if forgetting:
             self._begin_forgetting(random.Random(f"forget {seed}"))
+        if snapshots:
+            self._begin_snapshots(random.Random(f"snapshots {seed}"))
 
     def _become_forgetful(self, rng: random.Random) -> None:
         """A retention so long that the cutoff walks through the events' times, jumps, or never comes there.
@@ -68,6 +73,23 @@ class Weather:
             self._become_forgetful(rng)
         weight = rng.choice((0.5, 2, 6))
         self.actions += [(self._forget, weight), (self._tombstone_superseded, rng.choice((0, weight)))]
+
+    def _begin_snapshots(self, rng: random.Random) -> None:
+        """Snapshots are made and taken, disks are lost more often, and topics are made anew.
+
+        Of some of the worlds with a retention or with forgotten agents besides.
+        """
+        kind = rng.random()
+        if kind < 0.2:
+            self._become_forgetful(rng)
+        elif kind < 0.4:
+            self._begin_forgetting(rng)
+        self.world.bucket = Bucket()
+        self.world.habits = replace(self.world.habits, snapshot_seconds=rng.choice((1, 1, 4, 20)))
+        self.actions += [
+            (self._lose_disk, rng.choice((0.5, 2))),
+            (self._reset, rng.choice((0, 0, 0.3))),
+        ]
 
     def _strategies(self) -> list[str] | None:
         """What a process is started with: of half of the worlds some processes have classic only."""
@@ -133,7 +155,7 @@ class Weather:
             if name not in self.world.processes:
                 self.world.start(name)
         self.world.settle()
-        if self.rng.random() < 0.3:
+        for _ in range(3 if self.world.bucket else self.rng.random() < 0.3):
             self._last_days()
 
     def _last_days(self) -> None:
@@ -296,6 +318,25 @@ class Weather:
             self.world.note(f"{process.name} is stuck")
             process.rebuild()
 
+    # --- snapshots ---------------------------------------------------------------------------------------
+
+    def _lose_disk(self) -> None:
+        """A worker dies with its disk, and comes back at once or its shards move."""
+        if self.world.processes:
+            name = self.rng.choice(sorted(self.world.processes))
+            self.world.crash(name, lose_disk=True, kept=lambda size: self.rng.randint(0, size))
+            if self.rng.random() < 0.5:
+                self.world.expire(name)
+            self.world.start(name)
+
+    def _reset(self) -> None:
+        """All topics are made anew; what is still to be published goes there."""
+        self.world.reset_topics()
+        self.first.clear()
+        self.superseded.clear()
+        for name in self.world.disks:
+            self.world.start(name)
+
     # --- retention ---------------------------------------------------------------------------------------
 
     def _retain(self) -> None:
@@ -328,9 +369,17 @@ class Weather:
             self.world.tombstone_superseded(agent_id, superseded)
 
 
-def run_seed(seed: int, *, forgetful: bool = False, forgetting: bool = False) -> None:
-    """Runs one seed's weather to its judgement; `forgetful`: with a retention, `forgetting`: agents are."""
-    weather = Weather(seed, forgetful=forgetful, forgetting=forgetting)
+def run_seed(
+    seed: int, *, forgetful: bool = False, forgetting: bool = False, snapshots: bool = False
+) -> None:
+    """Runs one seed's weather to its judgement.
+
+    Args:
+        forgetful: with a retention.
+        forgetting: agents are forgotten.
+        snapshots: snapshots are made and taken.
+    """
+    weather = Weather(seed, forgetful=forgetful, forgetting=forgetting, snapshots=snapshots)
     try:
         weather.run()
     except Exception as error:

@@ -44,8 +44,11 @@ class Run(Protocol):
 class ReshardWeather(Weather):
     """One seed's run: a storm, a reshard in the storm, another storm in the new layout."""
 
-    def __init__(self, seed: int, *, forgetful: bool = False, forgetting: bool = False) -> None:
-        super().__init__(seed, forgetful=forgetful, forgetting=forgetting)
+    def __init__(
+        self, seed: int, *, forgetful: bool = False, forgetting: bool = False, snapshots: bool = False
+    ) -> None:
+        super().__init__(seed, forgetful=forgetful, forgetting=forgetting, snapshots=snapshots)
+        self.actions = [(action, weight) for action, weight in self.actions if action != self._reset]
         self.choice = random.Random(f"reshard {seed}")
         before = self.world.shards
         after = self.choice.choice((before + 1, before * 2, before * 2, before * 3))
@@ -113,6 +116,7 @@ class ReshardWeather(Weather):
         left_out = {
             self._start,
             self._crash,
+            self._lose_disk,
             self._rebuild,
             self._stop,
             self._zombie,
@@ -248,7 +252,9 @@ class ReshardWeather(Weather):
             world.start(name)
 
 
-def run_reshard_seed(seed: int, *, forgetful: bool = False, forgetting: bool = False) -> None:
+def run_reshard_seed(
+    seed: int, *, forgetful: bool = False, forgetting: bool = False, snapshots: bool = False
+) -> None:
     """Runs one seed's reshard to its judgement."""
-    weather = ReshardWeather(seed, forgetful=forgetful, forgetting=forgetting)
+    weather = ReshardWeather(seed, forgetful=forgetful, forgetting=forgetting, snapshots=snapshots)
     weather.judged(f"Replay it: SIMULATION_SEED={seed} pytest tests/simulation/test_reshard.py")

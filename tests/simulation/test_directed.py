@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulation.directed import SCENARIOS, Scenario
+from tests.simulation.directed import Scenario
 from tests.simulation.environment import simulated
+from tests.simulation.snapshot_sequences import SCENARIOS
 
 
 @pytest.fixture(autouse=True)

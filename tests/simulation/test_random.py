@@ -15,6 +15,8 @@ _CHUNK = 50
 _DEFAULT_SEEDS = 1_000
 _FORGETFUL = 3
 """Of so many seeds one is run with a retention, too, and one where agents are forgotten."""
+_WITH_SNAPSHOTS = 5
+"""Of so many seeds one is run with snapshots, too: each lasts longer, because it ends with lost disks."""
 
 
 def _chunks() -> list[range]:
@@ -47,3 +49,11 @@ def test_every_seed_in_which_agents_are_forgotten_ends_without_them(seeds: range
     with simulated():
         for seed in seeds[::_FORGETFUL]:
             run_seed(seed, forgetting=True)
+
+
+@pytest.mark.parametrize("seeds", _chunks(), ids=lambda seeds: f"{seeds[0]}-{seeds[-1]}")
+def test_every_seed_with_snapshots_ends_in_the_models_outcomes(seeds: range) -> None:
+    """After any storm, lost disks, lost ends and topics made anew, snapshots have brought nothing back."""
+    with simulated():
+        for seed in seeds[::_WITH_SNAPSHOTS]:
+            run_seed(seed, snapshots=True)

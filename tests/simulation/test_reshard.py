@@ -39,7 +39,7 @@ def _seeds() -> Sequence[int]:
     return range(int(os.environ.get("SIMULATION_SEEDS", _DEFAULT_SEEDS)))
 
 
-@pytest.mark.parametrize("kind", ["plain", "forgetful", "forgetting"])
+@pytest.mark.parametrize("kind", ["plain", "forgetful", "forgetting", "snapshots"])
 def test_every_reshard_ends_in_the_models_outcomes(kind: str) -> None:
     """Storm, reshard, storm: files, changelog and metrics topic of the new layout are the model's."""
     with simulated():

@@ -21,7 +21,7 @@ from learner_worker.settings import Settings
 from learner_worker.shard.shard import Shard
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.worker.ownership import ShardStatus
-from learner_worker.worker.platform import Guard, Intervals, Platform
+from learner_worker.worker.platform import Guard, Intervals, Platform, SnapshotPlatform
 from learner_worker.worker.worker import UNFINISHED, Worker
 from tests.simulation import loop
 from tests.simulation.broker import Broker
@@ -36,6 +36,7 @@ from tests.simulation.clients import (
     connected,
 )
 from tests.simulation.disk import Disk
+from tests.simulation.snapshots import Bucket, BucketClient, SimulatedCopies
 from tests.support.steady import SteadyTopics
 
 SECOND = 1_000_000
@@ -79,6 +80,7 @@ class Habits:
         standby_replicas: how many standbys every shard is to have.
         retention: how long closes count, in microseconds; None: for ever.
         strategies: those that a process has besides classic; None: all.
+        snapshot_seconds: how often snapshots are made, where there is a bucket for them.
     """
 
     latency: Callable[[], Awaitable[None]]
@@ -93,6 +95,7 @@ class Habits:
     standby_replicas: int = 0
     retention: int | None = None
     strategies: Callable[[], list[str] | None] = _every_strategy
+    snapshot_seconds: float = 2.0
 
 
 class SimulatedClock(Clock):
@@ -118,10 +121,10 @@ class SimulatedClients:
         self.administrator = cast("Any", functools.partial(connected, Admin(broker, habits.latency)))
 
     def event_consumer(
-        self, claim: Callable[[int], Claim], on_standbys: Callable[[frozenset[ShardId]], None]
+        self, claim: Callable[[int], Claim], on_placement: Callable[[int, frozenset[ShardId]], None]
     ) -> Any:
         habits, process = self._habits, self._process
-        process.assignor = StateKeepingAssignor(claim, on_standbys, self._broker.tick)
+        process.assignor = StateKeepingAssignor(claim, on_placement, self._broker.tick)
         process.consumer = Consumer(
             process,
             self._broker,
@@ -208,7 +211,14 @@ class Process:
     assignor: StateKeepingAssignor
 
     def __init__(
-        self, name: str, broker: Broker, disk: Disk, habits: Habits, guard: Guard | None = None
+        self,
+        name: str,
+        broker: Broker,
+        disk: Disk,
+        habits: Habits,
+        *,
+        guard: Guard | None = None,
+        bucket: Bucket | None = None,
     ) -> None:
         self.name = name
         self._without = self.without if guard is None else self.without - {"topology"}
@@ -226,6 +236,7 @@ class Process:
                 "cached_agents": habits.cached_agents,
                 "standby_replicas": habits.standby_replicas,
                 "strategies": habits.strategies(),
+                "snapshot_interval_seconds": habits.snapshot_seconds,
             }
         )
         clock = SimulatedClock(broker.clock)
@@ -242,6 +253,7 @@ class Process:
             ),
             retention=Policy(habits.retention, SECOND, GRACE, clock.now),
             clock=clock,
+            snapshots=None if bucket is None else _snapshots(bucket, broker, disk, habits),
         )
         self.worker = self.loop.inside(
             lambda: Worker(settings, platform, instruments=instruments(), outage=Outage())
@@ -311,6 +323,11 @@ class Process:
         if self._stuck.done():
             self._stuck.result()
         self._stuck.cancel()
+
+
+def _snapshots(bucket: Bucket, broker: Broker, disk: Disk, habits: Habits) -> SnapshotPlatform:
+    copies = SimulatedCopies(disk, broker.shards, broker.incarnation, habits.latency)
+    return SnapshotPlatform(BucketClient(bucket, disk, habits.latency, habits.refuses), copies)
 
 
 def _first(failure: BaseException | None) -> BaseException | None:

@@ -36,6 +36,7 @@ from tests.simulation.disk import Disk
 from tests.simulation.history import Planned
 from tests.simulation.log import Sent
 from tests.simulation.loop import Clock
+from tests.simulation.snapshots import Bucket
 from tests.simulation.worker import SECOND, TOPICS, Habits, Process
 from tests.support import model
 from tests.support.swarm import START_US
@@ -68,9 +69,12 @@ class World:
         shards: int = 2,
         habits: Habits = CALM,
         order: Order | None = _in_order,
+        bucket: Bucket | None = None,
     ) -> None:
         self.clock = Clock(START_US + 36_000 * SECOND)
         self.broker = Broker(self.clock, shards, order)
+        self._order = order
+        self.bucket = bucket
         self.shards = shards
         self.disks = {name: Disk() for name in workers}
         self.processes: dict[str, Process] = {}
@@ -99,7 +103,7 @@ class World:
         """Starts a worker on its disk."""
         self.note(f"start {name}")
         guard = None if self.guard is None else self.guard()
-        process = Process(name, self.broker, self.disks[name], self.habits, guard)
+        process = Process(name, self.broker, self.disks[name], self.habits, guard=guard, bucket=self.bucket)
         self.processes[name] = process
         return process
 
@@ -138,8 +142,22 @@ class World:
 
     def _check_violations(self, process: Process) -> None:
         found = process.disk.violations or process.producer.violations or self.broker.group.violations
+        if self.bucket is not None:
+            found = found or self.bucket.violations
         if found:
             raise InvariantError(f"{process.name}: {found}")
+
+    def reset_topics(self) -> None:
+        """Somebody deletes all topics and makes them anew, and starts the workers on empty folders."""
+        self.note("all topics are deleted and made anew")
+        for name in list(self.processes):
+            self.crash(name)
+        for disk in self.disks.values():
+            disk.lose()
+        self.broker = Broker(self.clock, self.shards, self._order)
+        self.published.clear()
+        self.lost_tasks.clear()
+        self.forgotten.clear()
 
     def running(self) -> list[Process]:
         """Those that are not paused."""

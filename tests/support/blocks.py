@@ -41,6 +41,7 @@ _KUBERNETES = Check("needs a cluster; tests/unit/test_deploy.py checks what it r
 _INTEROP = Check("`make interop` runs the same in a complete program, with the client that it needs")
 _NAMED = Check("names dead letters of the reader's own; tests/integration/test_dead_letters.py runs both")
 _LAB = Check("takes minutes; tests/unit/test_lab_report.py, test_lab_replay.py and test_league.py run them")
+_SNAPSHOTS = Check("names a store of the reader's own; tests/integration/test_snapshots.py runs all of them")
 _LEAVE = Check("names a folder and a replica; tests/acceptance/test_replicas.py runs all three")
 _RESHARD = Check("doubles the topics under a worker; tests/acceptance/test_reshard.py runs all three")
 _LEAGUE = Check("tests/integration/test_league.py runs workers with these flags, and asks the league")
@@ -76,6 +77,8 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         ),
         "learner-worker leave": _LEAVE,
         "learner-worker reshard": _RESHARD,
+        "learner-worker run --snapshot-url": _SNAPSHOTS,
+        "learner-worker state snapshot": _SNAPSHOTS,
         "learner-worker forget": Run(),
         "learner-worker doctor": Run(),
         "learner-worker dead-letters list": Run(),

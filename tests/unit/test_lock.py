@@ -31,6 +31,7 @@ ASKED = [
     *PYPROJECT["project"]["optional-dependencies"]["embedded"],
     *PYPROJECT["project"]["optional-dependencies"]["identity"],
     *PYPROJECT["project"]["optional-dependencies"]["otel"],
+    *PYPROJECT["project"]["optional-dependencies"]["snapshots"],
     *PYPROJECT["dependency-groups"]["dev"],
 ]
 AUDIT = PYPROJECT["dependency-groups"]["audit"]

@@ -12,6 +12,7 @@ from learner_worker.kafka.outage import Outage
 from learner_worker.observability import Instruments
 from learner_worker.store.state_folder import StateFolder
 from learner_worker.worker.ownership import Ownership
+from learner_worker.worker.standby_files import StandbyFiles
 from learner_worker.worker.standbys import Standbys
 
 DOCTOR = "`learner-worker doctor` prints the commands that allow it"
@@ -60,11 +61,12 @@ def test_pauses_double_up_to_a_few_seconds_and_begin_anew() -> None:
 
 async def test_an_absence_that_standbys_noticed_ends_when_there_are_none_to_follow(tmp_path: Path) -> None:
     """Their shards became this replica's own meanwhile: nobody would ever say that they work again."""
-    outage = Outage()
+    outage, topic = Outage(), Topics().named().outcomes
+    folder = StateFolder(tmp_path, cluster_id="c", topic_prefix="", partitions=1)
     standbys = Standbys(
         make_consumer=_unreachable,
-        topic=Topics().named().outcomes,
-        files=StateFolder(tmp_path, cluster_id="c", topic_prefix="", partitions=1),
+        topic=topic,
+        files=StandbyFiles(folder, topic, strategies=(), restorer=None),
         ownership=Ownership(),
         outage=outage,
         left=Instruments().process.standby_records,

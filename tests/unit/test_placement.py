@@ -239,7 +239,7 @@ def test_members_of_two_prefixes_each_get_their_own_topics_whole() -> None:
         for prefix in ("a-", "b-")
         for number in range(2)
     }
-    assignor = StateKeepingAssignor(lambda _: claim(), lambda _: None)
+    assignor = StateKeepingAssignor(lambda _: claim(), lambda *_: None)
     dealt = assignor.assign(Counts(4), members)
     for prefix in ("a-", "b-"):
         for topic in Topics(prefix=prefix).named().subscribed:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.ablation import ABLATIONS
-from tests.simulation.directed import SCENARIOS
 from tests.simulation.reshard_sequences import SEQUENCES
+from tests.simulation.snapshot_sequences import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "learner_worker"

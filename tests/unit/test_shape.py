@@ -19,6 +19,7 @@ WIDE: Final = {
     "Checkpoint": "a field for every table that a checkpoint writes",
     "DeadLetter": "a field for everything that a dead letter carries",
     "ChannelMessage": "a field for every property of a message in the interface's documents",
+    "Platform": "a field for each thing that a worker is given",
     "TopicNames": "a field for every topic",
     "Topics": "a field for every topic, and the prefix",
 }

@@ -224,6 +224,7 @@ def test_an_empty_checkpoint_writes_nothing() -> None:
         "delete_auction": [],
         "save_position": [],
         "save_cutoff": [],
+        "save_identity": [],
         "save_forgotten": [],
     }
 

@@ -217,6 +217,11 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
                 ],
             ),
             Panel(
+                "Snapshots",
+                "Copies of shard files, by what became of them; none without --snapshot-url.",
+                [("{{instance}} {{result}}", f"increase({of(_process.snapshots)}[{RATE}])")],
+            ),
+            Panel(
                 "Rebalances and rebuilds",
                 "Assignments, and Kafka clients that were built anew.",
                 [

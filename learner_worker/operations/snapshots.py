@@ -1,0 +1,129 @@
+"""What operators do with snapshots: make them of a folder's files, list them, delete them."""
+
+import time
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from learner_worker.contract.facts import ForgetMarker
+from learner_worker.contract.fields import ShardId
+from learner_worker.contract.topics import TopicName, TopicNames, in_first_layout
+from learner_worker.contract.topology import Topology
+from learner_worker.errors import ConfigurationError, StateError
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.snapshots.catalog import Listing, SnapshotCatalog, abandoned, new_name, outdated
+from learner_worker.snapshots.manifest import SnapshotManifest, manifest_of
+from learner_worker.store.copying import copy_file
+from learner_worker.store.replacement import remove
+from learner_worker.store.snapshot import snapshot_of
+from learner_worker.store.state_folder import no_shard_files, shard_files
+
+_COPY: Final = ".commands-copy"
+"""The suffix of a copy: a worker makes its own under another one at the same time."""
+_COMMANDS_TERM: Final = 0  # before any placement's: no owner takes it for a later owner's
+
+
+def now_ms() -> int:
+    """The time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+async def publish_files(
+    state_dir: Path, shards: Collection[ShardId], catalog: SnapshotCatalog, topics: TopicNames
+) -> AsyncIterator[SnapshotManifest]:
+    """Publishes a snapshot of each of a folder's files, or of some shards'.
+
+    Args:
+        topics: in the first layout.
+
+    Raises:
+        ConfigurationError: there is no such file.
+        StateError: a file cannot be copied, or has read nothing yet.
+        SnapshotError: the store does not take it.
+    """
+    files = shard_files(state_dir)
+    if not files:
+        raise no_shard_files(state_dir)
+    for shard in shards or files:
+        if shard not in files:
+            raise ConfigurationError(f"{state_dir} has no file of shard {shard}")
+        yield await _publish(files[shard], shard, catalog, topics)
+
+
+async def _publish(
+    file: Path, shard: ShardId, catalog: SnapshotCatalog, topics: TopicNames
+) -> SnapshotManifest:
+    with snapshot_of(file) as snapshot:
+        names = {in_first_layout(name): TopicName(name) for name in snapshot.positions()}
+    changelog = names.get(topics.outcomes, topics.outcomes)
+    target, created_ms = file.with_suffix(_COPY), now_ms()
+    try:
+        copy = await copy_file(file, target, (changelog, names.get(topics.metrics, topics.metrics)))
+        name = new_name(shard, created_ms)
+        manifest = manifest_of(copy, changelog, name=name, term=_COMMANDS_TERM, created_ms=created_ms)
+        if manifest is None:
+            raise StateError(
+                f"{file} has not read {changelog} yet, or was last written by an older version: "
+                "let a worker of this version run with it first"
+            )
+        await catalog.publish(copy.path, manifest)
+    finally:
+        remove(target)
+    return manifest
+
+
+async def list_snapshots(
+    catalog: SnapshotCatalog, shards: Sequence[ShardId]
+) -> AsyncIterator[tuple[ShardId, Listing]]:
+    """What the store has of each shard, or of some.
+
+    Raises:
+        SnapshotError: the store does not answer.
+    """
+    for shard in shards or await catalog.shards():
+        yield shard, await catalog.list(shard)
+
+
+async def prune_snapshots(
+    catalog: SnapshotCatalog, shards: Sequence[ShardId], keep_seconds: float
+) -> AsyncIterator[tuple[ShardId, int]]:
+    """Deletes what is older than it may get, whoever made it; how many snapshots, by shard.
+
+    Raises:
+        SnapshotError: the store does not answer.
+    """
+    async for shard, found in list_snapshots(catalog, shards):
+        old = outdated(found, now_ms(), keep_seconds)
+        await catalog.delete(old, abandoned(found, now_ms()))
+        yield shard, len(old)
+
+
+async def delete_forgotten(
+    catalog: SnapshotCatalog, marker: ForgetMarker, offset: int, topology: Topology
+) -> int:
+    """Deletes the snapshots of an agent's shard that were made before its marker was read; how many.
+
+    Those of former layouts are from before, too. What is incomplete goes with them.
+
+    Args:
+        offset: the marker's, in the changelog.
+
+    Raises:
+        SnapshotError: the store does not answer, or refuses; some may be left.
+    """
+    deleted = 0
+    former = {one.incarnation: one.shards for one in topology.former}
+    for shard in {partitioner(count)(marker.agent_id) for count in (topology.shards, *former.values())}:
+        found = await catalog.list(ShardId(shard))
+        leaving = list(_from_before(found.snapshots, offset, topology.incarnation, former))
+        await catalog.delete(leaving, found.broken)
+        deleted += len(leaving)
+    return deleted
+
+
+def _from_before(
+    found: Iterable[SnapshotManifest], offset: int, incarnation: str, former: Collection[str]
+) -> Iterable[SnapshotManifest]:
+    for each in found:
+        if each.incarnation in former or (each.incarnation == incarnation and each.position <= offset):
+            yield each

@@ -1,0 +1,145 @@
+"""The snapshots in a store, by shard: each is an object with the file and, written after it, a manifest.
+
+A manifest is written only when its file is complete, so what has none is still on its way, or was never
+finished. Names are made of the time and chance: no two are the same, so nothing is ever overwritten, not even
+by a worker that has lost the shard and does not know it.
+"""
+
+import re
+import uuid
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from learner_worker.contract.fields import ShardId
+from learner_worker.errors import ManifestError
+from learner_worker.snapshots.manifest import SnapshotManifest, decode_manifest, encode_manifest
+from learner_worker.snapshots.object_store import ObjectStore, OnProgress
+
+_FILE, _MANIFEST = ".sqlite3", ".json"
+_NAME: Final = re.compile(r"shard-([0-9]{5,})/([0-9]{13})-[0-9a-f]{32}\.(sqlite3|json)")
+_MILLIS: Final = 1_000  # milliseconds in a second
+_UNFINISHED_MS: Final = 86_400_000
+"""How old an object without its other half is when nobody can be writing it any more: a day."""
+
+
+class Listing(NamedTuple):
+    """What the store holds of a shard.
+
+    Attributes:
+        snapshots: those that are complete.
+        broken: why each other object is of no use, by name.
+    """
+
+    snapshots: list[SnapshotManifest]
+    broken: dict[str, str]
+
+
+class SnapshotCatalog:
+    """Reads and writes the snapshots of a store.
+
+    Every method raises SnapshotError if the store does not answer, or refuses.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    async def shards(self) -> list[ShardId]:
+        """The shards that the store has something of."""
+        found = map(_NAME.fullmatch, await self._store.names(""))
+        return sorted({ShardId(int(match[1])) for match in found if match is not None})
+
+    async def list(self, shard_id: ShardId) -> Listing:
+        """The snapshots of a shard."""
+        names = set(filter(_NAME.fullmatch, await self._store.names(folder_of(shard_id))))
+        found = Listing([], {})
+        for name in sorted(names):
+            if not name.endswith(_MANIFEST):
+                if _beside(name, _MANIFEST) not in names:
+                    found.broken[name] = "it has no manifest"
+            elif _beside(name, _FILE) not in names:
+                found.broken[name] = "its file is missing"
+            else:
+                await self._read(name, found)
+        return found
+
+    async def _read(self, name: str, found: Listing) -> None:
+        try:
+            manifest = decode_manifest(await self._store.get(name))
+        except ManifestError as error:
+            found.broken[name] = str(error)
+        else:
+            if manifest.name == _beside(name, _FILE):
+                found.snapshots.append(manifest)
+            else:
+                found.broken[name] = f"its manifest is that of {manifest.name}"
+
+    async def publish(self, path: Path, manifest: SnapshotManifest) -> None:
+        """Puts a copy into the store under the manifest's name: the file first, then the manifest."""
+        await self._store.upload(manifest.name, path)
+        await self._store.put(_beside(manifest.name, _MANIFEST), encode_manifest(manifest))
+
+    async def fetch(self, manifest: SnapshotManifest, path: Path, on_progress: OnProgress) -> bool:
+        """Writes a snapshot's file to a path; returns whether it is what its manifest says."""
+        sha256 = await self._store.download(manifest.name, path, manifest.size, on_progress)
+        return sha256 == manifest.sha256
+
+    async def delete(self, manifests: Collection[SnapshotManifest], broken: Iterable[str] = ()) -> None:
+        """Deletes snapshots, the manifests first, and other objects by name."""
+        names = [manifest.name for manifest in manifests]
+        await self._store.delete([_beside(name, _MANIFEST) for name in names])
+        await self._store.delete([*names, *broken])
+
+
+def folder_of(shard_id: ShardId) -> str:
+    """The folder of a shard's snapshots."""
+    return f"shard-{shard_id:05d}"
+
+
+def new_name(shard_id: ShardId, created_ms: int) -> str:
+    """A name for the next snapshot of a shard that no other one has."""
+    return f"{folder_of(shard_id)}/{created_ms:013d}-{random_part()}{_FILE}"
+
+
+def random_part() -> str:
+    """What no other name has."""
+    return uuid.uuid4().hex
+
+
+def _beside(name: str, suffix: str) -> str:
+    return name.rpartition(".")[0] + suffix
+
+
+def superseded(found: Listing, newest: SnapshotManifest) -> list[SnapshotManifest]:
+    """The snapshots that a new one makes superfluous: of those made before it the last one stays.
+
+    A replica may be reading that one. Those of other incarnations are not this shard's to judge; those made
+    after it, or under a later term, are of another owner: then this one has lost the shard.
+    """
+    before = sorted(
+        (
+            each
+            for each in found.snapshots
+            if each.incarnation == newest.incarnation
+            and each.name != newest.name
+            and each.created_ms <= newest.created_ms
+            and each.term <= newest.term
+        ),
+        key=lambda each: each.age_order,
+    )
+    return before[:-1]
+
+
+def outdated(found: Listing, now_ms: int, keep_seconds: float) -> list[SnapshotManifest]:
+    """The snapshots that are older than they may get."""
+    return [each for each in found.snapshots if now_ms - each.created_ms > keep_seconds * _MILLIS]
+
+
+def abandoned(found: Listing, now_ms: int) -> Sequence[str]:
+    """The names of objects that will never be complete."""
+    return [name for name in found.broken if now_ms - _created_ms(name) > _UNFINISHED_MS]
+
+
+def _created_ms(name: str) -> int:
+    match = _NAME.fullmatch(name)
+    return int(match[2]) if match is not None else 0

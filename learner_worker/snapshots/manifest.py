@@ -1,0 +1,151 @@
+"""What a snapshot says of itself, and why a shard may not use it.
+
+A snapshot is a copy of a shard's rows, nearly an old disk that came back, which rule 8 (docs/protocol.md) is
+about. Unlike a disk it outlives the topics, may come from a worker that has lost the shard, and is offered to
+every replica for days. So it is used only if the changelog is surely the one that it was made from, and has
+all that it has read.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from learner_worker.contract.topics import TopicName
+from learner_worker.errors import ManifestError
+from learner_worker.kafka.offsets import OffsetRange
+from learner_worker.kafka.records import Record
+from learner_worker.store.copying import FileCopy
+from learner_worker.store.formats import FORMAT
+from learner_worker.store.identity import LAST_RECORD, LastRecord, last_record, stranger
+
+MANIFEST_VERSION: Final = 1  # raised when older workers would misread a manifest
+_MILLIS: Final = 1_000  # milliseconds in a second
+
+
+class SnapshotManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a snapshot is, from which changelog it was made, and how far it has read that.
+
+    Attributes:
+        name: of the object with the file's content.
+        identity: whose file it is: cluster, prefix, partitions, shard, incarnation and generation.
+        term: of the placement that gave the shard to who made it; 0 if a command did.
+        position: the next changelog offset to read.
+        last_record: the last record below it that the file has read.
+        format: of the file.
+        created_ms: when it was made, by its maker's clock, in milliseconds since 1970.
+        size, sha256: of the file's content.
+    """
+
+    name: str
+    identity: dict[str, str]
+    term: int
+    position: int
+    last_record: LastRecord
+    format: int
+    created_ms: int
+    size: int
+    sha256: str
+    v: int = MANIFEST_VERSION
+
+    @property
+    def incarnation(self) -> str:
+        """Of the topics that it was made from."""
+        return self.identity.get("incarnation", "")
+
+    @property
+    def age_order(self) -> tuple[int, int]:
+        """Orders the snapshots of a shard by when they were made."""
+        return self.created_ms, self.term
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(SnapshotManifest)
+
+
+def encode_manifest(manifest: SnapshotManifest) -> bytes:
+    """The manifest as JSON."""
+    return _encoder.encode(manifest)
+
+
+def decode_manifest(content: bytes) -> SnapshotManifest:
+    """Decodes a manifest.
+
+    Raises:
+        ManifestError: it is none, or a newer version wrote it.
+    """
+    try:
+        found = _decoder.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(f"no manifest of a snapshot: {error}") from error
+    if found.v > MANIFEST_VERSION:
+        raise ManifestError(f"its manifest has version {found.v}, this worker reads {MANIFEST_VERSION}")
+    return found
+
+
+def manifest_of(
+    copy: FileCopy, topic: TopicName, *, name: str, term: int, created_ms: int
+) -> SnapshotManifest | None:
+    """The manifest of a file's copy.
+
+    None if the file has read nothing of the changelog by which that could be recognized: it is empty, was
+    last written by an older version, or begins anew in a changelog that has lost its end.
+    """
+    last, position = last_record(copy.identity), copy.positions.get(topic, 0)
+    if last is None or last.offset >= position or "incarnation" not in copy.identity:
+        return None
+    return SnapshotManifest(
+        name=name,
+        identity={key: value for key, value in copy.identity.items() if key != LAST_RECORD},
+        term=term,
+        position=position,
+        last_record=last,
+        format=copy.format,
+        created_ms=created_ms,
+        size=copy.size,
+        sha256=copy.sha256,
+    )
+
+
+def foreign(manifest: SnapshotManifest, expected: Mapping[str, str]) -> str | None:
+    """Why a snapshot belongs to other topics, cluster or shard; None if it belongs here."""
+    missing = next((name for name in expected if name not in manifest.identity), None)
+    if missing is not None:
+        return f"it names no {missing}"
+    name = stranger(manifest.identity, expected)
+    if name is None:
+        return None
+    return f"it is of {name} {manifest.identity[name]!r}, here it is {expected[name]!r}"
+
+
+def beyond(manifest: SnapshotManifest, changelog: OffsetRange) -> str | None:
+    """Why the changelog cannot have all that a snapshot has read, by its offsets."""
+    if max(manifest.position, manifest.last_record.offset + 1) > changelog.end:
+        return (
+            f"it has read up to offset {manifest.position}, and the changelog ends at {changelog.end}: "
+            "the changelog lost its end, or is another one"
+        )
+    if manifest.last_record.offset < changelog.start:
+        return f"the changelog begins at offset {changelog.start}, after the last record that it has read"
+    return None
+
+
+def recognized(manifest: SnapshotManifest, record: Record | None) -> bool:
+    """Whether the changelog's record at the offset of a snapshot's last one is that record."""
+    return record is not None and manifest.last_record == LastRecord.of(
+        record.offset, record.timestamp, record.key
+    )
+
+
+def unusable(manifest: SnapshotManifest, *, now_ms: int, keep_seconds: float) -> str | None:
+    """Why nobody here may read a snapshot: its format, or its age."""
+    if manifest.format > FORMAT:
+        return f"it has format {manifest.format}, this worker reads up to {FORMAT}"
+    if now_ms - manifest.created_ms > keep_seconds * _MILLIS:
+        return "it is older than --snapshot-keep-seconds"
+    return None
+
+
+def newest_first(manifests: list[SnapshotManifest]) -> list[SnapshotManifest]:
+    """The snapshots of a shard, those first that leave the least of the changelog to read."""
+    return sorted(manifests, key=lambda each: (each.position, each.term, each.created_ms), reverse=True)

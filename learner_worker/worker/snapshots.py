@@ -1,0 +1,302 @@
+"""Snapshots of the owned shards' files: published at intervals, and taken where a file is missing.
+
+A replica that owns a shard and has no file takes the newest snapshot that it may use, and reads the changelog
+from there. Whatever is wrong with one, it is passed over with a sentence in the log; without any, the
+changelog is read from its beginning. An owner deletes the snapshots that its own make superfluous.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from prometheus_client import Counter
+
+from learner_worker.contract.fields import AgentId, ShardId
+from learner_worker.contract.times import Micros
+from learner_worker.contract.topics import TopicName
+from learner_worker.errors import SnapshotError, StateError
+from learner_worker.kafka.clients import running
+from learner_worker.kafka.offsets import offset_ranges
+from learner_worker.kafka.partition_reader import record_at
+from learner_worker.shard.shard import Shard
+from learner_worker.snapshots.catalog import (
+    Listing,
+    SnapshotCatalog,
+    abandoned,
+    new_name,
+    outdated,
+    superseded,
+)
+from learner_worker.snapshots.manifest import (
+    SnapshotManifest,
+    beyond,
+    foreign,
+    manifest_of,
+    newest_first,
+    recognized,
+    unusable,
+)
+from learner_worker.worker.ownership import Ownership, ShardStatus
+from learner_worker.worker.platform import SnapshotPlatform
+
+_LOOK_SECONDS: Final = 1.0  # how late a snapshot may begin: far below any interval worth setting
+_RETRY: Final = 0.25  # of the interval, after a failure: the store may be back soon
+_RENEW: Final = 0.5  # of the age at which a snapshot of a shard that does not change expires
+_START_SECONDS: Final = 10.0
+"""Time limit for starting the consumer: beyond a broker's usual answer it counts as an outage."""
+_ASK_SECONDS: Final = 10.0  # as above, for its offsets
+_log = structlog.get_logger("learner_worker.snapshots")
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPolicy:
+    """When snapshots are made, and how old they may get.
+
+    Attributes:
+        now: the clock, in microseconds since 1970.
+    """
+
+    interval_seconds: float
+    keep_seconds: float
+    now: Callable[[], Micros]
+
+    @property
+    def now_ms(self) -> int:
+        """The time in milliseconds, as manifests have it."""
+        return self.now() // 1000
+
+
+class SnapshotPublisher:
+    """Publishes snapshots of the shards that this replica owns, one at a time.
+
+    Args:
+        topics: the changelog, and the others whose positions belong to the rows.
+        results: counts snapshots by what became of them.
+    """
+
+    def __init__(
+        self,
+        snapshots: SnapshotPlatform,
+        *,
+        ownership: Ownership,
+        topics: Sequence[TopicName],
+        policy: SnapshotPolicy,
+        results: Counter,
+    ) -> None:
+        self._files = snapshots.files
+        self._former = snapshots.former
+        self._catalog = SnapshotCatalog(snapshots.store)
+        self._ownership = ownership
+        self._topics = topics
+        self._policy = policy
+        self._results = results
+        self._next_ms: dict[ShardId, int] = {}
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Publishes snapshots until `stopping` is set; one that is under way then is given up."""
+        publishing = asyncio.create_task(self._publish_again_and_again(), name="publish-snapshots")
+        stopped = asyncio.create_task(stopping.wait(), name="snapshots-stopped")
+        try:
+            await asyncio.wait({publishing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            publishing.cancel()
+            await asyncio.wait([publishing])
+        if not publishing.cancelled():
+            publishing.result()
+
+    async def _publish_again_and_again(self) -> None:
+        while True:
+            for shard_id in self._due():
+                await self._publish_when_due(shard_id)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _due(self) -> list[ShardId]:
+        """The shards to look at now: at first all that are running, later each at its time."""
+        statuses = self._ownership.statuses
+        running_now = [one for one in self._ownership.shards if statuses[one] is ShardStatus.RUNNING]
+        self._next_ms = {one: self._next_ms.get(one, 0) for one in running_now}
+        now_ms = self._policy.now_ms
+        return [one for one, next_ms in self._next_ms.items() if next_ms <= now_ms]
+
+    async def _publish_when_due(self, shard_id: ShardId) -> None:
+        """Publishes a shard's snapshot unless there is a recent one; notes when to look again."""
+        interval_ms = round(self._policy.interval_seconds * 1000)
+        wait_ms = interval_ms
+        try:
+            found = await self._catalog.list(shard_id)
+            shard = self._ownership.shards.get(shard_id)
+            if shard is None:
+                return
+            left_ms = self._due_ms(found, shard_id, shard) - self._policy.now_ms
+            if left_ms > 0:
+                wait_ms = min(left_ms, interval_ms)
+            elif not await self.publish(shard_id, shard):
+                wait_ms = 0
+        except (SnapshotError, StateError) as error:
+            self._results.labels("failed").inc()
+            _log.warning("snapshot.not_published", shard=shard_id, reason=str(error))
+            wait_ms = round(interval_ms * _RETRY)
+        self._next_ms[shard_id] = self._policy.now_ms + wait_ms
+
+    def _due_ms(self, found: Listing, shard_id: ShardId, shard: Shard) -> int:
+        """When the next snapshot is due, after whoever made the last one."""
+        incarnation = self._files.identity_of(shard_id)["incarnation"]
+        own = [each for each in found.snapshots if each.incarnation == incarnation]
+        newest = max(own, key=lambda each: each.age_order, default=None)
+        if newest is None:
+            return 0
+        is_same = newest.position == shard.positions[self._topics[0]]
+        seconds = self._policy.keep_seconds * _RENEW if is_same else self._policy.interval_seconds
+        return newest.created_ms + round(seconds * 1000)
+
+    async def publish(self, shard_id: ShardId, shard: Shard) -> bool:
+        """Publishes a snapshot of an open shard if there is anything in it; False if it was taken back.
+
+        Raises:
+            SnapshotError: the store does not take it.
+            StateError: the file cannot be copied.
+        """
+        term, forgotten, created_ms = self._ownership.term, dict(shard.learn.forgotten), self._policy.now_ms
+        manifest = await self._put(shard_id, term, created_ms)
+        if manifest is None:
+            return True
+        if not is_still_true(shard, self._ownership.shards.get(shard_id), forgotten):
+            await self._catalog.delete([manifest])
+            return False
+        self._results.labels("published").inc()
+        _log.info("snapshot.published", shard=shard_id, position=manifest.position, bytes=manifest.size)
+        await self._prune(shard_id, manifest)
+        return True
+
+    async def _put(self, shard_id: ShardId, term: int, created_ms: int) -> SnapshotManifest | None:
+        copy = await self._files.copy(shard_id, self._topics)
+        try:
+            name = new_name(shard_id, created_ms)
+            manifest = manifest_of(copy, self._topics[0], name=name, term=term, created_ms=created_ms)
+            if manifest is not None:
+                await self._catalog.publish(copy.path, manifest)
+        finally:
+            await self._files.discard(copy.path)
+        return manifest
+
+    async def _prune(self, shard_id: ShardId, newest: SnapshotManifest) -> None:
+        found, now_ms = await self._catalog.list(shard_id), self._policy.now_ms
+        known = {newest.incarnation, *self._former}
+        old = outdated(found, now_ms, self._policy.keep_seconds)
+        leaving = [*superseded(found, newest), *(each for each in old if each.incarnation in known)]
+        await self._catalog.delete({each.name: each for each in leaving}.values(), abandoned(found, now_ms))
+
+
+def is_still_true(copied: Shard, shard: Shard | None, forgotten: Mapping[AgentId, Micros]) -> bool:
+    """Whether a snapshot may stay in the store, now that it is there.
+
+    If an agent was forgotten since the copy was begun, it may be in it. If the shard was lost meanwhile,
+    nobody here knows.
+
+    Args:
+        shard: what is open now; None if nothing is.
+        forgotten: who was forgotten when the copy was begun.
+    """
+    return shard is copied and copied.learn.forgotten == forgotten
+
+
+class SnapshotRestorer:
+    """Takes snapshots for shards that have no file here.
+
+    Args:
+        make_consumer: a consumer without a group, to ask the changelog.
+        topic: the changelog.
+        results: counts snapshots by what became of them.
+        on_progress: called repeatedly while one is fetched.
+    """
+
+    def __init__(
+        self,
+        snapshots: SnapshotPlatform,
+        *,
+        make_consumer: Callable[[], AIOKafkaConsumer],
+        topic: TopicName,
+        policy: SnapshotPolicy,
+        results: Counter,
+        on_progress: Callable[[], None],
+    ) -> None:
+        self._files = snapshots.files
+        self._catalog = SnapshotCatalog(snapshots.store)
+        self._make_consumer = make_consumer
+        self._topic = topic
+        self._policy = policy
+        self._results = results
+        self._on_progress = on_progress
+
+    async def restore(self, shard_id: ShardId) -> bool:
+        """Makes the newest usable snapshot the shard's file if it has none; whether it did.
+
+        Raises:
+            BrokerError, KafkaError, TimeoutError: Kafka does not answer.
+            StateError: the state folder cannot be written.
+        """
+        if not await self._files.is_missing(shard_id):
+            return False
+        try:
+            found = await self._catalog.list(shard_id)
+        except SnapshotError as error:
+            _log.warning("snapshot.none_taken", shard=shard_id, reason=str(error))
+            return False
+        for name, reason in found.broken.items():
+            self._refuse(shard_id, name, reason)
+        for manifest in newest_first(found.snapshots):
+            obstacle = await self._obstacle_to(shard_id, manifest) or await self._fetch(shard_id, manifest)
+            if obstacle is None:
+                return True
+            self._refuse(shard_id, manifest.name, obstacle)
+        _log.info("snapshot.none_taken", shard=shard_id, reason="the store has none that can be used")
+        return False
+
+    def _refuse(self, shard_id: ShardId, name: str, reason: str) -> None:
+        self._results.labels("refused").inc()
+        _log.warning("snapshot.refused", shard=shard_id, snapshot=name, reason=reason)
+
+    async def _obstacle_to(self, shard_id: ShardId, manifest: SnapshotManifest) -> str | None:
+        """Why a snapshot must not be used here; None if it may be."""
+        policy = self._policy
+        return (
+            foreign(manifest, self._files.identity_of(shard_id))
+            or unusable(manifest, now_ms=policy.now_ms, keep_seconds=policy.keep_seconds)
+            or await self._unknown_to_changelog(shard_id, manifest)
+        )
+
+    async def _unknown_to_changelog(self, shard_id: ShardId, manifest: SnapshotManifest) -> str | None:
+        """Why the changelog may not be the one that a snapshot was made from."""
+        partition, last = TopicPartition(self._topic, shard_id), manifest.last_record
+        async with running(self._make_consumer(), _START_SECONDS) as consumer:
+            async with asyncio.timeout(_ASK_SECONDS):
+                changelog = (await offset_ranges(consumer, [partition]))[partition]
+            reason = beyond(manifest, changelog)
+            if reason is not None:
+                return reason
+            record = await record_at(consumer, partition, last.offset)
+        if recognized(manifest, record):
+            return None
+        return (
+            f"the changelog does not have the record that it has read last, at offset {last.offset}: it was "
+            "compacted, or the changelog is another one"
+        )
+
+    async def _fetch(self, shard_id: ShardId, manifest: SnapshotManifest) -> str | None:
+        """Makes a snapshot the shard's file; or returns why that failed."""
+        path = self._files.arriving(shard_id)
+        try:
+            if not await self._catalog.fetch(manifest, path, self._on_progress):
+                return "its content is not what its manifest says"
+            await self._files.take(shard_id, path)
+        except SnapshotError as error:
+            return str(error)
+        finally:
+            await self._files.discard(path)
+        self._results.labels("taken").inc()
+        _log.info("snapshot.taken", shard=shard_id, position=manifest.position, bytes=manifest.size)
+        return None
