@@ -267,7 +267,7 @@ async def _take_over(move: Move) -> None:
     dead_letters = await read_topic(servers, move.names.dead_letters)
     move.notes.extend(
         (
-            f"{len(expected)} outcomes are the model's",
+            f"{len(expected)} outcomes",
             f"1 unreadable event has {len(dead_letters)} dead letters on the copy",
         )
     )
