@@ -1,10 +1,10 @@
-"""Every page in headless Chromium: search, sort, a question, live updates, no scripts, hostile ids."""
+"""Every page in headless Chromium: dark, narrow, searched, asked, live, without scripts, with hostile ids."""
 
 import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import quote
@@ -12,6 +12,7 @@ from urllib.parse import quote
 import click
 
 from learner_worker.brokers import BrokerKind, running_broker
+from learner_worker.client import LearnerClient
 from learner_worker.contract.topics import Topics
 from tests.programs.bench.insights import preload_metrics
 from tests.programs.browser.chromium import Tab, chromium_tab
@@ -23,6 +24,9 @@ MANY = 10_000
 PAINTED_MS, LIVE_SECONDS = 1_000, 2.0
 HOSTILE = ("<img src=x onerror=alert(1)>", '"><svg onload=alert(1)>', "</title><script>alert(1)</script>")
 PICTURES = Path("docs/pictures")
+ADVISED = "agent-3"
+PAGES = ("/", f"/agent?id={ADVISED}", "/agent?id=nobody", "/auctions", "/auction?id=task-0", "/workers")
+NARROW = 360  # pixels: of a small telephone
 _ANOTHER = [seed_routes.Row("another", "agent-0", "wordaa", 5, won=True, succeeded=True)]
 _ROWS = "document.querySelectorAll('tbody tr').length"
 _FIRST = "document.querySelector('tbody th')?.textContent.trim()"
@@ -84,6 +88,29 @@ class Looking:
         await self.tab.shows("location.pathname === '/agent'")
         self.say("auctions: listed in pages, found by task, linked with agents")
 
+    async def looks(self) -> None:
+        """Dark, and on a small screen, where only tables may be scrolled sideways."""
+        for dark, width in ((True, None), (False, NARROW), (True, NARROW)):
+            await self.tab.looks(dark=dark, width=width)
+            for path in PAGES:
+                await self.open(path)
+                await self.fits()
+        await self.tab.looks(dark=False, width=None)
+        self.say(f"light and dark, wide and {NARROW} pixels narrow: as they should")
+
+    async def fits(self) -> None:
+        """The page is not wider than the screen, once the browser has laid it out for that."""
+        await self.tab.shows("document.documentElement.scrollWidth <= innerWidth")
+
+    async def advice(self) -> None:
+        """The league and the regret of an agent that has asked."""
+        await self.open(f"/agent?id={ADVISED}")
+        await self.tab.shows(
+            "!!document.querySelector('#advice + p + .scroll')?.innerText.includes('classic')"
+        )
+        assert await self.tab.evaluate("!!document.querySelector('#regret')")
+        self.say("what advice came to: league and regret are shown")
+
     async def question(self) -> None:
         """Asks what an agent would be told."""
         await self.open("/agent?id=much-failing")
@@ -92,6 +119,9 @@ class Looking:
         )
         await self.tab.shows("document.querySelector('.answer')?.textContent.includes('by classic')")
         await self.tab.shows("document.querySelector('.answer').textContent.includes('says the same')")
+        await self.tab.looks(dark=False, width=NARROW)
+        await self.fits()
+        await self.tab.looks(dark=False, width=None)
         self.say("what would it be told: answered, and what would move it, asked again")
 
     async def live(self, publish_more: Callable[[], Awaitable[None]], agent: str) -> None:
@@ -165,19 +195,25 @@ def main(chromium: str | None, axe: Path | None, pictures: Path | None) -> None:
 
 async def _look(chromium: str, servers: str, folder: Path, axe: str, pictures: Path | None) -> None:
     rows = seed_routes.history(3, 60, HOSTILE)
-    names = await create_topics(servers, "few-")
+    names = await create_topics(servers, "few-", advice_log=True)
     many = await create_topics(servers, "many-", partitions=12)
     await preload_metrics(servers, many.metrics, 10, MANY)
     await publish(servers, names, seed_routes.events_of(rows))
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(running_worker(servers, "few-", folder / "state"))
-        few = await stack.enter_async_context(running_insights(servers, "few-", folder / "few.log"))
+        worker = await stack.enter_async_context(
+            running_worker(servers, "few-", folder / "state", flags=["--advice-log"])
+        )
+        address = ("--worker-url", worker.logged("http.listening")[0]["url"])
+        few = await stack.enter_async_context(running_insights(servers, "few-", folder / "few.log", *address))
         tab = await stack.enter_async_context(chromium_tab(chromium, folder / "profile"))
         looking = Looking(tab, few, click.echo, axe)
         count = len({row.agent_id for row in rows})
         await until(lambda: _has(few, count), "all agents are known")
+        await _ask(servers, [row for row in rows if row.agent_id == ADVISED])
         await looking.agents(count)
         await looking.auctions()
+        await looking.advice()
+        await looking.looks()
         await looking.question()
         await looking.hostile()
         await looking.live(lambda: publish(servers, names, seed_routes.events_of(_ANOTHER)), "agent-0")
@@ -199,18 +235,40 @@ async def _has(insights: InsightsProcess, count: int) -> bool:
     return status == 200 and body.count('"top_keywords"') == count
 
 
+async def _ask(servers: str, rows: Sequence[seed_routes.Row]) -> None:
+    """Asks for these tasks, as their bidders may have done."""
+    async with LearnerClient(servers, topics=Topics(prefix="few-"), timeout_seconds=30) as learner:
+        for row in rows:
+            await learner.suggest_bid(
+                row.agent_id,
+                description=row.description,
+                base_bid_sats=max(1, row.bid_sats),
+                task_id=row.task_id,
+            )
+
+
 async def _take(looking: Looking, folder: Path) -> None:
     """Pictures for the documentation."""
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-    for name, path in (
-        ("agents", "/?sort=-total_bids"),
-        ("agent", "/agent?id=agent-3"),
-        ("auctions", "/auctions?before=1790000050000000&task="),
-        ("auction", "/auction?id=task-3"),
-        ("workers", "/workers"),
+    for name, path, part in (
+        ("agents", "/?sort=-total_bids", "h1"),
+        ("agent", f"/agent?id={ADVISED}", "h1"),
+        ("advice", f"/agent?id={ADVISED}", "#advice"),
+        ("auctions", "/auctions?before=1790000050000000&task=", "h1"),
+        ("auction", "/auction?id=task-3", "h1"),
+        ("workers", "/workers", "h1"),
     ):
         await looking.open(path)
-        await looking.tab.picture(folder / f"insights-{name}.png")
+        await _picture(looking.tab, folder / f"insights-{name}.png", part)
+    await looking.question()
+    await _picture(looking.tab, folder / "insights-answer.png", "#ask")
+
+
+async def _picture(tab: Tab, path: Path, part: str) -> None:
+    """Of what stands from a part of the page on."""
+    top = "0" if part == "h1" else f"document.querySelector('{part}').offsetTop - 16"
+    await tab.evaluate(f"scrollTo(0, {top})")
+    await tab.picture(path)
 
 
 if __name__ == "__main__":

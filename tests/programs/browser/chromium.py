@@ -90,6 +90,16 @@ class Tab:
 
         await until(holds, condition, seconds=seconds)
 
+    async def looks(self, *, dark: bool, width: int | None) -> None:
+        """Shows pages as on such a screen from now on; a width of None is the window's own."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.tell("Emulation.setEmulatedMedia", features=[scheme])
+        if width is None:
+            await self.tell("Emulation.clearDeviceMetricsOverride")
+        else:
+            screen = {"width": width, "height": 2 * width, "deviceScaleFactor": 1, "mobile": False}
+            await self.tell("Emulation.setDeviceMetricsOverride", **screen)
+
     async def picture(self, path: Path) -> None:
         """Writes a picture of what is seen."""
         said = await self.tell("Page.captureScreenshot", format="png")
