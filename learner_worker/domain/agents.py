@@ -1,16 +1,19 @@
 """An agent: its metrics and keywords as stored, as cached and as in messages."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 
 import msgspec
 
 from learner_worker.contract.encode import KeywordTally, MetricsPart, MetricsRecord
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import format_time, record_micros
-from learner_worker.domain.keywords import StrongestKeywords, Tally, strongest
-from learner_worker.domain.metrics import Metrics
+from learner_worker.domain.bucketed import bucketed
+from learner_worker.domain.keywords import StrongestKeywords, Tally, strongest, tally_of
+from learner_worker.domain.metrics import Change, Metrics
 from learner_worker.domain.sums import KeptSums
+
+_NO_TALLY = Tally()
 
 
 class AgentRow(msgspec.Struct, frozen=True, gc=False):
@@ -35,7 +38,7 @@ class Agent:
         self,
         agent_id: AgentId,
         row: AgentRow,
-        tallies: dict[str, Tally],
+        tallies: MutableMapping[str, Tally],
         sums: dict[str, KeptSums] | None = None,
     ) -> None:
         self.agent_id = agent_id
@@ -58,6 +61,19 @@ class Agent:
     def known(self) -> bool:
         """Whether the agent has outcomes that count."""
         return self.metrics.total_bids > 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an answer looks at few keywords: the strongest among many are found beforehand."""
+        return type(self.tallies) is dict or not self.strongest.must_look_at_all
+
+    def tallies_to_change(self) -> MutableMapping[str, Tally]:
+        """The keywords, so kept that adding some takes as long for many as for few."""
+        tallies = bucketed(self.tallies)
+        if tallies is not self.tallies:
+            self.tallies = tallies
+            self.strongest.follow(tallies)
+        return tallies
 
     def learned_keywords(self) -> list[KeywordTally]:
         """The strongest keywords, as in messages."""
@@ -108,3 +124,17 @@ def learned_keywords(tallies: Mapping[str, Tally]) -> list[KeywordTally]:
 def in_messages(keywords: Iterable[tuple[str, Tally]]) -> list[KeywordTally]:
     """Keywords as in messages."""
     return [KeywordTally(keyword, wins, failures, wins - failures) for keyword, (wins, failures) in keywords]
+
+
+def count_words(agent: Agent, difference: Change) -> Iterator[tuple[str, Tally]]:
+    """Changes the agent's tallies; the keywords that changed, each with its tally now."""
+    tallies, wins, failures = agent.tallies_to_change(), difference.wins, difference.failures
+    for keyword in wins.keys() | failures.keys():
+        old_wins, old_failures = tallies.get(keyword, _NO_TALLY)
+        tally = tally_of(old_wins + wins.get(keyword, 0), old_failures + failures.get(keyword, 0))
+        if tally != _NO_TALLY:
+            tallies[keyword] = tally
+        else:
+            tallies.pop(keyword, None)
+        agent.strongest.note(keyword)
+        yield keyword, tally

@@ -4,9 +4,10 @@ import functools
 import heapq
 import itertools
 import re
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+from learner_worker.domain.bucketed import item_slices
 
 STOP_WORDS = frozenset(
     re.findall(
@@ -20,8 +21,6 @@ TOP = 10  # as many as an overview of all agents shows of each
 CANDIDATES = 1_000
 """Keywords from which the strongest are chosen: so many must weaken before all have to be looked at again."""
 _MOST_CANDIDATES = 4 * CANDIDATES  # choosing among so many takes a millisecond or two
-LOOKED_AT = 4_000
-"""Keywords looked at between two yields to the event loop: a few milliseconds."""
 Strength = tuple[int, int, int, str]
 """Sorts the strongest keyword first: by absolute net, then in the order of learned keywords."""
 Rank = tuple[Any, ...]
@@ -47,13 +46,22 @@ def tally_of(wins: int, failures: int) -> Tally:
     return Tally(wins, failures)
 
 
+@functools.lru_cache(maxsize=32_768)
+def shared(word: str) -> str:
+    """The word as one object, while it is among the words used last: most keywords are those of many agents.
+
+    Bounded, unlike `sys.intern`, whose table would be copied, all of it in one step, as words are added.
+    """
+    return word
+
+
 @functools.lru_cache(maxsize=256)
 def keywords_of(text: str) -> tuple[str, ...]:
     """All keywords of a text, with repetitions, in order.
 
     Cached, because the agents of an auction ask about the same text at the same time.
     """
-    return tuple([sys.intern(word) for word in _WORD.findall(text.lower()) if word not in STOP_WORDS])
+    return tuple([shared(word) for word in _WORD.findall(text.lower()) if word not in STOP_WORDS])
 
 
 def in_order(tallies: Iterable[tuple[str, Tally]]) -> list[tuple[str, Tally]]:
@@ -80,7 +88,7 @@ class StrongestKeywords:
     strongest; an order of their own is kept only for an agent for which they are not.
 
     Args:
-        tallies: the agent's keywords; whoever changes one calls `note`.
+        tallies: the agent's keywords; whoever changes one calls `note`, between steps of `collected`, too.
     """
 
     __slots__ = ("_by_net", "_by_strength", "_tallies")
@@ -90,6 +98,17 @@ class StrongestKeywords:
         self._by_strength = _RankedKeywords(tallies, strength_of)
         self._by_net: _RankedKeywords | None = None
 
+    @property
+    def must_look_at_all(self) -> bool:
+        """Whether the strongest are found only by looking at all keywords."""
+        return self._by_strength.must_look_at_all
+
+    def follow(self, tallies: Mapping[str, Tally]) -> None:
+        """Continues with a mapping of the same content."""
+        self._tallies = self._by_strength.tallies = tallies
+        if self._by_net is not None:
+            self._by_net.tallies = tallies
+
     def note(self, keyword: str) -> None:
         """Notes that a keyword's tally has changed."""
         self._by_strength.note(keyword)
@@ -97,10 +116,7 @@ class StrongestKeywords:
             self._by_net.note(keyword)
 
     def collected(self) -> Iterator[None]:
-        """Looks at all keywords if that has to be done, some at a time; it may take turns with other work.
-
-        No tally may change meanwhile.
-        """
+        """Looks at all keywords if that has to be done, some at a time; it may take turns with other work."""
         yield from self._by_strength.collected()
         if self._first_candidates(TOP) is None:
             yield from self._ranked_by_net().collected()
@@ -148,15 +164,27 @@ class _RankedKeywords:
 
     Args:
         rank_of: the smaller a keyword's rank, the earlier it is.
+
+    Attributes:
+        tallies: the agent's keywords.
     """
 
-    __slots__ = ("_bound", "_candidates", "_rank_of", "_tallies")
+    __slots__ = ("_bound", "_candidates", "_noted", "_rank_of", "tallies")
 
     def __init__(self, tallies: Mapping[str, Tally], rank_of: Callable[[str, Tally], Rank]) -> None:
-        self._tallies = tallies
+        self.tallies = tallies
         self._rank_of = rank_of
         self._candidates: dict[str, Rank] | None = None
         self._bound: Rank | None = None  # None: every keyword is a candidate
+        self._noted: set[str] | None = None  # what changed since all keywords began to be looked at
+
+    @property
+    def must_look_at_all(self) -> bool:
+        """Whether the first ones are found only by looking at all keywords."""
+        candidates = self._candidates
+        return candidates is None or (
+            len(candidates) < STRONGEST and len(candidates) < min(STRONGEST, len(self.tallies))
+        )
 
     @property
     def candidates(self) -> Collection[Rank]:
@@ -170,9 +198,11 @@ class _RankedKeywords:
 
     def note(self, keyword: str) -> None:
         """Notes that a keyword's tally has changed."""
+        if self._noted is not None:
+            self._noted.add(keyword)
         if self._candidates is None:
             return
-        tally = self._tallies.get(keyword)
+        tally = self.tallies.get(keyword)
         rank = None if tally is None else self._rank_of(keyword, tally)
         if rank is not None and (self._bound is None or rank <= self._bound):
             self._candidates[keyword] = rank
@@ -181,17 +211,27 @@ class _RankedKeywords:
 
     def collected(self) -> Iterator[None]:
         """Looks at all keywords if that has to be done, some at a time."""
-        if not self._must_look_at_all():
+        if not self.must_look_at_all:
             return
+        noted = self._noted = set[str]()
         found: list[Rank] = []
-        items = iter(self._tallies.items())
-        while some := list(itertools.islice(items, LOOKED_AT)):
+        looked_at = 0
+        for some in item_slices(self.tallies):
+            looked_at += len(some)
             ranks = itertools.starmap(self._rank_of, some)
             found = heapq.nsmallest(CANDIDATES, itertools.chain(found, ranks))
             yield
+        if self._noted is noted:  # otherwise somebody has looked at all of them meanwhile
+            self._finish(found, noted, has_all=looked_at == len(found))
+
+    def _finish(self, found: list[Rank], noted: Iterable[str], *, has_all: bool) -> None:
+        """Keeps what was found; keywords that changed meanwhile are ranked as they are now."""
+        self._noted = None
         self._keep(found)
-        if len(found) == len(self._tallies):
+        if has_all:
             self._bound = None
+        for keyword in noted:
+            self.note(keyword)
 
     def first(self, count: int) -> list[Rank]:
         """The ranks of the first `count` keywords."""
@@ -205,10 +245,6 @@ class _RankedKeywords:
     def _keep(self, found: list[Rank]) -> None:
         self._bound = found[-1] if found else None
         self._candidates = {rank[-1]: rank for rank in found}
-
-    def _must_look_at_all(self) -> bool:
-        candidates = self._candidates
-        return candidates is None or len(candidates) < min(STRONGEST, len(self._tallies))
 
 
 def _net_rank(keyword: str, tally: Tally) -> Rank:

@@ -26,7 +26,7 @@ _DECODED = 2_000
 _LOADED = 500
 """Facts whose rows one read loads: fewer would pay for more switches to the file's thread."""
 _CHARACTERS = 10_000
-"""Characters of descriptions in a chunk, after which it ends: counting so many words takes milliseconds."""
+"""Characters of descriptions in a chunk of more than one fact: counting so many words takes milliseconds."""
 _WRITTEN = 20_000
 """Facts joined between two transactions: bounds the memory used besides the cache."""
 BEYOND_ANY_END = 2**62
@@ -241,11 +241,12 @@ def _chunks(
     chunk: list[FactRecord] = []
     characters = 0
     for record in facts:
-        chunk.append(record)
-        characters += _characters(record, rows)
-        if len(chunk) == CHUNK or characters >= _CHARACTERS:
+        more = _characters(record, rows)
+        if chunk and (len(chunk) == CHUNK or characters + more > _CHARACTERS):
             yield chunk
             chunk, characters = [], 0
+        chunk.append(record)
+        characters += more
     if chunk:
         yield chunk
 

@@ -2,20 +2,25 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
 from typing import Protocol
 
 from learner_worker.contract.fields import AgentId
 from learner_worker.domain.agents import Agent, AgentRow
-from learner_worker.domain.keywords import LOOKED_AT, Tally
+from learner_worker.domain.bucketed import LOOKED_AT
+from learner_worker.domain.keywords import Tally
 from learner_worker.domain.sums import KeptSums
 from learner_worker.stages.release import GradualRelease
+
+_AGENT = 50  # an agent is freed in as long a time as so many keywords
 
 
 class AgentRows(Protocol):
     """Reads agents that are not in memory."""
 
-    async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
+    async def load_agents(
+        self, ids: Sequence[AgentId]
+    ) -> Mapping[AgentId, tuple[AgentRow, MutableMapping[str, Tally]]]:
         """The metrics and keywords of the given agents."""
         ...
 
@@ -51,14 +56,19 @@ class AgentCache:
         self._pinned = ids
 
     def get(self, agent_id: AgentId) -> Agent | None:
-        """The agent, if it is in memory."""
+        """The agent, if it is in memory and an answer looks at few of its keywords."""
         agent = self.at_hand.get(agent_id)
-        if agent is not None:
-            self.at_hand.move_to_end(agent_id)
+        if agent is None or not agent.is_ready:
+            return None
+        self.at_hand.move_to_end(agent_id)
         return agent
 
-    async def load(self, ids: Iterable[AgentId]) -> dict[AgentId, Agent]:
-        """Loads agents from memory or the file; an unknown agent is a new one."""
+    async def load(self, ids: Iterable[AgentId], *, for_change: bool = False) -> dict[AgentId, Agent]:
+        """Loads agents from memory or the file; an unknown agent is a new one.
+
+        Args:
+            for_change: the agents are only changed; otherwise they are made ready for answers and records.
+        """
         async with self._loading:
             # Keep references to those in memory: while the others are read, a checkpoint may trim the cache.
             wanted = {agent_id: self.at_hand.get(agent_id) for agent_id in ids}
@@ -68,12 +78,13 @@ class AgentCache:
             loaded: dict[AgentId, Agent] = {}
             for agent_id in missing:
                 row, tallies = found.get(agent_id, (AgentRow(), {}))
-                agent = loaded[agent_id] = Agent(agent_id, row, tallies, sums.get(agent_id))
-                if len(tallies) > LOOKED_AT:  # in slices, and before anybody can change it
-                    for _ in agent.strongest.collected():
-                        await asyncio.sleep(0)
+                loaded[agent_id] = Agent(agent_id, row, tallies, sums.get(agent_id))
             self.at_hand.update(loaded)
-            return {agent_id: agent or loaded[agent_id] for agent_id, agent in wanted.items()}
+            agents = {agent_id: agent or loaded[agent_id] for agent_id, agent in wanted.items()}
+            for agent in () if for_change else agents.values():
+                if len(agent.tallies) > LOOKED_AT:
+                    await _make_ready(agent)
+            return agents
 
     def trim(self, changed: Iterable[AgentId]) -> None:
         """Evicts the least recently used agents, but never a pinned or a changed one."""
@@ -86,3 +97,25 @@ class AgentCache:
                 agent = self.at_hand.pop(agent_id)
                 self.unused.add_with(agent, agent.tallies)
                 excess -= 1
+
+    async def free(self) -> None:
+        """Evicts all agents and frees them in steps that no answer notices; nothing loads any more."""
+        freed = 0
+        while self.at_hand:
+            _, agent = self.at_hand.popitem()
+            self.unused.add_with(agent, agent.tallies)
+            freed += _AGENT + min(LOOKED_AT, len(agent.tallies))
+            if freed >= LOOKED_AT:
+                freed = 0
+                await asyncio.sleep(0)
+            del agent  # what this keeps is not freed
+        await self.unused.release()
+
+
+async def _make_ready(agent: Agent) -> None:
+    """Finds the strongest of many keywords, in steps; a forget may give the agent other ones meanwhile."""
+    while True:
+        for _ in agent.strongest.collected():
+            await asyncio.sleep(0)
+        if agent.is_ready:
+            return

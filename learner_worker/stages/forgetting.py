@@ -1,13 +1,15 @@
 """What is left of an agent when its rows lose parts: computed in small steps, and put in place in one."""
 
 import asyncio
-import itertools
-from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from typing import NamedTuple
 
+from learner_worker.contract.facts import ForgetMarker
 from learner_worker.contract.fields import AgentId
+from learner_worker.contract.times import Micros
 from learner_worker.domain.agents import Agent
-from learner_worker.domain.keywords import LOOKED_AT, StrongestKeywords, Tally, tally_of
+from learner_worker.domain.bucketed import Key, Value, bucketed, item_slices
+from learner_worker.domain.keywords import StrongestKeywords, Tally, tally_of
 from learner_worker.domain.metrics import Change, Metrics, plus
 from learner_worker.domain.sums import Cells
 from learner_worker.stages.strategy_sums import StrategySums, SumsChange
@@ -17,8 +19,6 @@ _ROW = 10
 """A row takes as long as so many words."""
 _WORDS = 1_000
 """Words counted between two yields to the event loop: a few milliseconds; one description has up to 4,096."""
-Key = TypeVar("Key")
-Row = TypeVar("Row")
 
 
 class RowChange(NamedTuple):
@@ -50,18 +50,18 @@ class Remainder:
     Attributes:
         metrics: the difference to the agent's metrics.
         has_changed: whether metrics or keywords change at all.
-        keywords: the keywords that change, each with its tally afterwards.
+        keywords: the keywords that change and those that had changed, each with its tally afterwards.
     """
 
     def __init__(self, agent: Agent, sums: Sequence[StrategySums]) -> None:
         self.metrics = Metrics()
         self.has_changed = False
-        self.keywords: dict[tuple[AgentId, str], Tally] = {}
+        self.keywords: MutableMapping[str, Tally] = {}
         self._agent = agent
         self._sums = sums
         self._cells: dict[int, Cells] = {}
-        self._words: dict[str, tuple[int, int]] = {}
-        self._tallies: dict[str, Tally] = {}
+        self._words: MutableMapping[str, tuple[int, int]] = {}
+        self._tallies: MutableMapping[str, Tally] = {}
         self._strongest = agent.strongest
 
     def lose(self, difference: RowChange) -> None:
@@ -71,7 +71,8 @@ class Remainder:
                 if number not in self._cells:
                     self._cells[number] = self._sums[number].copy_of(self._agent)
                 change.change(self._cells[number])
-        change_of_counts, words = difference.metrics, self._words
+        change_of_counts = difference.metrics
+        words = self._words = bucketed(self._words)
         if change_of_counts:
             self.has_changed = True
             self.metrics = plus(self.metrics, change_of_counts.metrics)
@@ -82,21 +83,26 @@ class Remainder:
             before = words.get(keyword, _NO_TALLY)
             words[keyword] = before[0], before[1] + failures
 
-    async def complete(self) -> None:
-        """Counts the keywords that are left, some at a time."""
+    async def complete(self, changed: Mapping[str, Tally]) -> None:
+        """Counts the keywords that are left, some at a time.
+
+        Args:
+            changed: the agent's keywords that had changed before and are still to be written.
+        """
         if not self._words:
             return
-        items = iter(self._agent.tallies.items())
-        while some := list(itertools.islice(items, LOOKED_AT)):
-            for keyword, tally in some:
-                self._leave(keyword, tally, self._words.pop(keyword, _NO_TALLY))
+        for some in item_slices(self._agent.tallies):
+            for keyword, before in some:
+                self._leave(keyword, before, self._words.get(keyword, _NO_TALLY))
+            self._tallies, self.keywords = bucketed(self._tallies), bucketed(self.keywords)
             await asyncio.sleep(0)
-        for keyword, difference in self._words.items():  # words of a close, whose bid is forgotten
-            self._leave(keyword, _NO_TALLY, difference)
+        for more in item_slices(self._words):  # words of a close, whose bid is forgotten
+            for keyword, difference in more:
+                if keyword not in self._agent.tallies:
+                    self._leave(keyword, _NO_TALLY, difference)
+            await asyncio.sleep(0)
+        self.keywords = await overlaid(changed, self.keywords)
         self._strongest = StrongestKeywords(self._tallies)
-        if len(self._tallies) > LOOKED_AT:
-            for _ in self._strongest.collected():
-                await asyncio.sleep(0)
 
     def _leave(self, keyword: str, before: Tally, difference: tuple[int, int]) -> None:
         wins, failures = difference
@@ -104,24 +110,48 @@ class Remainder:
         if left != _NO_TALLY:
             self._tallies[keyword] = left
         if left != before:
-            self.keywords[self._agent.agent_id, keyword] = left
+            self.keywords[keyword] = left
 
-    def put_in_place(self) -> dict[str, Tally]:
-        """Changes the agent's keywords and sums; returns the former keywords, which nobody reads any more."""
+    def put_in_place(self) -> Sequence[MutableMapping[str, Tally] | MutableMapping[str, tuple[int, int]]]:
+        """Changes the agent's keywords and sums; returns mappings that nobody reads any more."""
         agent = self._agent
         for number, cells in self._cells.items():
             self._sums[number].put(agent, cells)
-        former: dict[str, Tally] = {}
-        if self._strongest is not agent.strongest:
-            former, agent.tallies, agent.strongest = agent.tallies, self._tallies, self._strongest
-        return former
+        if self._strongest is agent.strongest:
+            return []
+        former, agent.tallies, agent.strongest = agent.tallies, self._tallies, self._strongest
+        return [former, self._words]
 
 
-def overlaid(older: dict[Key, Row], newer: dict[Key, Row]) -> dict[Key, Row]:
-    """Both, the newer ones where both have a key: the smaller is added to the larger, which is changed."""
-    if len(older) >= len(newer):
-        older.update(newer)
-        return older
-    for key, row in older.items():
-        newer.setdefault(key, row)
+async def overlaid(
+    older: Mapping[Key, Value], newer: MutableMapping[Key, Value]
+) -> MutableMapping[Key, Value]:
+    """Adds those older items whose key is not in the newer ones, some at a time; returns the newer ones."""
+    for some in item_slices(older):
+        for key, value in some:
+            if key not in newer:
+                newer[key] = value
+        newer = bucketed(newer)
+        await asyncio.sleep(0)
     return newer
+
+
+def later_markers(
+    markers: Iterable[ForgetMarker], known: Mapping[AgentId, Micros]
+) -> tuple[dict[AgentId, Micros], list[ForgetMarker]]:
+    """Merges forget markers into the known ones.
+
+    Returns:
+        The times until which agents are forgotten, where later than the known ones; and the markers, new or
+        known, that a later one of the same agent supersedes.
+    """
+    later: dict[AgentId, Micros] = {}
+    superseded: list[ForgetMarker] = []
+    for marker in markers:
+        agent_id, until = marker.agent_id, marker.forget_until
+        before = later.get(agent_id, known.get(agent_id))
+        if before is None or until > before:
+            later[agent_id] = until
+        if before is not None and until != before:
+            superseded.append(ForgetMarker(agent_id, min(until, before)))
+    return later, superseded

@@ -4,7 +4,15 @@ learner-outcomes -> the shard's file, the metrics cache, learner-agent-metrics
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -12,16 +20,17 @@ import msgspec
 from learner_worker.contract.facts import Fact, ForgetMarker
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import Micros
-from learner_worker.domain.agents import Agent, AgentRow
-from learner_worker.domain.keywords import Tally, tally_of
+from learner_worker.domain.agents import Agent, AgentRow, count_words
+from learner_worker.domain.bucketed import bucketed, item_slices
+from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Change, Metrics, change, plus
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, forgotten_cutoff, join, living
 from learner_worker.domain.sums import KeptSums
 from learner_worker.stages.agent_cache import AgentCache, AgentRows
-from learner_worker.stages.forgetting import Remainder, RowChange, Steps, overlaid
+from learner_worker.stages.forgetting import Remainder, RowChange, Steps, later_markers, overlaid
+from learner_worker.stages.release import GradualRelease
 from learner_worker.stages.strategy_sums import ChangedRow, StrategyAgent, StrategySums
 
-_NO_TALLY = Tally()
 _CHUNK = 100
 """Rows of a forgotten agent read at once: more would hold the file's thread while answers wait."""
 BACKFILLED = 200
@@ -74,12 +83,13 @@ class LearnChanges(NamedTuple):
     """The rows changed since the last snapshot; an outcome that is not `known` has to be deleted.
 
     Attributes:
+        keywords: by agent, the keywords that changed.
         counted_to: by strategy, the last row in its sums; None: all rows are.
     """
 
-    outcomes: dict[OutcomeKey, Outcome]
+    outcomes: MutableMapping[OutcomeKey, Outcome]
     agents: Mapping[AgentId, AgentRow]
-    keywords: dict[tuple[AgentId, str], Tally]
+    keywords: Mapping[AgentId, MutableMapping[str, Tally]]
     forgotten: Mapping[AgentId, Micros]
     sums: Mapping[StrategyAgent, KeptSums] = {}
     counted_to: Mapping[str, OutcomeKey | None] = {}
@@ -117,9 +127,9 @@ class Learn:
         self.sums = sums
         self.agents = AgentCache(rows, cached_agents, with_sums=bool(sums))
         self._at_hand = self.agents.at_hand
-        self._outcomes: dict[OutcomeKey, Outcome] = {}
+        self._outcomes: MutableMapping[OutcomeKey, Outcome] = {}
         self._agent_rows: dict[AgentId, AgentRow] = {}
-        self._tallies: dict[tuple[AgentId, str], Tally] = {}
+        self._keywords: dict[AgentId, MutableMapping[str, Tally]] = {}
         self.forgotten: dict[AgentId, Micros] = {} if forgotten is None else forgotten
         self._newly_forgotten: dict[AgentId, Micros] = {}
         self.writing = _NO_CHANGES
@@ -139,7 +149,7 @@ class Learn:
 
     async def _load(self, keys: Collection[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
         held = await self._outcomes_of(keys)
-        await self.agents.load({agent_id for _, agent_id in keys})
+        await self.agents.load({agent_id for _, agent_id in keys}, for_change=True)
         return held
 
     async def _outcomes_of(self, keys: Collection[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
@@ -202,27 +212,31 @@ class Learn:
         Returns:
             The markers, new or known, that a later one of the same agent supersedes.
         """
-        later, superseded = later_markers(records, self.forgotten)
+        later, superseded = later_markers([record.marker for record in records], self.forgotten)
         last = {record.marker.agent_id: record for record in records}
         self.agents.pin(set(last))
-        await self.agents.load(last)
+        await self.agents.load(last, for_change=True)
         remainders = {agent_id: Remainder(self._at_hand[agent_id], self.sums) for agent_id in last}
-        rows, steps = dict[OutcomeKey, Outcome](), Steps()
+        rows: MutableMapping[OutcomeKey, Outcome] = {}
+        steps = Steps()
         async for row, difference in self._losses(later, on_row_swept):
             rows[row.task_id, row.agent_id] = row
+            rows = bucketed(rows)
             await steps.after(difference.metrics)
             remainders[row.agent_id].lose(difference)
             await steps.after(difference.metrics)
-        for remainder in remainders.values():
-            await remainder.complete()
+        for agent_id, remainder in remainders.items():
+            await remainder.complete(self._keywords.get(agent_id, {}))
+        if rows:
+            rows = await overlaid(self._outcomes, rows)
         # No await after this: a snapshot sees all changes or none.
-        self._outcomes = overlaid(self._outcomes, rows)
+        if rows:
+            self.agents.unused.add(self._outcomes)
+            self._outcomes = rows
         for agent_id, remainder in remainders.items():
             self._put_in_place(self._at_hand[agent_id], remainder, last[agent_id])
         self.forgotten.update(later)
         self._newly_forgotten.update(later)
-        for agent_id, record in last.items():
-            self._note_marker(self._at_hand[agent_id], record.offset)
         return superseded
 
     async def _losses(
@@ -244,20 +258,26 @@ class Learn:
         """The keys of all rows of some agents, those in memory first; no row may be added meanwhile."""
         if not ids:
             return
-        in_memory = {key for rows in (self._outcomes, self.writing.outcomes) for key in rows if key[1] in ids}
+        in_memory = set[OutcomeKey]()
+        for rows in (self._outcomes, self.writing.outcomes):
+            for some in item_slices(rows):
+                in_memory.update(key for key, _ in some if key[1] in ids)
+                await asyncio.sleep(0)
         yield list(in_memory)
         async for page in self.rows.keys_of_agents(list(ids)):
             yield [key for key in page if key not in in_memory]
 
     def _put_in_place(self, agent: Agent, remainder: Remainder, record: MarkerRecord) -> None:
-        self.agents.unused.add(remainder.put_in_place())
-        self._tallies = overlaid(self._tallies, remainder.keywords)
+        """Changes an agent and notes the marker's offset in its metrics; without outcomes, they are new."""
+        for mapping in remainder.put_in_place():
+            self.agents.unused.add(mapping)
+        if remainder.keywords:
+            self.agents.unused.add(self._keywords.get(agent.agent_id, {}))
+            self._keywords[agent.agent_id] = remainder.keywords
         if remainder.has_changed:
             self._change_row(agent, remainder.metrics, record.timestamp_ms, record.offset)
-
-    def _note_marker(self, agent: Agent, offset: int) -> None:
-        """Notes the marker's offset in its agent's metrics; without outcomes they are a new agent's."""
-        agent.row = msgspec.structs.replace(agent.row, outcome_offset=offset) if agent.known else AgentRow()
+        row = agent.row
+        agent.row = msgspec.structs.replace(row, outcome_offset=record.offset) if agent.known else AgentRow()
         self._agent_rows[agent.agent_id] = agent.row
         self.unpublished.add(agent.agent_id)
 
@@ -273,7 +293,7 @@ class Learn:
         memory = (self.writing.outcomes, self._outcomes)
         rows, counted_to = await rows_after(sums.counted_to, memory, self.rows, BACKFILLED)
         self.agents.pin({row.agent_id for row in rows})
-        await self.agents.load({row.agent_id for row in rows})
+        await self.agents.load({row.agent_id for row in rows}, for_change=True)
         # From here on no await: a snapshot sees all or nothing.
         for row in rows:
             sums.count(self._at_hand[row.agent_id], row)
@@ -285,20 +305,25 @@ class Learn:
         self.writing = LearnChanges(
             self._outcomes,
             self._agent_rows,
-            self._tallies,
+            self._keywords,
             self._newly_forgotten,
             {(s.name, agent_id): kept for s in self.sums for agent_id, kept in s.snapshot().items()},
             {sums.name: sums.counted_to for sums in self.sums},
         )
-        self._outcomes, self._agent_rows, self._tallies, self._newly_forgotten = {}, {}, {}, {}
+        self._outcomes, self._agent_rows, self._keywords, self._newly_forgotten = {}, {}, {}, {}
         return self.writing
 
     def on_checkpoint_written(self) -> None:
         """Notes that the last snapshot is in the file: memory may release it."""
-        for written in (self.writing.outcomes, self.writing.keywords):
-            self.agents.unused.add(written)
+        _discard(self.agents.unused, self.writing)
         self.writing = _NO_CHANGES
         self.agents.trim({*self._agent_rows, *(agent_id for sums in self.sums for agent_id in sums.changed)})
+
+    async def free(self) -> None:
+        """Frees the memory in steps that no answer notices; nobody may use it any more."""
+        for changes in (self.writing, self.snapshot()):
+            _discard(self.agents.unused, changes)
+        await self.agents.free()
 
     def _join(self, record: FactRecord, rows: dict[OutcomeKey, Outcome], changed: list[ChangedRow]) -> None:
         fact, key = record.fact, record.key
@@ -329,8 +354,8 @@ class Learn:
         agent_id = agent.agent_id
         self._change_row(agent, difference.metrics, timestamp_ms, offset)
         if difference.wins or difference.failures:
-            for keyword, tally in count_words(agent, difference):
-                self._tallies[agent_id, keyword] = tally
+            changed = self._keywords[agent_id] = bucketed(self._keywords.get(agent_id) or {})
+            changed.update(count_words(agent, difference))
 
     def _change_row(self, agent: Agent, difference: Metrics, timestamp_ms: int, offset: int) -> None:
         agent_id, row = agent.agent_id, agent.row
@@ -339,18 +364,10 @@ class Learn:
         self.unpublished.add(agent_id)
 
 
-def count_words(agent: Agent, difference: Change) -> Iterator[tuple[str, Tally]]:
-    """Changes the agent's tallies; the keywords that changed, each with its tally now."""
-    tallies, wins, failures = agent.tallies, difference.wins, difference.failures
-    for keyword in wins.keys() | failures.keys():
-        old_wins, old_failures = tallies.get(keyword, _NO_TALLY)
-        tally = tally_of(old_wins + wins.get(keyword, 0), old_failures + failures.get(keyword, 0))
-        if tally != _NO_TALLY:
-            tallies[keyword] = tally
-        else:
-            tallies.pop(keyword, None)
-        agent.strongest.note(keyword)
-        yield keyword, tally
+def _discard(unused: GradualRelease, changes: LearnChanges) -> None:
+    unused.add(changes.outcomes)
+    for tallies in changes.keywords.values():
+        unused.add(tallies)
 
 
 async def rows_after(
@@ -368,24 +385,3 @@ async def rows_after(
     in_file = {(row.task_id, row.agent_id): row for row in found}
     within = {key: row for key, row in newer.items() if last is None or key <= last}
     return list({**in_file, **within}.values()), last
-
-
-def later_markers(
-    records: Iterable[MarkerRecord], known: Mapping[AgentId, Micros]
-) -> tuple[dict[AgentId, Micros], list[ForgetMarker]]:
-    """Merges forget markers into the known ones.
-
-    Returns:
-        The times until which agents are forgotten, where later than the known ones; and the markers, new or
-        known, that a later one of the same agent supersedes.
-    """
-    later: dict[AgentId, Micros] = {}
-    superseded: list[ForgetMarker] = []
-    for _, _, marker in records:
-        agent_id, until = marker.agent_id, marker.forget_until
-        before = later.get(agent_id, known.get(agent_id))
-        if before is None or until > before:
-            later[agent_id] = until
-        if before is not None and until != before:
-            superseded.append(ForgetMarker(agent_id, min(until, before)))
-    return later, superseded

@@ -5,30 +5,36 @@ import weakref
 from collections.abc import MutableMapping
 from typing import Any
 
-from learner_worker.domain.keywords import LOOKED_AT
+from learner_worker.domain.bucketed import LOOKED_AT, parts_of
 
 
 class GradualRelease:
-    """Large mappings that are no longer used; `release` empties them. Small ones are not worth the effort."""
+    """Mappings that are no longer used; `release` empties them."""
 
     def __init__(self) -> None:
         self._unused: list[MutableMapping[Any, Any]] = []
 
     def add(self, mapping: MutableMapping[Any, Any]) -> None:
         """Adds a mapping that nobody reads any more."""
-        if len(mapping) > LOOKED_AT:
-            self._unused.append(mapping)
+        if mapping:
+            self._unused += parts_of(mapping)
 
     def add_with(self, owner: object, mapping: MutableMapping[Any, Any]) -> None:
-        """Adds a mapping as soon as its owner is gone: until then an answer may still read it."""
+        """Adds a large mapping as soon as its owner is gone: until then an answer may still read it."""
         if len(mapping) > LOOKED_AT:
-            weakref.finalize(owner, self._unused.append, mapping).atexit = False
+            weakref.finalize(owner, self.add, mapping).atexit = False
 
     async def release(self) -> None:
-        """Empties all mappings, in parts that each take about a millisecond."""
+        """Empties all mappings, in steps that each take about a millisecond."""
+        left = LOOKED_AT
         while self._unused:
-            mapping = self._unused.pop()
-            while mapping:
-                for _ in range(min(LOOKED_AT, len(mapping))):
-                    mapping.popitem()
+            mapping = self._unused[-1]
+            for _ in range(min(left, len(mapping))):
+                mapping.popitem()
+                left -= 1
+            if not mapping:
+                self._unused.pop()
+            left -= 1
+            if left <= 0:
+                left = LOOKED_AT
                 await asyncio.sleep(0)

@@ -1,7 +1,7 @@
 """A shard's SQLite file: its identity, reads in batches, and a checkpoint's transaction."""
 
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final, Self
@@ -13,7 +13,8 @@ from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import AgentRow
 from learner_worker.domain.auctions import AuctionState
-from learner_worker.domain.keywords import Tally, tally_of
+from learner_worker.domain.bucketed import bucketed
+from learner_worker.domain.keywords import Tally, shared, tally_of
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 from learner_worker.domain.sums import KeptSums
 from learner_worker.store.database import Database
@@ -160,10 +161,12 @@ class ShardFile:
             yield [msgspec.convert(row, OutcomeKey) for row in found]
             after = last
 
-    async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
+    async def load_agents(
+        self, ids: Sequence[AgentId]
+    ) -> dict[AgentId, tuple[AgentRow, MutableMapping[str, Tally]]]:
         """Loads the metrics and keywords of the given agents; unknown ones are left out."""
         parameter = ids_parameter(ids)
-        found: dict[AgentId, tuple[AgentRow, dict[str, Tally]]] = {
+        found: dict[AgentId, tuple[AgentRow, MutableMapping[str, Tally]]] = {
             agent_id: (row, {})
             for agent_id, row in map(agent_of, await self._database.read("load_agents", parameter))
         }
@@ -172,7 +175,10 @@ class ShardFile:
                 for row in map(keyword_of, page):
                     if row.agent_id in found:
                         # Words and small counts repeat between agents: shared objects save most memory.
-                        found[row.agent_id][1][sys.intern(row.keyword)] = tally_of(row.wins, row.failures)
+                        found[row.agent_id][1][shared(row.keyword)] = tally_of(row.wins, row.failures)
+                if row.agent_id in found:  # the last one of the page: others have no more rows
+                    agent_row, tallies = found[row.agent_id]
+                    found[row.agent_id] = agent_row, bucketed(tallies)
         return found
 
     async def load_sums(self, ids: Sequence[AgentId]) -> dict[AgentId, dict[str, KeptSums]]:

@@ -34,6 +34,7 @@ class Checkpoint:
     A value of None means that the row is deleted, and so does an outcome without parts.
 
     Attributes:
+        keywords: by agent, the keywords that changed; one that counts nothing is deleted.
         forgotten: the time until which agents are forgotten, where it changed.
         sums: what strategies have counted, by strategy and agent.
         counted_to: by strategy, the last row in its sums; None: all rows are.
@@ -45,7 +46,7 @@ class Checkpoint:
     auctions: Mapping[TaskId, AuctionState | None] = field(default_factory=dict)
     outcomes: Mapping[OutcomeKey, Outcome] = field(default_factory=dict)
     agents: Mapping[AgentId, AgentRow] = field(default_factory=dict)
-    keywords: Mapping[tuple[AgentId, str], Tally] = field(default_factory=dict)
+    keywords: Mapping[AgentId, Mapping[str, Tally]] = field(default_factory=dict)
     forgotten: Mapping[AgentId, Micros] = field(default_factory=dict)
     sums: Mapping[tuple[str, AgentId], KeptSums] = field(default_factory=dict)
     counted_to: Mapping[str, OutcomeKey | None] = field(default_factory=dict)
@@ -125,13 +126,11 @@ def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
 
     The rows are generated when they are consumed: in the connection's thread, not in the event loop.
     """
-    outcomes = checkpoint.outcomes
-    yield "save_outcome", (outcome_row(outcome) for outcome in outcomes.values() if outcome.known)
-    yield "delete_outcome", (key for key, outcome in outcomes.items() if not outcome.known)
+    yield from _saved_or_deleted("save_outcome", "delete_outcome", _outcome_rows(checkpoint.outcomes))
     yield "save_agent", (_agent_row(agent_id, row) for agent_id, row in checkpoint.agents.items())
     yield "mark_published", ((agent_id,) for agent_id in checkpoint.published)
     yield "forget_agent", ((agent_id,) for agent_id in checkpoint.leaving)
-    yield from _keyword_writes(checkpoint.keywords)
+    yield from _saved_or_deleted("save_keyword", "delete_keyword", _keyword_rows(checkpoint.keywords))
     sums = checkpoint.sums
     yield "save_sums", ((who, name, kept.pack()) for (name, who), kept in sums.items() if kept.read())
     yield "delete_sums", ((who, name) for (name, who), kept in sums.items() if not kept.read())
@@ -146,25 +145,35 @@ def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
     yield "save_forgotten", checkpoint.forgotten.items()
 
 
-def _keyword_writes(
-    keywords: Mapping[tuple[AgentId, str], Tally],
+def _outcome_rows(outcomes: Mapping[OutcomeKey, Outcome]) -> Iterator[tuple[bool, SqlRow]]:
+    """Rows, each with whether it is saved or, by its key, deleted."""
+    for key, outcome in outcomes.items():
+        yield (True, outcome_row(outcome)) if outcome.known else (False, key)
+
+
+def _keyword_rows(keywords: Mapping[AgentId, Mapping[str, Tally]]) -> Iterator[tuple[bool, SqlRow]]:
+    """Rows, each with whether it is saved or, by its key, deleted."""
+    for agent_id, tallies in keywords.items():
+        for keyword, tally in tallies.items():
+            yield (True, (agent_id, keyword, *tally)) if any(tally) else (False, (agent_id, keyword))
+
+
+def _saved_or_deleted(
+    saving: str, deleting: str, rows: Iterable[tuple[bool, SqlRow]]
 ) -> Iterator[tuple[str, Sequence[SqlRow]]]:
-    """Keywords in statements of `ROWS_AT_ONCE` rows: no step looks at many more, saved or deleted."""
+    """Rows in statements of `ROWS_AT_ONCE`: no step looks at many more, saved or deleted."""
     saved: list[SqlRow] = []
     deleted: list[SqlRow] = []
-    for key, tally in keywords.items():
-        if any(tally):
-            saved.append((*key, *tally))
-        else:
-            deleted.append(key)
+    for is_saved, row in rows:
+        (saved if is_saved else deleted).append(row)
         if len(saved) == ROWS_AT_ONCE:
-            yield "save_keyword", saved
+            yield saving, saved
             saved = []
         elif len(deleted) == ROWS_AT_ONCE:
-            yield "delete_keyword", deleted
+            yield deleting, deleted
             deleted = []
-    yield "save_keyword", saved
-    yield "delete_keyword", deleted
+    yield saving, saved
+    yield deleting, deleted
 
 
 def _held_auctions(auctions: Mapping[TaskId, AuctionState | None], gone: list[SqlRow]) -> Iterator[SqlRow]:

@@ -42,6 +42,7 @@ from learner_worker.requests.path import RequestPath
 from learner_worker.shard.shard import Shard
 from learner_worker.worker.checkpoint import Checkpointer
 from learner_worker.worker.failure import WorkerFailure
+from learner_worker.worker.freeing import Freeing
 from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.platform import Guard
 from learner_worker.worker.rollback import WRITING
@@ -187,6 +188,7 @@ class ShardPreparation:
         self._failure = failure
         self._preparing = False
         self._closings: set[asyncio.Task[None]] = set()
+        self._freeing = Freeing()
 
     @property
     def idle(self) -> bool:
@@ -207,6 +209,7 @@ class ShardPreparation:
                     pass
             await self._close(list(self._ownership.shards))
             await asyncio.gather(*self._closings)
+            self._freeing.stop()
 
     async def _prepare_again_and_again(self) -> None:
         """Prepares shards on every change; a shard that cannot be opened or closed ends the worker."""
@@ -268,6 +271,7 @@ class ShardPreparation:
             return shard
         await shard.close()
         self._ownership.closed([shard_id])
+        self._freeing.start(shard)
         return None
 
     async def _close(self, shard_ids: Sequence[ShardId]) -> None:
@@ -286,6 +290,8 @@ class ShardPreparation:
         """Closes every file, and only then raises the first error."""
         results = await asyncio.gather(*(shard.close() for shard in shards.values()), return_exceptions=True)
         self._ownership.closed(shards)
+        for shard in shards.values():
+            self._freeing.start(shard)
         for error in results:
             if error is not None:
                 raise error

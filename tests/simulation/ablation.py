@@ -42,9 +42,9 @@ from learner_worker.shard.publishing import MetricsPublisher
 from learner_worker.shard.resume import ResumedState
 from learner_worker.shard.shard import Shard, ShardSnapshot
 from learner_worker.shard.standby import StandbyState
-from learner_worker.stages import learn, strategy_sums
+from learner_worker.stages import forgetting, learn, strategy_sums
 from learner_worker.stages.forgetting import RowChange
-from learner_worker.stages.learn import Learn, LearnChanges, MarkerRecord
+from learner_worker.stages.learn import Learn, LearnChanges
 from learner_worker.stages.strategy_sums import StrategySums
 from learner_worker.store import shard_file, strategies
 from learner_worker.store.database import Database
@@ -420,7 +420,7 @@ OF_RETENTION["the cutoff in the file"] = [(Retention, "snapshot", _cutoff_unwrit
 
 _learn_snapshot = Learn.snapshot
 _keys_of_agents = Learn.keys_of_agents
-_later_markers = learn.later_markers
+_later_markers = forgetting.later_markers
 
 
 def _markers_unwritten(learning: Learn) -> LearnChanges:
@@ -438,10 +438,10 @@ def _only_refused(learning: Learn, ids: Collection[AgentId]) -> AsyncIterator[li
 
 
 def _last_marker_stands(
-    records: Sequence[MarkerRecord], known: Mapping[AgentId, Micros]
+    markers: Sequence[ForgetMarker], known: Mapping[AgentId, Micros]
 ) -> tuple[dict[AgentId, Micros], list[ForgetMarker]]:
-    _, superseded = _later_markers(records, known)
-    return {record.marker.agent_id: record.marker.forget_until for record in records}, superseded
+    _, superseded = _later_markers(markers, known)
+    return {marker.agent_id: marker.forget_until for marker in markers}, superseded
 
 
 def _agent_alone(marker: ForgetMarker) -> tuple[bytes, bytes]:

@@ -69,7 +69,8 @@ class MemoryRows:
     def write(self, changes: LearnChanges) -> None:
         self.outcomes.update(changes.outcomes)
         self.agents.update(changes.agents)
-        self.tallies.update(changes.keywords)
+        for agent_id, words in changes.keywords.items():
+            self.tallies.update({(agent_id, word): tally for word, tally in words.items()})
         self.sums.update(changes.sums)
 
 
@@ -145,7 +146,7 @@ async def test_a_result_that_flips_moves_the_keywords() -> None:
     await take(learn, [Fact(T1, A, closed(10, B))], 3)
     assert (await agent_of(learn, A)).tallies == {}
     changes = learn.snapshot()
-    assert {(A, "parse"): Tally(0, 0)} == changes.keywords
+    assert {A: {"parse": Tally(0, 0)}} == changes.keywords
     assert Metrics(total_bids=1) == changes.agents[A].metrics
 
 
@@ -225,7 +226,12 @@ async def test_changes_after_a_cut_do_not_show_in_it() -> None:
     learn = Learn(MemoryRows(), cached_agents=10)
     await take(learn, [won(A), done(A, succeeded=True)])
     frozen = learn.snapshot()
-    before = LearnChanges(dict(frozen.outcomes), dict(frozen.agents), dict(frozen.keywords), {})
+    before = LearnChanges(
+        dict(frozen.outcomes),
+        dict(frozen.agents),
+        {agent_id: dict(words) for agent_id, words in frozen.keywords.items()},
+        {},
+    )
     await take(learn, [won(A, T2), done(A, succeeded=True, task_id=T2), won(B, T2)], 2)
 
     assert before == frozen

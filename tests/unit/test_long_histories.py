@@ -1,23 +1,30 @@
 """Agents with long histories: no step of the event loop works on all of one, no answer sees half of it."""
 
 import asyncio
+import itertools
 import string
+import weakref
+from collections import Counter, UserDict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
 
+from learner_worker.contract.decode import Placed
 from learner_worker.contract.facts import Bid, Close, Fact, ForgetMarker, Result
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import AgentRow
-from learner_worker.domain.keywords import LOOKED_AT, Tally, in_order, strongest
+from learner_worker.domain.bucketed import LOOKED_AT
+from learner_worker.domain.keywords import Tally, in_order, strongest
+from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 from learner_worker.shard.changelog import ChangelogApplier, MarkerFilter
 from learner_worker.shard.pacing import CHUNK, Pacing
 from learner_worker.stages.agent_cache import AgentCache
 from learner_worker.stages.learn import Learn, MarkerRecord
 from learner_worker.stages.release import GradualRelease
+from learner_worker.stages.settle import Place, Settle
 from learner_worker.store.statements import ROWS_AT_ONCE, Checkpoint, writes_of
 from tests.unit.test_changelog_replay import records
 from tests.unit.test_forgetting import ignore
@@ -66,8 +73,8 @@ async def test_forgetting_yields_often_and_shows_all_or_nothing() -> None:
     assert turns >= WORDS * TASKS // 1_500
     assert [state for state in seen if state not in (before, (AgentRow(), 0, []))] == []
     changes = learn.snapshot()
-    assert len(changes.keywords) == WORDS * TASKS
-    assert not any(map(any, changes.keywords.values()))
+    assert len(changes.keywords[A]) == WORDS * TASKS
+    assert not any(map(any, changes.keywords[A].values()))
     assert not any(row.known for row in changes.outcomes.values())
 
 
@@ -99,8 +106,102 @@ async def test_a_part_that_is_forgotten_leaves_the_tallies_of_the_rest(until: in
     assert agent.tallies == tallies
     assert agent.strongest.strongest() == strongest(tallies)
     assert agent.strongest.strongest_and_top()[1] == in_order(tallies.items())[:10]
-    changed = {word for (_, word), tally in learn.snapshot().keywords.items() if any(tally)}
+    changed = {word for word, tally in learn.snapshot().keywords[A].items() if any(tally)}
     assert changed == tallies.keys()
+
+
+async def test_what_changed_before_a_forget_is_written_with_it() -> None:
+    """Rows and words changed since the last checkpoint, another one in the middle: the file has all."""
+    rows = MemoryRows()
+    learn = Learn(rows, cached_agents=10)
+    await take(learn, [won(number) for number in range(TASKS)])
+    later = Result(Micros(40), succeeded=False)
+    kept = Fact(TaskId("kept"), A, Close(Micros(39), A, 60), Bid(Micros(38), 70, words(0, 500)), later)
+    await take(learn, [kept], TASKS)
+    half = learn.forget([MarkerRecord(99, 9_000, ForgetMarker(A, Micros(30)))], ignore)
+    checkpoints = iter([False] * 12 + [True])
+
+    def checkpoint_once() -> None:
+        if next(checkpoints, False):
+            rows.write(learn.snapshot())
+            learn.on_checkpoint_written()
+
+    assert await turns_until_done(half, checkpoint_once) > 13
+    assert learn.agents.at_hand[A].tallies == dict.fromkeys(words(0, 500).split(), Tally(0, 1))
+    rows.write(learn.snapshot())
+    anew = (await Learn(rows, cached_agents=10).agents.load([A]))[A]
+    assert (anew.row, anew.tallies) == (learn.agents.at_hand[A].row, learn.agents.at_hand[A].tallies)
+    assert [key for key, row in rows.outcomes.items() if row.known] == [(TaskId("kept"), A)]
+
+
+async def test_an_agent_that_has_grown_is_ranked_in_slices_before_it_is_asked() -> None:
+    """It was never asked while it grew: not ready at once, then in many steps, then as by a full sort."""
+    learn = Learn(MemoryRows(), cached_agents=10)
+    await take(learn, [won(number) for number in range(TASKS)])
+    agent = learn.agents.at_hand[A]
+    assert learn.agents.get(A) is None
+    await learn.agents.load([A], for_change=True)
+    assert learn.agents.get(A) is None
+    turns = await turns_until_done(learn.agents.load([A]), lambda: None)
+    assert turns > WORDS * TASKS // (2 * LOOKED_AT)
+    assert learn.agents.get(A) is agent
+    assert agent.strongest.strongest() == strongest(agent.tallies)
+
+
+async def test_an_agent_whose_strongest_keywords_have_all_weakened_is_ranked_again() -> None:
+    """One more result takes the strongest thousand back: the next ask finds the others in slices."""
+    learn = Learn(MemoryRows(), cached_agents=10)
+    strong = [words(number * WORDS, WORDS) for number in range(4)]
+    await take(learn, [won(number) for number in range(TASKS)])
+    first = [
+        Fact(TaskId(f"s{number}"), A, Close(Micros(9), A), Bid(Micros(5), 1, text), RESULT)
+        for number, text in enumerate(strong)
+    ]
+    await take(learn, first, 500)
+    await learn.agents.load([A])
+    assert learn.agents.get(A) is not None
+    failed = [Fact(fact.task_id, A, result=Result(Micros(21), succeeded=False)) for fact in first]
+    await take(learn, failed, 600)
+    assert learn.agents.get(A) is None
+    agent = (await learn.agents.load([A]))[A]
+    assert learn.agents.get(A) is agent
+    assert agent.strongest.strongest() == strongest(agent.tallies)
+
+
+async def test_a_closed_shards_memory_is_freed_in_steps() -> None:
+    """Agents, keywords and rows, changed or not, of one large agent and of many small ones: none is left."""
+    learn = Learn(MemoryRows(), cached_agents=5_000)
+    await take(learn, [won(number) for number in range(TASKS)])
+    learn.snapshot()
+    small = [won(number % 3, AgentId(f"agent-{number}")) for number in range(600)]
+    await take(learn, small, 100)
+    large, tallies = weakref.ref(learn.agents.at_hand[A]), learn.agents.at_hand[A].tallies
+    left = [len(learn.agents.at_hand)]
+    await turns_until_done(learn.free(), lambda: left.append(len(learn.agents.at_hand)))
+    assert (large(), len(tallies), left[-1]) == (None, 0, 0)
+    assert max(before - after for before, after in itertools.pairwise(left)) <= 80
+    assert learn.writing.outcomes == {}
+    assert learn.snapshot().keywords == {}
+
+
+async def test_settles_memory_is_freed_in_steps() -> None:
+    """Some ten thousand remembered tasks take some turns of the loop."""
+    settle = Settle(tolerance_micros=0, horizon_micros=10**9)
+    for number in range(3 * LOOKED_AT):
+        settle.bid(Placed(TaskId(f"t{number}"), A, 1, "d", None), Place("bids", number, Micros(number)))
+    turns = await turns_until_done(settle.free(), lambda: None)
+    assert (settle.remembered, turns >= 9) == (0, True)
+
+
+async def test_rows_expire_a_few_words_at_a_time() -> None:
+    """Forty long descriptions leave an agent in as many steps, and none of their words is left."""
+    learn = Learn(MemoryRows(), cached_agents=10)
+    facts = [won(number) for number in range(TASKS)]
+    await take(learn, facts)
+    keys = [(fact.task_id, A) for fact in facts]
+    turns = await turns_until_done(learn.expire(keys, Cutoff(Micros(30), Micros(30)), 9_000), lambda: None)
+    assert turns >= WORDS * TASKS // 1_500
+    assert (learn.agents.at_hand[A].tallies, learn.agents.at_hand[A].known) == ({}, False)
 
 
 class Counted(dict[int, int]):
@@ -114,14 +215,14 @@ class Counted(dict[int, int]):
 
 
 async def test_a_large_mapping_is_emptied_a_part_at_a_time() -> None:
-    """No more than a few thousand keys between two turns of the loop; a small mapping is left alone."""
+    """No more than a few thousand keys between two turns of the loop, and the rest with the next release."""
     large, small = (Counted((number, 0) for number in range(count)) for count in (5 * LOOKED_AT, 9))
     unused, taken = GradualRelease(), [0]
     unused.add(large)
     unused.add(small)
     await turns_until_done(unused.release(), lambda: taken.append(large.taken))
     steps = [after - before for before, after in zip(taken, [*taken[1:], large.taken], strict=True)]
-    assert (len(large), len(small)) == (0, 9)
+    assert (len(large), len(small)) == (0, 0)
     assert max(steps) <= LOOKED_AT
 
 
@@ -177,15 +278,40 @@ async def test_long_descriptions_make_short_chunks() -> None:
     short = [Fact(TaskId(f"s{number}"), A, Close(Micros(9), A), bid) for number in range(120)]
     closes = [Fact(fact.task_id, A, fact.close, fact.bid) for fact in long]
     results = [Fact(fact.task_id, A, result=RESULT) for fact in long]
-    assert max(await chunks_of(long)) == 6
-    assert max((await chunks_of([*closes, *results]))[-3:]) == 6
+    assert max(await chunks_of(long)) == 5
+    assert max((await chunks_of([*closes, *results]))[-3:]) == 5
     assert await chunks_of(short) == [CHUNK, CHUNK, 20]
+
+
+class LookedAt(UserDict[OutcomeKey, Outcome]):
+    """Rows that count how often one is looked at."""
+
+    looked_at = 0
+
+    def __getitem__(self, key: OutcomeKey) -> Outcome:
+        self.looked_at += 1
+        return super().__getitem__(key)
+
+
+def test_a_statement_for_outcomes_looks_at_few() -> None:
+    """Rows that are kept and rows that a forget took: no statement waits for all of the others."""
+    kept = {
+        (TaskId(f"k{n}"), A): Outcome(TaskId(f"k{n}"), A, None, Bid(Micros(5), 1, "d")) for n in range(600)
+    }
+    gone = {(TaskId(f"g{n}"), A): Outcome(TaskId(f"g{n}"), A) for n in range(3_000)}
+    outcomes, looked_at, found = LookedAt(gone | kept), [0], Counter[str]()
+    for name, rows in writes_of(Checkpoint({}, outcomes=outcomes)):
+        found[name] += len(list(rows))
+        looked_at.append(outcomes.looked_at)
+    assert (found["save_outcome"], found["delete_outcome"]) == (600, 3_000)
+    assert max(after - before for before, after in itertools.pairwise(looked_at)) <= 2 * ROWS_AT_ONCE
 
 
 def test_a_statement_for_keywords_looks_at_few() -> None:
     """Kept and deleted ones in any order: full statements, and no more of either than one takes."""
-    keywords = {(A, f"word{n}"): Tally(n % 3 % 2, 0) for n in range(3_000)} | {
-        (B, f"word{n}"): Tally(0, 0) for n in range(3_000)
+    keywords = {
+        A: {f"word{n}": Tally(n % 3 % 2, 0) for n in range(3_000)},
+        B: {f"word{n}": Tally(0, 0) for n in range(3_000)},
     }
     writes = [(name, list(rows)) for name, rows in writes_of(Checkpoint({}, keywords=keywords))]
     saved, deleted = (

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -42,7 +42,7 @@ WHOLE = Checkpoint(
     {T: STATE, TaskId("gone"): None},
     {(T, A): OUTCOME, (T, B): Outcome(T, B, None, BID)},
     {A: AGENT, B: AgentRow()},
-    {(A, "parse"): Tally(3, 1), (A, "gone"): Tally(0, 0), (B, "label"): Tally(0, 2)},
+    {A: {"parse": Tally(3, 1), "gone": Tally(0, 0)}, B: {"label": Tally(0, 2)}},
 )
 NEXT = Checkpoint({TopicName("bid-placed"): 8}, {T: None}, {(T, A): Outcome(T, A, None, BID)})
 
@@ -63,7 +63,7 @@ Contents = tuple[
     dict[str, int],
     dict[TaskId, AuctionState],
     dict[OutcomeKey, Outcome],
-    dict[AgentId, tuple[AgentRow, dict[str, Tally]]],
+    dict[AgentId, tuple[AgentRow, MutableMapping[str, Tally]]],
 ]
 EMPTY: Contents = ({}, {}, {}, {})
 WRITTEN: Contents = (
@@ -512,17 +512,17 @@ async def test_a_checkpoint_of_many_rows_is_written_whole(path: Path) -> None:
     """Many rows go into one statement, the rest row by row; a second checkpoint goes over the first."""
     count = 2 * ROWS_AT_ONCE + 7
     rows = [Outcome(TaskId(f"t{number}"), A, None, BID) for number in range(count)]
-    words = {(A, f"word{number}"): Tally(number + 1, 2) for number in range(count)}
+    words = {f"word{number}": Tally(number + 1, 2) for number in range(count)}
     states = {TaskId(f"t{number}"): STATE for number in range(count)}
     file = await ShardFile.open(path, IDENTITY)
-    await file.write(Checkpoint({}, states, {(row.task_id, A): row for row in rows}, {A: AGENT}, words))
+    await file.write(Checkpoint({}, states, {(row.task_id, A): row for row in rows}, {A: AGENT}, {A: words}))
     later = [Outcome(row.task_id, A, OUTCOME.close, BID) for row in rows]
     await file.write(Checkpoint({}, {}, {(row.task_id, A): row for row in later}))
 
     assert await file.load_outcomes([(row.task_id, A) for row in rows]) == {
         (row.task_id, A): row for row in later
     }
-    assert await file.load_agents([A]) == {A: (AGENT, {word: tally for (_, word), tally in words.items()})}
+    assert await file.load_agents([A]) == {A: (AGENT, words)}
     assert await file.load_auctions() == states
     await file.close()
 

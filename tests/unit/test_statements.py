@@ -177,11 +177,9 @@ def test_keywords_come_and_go(database: sqlite3.Connection) -> None:
     """A keyword is written, replaced and, once nothing counts for it, deleted."""
     write(
         database,
-        Checkpoint(
-            {}, keywords={(A, "parse"): Tally(1, 2), (A, "label"): Tally(0, 1), (B, "parse"): Tally(9, 9)}
-        ),
+        Checkpoint({}, keywords={A: {"parse": Tally(1, 2), "label": Tally(0, 1)}, B: {"parse": Tally(9, 9)}}),
     )
-    write(database, Checkpoint({}, keywords={(A, "parse"): Tally(3, 0), (A, "label"): Tally(0, 0)}))
+    write(database, Checkpoint({}, keywords={A: {"parse": Tally(3, 0), "label": Tally(0, 0)}}))
 
     assert [KeywordRow(A, "parse", 3, 0)] == [
         keyword_of(row) for row in database.execute(statement("load_keywords"), [ids_parameter([A])])

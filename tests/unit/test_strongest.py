@@ -6,10 +6,9 @@ import time
 import pytest
 
 from learner_worker.contract.fields import AgentId
-from learner_worker.domain.agents import Agent, AgentRow
+from learner_worker.domain.agents import Agent, AgentRow, count_words
 from learner_worker.domain.keywords import TOP, StrongestKeywords, Tally, in_order, strongest
 from learner_worker.domain.metrics import Change, Metrics
-from learner_worker.stages.learn import count_words
 
 
 @pytest.mark.parametrize("words", [5, 60, 1_500, 6_000])
@@ -45,6 +44,27 @@ def test_the_first_keywords_are_found_behind_any_number_of_strong_failures(words
         kept.note(word)
         assert kept.strongest_and_top()[1] == in_order(tallies.items())[:TOP]
     assert kept.strongest() == strongest(tallies)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_keywords_may_change_while_all_are_looked_at(seed: int) -> None:
+    """Between any two slices some grow, shrink, come and go, as by facts: in the end as a full sort."""
+    chance = random.Random(seed)
+    agent = Agent(AgentId("a"), AgentRow(), {f"word{n}": Tally(1 + n % 5, n % 3) for n in range(15_000)})
+    tallies = agent.tallies_to_change()
+    for _ in agent.strongest.collected():
+        for _ in range(600):
+            word = f"word{chance.randrange(18_000)}"
+            if chance.random() < 0.3:
+                tallies.pop(word, None)
+            else:
+                tallies[word] = Tally(chance.randrange(8), chance.randrange(8))
+            agent.strongest.note(word)
+        if chance.random() < 0.2:  # somebody asks meanwhile
+            assert agent.strongest.strongest() == strongest(tallies)
+    assert agent.is_ready
+    assert agent.strongest.strongest() == strongest(tallies)
+    assert agent.strongest.strongest_and_top()[1] == in_order(tallies.items())[:TOP]
 
 
 def test_half_a_million_keywords_stall_nothing() -> None:

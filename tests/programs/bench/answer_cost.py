@@ -111,7 +111,7 @@ async def _file(stage: Stage, outcomes: int) -> ShardFile:
         if len(rows) == _WRITTEN:
             await file.write(Checkpoint({}, outcomes=rows))
             rows = {}
-    keywords = {(_AGENT, word): tally for word, tally in keywords_of_agent(_AGENT).items()}
+    keywords = {_AGENT: keywords_of_agent(_AGENT)}
     await file.write(Checkpoint({}, outcomes=rows, agents={_AGENT: agent_row(outcomes)}, keywords=keywords))
     return file
 

@@ -109,11 +109,7 @@ async def _write_agents(files: list[ShardFile], outcomes: int, agents: int) -> N
                 Checkpoint(
                     {},
                     agents=dict.fromkeys(some, row),
-                    keywords={
-                        (agent_id, word): tally
-                        for agent_id in some
-                        for word, tally in keywords_of_agent(agent_id).items()
-                    },
+                    keywords={agent_id: keywords_of_agent(agent_id) for agent_id in some},
                     published=some,
                 )
             )

@@ -10,6 +10,7 @@ from tests.programs.bench import (
     answers_most,
     holding,
     insights,
+    long_histories,
     peers_section,
     replicas,
     restore,
@@ -35,4 +36,5 @@ SECTIONS: Mapping[str, Section] = {
     holding.MEMORY_SECTION: holding.measure_memory,
     strategies.SECTION: strategies.measure,
     insights.SECTION: insights.measure,
+    long_histories.SECTION: long_histories.measure,
 }
