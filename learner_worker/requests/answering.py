@@ -2,18 +2,19 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.domain.agents import Agent
-from learner_worker.errors import ClosedFileError, StateError
+from learner_worker.errors import StateError
 from learner_worker.requests.advisor import Advisor
 from learner_worker.requests.clock import Clock
+from learner_worker.requests.loading import AgentLoader
 from learner_worker.requests.queue import RequestQueue
 from learner_worker.requests.replies import Replies
 from learner_worker.requests.reply_batches import ReplyBatches
 from learner_worker.requests.request import AdmittedRequest
-from learner_worker.requests.shards import AnsweringShard, OwnedShards
+from learner_worker.requests.shards import OwnedShards
 from learner_worker.shard.pacing import Pacing
 
 _BATCH = 100
@@ -43,7 +44,7 @@ class Answering:
         self._replies = replies
         self._batches = batches
         self._pacing = pacing
-        self._on_failure = on_failure
+        self._loader = AgentLoader(on_failure)
         self._clock = clock
 
     async def serve(self) -> bool:
@@ -102,32 +103,13 @@ class Answering:
             self._replies.send_advice(received, self._advisor.answer(request, agent, shard))
 
     async def _agents_of(self, requests: Sequence[AdmittedRequest]) -> dict[AgentId, Agent]:
-        """The agents that the requests ask about; one read per shard loads those not in memory.
-
-        Agents of a shard that cannot be read, because it was closed or its file is damaged, are left out.
-        """
+        """The agents that the requests ask about, but those that cannot be loaded, or not soon."""
         wanted: dict[ShardId, set[AgentId]] = {}
         for request in requests:
             wanted.setdefault(request.shard_id, set()).add(request.request.agent_id)
         agents: dict[AgentId, Agent] = {}
         for shard_id, agent_ids in wanted.items():
             shard = self._shards.get(shard_id)
-            try:
-                agents.update({} if shard is None else await _read_agents(shard, agent_ids))
-            except ClosedFileError:
-                pass
-            except StateError as error:  # ends the worker; the shard's next owner answers
-                self._on_failure(error)
+            if shard is not None:
+                agents.update(await self._loader.load(shard_id, shard.agents, agent_ids))
         return agents
-
-
-async def _read_agents(shard: AnsweringShard, agent_ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
-    """Loads agents of a shard; does not await if all are in memory.
-
-    Raises:
-        ClosedFileError: the shard was closed meanwhile.
-        StateError: its file cannot be read.
-    """
-    agents = shard.agents
-    cached = {agent_id: agent for agent_id in agent_ids if (agent := agents.get(agent_id)) is not None}
-    return cached if len(cached) == len(agent_ids) else await agents.load(agent_ids)

@@ -50,7 +50,7 @@ class RequestQueue:
             self._replies.send_error(request.received, restoring())
 
     def put_back(self, request: AdmittedRequest) -> None:
-        """Parks a request whose shard was closed after it was queued: it reopens, here or elsewhere."""
+        """Parks a request whose shard was closed after it was queued, or whose agent is being loaded."""
         self._parked.park(request)
 
     def release(self) -> None:

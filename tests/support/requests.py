@@ -108,8 +108,9 @@ class OpenShard:
         """Nothing was counted before."""
         return True
 
-    def get(self, _agent_id: AgentId) -> None:
+    def get(self, _agent_id: AgentId) -> Agent | None:
         """No agent is in memory."""
+        return None
 
     async def load(self, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
         if self._error is not None:

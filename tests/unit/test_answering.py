@@ -1,12 +1,17 @@
 """A shard that is closed while its requests are answered: they wait for it, or are left to its new owner."""
 
+import asyncio
+from collections.abc import Collection, Mapping
+
 from learner_worker.contract.decode import Request
 from learner_worker.contract.encode import Reply
-from learner_worker.domain.agents import Agent
+from learner_worker.contract.fields import AgentId
+from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.errors import ClosedFileError, StateError
 from learner_worker.stages.advise import Advise
 from learner_worker.strategies.classic import CLASSIC
-from tests.support.requests import OpenShard, Requests
+from tests.support.conditions import ended
+from tests.support.requests import REQUEST, OpenShard, Requests
 
 CLOSED = ClosedFileError("closed")
 
@@ -77,6 +82,41 @@ async def test_a_file_that_cannot_be_read_ends_the_worker() -> None:
     assert await requests.ask() == []
     assert requests.failures == [damaged]
     assert requests.offsets.committable == 0
+
+
+class LongHistory(OpenShard):
+    """Has one agent in memory; to load another one takes until a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads = 0
+        self.may_end = asyncio.Event()
+        self._in_memory = {AgentId("bob")}
+
+    def get(self, agent_id: AgentId) -> Agent | None:
+        return Agent(agent_id, AgentRow(), {}) if agent_id in self._in_memory else None
+
+    async def load(self, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
+        self.loads += 1
+        await self.may_end.wait()
+        self._in_memory |= set(ids)
+        return await super().load(ids)
+
+
+async def test_an_agent_that_takes_long_to_load_keeps_no_other_agent_waiting() -> None:
+    """Others are answered meanwhile, it is loaded once, and its own request is answered when it is there."""
+    shard = LongHistory()
+    requests = Requests(shard)
+    requests.read()
+    for number in range(3):
+        (reply,) = await requests.ask(REQUEST.replace(b"ann", b"bob").replace(b'"r"', b'"%d"' % number))
+        assert (reply["agent_id"], reply["request_id"]) == ("bob", str(number))
+    assert (shard.loads, requests.offsets.committable) == (1, 0)
+
+    shard.may_end.set()
+    await ended("load-agents")
+    (reply,) = await requests.replies()
+    assert (reply["agent_id"], shard.loads, requests.offsets.committable) == ("ann", 1, 4)
 
 
 class BrokenOnce(Advise):
