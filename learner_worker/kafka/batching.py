@@ -257,14 +257,14 @@ class BatchWriter:
             await self._give_up(instead, error)
 
 
-async def send_single(producer: AIOKafkaProducer, record: Outgoing) -> None:
-    """Sends one record and waits until Kafka has acknowledged it.
+async def send_single(producer: AIOKafkaProducer, record: Outgoing) -> Any:
+    """Sends one record and waits until Kafka has acknowledged it; returns what Kafka says of it.
 
     Raises:
         KafkaError: Kafka does not take it, not even as a batch of its own.
     """
     try:
-        await producer.send_and_wait(
+        return await producer.send_and_wait(
             record.topic,
             value=record.value,
             key=record.key,
@@ -273,4 +273,4 @@ async def send_single(producer: AIOKafkaProducer, record: Outgoing) -> None:
             timestamp_ms=record.timestamp_ms,
         )
     except OF_RECORD:  # perhaps for what was sent with it
-        await send_alone(producer, record)
+        return await send_alone(producer, record)

@@ -29,8 +29,11 @@ OF_TOPIC: Final = (ClusterAuthorizationFailedError, InvalidTopicError, TopicAuth
 """Refusals of whatever is written to a topic, until an operator changes something."""
 
 
-async def send_alone(producer: AIOKafkaProducer, record: Outgoing) -> None:
+async def send_alone(producer: AIOKafkaProducer, record: Outgoing) -> Any:
     """Sends a record as a batch of its own: others in its batch cannot make it too large.
+
+    Returns:
+        What Kafka says of it: its place and time.
 
     Raises:
         KafkaError: Kafka does not take it.
@@ -38,7 +41,7 @@ async def send_alone(producer: AIOKafkaProducer, record: Outgoing) -> None:
     if record.partition is None:  # as the producer itself chooses one
         partitions = sorted(await producer.partitions_for(record.topic))
         record = record._replace(partition=DefaultPartitioner()(record.key, partitions, partitions))
-    await (await _send_batch(producer, [record]))
+    return await (await _send_batch(producer, [record]))
 
 
 async def send_in_parts(

@@ -30,9 +30,10 @@ from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain.outcomes import forgotten_cutoff, living_fact
 from learner_worker.errors import RecordError
 from learner_worker.kafka.admin import Cluster
+from learner_worker.kafka.batching import send_single
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.partition_reader import PartitionReader
-from learner_worker.kafka.records import Record
+from learner_worker.kafka.records import Outgoing, Record
 from learner_worker.refusals.denials import failure
 
 _AT_ONCE: Final = 1_000
@@ -200,7 +201,8 @@ class Forgetting:
         remaining = iter(records)
         try:
             while chunk := list(itertools.islice(remaining, _AT_ONCE)):
-                sends = [await producer.send(topic, value, key=key, partition=shard) for key, value in chunk]
+                found = [Outgoing(topic, shard, key, value) for key, value in chunk]
+                sends = (send_single(producer, record) for record in found)
                 offsets += [metadata.offset for metadata in await asyncio.gather(*sends)]
         except (KafkaError, TimeoutError) as error:
             what = f"Kafka did not accept a record for {topic}"

@@ -5,6 +5,7 @@ dropped.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -16,6 +17,8 @@ from learner_worker.contract.encode import Reply
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import Agent
+from learner_worker.kafka.records import Outgoing
+from learner_worker.kafka.splitting import OF_RECORD, send_in_parts
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.request import AdmittedRequest
 from learner_worker.requests.shards import AnsweringShard, is_current
@@ -77,12 +80,28 @@ class AdviceLog:
             taken += 1
         try:
             await (await self._producer.send_batch(batch, self._topic, partition=shard_id))
+        except OF_RECORD as error:
+            await self._send_parts(shard_id, entries[:taken], error)
         except (KafkaError, TimeoutError) as error:
-            self._lost.inc(taken)
-            _log.warning("advice.not_logged", topic=self._topic, records=taken, error=repr(error))
+            self._lose(taken, error)
         finally:
             self._unsent -= taken
         return entries[taken:]
+
+    async def _send_parts(self, shard_id: ShardId, entries: Sequence[_Entry], error: KafkaError) -> None:
+        """Sends a refused batch in parts: only records that the topic never takes are lost."""
+        records = [Outgoing(self._topic, shard_id, key, value) for key, value in entries]
+        left = len(records)
+        try:
+            async for _, refusal in send_in_parts(self._producer, records, error):
+                left -= 1
+                self._lose(1, refusal)
+        except (KafkaError, TimeoutError) as failure:
+            self._lose(left, failure)  # those, or some of them
+
+    def _lose(self, records: int, error: Exception) -> None:
+        self._lost.inc(records)
+        _log.warning("advice.not_logged", topic=self._topic, records=records, error=repr(error))
 
 
 class Advisor:

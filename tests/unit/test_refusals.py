@@ -1,9 +1,12 @@
 """What Kafka never takes: found in its batch, named, given up or kept elsewhere, and nothing else with it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import (
     InvalidTimestampError,
     KafkaError,
@@ -14,14 +17,23 @@ from aiokafka.errors import (
 )
 from structlog.testing import capture_logs
 
-from learner_worker.contract.topics import Topics
+from learner_worker.contract.facts import Fact, ForgetMarker, Result, encode_fact
+from learner_worker.contract.fields import AgentId, ShardId, TaskId
+from learner_worker.contract.times import Micros
+from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.errors import SendError
 from learner_worker.kafka.batching import BatchWriter
+from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Headers, Outgoing
 from learner_worker.kafka.refused_records import Refusals
 from learner_worker.observability import Instruments
+from learner_worker.operations.forget import Forgetting
+from learner_worker.requests.advisor import AdviceLog
+from tests.unit.test_changelog_replay import Read
 
 NAMES = Topics().named()
+ADVICE = TopicName("learner-advice")
+FACTS = [Fact(TaskId(f"t{number}"), AgentId("a"), result=Result(Micros(20), True)) for number in range(30)]
 Judge = Callable[[str, list[Outgoing]], KafkaError | None]
 
 
@@ -32,7 +44,7 @@ class JudgedBatch:
         self.records: list[Outgoing] = []
 
     def append(
-        self, *, key: bytes | None, value: bytes | None, timestamp: int | None, headers: Headers
+        self, *, key: bytes | None, value: bytes | None, timestamp: int | None, headers: Headers = ()
     ) -> object | None:
         if self.records and size([*self.records, Outgoing("", 0, key, value)]) > 2**16:
             return None
@@ -54,22 +66,26 @@ class JudgedProducer:
     def create_batch(self) -> JudgedBatch:
         return JudgedBatch()
 
-    async def send_batch(self, batch: JudgedBatch, topic: str, *, partition: int) -> "asyncio.Future[None]":
+    async def send_batch(
+        self, batch: JudgedBatch, topic: str, *, partition: int
+    ) -> "asyncio.Future[SimpleNamespace]":
         assert partition in {0, 1}
         answer = asyncio.get_running_loop().create_future()
         error = self.judge(topic, batch.records)
         if error is None:
             self.taken += [(topic, record.key, record.value) for record in batch.records]
-            answer.set_result(None)
+            answer.set_result(SimpleNamespace(offset=len(self.taken) - 1))
         else:
             self.refused += 1
             answer.set_exception(error)
         return answer
 
-    async def send_and_wait(self, topic: str, *, value: bytes, key: bytes | None, **_: object) -> None:
+    async def send_and_wait(
+        self, topic: str, *, value: bytes, key: bytes | None, **_: object
+    ) -> SimpleNamespace:
         batch = self.create_batch()
         batch.append(key=key, value=value, timestamp=None, headers=[])
-        await (await self.send_batch(batch, topic, partition=0))
+        return await (await self.send_batch(batch, topic, partition=0))
 
     async def partitions_for(self, _topic: str) -> set[int]:
         return {0, 1}
@@ -187,3 +203,45 @@ async def test_a_failure_while_a_batch_is_split_is_a_failure() -> None:
         writer.append(NAMES.outcomes, 0, str(number).encode(), b"fact")
     with pytest.raises(SendError):
         await writer.flush()
+
+
+async def test_advice_that_is_refused_keeps_no_other_advice_out_of_the_log() -> None:
+    """A batch that its topic does not take goes in parts: one record is lost and counted, no other."""
+    producer, instruments = JudgedProducer(at_most(400, ADVICE)), Instruments()
+    log = AdviceLog(cast("Any", producer), ADVICE, instruments.requests.advice_lost)
+    for number in range(50):
+        log.add(ShardId(0), (str(number).encode(), b"a" * (1_000 if number == 7 else 100)))
+    await log.finish(5)
+    assert sorted(int(key or b"") for _, key, _ in producer.taken) == [n for n in range(50) if n != 7]
+    assert instruments.registry.get_sample_value("learner_advice_lost_total") == 1
+
+
+class Changelog:
+    """A changelog partition with some facts of one agent."""
+
+    async def range_of(self, _partition: TopicPartition) -> OffsetRange:
+        return OffsetRange(0, len(FACTS))
+
+    async def records(self, _partition: TopicPartition, _offsets: OffsetRange) -> AsyncIterator[list[Read]]:
+        yield [Read(offset, value, key=key) for offset, (key, value) in enumerate(map(encode_fact, FACTS))]
+
+
+async def test_a_forget_sends_alone_what_is_refused_with_its_batch() -> None:
+    """The topic takes less than a batch: the marker and each tombstone are there all the same."""
+    tried = set[bytes | None]()
+
+    def judge(_topic: str, records: list[Outgoing]) -> KafkaError | None:
+        keys = {record.key for record in records}
+        if keys <= tried:
+            return None
+        tried.update(keys)
+        return MessageSizeTooLargeError()
+
+    producer = JudgedProducer(judge)
+    marker = ForgetMarker(AgentId("a"), Micros(99))
+    forgetting = Forgetting(marker, NAMES, ShardId(0), cast("Any", Changelog()))
+    await forgetting.write_marker(cast("Any", producer))
+    assert forgetting.offset == 0
+    assert await forgetting.tombstone_superseded(cast("Any", producer)) == len(FACTS)
+    gone = {key for _, key, value in producer.taken if value is None}
+    assert gone == {encode_fact(fact)[0] for fact in FACTS}
