@@ -39,6 +39,10 @@ _REBUILT = "move it away: it is rebuilt from Kafka"
 async def check_folder(case: Case) -> Sequence[Finding]:
     """Checks that this user can create or write the folder and lock it, and what its disk has free."""
     path = case.settings.state_dir
+    barred = _barred_above(path)
+    if barred is not None:
+        what = f"{user_name()} may not enter {barred}, above the state folder {path}"
+        return [error(what, "give --state-dir a folder of that user, or let it enter the folders above")]
     if not path.exists():
         return [_absent(path)]
     if not path.is_dir():
@@ -54,6 +58,12 @@ async def check_folder(case: Case) -> Sequence[Finding]:
         ]
     findings = [*_space(path), *_owner(path), *_set_aside(path), *_other_user(path)]
     return or_ok(findings, f"{path} is free and has room, and {user_name()} may write to it")
+
+
+def _barred_above(path: Path) -> Path | None:
+    """The first folder above that this user may not enter: nothing below can be looked at."""
+    first = next((one for one in reversed(path.absolute().parents) if not os.access(one, os.X_OK)), None)
+    return first if first is not None and first.is_dir() else None
 
 
 def _may_use(path: Path) -> bool:
