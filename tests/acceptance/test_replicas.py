@@ -68,10 +68,22 @@ class Fleet:
         return self._folder / name
 
 
+async def leave(fleet: Fleet, *arguments: str) -> Ended:
+    """Runs `leave` for a replica of a group."""
+    to_kafka = ("--bootstrap-servers", fleet.servers, "--group-id", f"{fleet.prefix}learner")
+    return await learner_worker("leave", *arguments, *to_kafka)
+
+
 def shards_of(worker: WorkerProcess) -> set[int]:
     """What the group gave it last."""
     assigned = worker.logged("shards.assigned")
     return set(assigned[-1]["shards"]) if assigned else set()
+
+
+def is_settled(worker: WorkerProcess) -> bool:
+    """Whether its last assignment stands: nothing has been revoked since."""
+    last = [line["event"] for line in worker.log if line["event"] in ("shards.assigned", "shards.revoked")]
+    return last[-1:] == ["shards.assigned"]
 
 
 async def shared_by(*workers: WorkerProcess) -> list[set[int]]:
@@ -81,8 +93,9 @@ async def shared_by(*workers: WorkerProcess) -> list[set[int]]:
         shares = [shards_of(worker) for worker in workers]
         whole = sorted(shard for share in shares for shard in share) == list(range(SHARDS))
         even = max(map(len, shares)) - min(map(len, shares)) <= 1
+        settled = all(map(is_settled, workers))
         ready = [(await worker.get("/readyz"))[0] == 200 for worker in workers]
-        return shares if whole and even and all(ready) else None
+        return shares if whole and even and settled and all(ready) else None
 
     return await until(balanced, f"{len(workers)} replicas share the shards")
 
@@ -96,7 +109,7 @@ async def test_growing_and_shrinking_moves_as_little_as_possible(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
     """Two replicas, then three, then two: a third moves each time, and the model's metrics come out."""
-    fleet = Fleet(broker, prefix, tmp_path)
+    fleet = Fleet(broker, prefix, tmp_path, session_timeout_seconds=str(LONG_SESSION_SECONDS))
     names = await create_topics(fleet.servers, prefix, partitions=SHARDS)
     events = swarm_history(21, 300)
     third = len(events) // 3
@@ -119,7 +132,7 @@ async def test_a_static_replica_that_restarts_keeps_its_shards(
     broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
     """No rebalance on its return, and through the next one each shard stays where it was."""
-    fleet = Fleet(broker, prefix, tmp_path, session_timeout_seconds="30")
+    fleet = Fleet(broker, prefix, tmp_path, session_timeout_seconds=str(LONG_SESSION_SECONDS))
     await create_topics(fleet.servers, prefix, partitions=SHARDS)
     async with fleet.replica("one", static=True) as one:
         async with fleet.replica("two", static=True) as two:
@@ -135,13 +148,18 @@ async def test_a_static_replica_that_restarts_keeps_its_shards(
 
 
 async def test_a_standby_takes_over_without_a_restore(broker: Broker, prefix: str, tmp_path: Path) -> None:
-    """kill -9 of one of three: who followed its shards owns them, with nothing left to read."""
-    fleet = Fleet(broker, prefix, tmp_path, standby_replicas="1")
+    """kill -9 of one of three: who followed its shards owns them, with nothing left to read.
+
+    Only the dead one leaves the group: no session ends, so a busy machine moves no other shard.
+    """
+    fleet = Fleet(
+        broker, prefix, tmp_path, standby_replicas="1", session_timeout_seconds=str(LONG_SESSION_SECONDS)
+    )
     names = await create_topics(fleet.servers, prefix, partitions=SHARDS)
     events = swarm_history(22, 1_000)
     half = len(events) // 2
-    async with fleet.replica("one") as one, fleet.replica("two") as two:
-        async with fleet.replica("three") as three:
+    async with fleet.replica("one", static=True) as one, fleet.replica("two", static=True) as two:
+        async with fleet.replica("three", static=True) as three:
             shares = await shared_by(one, two, three)
             await publish(fleet.servers, names, events[:half])
             await metrics_equal_the_model(broker, names, events[:half])
@@ -166,6 +184,7 @@ async def test_a_standby_takes_over_without_a_restore(broker: Broker, prefix: st
 
             await until(written, "the standbys' files have it, too")
             await three.stop(signal.SIGKILL)
+        assert (await leave(fleet, "--instance", "three")).code == 0
         await shared_by(one, two)
         opened = [line for worker in (one, two) for line in worker.logged("shard.opened")]
         opened.sort(key=lambda line: line["timestamp"])
@@ -188,26 +207,22 @@ async def test_a_replica_that_goes_for_good_leaves_its_shards_to_the_others_at_o
     """`leave`, `--instance` for a dead one, `--when-stopped` and the setting: no session times out."""
     fleet = Fleet(broker, prefix, tmp_path, session_timeout_seconds=str(LONG_SESSION_SECONDS))
     await create_topics(fleet.servers, prefix, partitions=SHARDS)
-    to_kafka = ("--bootstrap-servers", fleet.servers, "--group-id", f"{prefix}learner")
-
-    async def leave(*arguments: str) -> Ended:
-        return await learner_worker("leave", *arguments, *to_kafka)
-
     async with fleet.replica("one", static=True) as one:
         async with fleet.replica("two", static=True) as two, fleet.replica("three", static=True) as three:
             await shared_by(one, two, three)
-            left = await leave("--state-dir", str(fleet.state_dir("three")))
+            left = await leave(fleet, "--state-dir", str(fleet.state_dir("three")))
             assert (left.code, left.out) == (0, f"process {three.process.pid} has left its group\n"), left.err
             assert await asyncio.wait_for(three.process.wait(), 60) == 0
             await shared_by(one, two)
             await two.stop(signal.SIGKILL)
-        removed = await leave("--instance", "two")
+        removed = await leave(fleet, "--instance", "two")
         assert (removed.code, f"process {two.process.pid})" in removed.out) == (0, True), removed.err
         await shared_by(one)
-        assert (await leave("--instance", "two")).code == 2
+        assert (await leave(fleet, "--instance", "two")).code == 2
         async with fleet.replica("two", static=True) as two:
             await shared_by(one, two)
-            assert (await leave("--when-stopped", "--state-dir", str(fleet.state_dir("two")))).code == 0
+            left = await leave(fleet, "--when-stopped", "--state-dir", str(fleet.state_dir("two")))
+            assert left.code == 0
             assert await two.stop() == 0
         await shared_by(one)
         leaving = Fleet(broker, prefix, tmp_path, leave_group_on_stop="true")
@@ -370,21 +385,26 @@ async def test_a_replica_that_is_stopped_while_the_group_rebalances_ends_well(
     """One member does not join again, so the others wait: a stop does not, and its work is durable."""
     names = await create_topics(broker.bootstrap_servers, prefix, partitions=SHARDS)
     events = swarm_history(72, 300)
-    fleet = Fleet(broker, prefix, tmp_path, session_timeout_seconds="30")
+    fleet = Fleet(broker, prefix, tmp_path, session_timeout_seconds=str(LONG_SESSION_SECONDS))
     async with fleet.replica("one") as one, fleet.replica("two") as two:
         await shared_by(one, two)
         await publish(broker.bootstrap_servers, names, events)
         two.process.send_signal(signal.SIGSTOP)
-        async with fleet.replica("three", wait=False) as three:
+        revoked = len(one.logged("shards.revoked"))
+        passing = Fleet(broker, prefix, tmp_path)  # the group soon drops it once it is gone
+        async with passing.replica("three", wait=False) as three:
 
             async def rebalances() -> bool:
-                return len(one.logged("shards.revoked")) > 1
+                return len(one.logged("shards.revoked")) > revoked and not is_settled(one)
+
+            async def healthy() -> bool:
+                return (await one.get("/healthz"))[0] == 200
 
             await until(rebalances, "the first was asked to join again")
-            assert len(one.logged("shards.assigned")) == len(one.logged("shards.revoked"))
-            assert (await one.get("/healthz"))[0] == 200
-            async with asyncio.timeout(15):
-                assert list(await asyncio.gather(one.stop(), three.stop())) == [0, 0]
-        two.process.send_signal(signal.SIGKILL)
+            await until(healthy, "the first is well while it waits")
+            assert list(await asyncio.gather(one.stop(), three.stop())) == [0, 0]
+            assert not is_settled(one)  # so it did not wait for the group
+        two.process.send_signal(signal.SIGCONT)
+        assert await two.stop() == 0
     async with fleet.replica("one", wait=False), fleet.replica("two", wait=False):
-        await metrics_equal_the_model(broker, names, events, seconds=150)  # it was not missed yet
+        await metrics_equal_the_model(broker, names, events)

@@ -395,7 +395,7 @@ async def test_threads_publish_without_waiting(broker: Broker, topics: Topics) -
 
             acknowledgements = list(threads.map(bid, range(500)))
             events.flush()
-            return [acknowledgement.result(timeout=5) for acknowledgement in acknowledgements]
+            return [acknowledgement.result(timeout=60) for acknowledgement in acknowledgements]
 
     assert await asyncio.to_thread(publish) == [None] * 500
     found = await read(servers, topics.named().bid_placed, 500)
@@ -411,7 +411,7 @@ async def test_leaving_the_publisher_flushes(broker: Broker, topics: Topics) -> 
             return events.task_finished("task-1", "agent-1", succeeded=True, wait=False)
 
     acknowledgement = await asyncio.to_thread(publish)
-    assert acknowledgement.result(timeout=5) is None
+    assert acknowledgement.result(timeout=60) is None
     assert len(await read(servers, topics.named().task_finished, 1)) == 1
 
 
@@ -426,7 +426,7 @@ async def test_what_was_not_acknowledged_is_raised(switched: SwitchedBroker) -> 
             acknowledgement = events.task_finished("lost", "agent-1", succeeded=True, wait=False)
             with pytest.raises(BrokerError, match=r"(?s)publish it again.*lost"):
                 events.flush()
-            assert isinstance(acknowledgement.exception(timeout=5), BrokerError)
+            assert isinstance(acknowledgement.exception(timeout=60), BrokerError)
             with pytest.raises(BrokerError, match="not sent"):
                 events.task_finished("task-2", "agent-1", succeeded=True)
             switched.on()

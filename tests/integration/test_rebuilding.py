@@ -90,7 +90,7 @@ async def test_a_stop_does_not_wait_until_the_clients_are_built_anew(
         status, body = await asyncio.to_thread(http_get, f"{url}/healthz")
         assert (status, json.loads(body)["status"]) == (200, "rebuilding")
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, 30)
     assert log[-1]["event"] == "worker.stopped"
 
 

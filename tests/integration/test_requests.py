@@ -36,7 +36,7 @@ class Asking:
     async def ask(self, body: object, headers: Headers | None = None, *, partition: int | None = None) -> Any:
         """Sends a request and waits for the next reply."""
         await self.send(body, headers, partition=partition)
-        return await asyncio.wait_for(self.replies.getone(), 15)
+        return await asyncio.wait_for(self.replies.getone(), 60)
 
     async def send(
         self,

@@ -18,6 +18,7 @@ from tests.support.workers import (
     publish,
     reading,
     running_worker,
+    shards_held_by_both,
     until,
 )
 
@@ -72,6 +73,7 @@ async def test_two_replicas_share_the_shards_and_answer_for_all_agents(
                 return whole and [len(share) for share in shares] == [2, 2]
 
             await until(halved, "each has half of the shards")
+            assert shards_held_by_both(one, two) == set()
             assert await two.stop() == 0
         assert await one.stop() == 0
 
@@ -90,7 +92,7 @@ async def _judge(
 
 
 async def metrics_equal_the_model(
-    broker: Broker, names: TopicNames, events: Sequence[model.Event], *, seconds: float = 30
+    broker: Broker, names: TopicNames, events: Sequence[model.Event], *, seconds: float = 150
 ) -> None:
     expected = {
         agent_id: _record(agent_id, metrics)

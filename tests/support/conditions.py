@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 
-async def becomes_true(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
+async def becomes_true(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
     """Waits for a condition, and fails if it takes that long."""
     deadline = time.monotonic() + seconds
     while not condition():

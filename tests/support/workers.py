@@ -136,6 +136,22 @@ class WorkerProcess:
         return await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
 
 
+def shards_held_by_both(one: WorkerProcess, two: WorkerProcess) -> set[int]:
+    """The shards that both had at some moment, by their logs: from an assignment to what ends it."""
+    changes = sorted(
+        (line["timestamp"], number, line["event"], line["shards"])
+        for number, worker in enumerate((one, two))
+        for line in worker.log
+        if line["event"] in ("shards.assigned", "shards.revoked")
+    )
+    held: list[set[int]] = [set(), set()]
+    both: set[int] = set()
+    for _, number, event, shards in changes:
+        held[number] = set(shards) if event == "shards.assigned" else set()
+        both |= held[0] & held[1]
+    return both
+
+
 def http_get(url: str) -> tuple[int, str]:
     """An HTTP answer: status and body; status 0 without one."""
     try:

@@ -2,8 +2,12 @@
 
 import asyncio
 import itertools
+from collections.abc import Coroutine
+from typing import Any
 
-from learner_worker.shard.pacing import CHUNK, LINGER_SECONDS, TURNS, Pacing
+import pytest
+
+from learner_worker.shard.pacing import CHUNK, TURNS, Pacing
 
 
 async def test_events_give_more_turns_while_agents_ask() -> None:
@@ -19,18 +23,29 @@ async def test_events_give_more_turns_while_agents_ask() -> None:
     assert (quiet, next(turns)) == (1, 1 + 1 + TURNS)
 
 
-async def test_requests_linger_during_a_backlog() -> None:
-    """A few new events are no backlog: then nothing waits."""
+async def test_requests_linger_during_a_backlog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few new events are no backlog: then nothing waits, nor when the backlog is a while ago."""
     pacing, loop = Pacing(), asyncio.get_running_loop()
-    began = loop.time()
-    await pacing.linger()
-    await pacing.after_chunk(CHUNK - 1)
-    await pacing.linger()
-    assert loop.time() - began < LINGER_SECONDS
-    await pacing.after_chunk(CHUNK)
-    began = loop.time()
-    await pacing.linger()
-    assert loop.time() - began >= LINGER_SECONDS * 0.9
+    now = loop.time()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "time", lambda: now)
+        assert not waits(pacing.linger())
+        await pacing.after_chunk(CHUNK - 1)
+        assert not waits(pacing.linger())
+        await pacing.after_chunk(CHUNK)
+        assert waits(pacing.linger())
+        patch.setattr(loop, "time", lambda: now + 1)
+        assert not waits(pacing.linger())
+
+
+def waits(work: Coroutine[Any, Any, None]) -> bool:
+    """Whether something does not end at once."""
+    try:
+        work.send(None)
+    except StopIteration:
+        return False
+    work.close()
+    return True
 
 
 async def _take(turns: "itertools.count[int]") -> None:
