@@ -1,7 +1,9 @@
-"""Frees the memory of closed shards in the background: at once it would stop everything for seconds."""
+"""Frees the memory of closed shards in the background: at once it would block the event loop for long."""
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
+
+_freeing: Final[set[asyncio.Task[None]]] = set()  # the event loop itself keeps weak references only
 
 
 class ClosedState(Protocol):
@@ -12,19 +14,8 @@ class ClosedState(Protocol):
         ...
 
 
-class Freeing:
-    """Frees what was closed, while the worker goes on; a worker that ends leaves it to the process's end."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def start(self, closed: ClosedState) -> None:
-        """Starts freeing something that nobody uses any more."""
-        task = asyncio.create_task(closed.free(), name="free-memory")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def stop(self) -> None:
-        """Stops it: what is left goes with the process."""
-        for task in self._tasks:
-            task.cancel()
+def free_in_background(closed: ClosedState) -> None:
+    """Frees something that nobody uses any more; the event loop's end cancels what is left of it."""
+    task = asyncio.create_task(closed.free(), name="free-memory")
+    _freeing.add(task)
+    task.add_done_callback(_freeing.discard)

@@ -42,7 +42,7 @@ from learner_worker.requests.path import RequestPath
 from learner_worker.shard.shard import Shard
 from learner_worker.worker.checkpoint import Checkpointer
 from learner_worker.worker.failure import WorkerFailure
-from learner_worker.worker.freeing import Freeing
+from learner_worker.worker.freeing import free_in_background
 from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.platform import Guard
 from learner_worker.worker.rollback import WRITING
@@ -188,7 +188,6 @@ class ShardPreparation:
         self._failure = failure
         self._preparing = False
         self._closings: set[asyncio.Task[None]] = set()
-        self._freeing = Freeing()
 
     @property
     def idle(self) -> bool:
@@ -209,7 +208,6 @@ class ShardPreparation:
                     pass
             await self._close(list(self._ownership.shards))
             await asyncio.gather(*self._closings)
-            self._freeing.stop()
 
     async def _prepare_again_and_again(self) -> None:
         """Prepares shards on every change; a shard that cannot be opened or closed ends the worker."""
@@ -271,7 +269,7 @@ class ShardPreparation:
             return shard
         await shard.close()
         self._ownership.closed([shard_id])
-        self._freeing.start(shard)
+        free_in_background(shard)
         return None
 
     async def _close(self, shard_ids: Sequence[ShardId]) -> None:
@@ -291,7 +289,7 @@ class ShardPreparation:
         results = await asyncio.gather(*(shard.close() for shard in shards.values()), return_exceptions=True)
         self._ownership.closed(shards)
         for shard in shards.values():
-            self._freeing.start(shard)
+            free_in_background(shard)
         for error in results:
             if error is not None:
                 raise error

@@ -22,7 +22,7 @@ from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.polling import poll, seek
 from learner_worker.kafka.watchdog import Reading, look
 from learner_worker.shard.standby import StandbyState
-from learner_worker.worker.freeing import Freeing
+from learner_worker.worker.freeing import free_in_background
 from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.standby_files import StandbyFiles
 
@@ -73,7 +73,6 @@ class Standbys:
         self._consumer: AIOKafkaConsumer | None = None
         self._open: dict[ShardId, StandbyState] = {}
         self._turn = asyncio.Lock()
-        self._freeing = Freeing()
         self._checkpointed_at = 0.0
         self.wanted: frozenset[ShardId] = frozenset()
         """The shards to follow; those whose files are in use follow later."""
@@ -215,7 +214,7 @@ class Standbys:
             for shard_id in closing:
                 self._left.remove(shard_id)
                 standby = self._open.pop(shard_id)
-                closings.callback(self._freeing.start, standby)  # once it is closed
+                closings.callback(free_in_background, standby)  # once it is closed
                 closings.push_async_callback(standby.close)
             if self._consumer is not None and closing:
                 self._assign(self._consumer)
@@ -235,7 +234,6 @@ class Standbys:
             if self._consumer is not None:
                 closings.push_async_callback(stop_client, self._consumer)
             await self._let_go(self._open.copy())
-        self._freeing.stop()
 
     def _partition(self, shard_id: ShardId) -> TopicPartition:
         return TopicPartition(self._topic, shard_id)
