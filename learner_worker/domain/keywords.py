@@ -182,9 +182,7 @@ class _RankedKeywords:
     def must_look_at_all(self) -> bool:
         """Whether the first ones are found only by looking at all keywords."""
         candidates = self._candidates
-        return candidates is None or (
-            len(candidates) < STRONGEST and len(candidates) < min(STRONGEST, len(self.tallies))
-        )
+        return candidates is None or (len(candidates) < STRONGEST and len(candidates) < len(self.tallies))
 
     @property
     def candidates(self) -> Collection[Rank]:

@@ -171,11 +171,11 @@ class ChangelogApplier:
                 if loading is not None:
                     _add(rows, await loading)
                 loading = self._load_soon(batches[number]) if number < len(batches) else None
-                for chunk in _chunks(batch, rows):
+                for chunk, full in _chunks(batch, rows):
                     # No await before the position is set: a snapshot must see both or neither.
                     changed += self._learn.apply(chunk, rows)
                     self._positions[self._topic] = chunk[-1].offset + 1
-                    await self._pacing.after_chunk(len(chunk))
+                    await self._pacing.after_chunk(full=full)
         finally:
             if loading is not None:
                 loading.cancel()
@@ -236,19 +236,22 @@ def _is_marker(item: tuple[Record, _Content]) -> bool:
 
 def _chunks(
     facts: Iterable[FactRecord], rows: Mapping[OutcomeKey, Outcome]
-) -> Iterator[Sequence[FactRecord]]:
-    """Chunks of facts, shorter ones where long descriptions may have to be counted word by word."""
+) -> Iterator[tuple[Sequence[FactRecord], bool]]:
+    """Chunks of facts, shorter ones where long descriptions may have to be counted word by word.
+
+    With each comes whether it is as much work as a chunk may be.
+    """
     chunk: list[FactRecord] = []
     characters = 0
     for record in facts:
         more = _characters(record, rows)
         if chunk and (len(chunk) == CHUNK or characters + more > _CHARACTERS):
-            yield chunk
+            yield chunk, True
             chunk, characters = [], 0
         chunk.append(record)
         characters += more
     if chunk:
-        yield chunk
+        yield chunk, len(chunk) == CHUNK or characters >= _CHARACTERS
 
 
 def _characters(record: FactRecord, rows: Mapping[OutcomeKey, Outcome]) -> int:

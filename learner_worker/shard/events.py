@@ -138,7 +138,7 @@ class EventIntake:
                 self._context.instruments.events.labels(topic, result).inc(count)
             self._facts.count_sent()
             self._expire_tasks()  # with every chunk, so that tasks leave as fast as they come
-            await self._context.pacing.after_chunk(len(chunk))
+            await self._context.pacing.after_chunk(full=len(chunk) == CHUNK)
         self.watermark.note_read(topic, records, self._now)
 
     def step_over(self, topic: TopicName, offsets: OffsetRange) -> None:

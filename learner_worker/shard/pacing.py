@@ -28,9 +28,9 @@ class Pacing:
         """Notes that requests were read."""
         self._asked_at = asyncio.get_running_loop().time()
 
-    async def after_chunk(self, done: int) -> None:
-        """Yields after a chunk of `done` events; a full chunk means that more are likely to follow."""
-        if done >= CHUNK:
+    async def after_chunk(self, *, full: bool) -> None:
+        """Yields after a chunk of events; a full chunk means that more are likely to follow."""
+        if full:
             self._worked_at = asyncio.get_running_loop().time()
         await self.give_way()
 

@@ -273,7 +273,6 @@ class Shard:
     async def free(self) -> None:
         """Frees the memory of a closed shard, in steps that no answer notices."""
         await self.events.settle.free()
-        await self.events.settle.free()
         await self.learn.free()
 
     async def _publish(self, due: Collection[AgentId]) -> None:

@@ -47,6 +47,7 @@ class AgentCache:
         self._size = size
         self._with_sums = with_sums
         self._loading = asyncio.Lock()
+        self._ranking = asyncio.Lock()
         self._pinned: Collection[AgentId] = ()
         self.at_hand: OrderedDict[AgentId, Agent] = OrderedDict()
         self.unused = GradualRelease()
@@ -81,10 +82,11 @@ class AgentCache:
                 loaded[agent_id] = Agent(agent_id, row, tallies, sums.get(agent_id))
             self.at_hand.update(loaded)
             agents = {agent_id: agent or loaded[agent_id] for agent_id, agent in wanted.items()}
-            for agent in () if for_change else agents.values():
-                if len(agent.tallies) > LOOKED_AT:
+        for agent in () if for_change else agents.values():
+            if len(agent.tallies) > LOOKED_AT:
+                async with self._ranking:  # once, whoever waits for it; facts are loaded meanwhile
                     await _make_ready(agent)
-            return agents
+        return agents
 
     def trim(self, changed: Iterable[AgentId]) -> None:
         """Evicts the least recently used agents, but never a pinned or a changed one."""

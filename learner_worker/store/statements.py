@@ -124,7 +124,7 @@ _decode_auction = msgspec.json.Decoder(AuctionState).decode
 def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
     """A checkpoint as pairs of statement and rows, in the order in which one transaction runs them.
 
-    The rows are generated when they are consumed: in the connection's thread, not in the event loop.
+    Rows are made when they are asked for: a statement's at a time, so that no step makes all of them.
     """
     yield from _saved_or_deleted("save_outcome", "delete_outcome", _outcome_rows(checkpoint.outcomes))
     yield "save_agent", (_agent_row(agent_id, row) for agent_id, row in checkpoint.agents.items())

@@ -148,6 +148,19 @@ async def test_an_agent_that_has_grown_is_ranked_in_slices_before_it_is_asked() 
     assert agent.strongest.strongest() == strongest(agent.tallies)
 
 
+async def test_facts_are_loaded_while_an_agent_is_ranked() -> None:
+    """Two ask about a large agent: both wait for one look at its keywords, and nobody else does."""
+    learn = Learn(MemoryRows(), cached_agents=10)
+    await take(learn, [won(number) for number in range(TASKS)])
+    asking = [asyncio.create_task(learn.agents.load([A])) for _ in range(2)]
+    await asyncio.sleep(0)
+    await learn.agents.load([B], for_change=True)
+    assert not any(asked.done() for asked in asking)
+    turns = await turns_until_done(asyncio.wait(asking), lambda: None)
+    assert turns < 2 * WORDS * TASKS // LOOKED_AT
+    assert learn.agents.get(A) is not None
+
+
 async def test_an_agent_whose_strongest_keywords_have_all_weakened_is_ranked_again() -> None:
     """One more result takes the strongest thousand back: the next ask finds the others in slices."""
     learn = Learn(MemoryRows(), cached_agents=10)
@@ -253,34 +266,43 @@ async def test_an_evicted_agent_is_whole_for_whoever_still_reads_it() -> None:
 
 
 async def test_long_descriptions_make_short_chunks() -> None:
-    """Facts whose words count are applied a few at a time, others as many as a chunk has."""
+    """Facts whose words count are applied a few at a time, others as many as a chunk has.
+
+    A chunk is full if it has as many facts or characters as one may have: more are likely to follow.
+    """
+    topic = TopicName("learner-outcomes")
 
     class Noted(Pacing):
         def __init__(self) -> None:
             super().__init__()
-            self.chunks: list[int] = []
+            self.positions = {topic: 0}
+            self.chunks: list[tuple[int, bool]] = []
 
-        async def after_chunk(self, done: int) -> None:
-            self.chunks.append(done)
-            await super().after_chunk(done)
+        async def after_chunk(self, *, full: bool) -> None:
+            self.chunks.append((self.positions[topic] - sum(self.sizes), full))
+            await super().after_chunk(full=full)
 
-    async def chunks_of(facts: Sequence[Fact]) -> list[int]:
-        pacing, topic = Noted(), TopicName("learner-outcomes")
-        learn = Learn(MemoryRows(), cached_agents=10)
-        positions = {topic: 0}
+        @property
+        def sizes(self) -> list[int]:
+            return [size for size, _ in self.chunks]
+
+    async def chunks_of(facts: Sequence[Fact]) -> Noted:
+        pacing, learn = Noted(), Learn(MemoryRows(), cached_agents=10)
         await ChangelogApplier(
-            learn, positions, topic, MarkerFilter({}), on_unreadable=lambda *_: None, pacing=pacing
+            learn, pacing.positions, topic, MarkerFilter({}), on_unreadable=lambda *_: None, pacing=pacing
         ).take(records(*facts))
-        return pacing.chunks
+        return pacing
 
     long = [won(number) for number in range(20)]  # each has 1,800 characters
     bid = Bid(Micros(5), 1, "it")
     short = [Fact(TaskId(f"s{number}"), A, Close(Micros(9), A), bid) for number in range(120)]
     closes = [Fact(fact.task_id, A, fact.close, fact.bid) for fact in long]
     results = [Fact(fact.task_id, A, result=RESULT) for fact in long]
-    assert max(await chunks_of(long)) == 5
-    assert max((await chunks_of([*closes, *results]))[-3:]) == 5
-    assert await chunks_of(short) == [CHUNK, CHUNK, 20]
+    assert (await chunks_of(long[:12])).chunks == [(5, True), (5, True), (2, False)]
+    assert max((await chunks_of([*closes, *results])).sizes[-3:]) == 5
+    assert (await chunks_of(short)).chunks == [(CHUNK, True), (CHUNK, True), (20, False)]
+    longest = Fact(TaskId("l"), A, Close(Micros(9), A), Bid(Micros(5), 1, words(0, 2_000)), RESULT)
+    assert (await chunks_of([longest])).chunks == [(1, True)]
 
 
 class LookedAt(UserDict[OutcomeKey, Outcome]):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from learner_worker.shard.pacing import CHUNK, TURNS, Pacing
+from learner_worker.shard.pacing import TURNS, Pacing
 
 
 async def test_events_give_more_turns_while_agents_ask() -> None:
@@ -15,10 +15,10 @@ async def test_events_give_more_turns_while_agents_ask() -> None:
     turns = itertools.count()
     pacing = Pacing()
     others = asyncio.create_task(_take(turns))
-    await pacing.after_chunk(1)
+    await pacing.after_chunk(full=False)
     quiet = next(turns)
     pacing.asked()
-    await pacing.after_chunk(1)
+    await pacing.after_chunk(full=False)
     others.cancel()
     assert (quiet, next(turns)) == (1, 1 + 1 + TURNS)
 
@@ -30,9 +30,9 @@ async def test_requests_linger_during_a_backlog(monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "time", lambda: now)
         assert not waits(pacing.linger())
-        await pacing.after_chunk(CHUNK - 1)
+        await pacing.after_chunk(full=False)
         assert not waits(pacing.linger())
-        await pacing.after_chunk(CHUNK)
+        await pacing.after_chunk(full=True)
         assert waits(pacing.linger())
         patch.setattr(loop, "time", lambda: now + 1)
         assert not waits(pacing.linger())
