@@ -1,8 +1,10 @@
 """The main job on a real broker: events in, outcomes in SQLite, metrics and suggestions out."""
 
+import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,29 @@ async def test_events_without_keys_on_any_partition_count_the_same(
 ) -> None:
     """Events without keys, on any partition: what lies wrong is moved once, and counts the same."""
     await _judge(broker, prefix, tmp_path, swarm_history(4, AUCTIONS), keyed=False)
+
+
+async def test_record_times_in_seconds_cost_no_outcome(broker: Broker, prefix: str, tmp_path: Path) -> None:
+    """1970, by the records: the closes come when all bids have long been read, and every auction counts."""
+    names = await create_topics(broker.bootstrap_servers, prefix, partitions=1)
+    events, seconds = swarm_history(5, AUCTIONS), int(time.time())
+    bids = [event for event in events if isinstance(event, model.BidPlaced)]
+    others = [event for event in events if not isinstance(event, model.BidPlaced)]
+    half = len(bids) // 2
+    async with running_worker(broker.bootstrap_servers, prefix, tmp_path) as worker:
+        published = 0
+        for part in (bids[:half], bids[half:], others):
+            await publish(broker.bootstrap_servers, names, part, timestamp_ms=seconds)
+            published += len(part)
+            await until(partial(_has_read, worker, published), "the worker has read them")
+        await metrics_equal_the_model(broker, names, events)
+        assert await worker.metric("learner_record_times_off_total") == published
+        topics = {line["topic"] for line in worker.logged("event.record_time_off")}
+        assert topics == {names.bid_placed, names.auction_closed, names.task_finished}
+
+
+async def _has_read(worker: WorkerProcess, events: int) -> bool:
+    return await worker.metric("learner_events_total") >= events
 
 
 async def test_two_replicas_share_the_shards_and_answer_for_all_agents(

@@ -316,13 +316,21 @@ def topic_of(event: Event, names: TopicNames) -> TopicName:
 
 
 async def publish(
-    bootstrap_servers: str, names: TopicNames, events: Sequence[Event], *, keyed: bool = True
+    bootstrap_servers: str,
+    names: TopicNames,
+    events: Sequence[Event],
+    *,
+    keyed: bool = True,
+    timestamp_ms: int | None = None,
 ) -> None:
     """Publishes events: keyed by task with Kafka's default partitioner, or without keys, anywhere."""
     async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", linger_ms=5) as producer:
         sends = [
             await producer.send(
-                topic_of(event, names), event.to_json(), key=event.task_id.encode() if keyed else None
+                topic_of(event, names),
+                event.to_json(),
+                key=event.task_id.encode() if keyed else None,
+                timestamp_ms=timestamp_ms,
             )
             for event in events
         ]
