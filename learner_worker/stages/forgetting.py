@@ -1,7 +1,7 @@
 """What is left of an agent when its rows lose parts: computed in small steps, and put in place in one."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from typing import NamedTuple
 
 from learner_worker.contract.facts import ForgetMarker
@@ -11,6 +11,7 @@ from learner_worker.domain.agents import Agent
 from learner_worker.domain.bucketed import Key, Value, bucketed, item_slices
 from learner_worker.domain.keywords import StrongestKeywords, Tally, tally_of
 from learner_worker.domain.metrics import Change, Metrics, plus
+from learner_worker.domain.outcomes import Outcome, OutcomeKey
 from learner_worker.domain.sums import Cells
 from learner_worker.stages.strategy_sums import StrategySums, SumsChange
 
@@ -121,6 +122,33 @@ class Remainder:
             return []
         former, agent.tallies, agent.strongest = agent.tallies, self._tallies, self._strongest
         return [former, self._words]
+
+
+async def subtracted(
+    losses: AsyncIterable[tuple[Outcome, RowChange]], remainders: Mapping[AgentId, Remainder]
+) -> MutableMapping[OutcomeKey, Outcome]:
+    """Takes what rows lose from what is left of their agents; returns the remainders of the rows."""
+    rows: MutableMapping[OutcomeKey, Outcome] = {}
+    steps = Steps()
+    async for row, difference in losses:
+        rows[row.task_id, row.agent_id] = row
+        rows = bucketed(rows)
+        await steps.after(difference.metrics)
+        remainders[row.agent_id].lose(difference)
+        await steps.after(difference.metrics)
+    return rows
+
+
+async def keys_among(
+    mappings: Iterable[Mapping[OutcomeKey, Outcome]], ids: Collection[AgentId]
+) -> set[OutcomeKey]:
+    """The keys of some agents' rows, looked for some at a time."""
+    keys = set[OutcomeKey]()
+    for rows in mappings:
+        for some in item_slices(rows):
+            keys.update(key for key, _ in some if key[1] in ids)
+            await asyncio.sleep(0)
+    return keys
 
 
 async def overlaid(

@@ -21,13 +21,21 @@ from learner_worker.contract.facts import Fact, ForgetMarker
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.agents import Agent, AgentRow, count_words
-from learner_worker.domain.bucketed import bucketed, item_slices
+from learner_worker.domain.bucketed import bucketed
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Change, Metrics, change, plus
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, forgotten_cutoff, join, living
 from learner_worker.domain.sums import KeptSums
 from learner_worker.stages.agent_cache import AgentCache, AgentRows
-from learner_worker.stages.forgetting import Remainder, RowChange, Steps, later_markers, overlaid
+from learner_worker.stages.forgetting import (
+    Remainder,
+    RowChange,
+    Steps,
+    keys_among,
+    later_markers,
+    overlaid,
+    subtracted,
+)
 from learner_worker.stages.release import GradualRelease
 from learner_worker.stages.strategy_sums import ChangedRow, StrategyAgent, StrategySums
 
@@ -109,8 +117,6 @@ class Learn:
 
     Attributes:
         agents: the agents in memory.
-        sums: the sums of the strategies that keep some.
-        forgotten: the time until which each agent is forgotten.
         unpublished: the agents whose metrics record is due.
         writing: the last snapshot, while it is being written to the file.
     """
@@ -217,22 +223,13 @@ class Learn:
         self.agents.pin(set(last))
         await self.agents.load(last, for_change=True)
         remainders = {agent_id: Remainder(self._at_hand[agent_id], self.sums) for agent_id in last}
-        rows: MutableMapping[OutcomeKey, Outcome] = {}
-        steps = Steps()
-        async for row, difference in self._losses(later, on_row_swept):
-            rows[row.task_id, row.agent_id] = row
-            rows = bucketed(rows)
-            await steps.after(difference.metrics)
-            remainders[row.agent_id].lose(difference)
-            await steps.after(difference.metrics)
+        rows = await subtracted(self._losses(later, on_row_swept), remainders)
         for agent_id, remainder in remainders.items():
             await remainder.complete(self._keywords.get(agent_id, {}))
-        if rows:
-            rows = await overlaid(self._outcomes, rows)
+        rows = await overlaid(self._outcomes, rows)
         # No await after this: a snapshot sees all changes or none.
-        if rows:
-            self.agents.unused.add(self._outcomes)
-            self._outcomes = rows
+        self.agents.unused.add(self._outcomes)
+        self._outcomes = rows
         for agent_id, remainder in remainders.items():
             self._put_in_place(self._at_hand[agent_id], remainder, last[agent_id])
         self.forgotten.update(later)
@@ -258,11 +255,7 @@ class Learn:
         """The keys of all rows of some agents, those in memory first; no row may be added meanwhile."""
         if not ids:
             return
-        in_memory = set[OutcomeKey]()
-        for rows in (self._outcomes, self.writing.outcomes):
-            for some in item_slices(rows):
-                in_memory.update(key for key, _ in some if key[1] in ids)
-                await asyncio.sleep(0)
+        in_memory = await keys_among((self._outcomes, self.writing.outcomes), ids)
         yield list(in_memory)
         async for page in self.rows.keys_of_agents(list(ids)):
             yield [key for key in page if key not in in_memory]

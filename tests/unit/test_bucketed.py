@@ -47,15 +47,15 @@ def test_a_dictionary_goes_into_buckets_once_it_is_large() -> None:
 
 
 def test_slices_are_short_and_leave_nothing_out_while_others_are_added_and_deleted() -> None:
-    """What does not change meanwhile is told once, what changes at most once."""
+    """What does not change meanwhile is seen once, what changes at most once."""
     for mapping in (dict[str, int](), BucketedDict[str, int]()):
         mapping.update({f"word{number}": number for number in range(5 * LOOKED_AT)})
-        told: Counter[str] = Counter()
+        seen: Counter[str] = Counter()
         for turn, some in enumerate(item_slices(mapping)):
             assert len(some) <= 2 * LOOKED_AT
-            told.update(key for key, _ in some)
+            seen.update(key for key, _ in some)
             for number in range(100):
                 mapping[f"new{turn}-{number}"] = 0
                 mapping.pop(f"word{turn * 100 + number}")
-        assert max(told.values()) == 1
-        assert {f"word{number}" for number in range(LOOKED_AT, 5 * LOOKED_AT)} <= told.keys()
+        assert max(seen.values()) == 1
+        assert {f"word{number}" for number in range(LOOKED_AT, 5 * LOOKED_AT)} <= seen.keys()

@@ -61,17 +61,17 @@ def test_what_the_user_may_not_use_is_named(folder: Path) -> None:
     read_only.chmod(0o555)
     closed.chmod(0o600)
     try:
-        told = findings_of(read_only, with_a_file, closed / "state", read_only / "new")
+        findings = findings_of(read_only, with_a_file, closed / "state", read_only / "new")
     finally:
         closed.chmod(0o700)
         read_only.chmod(0o755)
-    assert [[level for level, _ in found] for found in told] == [[Level.ERROR]] * 4
-    assert [found[0][1].partition(" may not ")[2] for found in told[:3]] == [
+    assert [[level for level, _ in found] for found in findings] == [[Level.ERROR]] * 4
+    assert [found[0][1].partition(" may not ")[2] for found in findings[:3]] == [
         f"read and write {read_only}",
         f"read and write {file}",
         f"enter {closed}, above the state folder {closed}/state",
     ]
-    assert told[3][0][1] == f"{read_only / 'new'} is not there and cannot be made"
+    assert findings[3][0][1] == f"{read_only / 'new'} is not there and cannot be made"
 
 
 def test_root_is_told_that_its_rights_say_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

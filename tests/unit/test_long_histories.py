@@ -149,15 +149,14 @@ async def test_an_agent_that_has_grown_is_ranked_in_slices_before_it_is_asked() 
 
 
 async def test_facts_are_loaded_while_an_agent_is_ranked() -> None:
-    """Two ask about a large agent: both wait for one look at its keywords, and nobody else does."""
+    """Two ask about a large agent: both wait until all of its keywords were looked at, nobody else does."""
     learn = Learn(MemoryRows(), cached_agents=10)
     await take(learn, [won(number) for number in range(TASKS)])
     asking = [asyncio.create_task(learn.agents.load([A])) for _ in range(2)]
     await asyncio.sleep(0)
     await learn.agents.load([B], for_change=True)
     assert not any(asked.done() for asked in asking)
-    turns = await turns_until_done(asyncio.wait(asking), lambda: None)
-    assert turns < 2 * WORDS * TASKS // LOOKED_AT
+    await asyncio.gather(*asking)
     assert learn.agents.get(A) is not None
 
 

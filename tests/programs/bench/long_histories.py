@@ -119,9 +119,7 @@ class _Read(NamedTuple):
 
 def _records(tasks: int, first: int = 0) -> Iterator[_Read]:
     """Won tasks, each with a description of as many words as fit, all of them new."""
-    words = (
-        "q" + "".join(letters) for letters in itertools.product(string.ascii_lowercase, repeat=_WORD - 1)
-    )
+    words = ("q" + "".join(tail) for tail in itertools.product(string.ascii_lowercase, repeat=_WORD - 1))
     for number in range(tasks):
         text = " ".join(itertools.islice(words, _WORDS))
         at = Micros(first + number)
