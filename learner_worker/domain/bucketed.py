@@ -11,7 +11,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 Other = TypeVar("Other")
 
-LOOKED_AT: Final = 4_000
+LOOKED_AT: Final = 2_000
 """Entries looked at between two yields to the event loop: a few milliseconds."""
 _LARGE: Final = 10_000  # up to here a dictionary is copied within half a millisecond
 _BUCKETS: Final = 256  # with ten million entries, a bucket is copied within two milliseconds

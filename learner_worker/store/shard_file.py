@@ -34,7 +34,7 @@ from learner_worker.store.statements import (
 from learner_worker.store.strategies import claim_strategies
 
 _BATCH: Final = 500  # rows of a read: more would block the event loop for longer than a chunk
-_KEYWORDS: Final = 4_000  # rows turned into keywords between two yields to the event loop: a few milliseconds
+_KEYWORDS: Final = 2_000  # rows turned into keywords between two yields to the event loop: a few milliseconds
 _CONVERTED_PAGES: Final = 10  # per checkpoint: a small part of the time between two checkpoints
 _SCANNED: Final = 5_000  # rows scanned in one read: more would make answers wait for the file's thread
 

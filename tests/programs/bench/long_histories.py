@@ -37,6 +37,7 @@ GOAL = Goal(Better.LESS, 25, 10)
 STEPS = ("learn", "ask", "record", "checkpoint", "load", "forget", "write what is forgotten", "close")
 _WORD = 6  # characters
 _WORDS = MAX_DESCRIPTION_CHARACTERS // (_WORD + 1)  # as many as a description holds
+_FORGOTTEN = 100  # later than any part of the first facts
 _TOPIC = TopicName("learner-outcomes")
 _AGENT, _OTHER = AgentId("agent-000001"), AgentId("agent-000002")
 _ASKED = (
@@ -77,6 +78,8 @@ async def _turn(stage: Stage, keywords: int) -> Mapping[str, float]:
             found[what] = steps.longest * 1_000
             stage.say(f"{what}: {found[what]:.1f} ms")
 
+        await _ask(replay, _OTHER)  # what is made at a first use is made
+        await _record(replay, _OTHER)
         await note("learn", replay.take(list(_records(keywords // _WORDS))))
         await note("ask", _ask(replay))
         await note("record", _record(replay))
@@ -86,23 +89,23 @@ async def _turn(stage: Stage, keywords: int) -> Mapping[str, float]:
         agents.trim(())
         await agents.unused.release()
         await note("load", _ask(replay))
-        forgetting = encode_marker(ForgetMarker(_AGENT, Micros(100)))
+        forgetting = encode_marker(ForgetMarker(_AGENT, Micros(_FORGOTTEN)))
         await note("forget", replay.take([_Read(keywords, *forgetting)]))
         await note("write what is forgotten", replay.write())
-        await replay.take(list(_records(keywords // _WORDS, first=keywords + 1)))
+        await replay.take(list(_records(keywords // _WORDS, first=keywords + 1, after=_FORGOTTEN)))
         await note("close", replay.learn.free())
     await file.close()
     return found
 
 
-async def _ask(replay: ChangelogReplay) -> None:
+async def _ask(replay: ChangelogReplay, agent_id: AgentId = _AGENT) -> None:
     request, agents = decode_request(_ASKED), replay.learn.agents
-    agent = agents.get(_AGENT) or (await agents.load([_AGENT]))[_AGENT]
+    agent = agents.get(agent_id) or (await agents.load([agent_id]))[agent_id]
     encode_reply(Advise([CLASSIC]).answer(request, agent))
 
 
-async def _record(replay: ChangelogReplay) -> None:
-    encode_metrics((await replay.learn.agents.load([_AGENT]))[_AGENT].record())
+async def _record(replay: ChangelogReplay, agent_id: AgentId = _AGENT) -> None:
+    encode_metrics((await replay.learn.agents.load([agent_id]))[agent_id].record())
 
 
 class _Read(NamedTuple):
@@ -117,15 +120,15 @@ class _Read(NamedTuple):
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-def _records(tasks: int, first: int = 0) -> Iterator[_Read]:
+def _records(tasks: int, first: int = 0, after: int = 0) -> Iterator[_Read]:
     """Won tasks, each with a description of as many words as fit, all of them new."""
     words = ("q" + "".join(tail) for tail in itertools.product(string.ascii_lowercase, repeat=_WORD - 1))
     for number in range(tasks):
         text = " ".join(itertools.islice(words, _WORDS))
         at = Micros(first + number)
-        bid = Bid(Micros(5), 70, text)
-        done = Result(Micros(20), succeeded=number % 3 > 0)
-        fact = Fact(TaskId(f"task-{at}"), _AGENT, Close(Micros(9), _AGENT, 60), bid, done)
+        bid = Bid(Micros(after + 5), 70, text)
+        done = Result(Micros(after + 20), succeeded=number % 3 > 0)
+        fact = Fact(TaskId(f"task-{at}"), _AGENT, Close(Micros(after + 9), _AGENT, 60), bid, done)
         yield _Read(first + number, *encode_fact(fact))
 
 
