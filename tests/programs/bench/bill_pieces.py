@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -90,7 +90,9 @@ class NoRows:
     async def load_outcomes(self, _keys: Sequence[OutcomeKey]) -> dict[OutcomeKey, Outcome]:
         return {}
 
-    async def load_agents(self, _ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
+    async def load_agents(
+        self, _ids: Sequence[AgentId]
+    ) -> dict[AgentId, tuple[AgentRow, MutableMapping[str, Tally]]]:
         return {}
 
     async def load_sums(self, _ids: Sequence[AgentId]) -> dict[AgentId, dict[str, KeptSums]]:
@@ -169,7 +171,7 @@ class BlindFile(NoRows, ShardFile):
 class Unhurried(Pacing):
     """Pacing without turns of the event loop."""
 
-    async def after_chunk(self, done: int) -> None:
+    async def after_chunk(self, *, full: bool) -> None:
         """Goes on."""
 
     async def give_way(self) -> None:
