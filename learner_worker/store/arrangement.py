@@ -73,7 +73,7 @@ def _used(state_dir: Path) -> list[Path]:
 
 def _kept_in(folder: Path) -> list[Path]:
     """The shards' files in a folder, also those that were set aside."""
-    return [file for file in folder.glob("shard-*") if not file.name.endswith(_BESIDE)]
+    return [file for file in folder.glob("shard-*.*") if not file.name.endswith(_BESIDE)]
 
 
 def _move_to(wanted: list[Path], state_dir: Path) -> int:
@@ -150,7 +150,7 @@ def _take_set_aside(folder: Path, new: Path) -> None:
             move(file, new / file.name)
         else:
             remove(file)
-    for left in folder.glob("shard-*"):  # by a reader of a file that has moved
+    for left in folder.glob("shard-*.*"):  # by a reader of a file that has moved
         left.unlink(missing_ok=True)
 
 
