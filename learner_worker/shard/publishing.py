@@ -1,7 +1,10 @@
 """Publishes a shard's metrics records, and its rows again if the changelog has lost its end."""
 
 import itertools
+import secrets
 from collections.abc import Callable, Collection, MutableMapping, Sequence
+from hashlib import blake2b
+from hmac import compare_digest
 from typing import NamedTuple
 
 import structlog
@@ -32,8 +35,52 @@ _MOST_PUBLISHED = 5_000
 """The most metrics records of one checkpoint: bounds how long its publish step takes."""
 _CHUNK = 50
 """Metrics records encoded between two yields to the event loop: more would delay answers."""
+_MARK_BYTES = 16
+"""128 bits of hash and key: nobody finds another record with the same mark."""
 _openings = itertools.count()
 _log = structlog.get_logger("learner_worker.shard")
+
+
+class OwnRecords:
+    """Marks the records of one opening of a shard, and recognizes them when they are read.
+
+    A mark is the opening's name, a number that grows from record to record, and a keyed hash of both and the
+    record. So neither a copied mark nor an earlier record that is written again counts as the shard's own.
+
+    Args:
+        opening: the name of the opening; readers of the topic may see it.
+    """
+
+    def __init__(self, opening: str) -> None:
+        # Not of the process: records of an earlier opening may arrive late.
+        self._opening = opening.encode()
+        self._key = secrets.token_bytes(_MARK_BYTES)
+        self._written = 0
+        self._read = 0
+
+    def mark(self, key: bytes, value: bytes | None) -> bytes:
+        """The mark of the next record."""
+        self._written += 1
+        return self._mark_of(b"%d" % self._written, key, value)
+
+    def recognizes(self, record: Record) -> bool:
+        """Whether a record is the shard's own, and later than all that were recognized before."""
+        mark = next((value for name, value in record.headers if name == OWNER_HEADER), b"")
+        opening, _, rest = mark.rpartition(b" ")[0].rpartition(b" ")
+        if opening != self._opening:
+            return False
+        if not compare_digest(mark, self._mark_of(rest, record.key or b"", record.value)):
+            return False
+        number = int(rest)  # our own hash says that it is one of ours
+        is_later = number > self._read
+        self._read = max(self._read, number)
+        return is_later
+
+    def _mark_of(self, number: bytes, key: bytes, value: bytes | None) -> bytes:
+        marked = b"%b %b %d %b" % (self._opening, number, len(key), key)
+        content = b"-" if value is None else b"+" + value
+        digest = blake2b(marked + content, key=self._key, digest_size=_MARK_BYTES).hexdigest()
+        return b"%b %b %b" % (self._opening, number, digest.encode())
 
 
 class MetricsSnapshot(NamedTuple):
@@ -79,8 +126,7 @@ class MetricsPublisher:
         self._learn = learn
         self._retention = retention
         self._watermark = watermark
-        # Identifies this opening, not this process: records of an earlier opening may arrive late.
-        self._owner = f"{context.owner}-{next(_openings)}".encode()
+        self._own = OwnRecords(f"{context.owner}-{next(_openings)}")
         self._confirmed: set[AgentId] = set()
         self._snapshots = int(shard_id)  # not all shards publish with the same checkpoint
         self._read_to_end = False
@@ -129,16 +175,12 @@ class MetricsPublisher:
 
     async def publish(self, agent_ids: Collection[AgentId]) -> None:
         """Writes the current metrics records of agents."""
-        context, headers = self._context, [(OWNER_HEADER, self._owner)]
+        context = self._context
         for chunk in chunked(sorted(agent_ids), _CHUNK):
             for agent in (await self._learn.agents.load(chunk)).values():
-                context.sink.append(
-                    context.topics.metrics,
-                    self._shard_id,
-                    agent.agent_id.encode(),
-                    self._record_of(agent),
-                    headers,
-                )
+                key, value = agent.agent_id.encode(), self._record_of(agent)
+                headers = [(OWNER_HEADER, self._own.mark(key, value))]
+                context.sink.append(context.topics.metrics, self._shard_id, key, value, headers)
             await context.sink.send()
             await context.pacing.give_way()  # loading and sending may return without yielding
 
@@ -156,7 +198,7 @@ class MetricsPublisher:
 
     def _agent_and_content(self, record: Record) -> tuple[AgentId, MetricsContent | None] | None:
         """A metrics record's agent and content, None for a tombstone; no pair for own or invalid records."""
-        if (OWNER_HEADER, self._owner) in record.headers:
+        if self._own.recognizes(record):
             return None
         if record.value is None:
             agent_id = readable_id(record.key)
