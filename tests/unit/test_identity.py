@@ -1,7 +1,5 @@
 """Tokens: which are taken, which are refused and why, and that a known one is not verified again."""
 
-import hmac
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from tests.support.tokens import (
     NOW,
     SECRET,
     Issuer,
+    confused_token,
     jwks,
     payload,
     secret_token,
@@ -108,18 +107,10 @@ def test_a_token_that_proves_nothing_is_refused_with_its_reason(token: str | byt
 
 def test_the_public_key_is_no_secret() -> None:
     """A token signed by HS256 with the text of the RSA key, of which everybody has a copy, is refused."""
-    forged = _signed_with(json.dumps(RSA.jwk).encode())
+    forged = confused_token(RSA)
 
     assert refusal(forged, keys=KeySet(keys_of_jwks(jwks(RSA.jwk)))) == "unknown-key"
     assert refusal(forged) == "signature"
-
-
-def _signed_with(secret: bytes) -> str:
-    """By hand: the library refuses to sign with a public key."""
-    text, _, _ = unsigned({"alg": "HS256", "kid": RSA.key_id}, payload()).rpartition(".")
-    return unsigned({}, b"", hmac.digest(secret, text.encode(), "sha256")).replace(
-        unsigned({}, b""), f"{text}."
-    )
 
 
 def test_a_token_that_was_changed_is_refused() -> None:

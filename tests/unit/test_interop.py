@@ -11,7 +11,7 @@ import pytest
 from tests.programs.interop.__main__ import PAGE
 from tests.programs.interop.clients import NESTJS, PYTHON
 from tests.programs.interop.judging import Row, judge
-from tests.programs.interop.questions import ASKS, expected_replies
+from tests.programs.interop.questions import ASKS, UNPROVED, expected_replies
 from tests.programs.interop.samples import FOLDER
 from tests.programs.interop.tables import BEGIN, END, write
 
@@ -44,10 +44,14 @@ def _lines() -> list[dict[str, Any]]:
 
 
 def _judged(
-    lines: list[dict[str, Any]], counted: Mapping[str, int] = COUNTED, written: int = len(ASKS) + 1
+    lines: list[dict[str, Any]],
+    counted: Mapping[str, int] = COUNTED,
+    written: int = len(ASKS) + 1,
+    *,
+    with_tokens: bool = False,
 ) -> Row:
     output = "a line of the client's own log\n" + "\n".join(json.dumps(line) for line in lines)
-    return judge("a client", output, counted, written, is_misplaced=True)
+    return judge("a client", output, counted, written, is_misplaced=True, with_tokens=with_tokens)
 
 
 def _named(requirement: str) -> str:
@@ -124,6 +128,18 @@ def test_a_line_that_tells_of_a_failure_is_no(line: dict[str, Any]) -> None:
     counted = {**COUNTED, "INVALID_REQUEST": 1 + ("error" in line), "OK": COUNTED["OK"] + ("reply" in line)}
 
     assert not _judged([*_lines(), line], counted, len(ASKS) + 1 + ("way" in line)).is_ok
+
+
+@pytest.mark.parametrize("unseen", [None, *UNPROVED])
+def test_where_identity_is_required_each_refusal_has_to_be_seen(unseen: str | None) -> None:
+    """Without a token and with another agent's, each by its code and once."""
+    seen = {name: code for name, code in UNPROVED.items() if name != unseen}
+    lines = [*_lines(), *({"way": "send", "ask": name, "error": code} for name, code in seen.items())]
+    counted = {**COUNTED, **dict.fromkeys(seen.values(), 1)}
+
+    row = _judged(lines, counted, len(ASKS) + 1 + len(seen), with_tokens=True)
+
+    assert row.problems == (() if unseen is None else (f"no error reply was seen to: {unseen}",))
 
 
 @pytest.mark.parametrize("code", COUNTED)

@@ -22,7 +22,8 @@ from tests.programs.interop import publishing, samples, tables
 from tests.programs.interop.clients import CLIENTS, PYTHON, Client
 from tests.programs.interop.judging import Row, judge
 from tests.programs.interop.projects import Project, ProjectError, missing_tools, no_kafka, run
-from tests.programs.interop.questions import HISTORY, UNLISTED_TOPIC, plan
+from tests.programs.interop.questions import HISTORY, UNLISTED_TOPIC, Tokens, plan
+from tests.support.tokens import secret_file, valid_token
 from tests.support.workers import WorkerProcess, administrator, create_topics, publish, running_worker
 
 PARTITIONS = 12
@@ -42,6 +43,8 @@ class Site:
     names: TopicNames
     worker: WorkerProcess
     folder: Path
+    tokens: Tokens | None = None
+    """Only with these does the worker answer."""
 
     @property
     def reply_topics(self) -> tuple[str, ...]:
@@ -66,7 +69,7 @@ class Site:
 
 def _extra_topics(names: TopicNames) -> tuple[str, ...]:
     """Reply topics that an operator makes for the frameworks, and one that must stay empty."""
-    own = tuple(client.reply_topic for client in CLIENTS)
+    own = tuple(client.reply_topic(names) for client in CLIENTS)
     return (
         *own,
         *samples.REPLY_TOPICS,
@@ -82,13 +85,26 @@ async def _create_reply_topics(bootstrap_servers: str, topics: Sequence[str]) ->
 
 
 @contextlib.asynccontextmanager
-async def _site(broker: Broker, folder: Path) -> AsyncIterator[Site]:
-    names = await create_topics(broker.bootstrap_servers, "", partitions=PARTITIONS)
+async def _site(
+    broker: Broker, folder: Path, prefix: str = "", tokens: Tokens | None = None
+) -> AsyncIterator[Site]:
+    names = await create_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS)
     await _create_reply_topics(broker.bootstrap_servers, _extra_topics(names))
-    async with running_worker(broker.bootstrap_servers, "", folder / "state") as worker:
+    settings = {} if tokens is None else _requiring_identity(folder)
+    state_dir = folder / f"{prefix}state"
+    async with running_worker(broker.bootstrap_servers, prefix, state_dir, settings=settings) as worker:
         await publish(broker.bootstrap_servers, names, HISTORY)
         await metrics_equal_the_model(broker, names, HISTORY)
-        yield Site(broker, names, worker, folder)
+        yield Site(broker, names, worker, folder, tokens)
+
+
+def _requiring_identity(folder: Path) -> dict[str, str]:
+    return {"--identity": "require", "--identity-secret-file": str(secret_file(folder))}
+
+
+def _tokens() -> Tokens:
+    """For every agent, as a service has one that asks for all; and for an agent that nobody asks for."""
+    return Tokens(valid_token(sub=None, agent_prefix="*"), valid_token(sub="another"))
 
 
 class Run:
@@ -129,23 +145,38 @@ class Run:
                     self._add(await self._ask(site, client))
             if self._wants(samples.KEY):
                 await self._run_samples(site)
+        if proving := [client for client in CLIENTS if client.sends_tokens and self._wants(client.key)]:
+            async with _site(broker, folder, "identity-", _tokens()) as site:
+                for client in proving:
+                    self._add(await self._ask(site, client))
         if self._wants(publishing.KEY):
             self._add(await self._publish(broker, folder))
 
     async def _ask(self, site: Site, client: Client) -> Row:
-        self._say(f"asking by {client.title}")
+        title = client.title if site.tokens is None else f"{client.title}, with tokens"
+        self._say(f"asking by {title}")
         path = site.folder / f"{client.key}.json"
-        path.write_text(plan(site.broker.bootstrap_servers, site.names, client.reply_topic), encoding="utf-8")
+        reply_topic = client.reply_topic(site.names)
+        path.write_text(
+            plan(site.broker.bootstrap_servers, site.names, reply_topic, site.tokens), encoding="utf-8"
+        )
         counted, written = await site.counted(), await site.written()
         try:
             self._require(client.project)
             command = client.project.command(client.program, str(path), *client.arguments)
             output = await run(command, client.project.folder, seconds=CLIENT_SECONDS)
         except ProjectError as error:
-            return _not_run(client.title, error)
+            return _not_run(title, error)
         counted = await site.counted() - counted
         written = await site.written() - written
-        return judge(client.title, output, counted, written, is_misplaced=client.is_misplaced)
+        return judge(
+            title,
+            output,
+            counted,
+            written,
+            is_misplaced=client.is_misplaced,
+            with_tokens=site.tokens is not None,
+        )
 
     async def _run_samples(self, site: Site) -> None:
         """Each as it stands: the swarm publishes, the agents ask; once more where nobody answers."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from learner_worker.contract.topics import TopicNames
 from tests.programs.interop.projects import MavenProject, NpmProject, Project, PythonProject
 
 HERE = Path(__file__).parent
@@ -23,16 +24,19 @@ class Client:
     arguments: tuple[str, ...] = ()
     is_misplaced: bool = False
     """Whether some of its requests must lie on a wrong partition, and so be moved."""
+    sends_tokens: bool = False
+    """Whether it also asks a learner that requires identity."""
 
-    @property
-    def reply_topic(self) -> str:
+    def reply_topic(self, names: TopicNames) -> str:
         """A reply topic of its own, on the default allow-list."""
-        return f"suggest-bid-replies.{self.key}"
+        return f"{names.replies}.{self.key}"
 
 
 CLIENTS = (
-    Client("spring", "Spring Kafka, ReplyingKafkaTemplate", SPRING, "Ask", is_misplaced=True),
-    Client("nestjs", "NestJS, ClientKafka", NESTJS, "ask.js", is_misplaced=True),
+    Client(
+        "spring", "Spring Kafka, ReplyingKafkaTemplate", SPRING, "Ask", is_misplaced=True, sends_tokens=True
+    ),
+    Client("nestjs", "NestJS, ClientKafka", NESTJS, "ask.js", is_misplaced=True, sends_tokens=True),
     Client("smallrye", "SmallRye, KafkaRequestReply (Weld SE)", SMALLRYE, "interop.Ask", is_misplaced=True),
     Client(
         "faststream",

@@ -2,11 +2,19 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.programs.interop.questions import ASKS, WRONG_FIELD, comparable, expected_replies
+from tests.programs.interop.questions import (
+    ASKS,
+    ERROR_CODES,
+    UNPROVED,
+    WRONG,
+    WRONG_FIELD,
+    comparable,
+    expected_replies,
+)
 
 SHOWN_CHARACTERS = 80
 
@@ -35,7 +43,7 @@ class Report:
     version: str = ""
     notes: list[str] = field(default_factory=list)
     answers: list[tuple[str, str, Any]] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+    errors: list[tuple[str, str]] = field(default_factory=list)
     silences: list[str] = field(default_factory=list)
     ways: dict[str, None] = field(default_factory=dict)
     checks: Counter[str] = field(default_factory=Counter)
@@ -61,8 +69,8 @@ def _note(report: Report, line: Mapping[str, Any]) -> None:
             report.notes.append(note)
         case {"check": what, "holds": holds}:
             (report.checks if holds else report.failed_checks)[what] += 1
-        case {"error": error}:
-            report.errors.append(error)
+        case {"ask": ask, "error": error}:
+            report.errors.append((ask, error))
         case {"silence": silence}:
             report.silences.append(silence)
         case {"way": way, "ask": ask, "reply": reply}:
@@ -71,7 +79,15 @@ def _note(report: Report, line: Mapping[str, Any]) -> None:
             report.failed_checks[f"a line that says nothing: {line}"] += 1
 
 
-def judge(title: str, output: str, counted: Mapping[str, int], written: int, *, is_misplaced: bool) -> Row:
+def judge(
+    title: str,
+    output: str,
+    counted: Mapping[str, int],
+    written: int,
+    *,
+    is_misplaced: bool,
+    with_tokens: bool = False,
+) -> Row:
     """The client's row. `counted`: the worker's requests by code; `written`: records on all reply topics."""
     report = read_report(output)
     expected = expected_replies()
@@ -84,7 +100,7 @@ def judge(title: str, output: str, counted: Mapping[str, int], written: int, *, 
         *wrong,
         *(f"not so ({times} times): {what}" for what, times in report.failed_checks.items()),
         *_unasked(report),
-        *_unclear_errors(report.errors),
+        *_unclear_errors(report.errors, {WRONG.name, *(UNPROVED if with_tokens else ())}),
         *_miscounted(report, counted, written),
     ]
     if is_misplaced and not counted.get("REROUTED"):
@@ -104,23 +120,24 @@ def _unasked(report: Report) -> list[str]:
     return [f"never asked for {question.name}" for question in ASKS if question.name not in asked]
 
 
-def _unclear_errors(errors: Sequence[str]) -> list[str]:
-    if not errors:
-        return ["no error reply was seen"]
-    return [
-        f"an error that does not name its code and field: {error}"
-        for error in errors
-        if "INVALID_REQUEST" not in error
-    ] + ([] if any(WRONG_FIELD in error for error in errors) else [f"no error names {WRONG_FIELD}"])
+def _unclear_errors(errors: Sequence[tuple[str, str]], due: Set[str]) -> list[str]:
+    problems = [f"no error reply was seen to: {ask}" for ask in sorted(due - {ask for ask, _ in errors})]
+    problems += [
+        f"an error that does not name its code {ERROR_CODES[ask]}: {error}"
+        for ask, error in errors
+        if ERROR_CODES[ask] not in error
+    ]
+    return (
+        problems
+        if any(WRONG_FIELD in error for _, error in errors)
+        else [*problems, f"no error names {WRONG_FIELD}"]
+    )
 
 
 def _miscounted(report: Report, counted: Mapping[str, int], written: int) -> list[str]:
     replies = len(report.answers) + len(report.errors)
-    due = {
-        "OK": len(report.answers),
-        "INVALID_REQUEST": len(report.errors),
-        "REFUSED": 1,
-    }
+    due = {"OK": len(report.answers), "REFUSED": 1}
+    due |= Counter(ERROR_CODES[ask] for ask, _ in report.errors)
     problems = [
         f"the worker counted {counted.get(code, 0)} {code}, due were {count}"
         for code, count in due.items()
@@ -140,7 +157,7 @@ def _asked(report: Report, counted: Mapping[str, int]) -> str:
 
 
 def _shown(report: Report) -> str:
-    shown = dict.fromkeys(map(_shortened, report.errors))
+    shown = dict.fromkeys(_shortened(error) for _, error in report.errors)
     silences = dict.fromkeys(report.silences)
     return "; ".join([*shown, *(f"unlisted topic: {silence}" for silence in silences), *report.notes])
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from learner_worker.contract.topics import TopicNames
 from tests.support import model
@@ -52,10 +52,21 @@ def _asks() -> tuple[Question, ...]:
 ASKS = _asks()
 WRONG = Question("wrong", {**ASKS[0].request, WRONG_FIELD: "a lot", "request_id": "wrong"})
 REFUSED = Question("refused", {**ASKS[0].request, "request_id": "refused"})
+UNPROVED = {"no token": "UNAUTHENTICATED", "another agent's token": "FORBIDDEN"}
+"""Ways to ask the first question where a learner requires identity, and the code of the reply that is due."""
+ERROR_CODES = {WRONG.name: "INVALID_REQUEST", **UNPROVED}
 
 
-def plan(bootstrap_servers: str, names: TopicNames, reply_topic: str) -> str:
+class Tokens(NamedTuple):
+    """Tokens for a learner that requires identity: for all agents, and for one that nobody asks for."""
+
+    every: str
+    another: str
+
+
+def plan(bootstrap_servers: str, names: TopicNames, reply_topic: str, tokens: Tokens | None = None) -> str:
     """The plan a client reads, as JSON."""
+    unproved = () if tokens is None else zip(UNPROVED, (None, tokens.another), strict=True)
     return json.dumps(
         {
             "bootstrap_servers": bootstrap_servers,
@@ -66,6 +77,8 @@ def plan(bootstrap_servers: str, names: TopicNames, reply_topic: str) -> str:
             "asks": [asdict(question) for question in ASKS],
             "wrong": asdict(WRONG),
             "refused": asdict(REFUSED),
+            "token": None if tokens is None else tokens.every,
+            "unproved": [{"name": name, "token": token} for name, token in unproved],
         },
         ensure_ascii=False,
     )

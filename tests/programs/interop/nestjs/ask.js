@@ -27,24 +27,32 @@ async function connected(Client) {
   return client;
 }
 
+/** A payload as an agent sends it that has to prove who it is; as it is where the plan has no token. */
+const proved = (payload, token = plan.token) => {
+  if (!token) {
+    return payload;
+  }
+  const message = 'value' in payload ? payload : { value: payload };
+  return { ...message, headers: { authorization: `Bearer ${token}` } };
+};
+
 /** Every value until the observable completes: one, if the reply says that it is the last. */
 const values = (client, payload, ms = PATIENCE_MS) =>
   lastValueFrom(client.send(plan.requests, payload).pipe(toArray(), timeout(ms)));
 
 async function answered(client, way, payloadOf) {
   for (const { name, request } of plan.asks) {
-    const replies = await values(client, payloadOf(request));
+    const replies = await values(client, proved(payloadOf(request)));
     print({ way, ask: name, reply: replies[0] });
     check('the observable completes with one value', replies.length === 1);
   }
 }
 
-async function refused(client) {
-  const { name, request } = plan.wrong;
+async function refused(client, way, name, payload) {
   try {
-    print({ way: 'send, no key', ask: name, error: `none: ${JSON.stringify(await values(client, request))}` });
+    print({ way, ask: name, error: `none: ${JSON.stringify(await values(client, payload))}` });
   } catch (error) {
-    print({ way: 'send, no key', ask: name, error: `the observable errors: ${error.message ?? error}` });
+    print({ way, ask: name, error: `the observable errors: ${error.message ?? error}` });
   }
 }
 
@@ -52,7 +60,7 @@ async function silent() {
   const client = await connected(ClientWithUnlistedReplies);
   const { name, request } = plan.refused;
   try {
-    print({ way: 'unlisted', ask: name, reply: await values(client, request, SILENCE_MS) });
+    print({ way: 'unlisted', ask: name, reply: await values(client, proved(request), SILENCE_MS) });
   } catch (error) {
     print({ way: 'unlisted', ask: name, silence: error.name });
   }
@@ -63,6 +71,9 @@ print({ version: JSON.parse(readFileSync('node_modules/@nestjs/microservices/pac
 const client = await connected(ClientKafka);
 await answered(client, 'send, no key', (request) => request);
 await answered(client, 'send, keyed', (request) => ({ key: request.agent_id, value: request }));
-await refused(client);
+await refused(client, 'send, no key', plan.wrong.name, proved(plan.wrong.request));
+for (const { name, token } of plan.unproved) {
+  await refused(client, 'send, unproved', name, proved(plan.asks[0].request, token));
+}
 await client.close();
 await silent();

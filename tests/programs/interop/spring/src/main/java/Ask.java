@@ -77,6 +77,11 @@ public final class Ask {
             report("group", plan.get("wrong"), "error",
                     "header learner-error: " + new String(error.value(), StandardCharsets.UTF_8) + ", body " + reply.value());
             line.expectSilence(plan.get("refused"));
+            for (JsonNode unproved : plan.get("unproved")) {
+                reply = line.record(asRecord(plan.get("asks").get(0).get("request"), unproved.get("token")));
+                report("group, unproved", unproved, "error", "header learner-error: "
+                        + new String(reply.headers().lastHeader("learner-error").value(), StandardCharsets.UTF_8));
+            }
         }
     }
 
@@ -195,14 +200,20 @@ public final class Ask {
         }
 
         ConsumerRecord<String, String> record(JsonNode request) throws Exception {
-            return template.sendAndReceive(asRecord(request)).get(PATIENCE.toSeconds(), TimeUnit.SECONDS);
+            return record(asRecord(request));
+        }
+
+        ConsumerRecord<String, String> record(ProducerRecord<String, String> request) throws Exception {
+            return template.sendAndReceive(request).get(PATIENCE.toSeconds(), TimeUnit.SECONDS);
         }
 
         Message<?> message(JsonNode request) throws Exception {
-            Message<String> message = MessageBuilder.withPayload(request.toString())
-                    .setHeader("deadline", "2100-01-01T00:00:00Z")
-                    .build();
-            return template.sendAndReceive(message).get(PATIENCE.toSeconds(), TimeUnit.SECONDS);
+            MessageBuilder<String> message = MessageBuilder.withPayload(request.toString())
+                    .setHeader("deadline", "2100-01-01T00:00:00Z");
+            if (!plan.get("token").isNull()) {
+                message.setHeader("authorization", "Bearer " + plan.get("token").asString());
+            }
+            return template.sendAndReceive(message.build()).get(PATIENCE.toSeconds(), TimeUnit.SECONDS);
         }
 
         void expectFailure(JsonNode question) throws Exception {
@@ -233,7 +244,15 @@ public final class Ask {
     }
 
     private ProducerRecord<String, String> asRecord(JsonNode request) {
-        return new ProducerRecord<>(requests, request.get("agent_id").asString(), request.toString());
+        return asRecord(request, plan.get("token"));
+    }
+
+    private ProducerRecord<String, String> asRecord(JsonNode request, JsonNode token) {
+        ProducerRecord<String, String> asked = new ProducerRecord<>(requests, request.get("agent_id").asString(), request.toString());
+        if (!token.isNull()) {
+            asked.headers().add("authorization", ("Bearer " + token.asString()).getBytes(StandardCharsets.US_ASCII));
+        }
+        return asked;
     }
 
     private static Throwable innermost(Throwable error) {
