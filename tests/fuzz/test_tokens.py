@@ -1,6 +1,5 @@
 """Tokens of every kind, broken in every way: each is the model's decision, and nothing else ever happens."""
 
-import base64
 import contextlib
 import json
 import math
@@ -164,22 +163,12 @@ def test_any_bytes_are_refused(check: IdentityCheck, value: Any, named: bool) ->
 @FUZZ
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_a_token_with_one_byte_changed_is_refused(check: IdentityCheck, place: int, change: int) -> None:
-    """Wherever it is; the last letter of a part has bits that mean nothing, so its meaning is compared."""
+    """Wherever it is: even the bits of a signature's last letter that mean nothing have to be zero."""
     good = secret_token(SECRET).encode()
     at = place % len(good)
     changed = good[:at] + bytes([good[at] ^ change]) + good[at + 1 :]
-    expected = "OK" if _meaning(changed) == _meaning(good) else "UNAUTHENTICATED"
 
-    assert result(check, [("authorization", b"Bearer " + changed)], "ann") == expected
-
-
-def _meaning(token: bytes) -> Any:
-    """What is signed, as text, and the signature, as bytes."""
-    text, _, signature = token.rpartition(b".")
-    try:
-        return text, base64.b64decode(signature + b"=", altchars=b"-_", validate=True)
-    except ValueError:
-        return None
+    assert result(check, [("authorization", b"Bearer " + changed)], "ann") == "UNAUTHENTICATED"
 
 
 @FUZZ

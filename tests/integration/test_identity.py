@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
@@ -16,10 +15,11 @@ from learner_worker.client import token_file
 from learner_worker.client.tokens import Token
 from learner_worker.contract.topics import TopicNames, Topics
 from learner_worker.kafka.partitioner import partitioner
-from tests.support.tokens import Issuer, bearer, jwks, secret_file, secret_token
+from tests.support.tokens import Issuer, bearer, jwks, secret_file, valid_token
 from tests.support.workers import WorkerProcess, create_topics, read_topic, running_worker, until
 
 PARTITIONS = 4
+AT_ONCE = 8  # agents under load: there always are requests on their way
 SECONDS = 20.0  # for an answer: far above what one takes, on a busy machine
 
 
@@ -41,32 +41,80 @@ async def guarded(
         assert await worker.stop() == 0
 
 
-def valid(**claims: Any) -> str:
-    """A token that is valid now."""
-    return secret_token(exp=int(time.time()) + 600, **claims)
+async def answer(learner: LearnerClient, agent: str = "ann") -> str:
+    """The agent that is advised, or the code of a refusal."""
+    try:
+        return (await learner.suggest_bid(agent, description="d", base_bid_sats=7)).agent_id
+    except SuggestionError as error:
+        return error.code
+
+
+async def says(answered: Awaitable[str], expected: str) -> bool:
+    """Whether an answer is the expected one."""
+    return await answered == expected
+
+
+def replace(path: Path, content: str) -> None:
+    """Replaces a file at once: agents read it meanwhile."""
+    new = path.with_suffix(".new")
+    new.write_text(content)
+    new.replace(path)
+
+
+class Load:
+    """Agents that ask without a pause."""
+
+    def __init__(self, learner: LearnerClient) -> None:
+        self._learner = learner
+        self._asked = [0] * AT_ONCE
+        self.answers: Counter[str] = Counter()
+
+    async def ask(self, number: int) -> None:
+        """Asks again and again, as one of the agents."""
+        while True:
+            self.answers[await answer(self._learner)] += 1
+            self._asked[number] += 1
+
+    async def goes_on(self) -> None:
+        """Waits until every agent has begun to ask after this call, and has its answer."""
+        due = [asked + 2 for asked in self._asked]
+
+        async def is_there() -> bool:
+            return all(asked >= each for asked, each in zip(self._asked, due, strict=True))
+
+        await until(is_there, "every agent has asked again")
+
+
+@asynccontextmanager
+async def under_load(learner: LearnerClient) -> AsyncIterator[Load]:
+    """Agents that ask by one client until the block ends."""
+    load = Load(learner)
+    asking = [asyncio.create_task(load.ask(number), name=f"agent {number}") for number in range(AT_ONCE)]
+    try:
+        yield load
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
 
 
 async def test_who_asks_is_proved_on_the_whole_way(broker: Broker, prefix: str, tmp_path: Path) -> None:
-    """Own id, another's, none, through the clients and the command; moved, rotated; no token is written."""
-    old, new, keys, renewed = (
-        Issuer("ES256", "old"),
-        Issuer("EdDSA", "new"),
-        tmp_path / "jwks",
-        tmp_path / "t",
-    )
+    """Own id, another's, none, by both clients; keys replaced under load; moved; no token is written."""
+    old, new = Issuer("ES256", "old"), Issuer("EdDSA", "new")
+    keys, renewed = tmp_path / "jwks", tmp_path / "token"
     keys.write_bytes(jwks(old.jwk))
-    renewed.write_text(old.token(exp=int(time.time()) + 600))
+    renewed.write_text(old.valid_token())
 
     async with guarded(broker, prefix, tmp_path, keys) as (names, worker):
 
-        async def ask(token: Token, agent: str = "ann") -> str:
-            async with LearnerClient(
+        def agent_with(token: Token) -> LearnerClient:
+            return LearnerClient(
                 broker.bootstrap_servers, topics=Topics(prefix=prefix), timeout_seconds=SECONDS, token=token
-            ) as learner:
-                try:
-                    return (await learner.suggest_bid(agent, description="d", base_bid_sats=7)).agent_id
-                except SuggestionError as error:
-                    return error.code
+            )
+
+        async def ask(token: Token, agent: str = "ann") -> str:
+            async with agent_with(token) as learner:
+                return await answer(learner, agent)
 
         def ask_blocking() -> str:
             with BlockingLearnerClient(
@@ -77,22 +125,23 @@ async def test_who_asks_is_proved_on_the_whole_way(broker: Broker, prefix: str, 
             ) as learner:
                 return learner.suggest_bid("ann", description="d", base_bid_sats=7).agent_id
 
-        assert await ask(valid()) == "ann"
-        assert await ask(valid(), "bob") == "FORBIDDEN"
-        assert await ask(lambda: valid(sub=None, agent_prefix="b"), "bob") == "bob"
+        assert await ask(valid_token()) == "ann"
+        assert await ask(valid_token(), "bob") == "FORBIDDEN"
+        assert await ask(lambda: valid_token(sub=None, agent_prefix="b"), "bob") == "bob"
         assert await ask(None) == "UNAUTHENTICATED"
         assert await asyncio.to_thread(ask_blocking) == "ann"
 
-        keys.write_bytes(jwks(new.jwk))
+        async with agent_with(token_file(renewed)) as learner, under_load(learner) as load:
+            keys.write_bytes(jwks(old.jwk, new.jwk))
+            await until(lambda: says(ask(new.valid_token()), "ann"), "the worker has read the new key")
+            replace(renewed, new.valid_token())
+            await load.goes_on()
+            keys.write_bytes(jwks(new.jwk))
+            await until(lambda: says(ask(old.valid_token()), "UNAUTHENTICATED"), "the old key is gone")
+            await load.goes_on()
+        assert load.answers.keys() == {"ann"}
 
-        async def refused() -> bool:
-            return await ask(token_file(renewed)) == "UNAUTHENTICATED"
-
-        await until(refused, "the worker has read the new keys")
-        renewed.write_text(new.token(exp=int(time.time()) + 600))
-        assert await ask(token_file(renewed)) == "ann"
-
-        moved = valid(sub="moved")
+        moved = valid_token(sub="moved")
         await _write_where_it_does_not_belong(broker, names, moved)
 
         async def answered() -> bool:
