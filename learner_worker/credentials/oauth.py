@@ -16,7 +16,7 @@ import msgspec
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
 
-from learner_worker.errors import ConfigurationError
+from learner_worker.errors import ConfigurationError, LearnerError
 
 _RENEWED_AFTER: Final = 0.8  # of its lifetime: clocks differ, and a login takes its time
 _FALLBACK_SECONDS: Final = 60.0  # a lifetime that the server does not state: short, and no request a login
@@ -123,8 +123,9 @@ class OwnTokens(AbstractTokenProvider):
             else:
                 brought = await asyncio.to_thread(self._function)
                 brought = await brought if inspect.isawaitable(brought) else brought
-        except Exception as error:
-            raise SaslAuthenticationFailed(f"the token function failed ({type(error).__name__})") from error
+        except Exception as error:  # a stranger's message may hold what is secret
+            reason = str(error) if isinstance(error, LearnerError) else type(error).__name__
+            raise SaslAuthenticationFailed(f"the token function failed ({reason})") from error
         if not isinstance(brought, str) or not brought:
             raise SaslAuthenticationFailed("the token function returned no text")
         return brought

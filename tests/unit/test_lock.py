@@ -30,6 +30,7 @@ ASKED = [
     *PYPROJECT["project"]["dependencies"],
     *PYPROJECT["project"]["optional-dependencies"]["embedded"],
     *PYPROJECT["project"]["optional-dependencies"]["identity"],
+    *PYPROJECT["project"]["optional-dependencies"]["msk"],
     *PYPROJECT["project"]["optional-dependencies"]["otel"],
     *PYPROJECT["project"]["optional-dependencies"]["snapshots"],
     *PYPROJECT["dependency-groups"]["dev"],
