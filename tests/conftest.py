@@ -18,6 +18,9 @@ from tests.support.secured import SecuredKafka, secured_kafka
 
 AUTO = "auto"
 
+# Brokers live for minutes here: compiling their code well takes longer than it saves.
+QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
 # How long an example takes says how busy the machine is, and nothing of the code.
 hypothesis.settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -66,6 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # `nohup make test`, `make test &`: what tests start would ignore these signals, too.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.setdefault("JDK_JAVA_OPTIONS", QUICK_JAVA)
     given = os.environ.get("LEARNER_BOOTSTRAP_SERVERS")
     asked = str(config.getoption("--brokers"))
     config.stash[CHOICE] = _automatic_choice(given) if asked == AUTO else _named_choice(asked, given)
