@@ -5,7 +5,7 @@ shards. But one that does not come back keeps them as well, and nobody answers f
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import structlog
@@ -17,9 +17,10 @@ from learner_worker.group.placement import Claim
 from learner_worker.kafka.admin import Administrator, Cluster, GroupMember
 from learner_worker.kafka.outage import first_line
 from learner_worker.refusals.denials import failure
+from learner_worker.refusals.wire import OldKafkaError
 
 _LEAVE_SECONDS = 5.0  # part of the time that a replica has for its end; several times a healthy answer
-_STABLE_SECONDS = 90.0  # longer than a rebalance may last
+_REMOVE_SECONDS = 90.0  # longer than a rebalance may last
 _log = structlog.get_logger("learner_worker.stream")
 
 
@@ -65,9 +66,12 @@ async def remove_instance(cluster: Cluster, group_id: str, name: str) -> dict[st
         ConfigurationError: the group has no such member.
     """
     try:
-        async with asyncio.timeout(_STABLE_SECONDS):
+        async with asyncio.timeout(_REMOVE_SECONDS):
             members = await _members_by_name(cluster, group_id)
             meant = _meant(name, members)
+            if not meant:  # a group that rebalances does not show which members are of one parent
+                members = _by_name(await settled_members(cluster, group_id))
+                meant = _meant(name, members)
             if not meant:
                 listed = ", ".join(sorted(members)) or "none at all"
                 raise ConfigurationError(
@@ -109,6 +113,19 @@ async def remove_instances(cluster: Cluster, group_id: str, names: Collection[st
 
 
 async def _members_by_name(cluster: Cluster, group_id: str) -> dict[str, _Named]:
-    """The members that make a claim, by their names."""
-    claims = [(claim_in(member), member) for member in await settled_members(cluster, group_id)]
-    return {claim.name: _Named(claim, member) for claim, member in claims if claim is not None}
+    """Members by their names; also while the group rebalances and waits for a dead one, without their claims.
+
+    Kafka before 2.4 names no instances: claims do, which a group shows between two rebalances.
+    """
+    try:
+        return _by_name(await cluster.static_members(group_id))
+    except OldKafkaError:
+        return _by_name(await settled_members(cluster, group_id))
+
+
+def _by_name(members: Iterable[GroupMember]) -> dict[str, _Named]:
+    named = [
+        _Named(claim_in(member) or Claim("", member.instance_id or "", member.client_host), member)
+        for member in members
+    ]
+    return {name: each for each in named if (name := each.member.instance_id or each.claim.name)}

@@ -18,7 +18,7 @@ from learner_worker.kafka.connection import Connection
 from learner_worker.lifecycle import KAFKA_FAILURES, start_within
 from learner_worker.refusals.denials import failure, in_words, topics_denied
 from learner_worker.refusals.diagnosis import Diagnosis, connect, diagnosed
-from learner_worker.refusals.wire import describe_topics
+from learner_worker.refusals.wire import describe_instances, describe_topics
 
 _REQUEST_TIMEOUT_MS = 15_000  # a busy controller may take several seconds to create topics
 _RETRY_SECONDS = 0.5  # a starting broker is noticed soon, and a missing one hardly loaded
@@ -40,12 +40,17 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class GroupMember:
-    """A member of a consumer group, with its subscription metadata and its assignment."""
+    """A member of a consumer group, with its subscription metadata and its assignment.
+
+    Attributes:
+        instance_id: a static member's; None where it was not asked for.
+    """
 
     member_id: str
     client_host: str
     metadata: bytes
     assignment: bytes = b""
+    instance_id: str | None = None
 
 
 class Cluster:
@@ -236,19 +241,38 @@ class Cluster:
             return None
         return [GroupMember(member_id, host, *encoded) for member_id, _, host, *encoded in members]
 
+    async def static_members(self, group_id: str) -> list[GroupMember]:
+        """A group's static members; while it rebalances, without their metadata.
+
+        Raises:
+            KafkaError: the group's coordinator refused to say, or is not known now.
+            OldKafkaError: this Kafka does not name instances.
+        """
+        _, ((code, *_, members, _),) = await self._ask_coordinator(group_id, describe_instances(group_id))
+        if code != NO_ERROR:
+            raise for_code(code)(f"group {group_id}")
+        return [
+            GroupMember(member_id, host, metadata, assignment, instance_id)
+            for member_id, instance_id, _, host, metadata, assignment in members
+            if instance_id is not None
+        ]
+
     async def remove_member(self, group_id: str, member_id: str) -> None:
         """Sends LeaveGroup for a member: the group rebalances at once. Does nothing if the member is gone.
 
         Raises:
             KafkaError: the group's coordinator refused it, or is not known now.
         """
-        send = getattr(self._admin, "_send_request", None)  # there is no public method for this request
-        if send is None:
-            raise KafkaError("this aiokafka has no way to send LeaveGroup")
-        coordinator = await self._admin.find_coordinator(group_id)
-        code = (await send(LeaveGroupRequest(group_id, member_id), coordinator)).error_code
+        code = (await self._ask_coordinator(group_id, LeaveGroupRequest(group_id, member_id))).error_code
         if code not in {NO_ERROR, UnknownMemberIdError.errno}:
             raise for_code(code)(f"member {member_id} of group {group_id}")
+
+    async def _ask_coordinator(self, group_id: str, request: Any) -> Any:
+        """The answer of a group's coordinator to a request that aiokafka's admin client has no method for."""
+        send = getattr(self._admin, "_send_request", None)
+        if send is None:
+            raise KafkaError("this aiokafka has no way to ask a group's coordinator")
+        return await send(request, await self._admin.find_coordinator(group_id))
 
 
 def _is_own(version: int, source: int) -> bool:

@@ -33,6 +33,10 @@ class NotKafkaError(LearnerError):
         self.answer = answer
 
 
+class OldKafkaError(LearnerError):
+    """This Kafka is too old for a question."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """An open connection without a login."""
@@ -109,11 +113,11 @@ class Asked:
         """Itself.
 
         Raises:
-            LearnerError: this Kafka is too old for it.
+            OldKafkaError: this Kafka is too old for it.
         """
         _, newest = versions.get(self.API_KEY, (0, -1))
         if newest < self.API_VERSION:
-            raise LearnerError("this Kafka is older than 2.3 and cannot be asked")
+            raise OldKafkaError("this Kafka is too old to be asked")
         return self
 
     def build_request_header(self, correlation_id: int, client_id: str) -> Any:
@@ -145,6 +149,38 @@ def describe_group(name: str) -> Asked:
     return Asked(DESCRIBE_GROUPS, 3, _GROUPS_ASKED, ([name], True), _GROUPS_ANSWERED)
 
 
+def describe_instances(name: str) -> Asked:
+    """Asks for a group and its members' instance ids (Kafka 2.4), which it shows also while it rebalances."""
+    return Asked(DESCRIBE_GROUPS, 4, _GROUPS_ASKED, ([name], False), _groups(_MEMBER_ID, _INSTANCE_ID))
+
+
+def _groups(*identity: tuple[str, Any]) -> Schema:
+    """The answer about groups, whose members begin with these fields."""
+    members = (
+        *identity,
+        ("client_id", String(_NAMED)),
+        ("client_host", String(_NAMED)),
+        ("metadata", Bytes),
+        ("assignment", Bytes),
+    )
+    return Schema(
+        ("throttle_ms", Int32),
+        (
+            "groups",
+            Array(
+                ("code", Int16),
+                ("name", String(_NAMED)),
+                ("state", String(_NAMED)),
+                ("protocol_type", String(_NAMED)),
+                ("protocol", String(_NAMED)),
+                ("members", Array(*members)),
+                ("operations", Int32),
+            ),
+        ),
+    )
+
+
+_MEMBER_ID, _INSTANCE_ID = ("member_id", String(_NAMED)), ("instance_id", String(_NAMED))
 _TOPICS_ASKED = Schema(
     ("topics", Array(String(_NAMED))),
     ("may_create", Boolean),
@@ -183,27 +219,4 @@ _TOPICS_ANSWERED = Schema(
     ("cluster_operations", Int32),
 )
 _GROUPS_ASKED = Schema(("groups", Array(String(_NAMED))), ("with_operations", Boolean))
-_GROUPS_ANSWERED = Schema(
-    ("throttle_ms", Int32),
-    (
-        "groups",
-        Array(
-            ("code", Int16),
-            ("name", String(_NAMED)),
-            ("state", String(_NAMED)),
-            ("protocol_type", String(_NAMED)),
-            ("protocol", String(_NAMED)),
-            (
-                "members",
-                Array(
-                    ("member_id", String(_NAMED)),
-                    ("client_id", String(_NAMED)),
-                    ("client_host", String(_NAMED)),
-                    ("metadata", Bytes),
-                    ("assignment", Bytes),
-                ),
-            ),
-            ("operations", Int32),
-        ),
-    ),
-)
+_GROUPS_ANSWERED = _groups(_MEMBER_ID)

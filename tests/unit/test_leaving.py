@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import CoordinatorNotAvailableError, GroupAuthorizationFailedError, UnknownMemberIdError
 from aiokafka.protocol.group import LeaveGroupRequest_v1
+from aiokafka.protocol.types import Array, Bytes, Int16, Int32, Schema, String
 
 from learner_worker.errors import BrokerError, ConfigurationError, LearnerError
 from learner_worker.group.departure import leave_group, remove_instance
@@ -22,16 +24,17 @@ from learner_worker.group.placement import Claim
 from learner_worker.kafka.admin import Cluster, GroupMember
 from learner_worker.kafka.connection import Connection
 from learner_worker.operations.stopping import ask_to_leave, stop_for_good
+from learner_worker.refusals.wire import DESCRIBE_GROUPS, OldKafkaError, describe_instances
 from learner_worker.store.leave_marker import leave_requested
 from learner_worker.store.state_folder import lock_owner, locked_state_folder
 from tests.support.wiring import PlayedClients, QuietConsumer
 
 
 class PlayedAdmin:
-    """An admin client of aiokafka whose coordinator answers LeaveGroup with an error code."""
+    """An admin client of aiokafka whose coordinator answers LeaveGroup with an error code, or `answer`."""
 
-    def __init__(self, code: int = 0) -> None:
-        self._code = code
+    def __init__(self, code: int = 0, answer: Any = None) -> None:
+        self._answer = answer or SimpleNamespace(error_code=code)
         self.sent: list[tuple[Any, int]] = []
 
     async def find_coordinator(self, group_id: str) -> int:
@@ -40,30 +43,47 @@ class PlayedAdmin:
 
     async def _send_request(self, request: Any, node: int) -> Any:
         self.sent.append((request, node))
-        return SimpleNamespace(error_code=self._code)
+        return self._answer
+
+
+def metadata(name: str, siblings: str = "") -> bytes:
+    """What a member joins with, its claim in it."""
+    claim = msgspec.json.encode(Claim(process="p", name=name, where=f"host {name}", siblings=siblings))
+    return bytes(ConsumerProtocolMemberMetadata(0, ["t"], claim).encode())
 
 
 def member(name: str, siblings: str = "") -> GroupMember:
     """A member of the group, with its claim."""
-    claim = msgspec.json.encode(Claim(process="p", name=name, where=f"host {name}", siblings=siblings))
-    return GroupMember(f"id-{name}", "host", ConsumerProtocolMemberMetadata(0, ["t"], claim).encode())
+    return GroupMember(f"id-{name}", f"address {name}", metadata(name, siblings))
 
 
 class PlayedGroup:
-    """The cluster as an admin sees it: a group that rebalances once, then shows its members."""
+    """A group of static members that rebalances once, seen by an admin; an old Kafka names no instances."""
 
-    def __init__(self, *names: str, error: Exception | None = None) -> None:
+    def __init__(self, *names: str, old: bool = False, error: Exception | None = None) -> None:
         self.show([member(name) for name in names])
+        self._old = old
         self._error = error
         self.removed: list[str] = []
 
     def show(self, members: list[GroupMember]) -> None:
-        """Has the group show these members after its rebalance."""
-        self._answers: list[list[GroupMember] | None] = [None, members]
+        """Has the group show these members, and their claims after its rebalance."""
+        self._members = members
+        self.is_rebalancing = True
+
+    async def static_members(self, group_id: str) -> list[GroupMember]:
+        assert group_id == "g"
+        if self._old:
+            raise OldKafkaError("too old")
+        names = [each.member_id.removeprefix("id-") for each in self._members]
+        return [GroupMember(f"id-{name}", f"address {name}", b"", b"", name) for name in names]
 
     async def stable_members(self, group_id: str) -> list[GroupMember] | None:
         assert group_id == "g"
-        return self._answers.pop(0)
+        if self.is_rebalancing:
+            self.is_rebalancing = False
+            return None
+        return self._members
 
     async def remove_member(self, group_id: str, member_id: str) -> None:
         assert group_id == "g"
@@ -100,15 +120,68 @@ async def test_a_worker_that_cannot_leave_ends_nevertheless(error: Exception | N
     assert await leave_group(clients.administrator, "g", "m-1") is left
 
 
-async def test_a_member_is_removed_by_the_name_in_its_claim() -> None:
-    """The group is asked until it does not rebalance; where the member ran is returned."""
-    group: Any = PlayedGroup("a", "b")
-    assert await remove_instance(group, "g", "b") == {"b": "host b"}
-    assert group.removed == ["id-b"]
+_TEXT = String("utf-8")
+_ANSWER = Schema(
+    ("throttle_ms", Int32),
+    (
+        "groups",
+        Array(
+            ("code", Int16),
+            *((name, _TEXT) for name in ("group", "state", "protocol_type", "protocol")),
+            (
+                "members",
+                Array(
+                    *((name, _TEXT) for name in ("member_id", "instance_id", "client_id", "host")),
+                    *((name, Bytes) for name in ("metadata", "assignment")),
+                ),
+            ),
+            ("operations", Int32),
+        ),
+    ),
+)
+"""DescribeGroups, version 4, as Kafka's documentation has it."""
+
+
+@pytest.mark.parametrize("rebalancing", [True, False])
+async def test_static_members_are_known_also_in_a_rebalance(rebalancing: bool) -> None:
+    """By their instance ids; Kafka then keeps metadata and assignments to itself. Others are left out."""
+    content = (b"", b"") if rebalancing else (metadata("one"), b"assigned")
+    state = "PreparingRebalance" if rebalancing else "Stable"
+    members = [("m-1", "one", "c", "/10.0.0.1", *content), ("m-2", None, "c", "/10.0.0.2", *content)]
+    asked = describe_instances("g").prepare({DESCRIBE_GROUPS: (0, 6)})
+    encoded = _ANSWER.encode((0, [(0, "g", state, "consumer", "range", members, 0)]))
+    admin = PlayedAdmin(answer=asked.RESPONSE_TYPE.decode(BytesIO(encoded)))
+    found = await Cluster(admin, Connection("nowhere:1"), "c", 1).static_members("g")
+    assert found == [GroupMember("m-1", "/10.0.0.1", *content, instance_id="one")]
+    assert asked.encode() == b"\0\0\0\1\0\1g\0"
+    assert [node for _, node in admin.sent] == [7]
+
+
+async def test_a_group_that_is_not_shown_is_an_error() -> None:
+    """This user may not see it; and a Kafka that has no such answer is asked nothing."""
+    admin = PlayedAdmin(answer=(0, [(GroupAuthorizationFailedError.errno, "g", "", "", "", [], 0)]))
+    with pytest.raises(GroupAuthorizationFailedError):
+        await Cluster(admin, Connection("nowhere:1"), "c", 1).static_members("g")
+    with pytest.raises(OldKafkaError):
+        describe_instances("g").prepare({DESCRIBE_GROUPS: (0, 3)})
+
+
+@pytest.mark.parametrize(("old", "where"), [(False, "address b"), (True, "host b")])
+async def test_a_member_is_removed_by_its_name(old: bool, where: str) -> None:
+    """At once, since the rebalance may wait for just this one; where the member ran is returned.
+
+    An old Kafka names no instances: there the group is asked until it does not rebalance and shows claims.
+    """
+    group: Any = PlayedGroup("a", "b", old=old)
+    assert await remove_instance(group, "g", "b") == {"b": where}
+    assert (group.removed, group.is_rebalancing) == (["id-b"], not old)
 
 
 async def test_all_processes_of_a_replica_are_removed_by_its_name() -> None:
-    """They are of one parent, so they died with it; replicas that are named alike are others."""
+    """They are of one parent, so they died with it; replicas that are named alike are others.
+
+    Only claims tell parents, so the group is asked until it does not rebalance.
+    """
     names = {"pod-2-0": "two", "pod-2-1": "two", "pod-2-old": "two", "pod-20-0": "twenty", "pod-2-9": ""}
     group: Any = PlayedGroup()
     group.show([member(name, siblings) for name, siblings in names.items()])
@@ -123,7 +196,7 @@ async def test_one_process_is_removed_by_its_own_name() -> None:
     """A member of that name is the one that is meant."""
     group: Any = PlayedGroup()
     group.show([member(name, "two") for name in ("pod-2-0", "pod-2-1")])
-    assert await remove_instance(group, "g", "pod-2-1") == {"pod-2-1": "host pod-2-1"}
+    assert await remove_instance(group, "g", "pod-2-1") == {"pod-2-1": "address pod-2-1"}
     assert group.removed == ["id-pod-2-1"]
 
 
