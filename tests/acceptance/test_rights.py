@@ -6,12 +6,12 @@ what the table of rights says and nothing else.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 import pytest
-from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
@@ -31,15 +31,26 @@ from learner_worker.operations.reshard_kafka import KafkaAccess, kafka_access
 from learner_worker.operations.reshard_plan import delete_replaced, plan
 from learner_worker.settings import load_settings
 from tests.support import forked
+from tests.support.commands import (
+    AGENT,
+    BESIDE_A_WORKER,
+    Caller,
+    problem,
+    send_dead_letters,
+    write_swarm_file,
+)
+from tests.support.forked import Call, Ended
+from tests.support.insights import InsightsProcess, running_insights
 from tests.support.secured import PASSWORD, SecuredKafka, grant, taken_away
-from tests.support.workers import create_topics, running_worker, until
+from tests.support.workers import WorkerProcess, running_worker, until
 
 PREFIX = "rights-"
 GROUP_ID = f"{PREFIX}learner"
-TOPICS = Topics(prefix=PREFIX)
+TOPICS = Topics(prefix=PREFIX, advice_log=True)
+PARTITIONS = 4
+INSTANCE = "one"
 NAMES = TOPICS.named()
 SECONDS = 20.0  # for an answer: far above what one takes, on a busy machine
-_LOOKED_AT = ("addresses", "listener", "login", "rights")
 
 Cell = tuple[GrantedRight, RightOperation]
 
@@ -64,61 +75,80 @@ def flags(role: Role, servers: str) -> dict[str, Any]:
         "bootstrap_servers": servers,
         "topic_prefix": PREFIX,
         "group_id": GROUP_ID,
+        "advice_log": "true",
         "security_protocol": "SASL_PLAINTEXT",
         "sasl_username": user(role),
         "sasl_password": PASSWORD,
     }
 
 
-@pytest.fixture(scope="module")
-def granted(secured: SecuredKafka) -> SecuredKafka:
-    """Kafka with the topics, where each role's user has exactly its rights."""
+def environment(role: Role, servers: str) -> dict[str, str]:
+    """The same as variables of a command."""
+    return {f"LEARNER_{name.upper()}": value for name, value in flags(role, servers).items()}
 
-    async def prepare() -> None:
-        await create_topics(secured.open, PREFIX)
+
+@pytest.fixture(scope="module")
+def granted(secured: SecuredKafka, tmp_path_factory: pytest.TempPathFactory) -> SecuredKafka:
+    """Kafka where each role's user has exactly its rights; the topics are created by the operator's."""
+
+    async def grant_all() -> None:
         for role in get_args(Role):
             for right in rights_of(role, NAMES, GROUP_ID):
                 await grant(secured.open, user(role), right)
 
-    asyncio.run(prepare())
+    async def refused() -> None:
+        (right,) = (right for right, _ in cells("operator") if right.kind == "cluster")
+        async with taken_away(secured.open, user("operator"), right, OPERATIONS["Create"]):
+            assert (await asyncio.to_thread(create.run))[0] == 2
+
+    asyncio.run(grant_all())
+    arguments = ("topics", "create", "--partitions", str(PARTITIONS), "--replication-factor", "1")
+    create = Call(arguments, environment("operator", secured.login), tmp_path_factory.mktemp("operator"))
+    asyncio.run(refused())
+    code, *said = create.run()
+    assert code == 0, said
     return secured
 
 
-async def named_by_doctor(kafka: SecuredKafka, role: Role) -> list[str]:
-    """What doctor says a role's user lacks."""
+async def named_by_doctor(kafka: SecuredKafka, role: Role, *looked_at: str) -> list[str]:
+    """What doctor says a role's user lacks, by some of its checks."""
     settings = load_settings(flags(role, kafka.login))
-    checks = [check for check in CHECKS if check.name in _LOOKED_AT]
+    checks = [check for check in CHECKS if check.name in looked_at]
     report = await examine(settings, checks=checks, role=role)
     return [finding.what for _, finding in report.findings if finding.level == Level.ERROR]
 
 
+async def named_at_the_start(kafka: SecuredKafka) -> str:
+    """What a worker's check at its start says that its user lacks; empty if it lacks nothing."""
+    connection = load_settings(flags("worker", kafka.login)).connection()
+    async with connected(connection, patience_seconds=SECONDS) as cluster:
+        try:
+            await require_rights(connection, cluster, needed_rights(NAMES, GROUP_ID))
+        except RefusedError as refused:
+            return str(refused)
+    return ""
+
+
 @pytest.mark.parametrize("role", get_args(Role))
-async def test_doctor_names_each_right_that_is_taken_away(granted: SecuredKafka, role: Role) -> None:
-    """One after the other, of every role: this right, and no other."""
-    assert await named_by_doctor(granted, role) == []
+async def test_each_right_that_is_taken_away_is_named(granted: SecuredKafka, role: Role) -> None:
+    """One after the other, of every role: it and no other, by doctor; a worker's at its start, too."""
+    assert await named_by_doctor(granted, role, "addresses", "listener", "login", "rights") == []
+    if role == "worker":
+        assert await named_at_the_start(granted) == ""
     for right, operation in cells(role):
         if right.kind == "cluster":
             continue
         async with taken_away(granted.open, user(role), right, OPERATIONS[operation]):
-            (what,) = await named_by_doctor(granted, role)
+            (what,) = await named_by_doctor(granted, role, "addresses", "rights")
+            refused = await named_at_the_start(granted) if role == "worker" else ""
         # A topic that is hidden then lacks the others, too: none of them says that it is there.
         assert what.startswith(f"user {user(role)} may not ")
         assert operation in what
         assert what.endswith(f" {right.kind} {right.name}")
-
-
-async def test_a_worker_does_not_start_without_a_right(granted: SecuredKafka) -> None:
-    """The check at its start names the one that is taken away, of all of them."""
-    connection = load_settings(flags("worker", granted.login)).connection()
-    async with connected(connection, patience_seconds=SECONDS) as cluster:
-        needed = needed_rights(NAMES, GROUP_ID)
-        await require_rights(connection, cluster, needed)
-        for right, operation in cells("worker"):
-            async with taken_away(granted.open, user("worker"), right, OPERATIONS[operation]):
-                with pytest.raises(RefusedError) as refused:
-                    await require_rights(connection, cluster, needed)
+        if role == "worker":
             words = f"lacks rights that a worker needs: {operation} on {right.kind} {right.name}:"
-            assert words in str(refused.value)
+            assert words in refused
+    sys.stdout.write(f"{role}: {len(cells(role))} rights\n")
 
 
 async def test_exactly_the_printed_rights_are_enough(granted: SecuredKafka, tmp_path: Path) -> None:
@@ -128,44 +158,96 @@ async def test_exactly_the_printed_rights_are_enough(granted: SecuredKafka, tmp_
         for name, value in flags("worker", granted.login).items()
         if name not in {"bootstrap_servers", "topic_prefix", "group_id"}
     }
-    operator = {f"LEARNER_{name.upper()}": value for name, value in flags("operator", granted.login).items()}
-
-    async def command(*arguments: str) -> tuple[int, str]:
-        code, out, err = await asyncio.to_thread(
-            lambda: forked.run(*arguments, environment=operator, folder=tmp_path)
-        )
-        return code, out + err
+    settings["--group-instance-id"] = INSTANCE
+    write_swarm_file(tmp_path)
+    state = {"LEARNER_STATE_DIR": str(tmp_path / "state"), "LEARNER_GROUP_INSTANCE_ID": INSTANCE}
+    operator = Operator(granted, Caller(0, {**environment("operator", granted.login), **state}, tmp_path))
 
     async with running_worker(granted.login, PREFIX, tmp_path / "state", settings=settings) as worker:
         await _publishes_and_asks(granted)
-        async with AIOKafkaProducer(bootstrap_servers=granted.open) as producer:
-            await producer.send_and_wait(NAMES.bid_placed, b"{}")
-
-        async def learned() -> bool:
-            return await worker.metric("learner_outcomes_total") >= 1
-
-        async def set_aside() -> bool:
-            return await worker.metric("learner_dead_letters_total") >= 1
-
-        await until(learned, "the outcome is learned")
-        await until(set_aside, "the event that is none is a dead letter")
-        for arguments, right in _OPERATORS:
-            assert (await command(*arguments))[0] == 0, arguments
-            taken = next(cell for cell in cells("operator") if (cell[0].name, cell[1]) == right)
-            async with taken_away(granted.open, user("operator"), taken[0], OPERATIONS[taken[1]]):
-                code, said = await command(*arguments)
-            assert (code, right[0] in said) == (2, True), said
+        dead_letters = await send_dead_letters(granted.open, NAMES, PARTITIONS, 1)
+        await until(lambda: _at_least(worker, "learner_outcomes_total", 1), "the outcome is learned")
+        await until(
+            lambda: _at_least(worker, "learner_dead_letters_total", dead_letters), "dead letters are written"
+        )
+        await operator.run(name for name in BESIDE_A_WORKER if name != "topics create")
+        for (name, operation), commands in NEEDED.items():
+            await operator.lacks(name, operation, commands)
+        await _insights_shows_everything(granted, tmp_path)
         assert await worker.stop() == 0
+    await operator.lacks(GROUP_ID, "Read", ("leave",))
+    await operator.run(("leave", "state rebuild"))  # `reshard` has a role of its own
     assert worker.logged("kafka.refused") == []
 
 
-_OPERATORS = (
-    (("topics", "check"), (NAMES.topology, "Read")),
-    (("outcomes", "list", "ann"), (NAMES.outcomes, "Read")),
-    (("forget", "bob", "--yes", "--wait", "0"), (NAMES.outcomes, "Write")),
-    (("dead-letters", "list"), (NAMES.dead_letters, "Read")),
-)
-"""Commands of an operator, and a right that each needs."""
+async def _at_least(worker: WorkerProcess, metric: str, value: float) -> bool:
+    return await worker.metric(metric) >= value
+
+
+NEEDED: Final[Mapping[tuple[str, RightOperation], tuple[str, ...]]] = {
+    (NAMES.topology, "Read"): ("topics check",),
+    (NAMES.requests, "Write"): ("suggest",),
+    (NAMES.replies, "Read"): ("suggest",),
+    (NAMES.outcomes, "Read"): ("outcomes list", "outcomes export", "lab replay", "state verify"),
+    (NAMES.outcomes, "Write"): ("forget",),
+    (NAMES.dead_letters, "Read"): ("dead-letters list", "dead-letters show", "dead-letters drop"),
+    (NAMES.dead_letters, "Write"): ("dead-letters replay",),
+    (NAMES.rerouted, "Write"): ("dead-letters replay",),
+    (NAMES.advice, "Read"): ("lab league",),
+    **{
+        (name, "Write"): ("import",) for name in (NAMES.bid_placed, NAMES.auction_closed, NAMES.task_finished)
+    },
+}
+"""Rights of an operator, and commands that end with the name of what they lack."""
+
+
+class Operator:
+    """Runs commands as the user with exactly an operator's rights."""
+
+    def __init__(self, kafka: SecuredKafka, caller: Caller) -> None:
+        self._kafka = kafka
+        self._caller = caller
+
+    async def run(self, names: Iterable[str]) -> None:
+        """Runs commands at the same time; they succeed."""
+        ended = await self._ended(names)
+        problems = {name: problem(name, each) for name, each in ended.items()}
+        assert not any(problems.values()), problems
+
+    async def lacks(self, resource: str, operation: RightOperation, names: Iterable[str]) -> None:
+        """Runs commands without a right; they end with exit code 2 and name it."""
+        right = next(right for right, one in cells("operator") if (right.name, one) == (resource, operation))
+        async with taken_away(self._kafka.open, user("operator"), right, OPERATIONS[operation]):
+            ended = await self._ended(names)
+        unnamed = {name: each for name, each in ended.items() if each[0] != 2 or resource not in each[2]}
+        assert not unnamed, (resource, operation, unnamed)
+
+    async def _ended(self, names: Iterable[str]) -> dict[str, Ended]:
+        chosen = list(names)
+        calls = [self._caller.call(name) for name in chosen]
+        return dict(zip(chosen, await asyncio.to_thread(forked.run_all, calls), strict=True))
+
+
+async def _insights_shows_everything(kafka: SecuredKafka, folder: Path) -> None:
+    """Every route of insights, with the rights of its role."""
+    login = environment("insights", kafka.login)
+    log = folder / "insights.log"
+    async with running_insights(kafka.login, PREFIX, log, "--allow-writes", environment=login) as insights:
+        await insights.ready()
+        assert AGENT in (await insights.json("/swarm/insights"))["agents"]
+        assert (await insights.agent(AGENT))["total_bids"] > 0
+        page = await insights.post_form(f"/agent?id={AGENT}", {"description": "d", "base": "5", "cost": ""})
+        assert "5 sats</strong> by classic" in page
+        await until(lambda: _everything_is_read(insights), "every part of the page of workers is there")
+        failed = await insights.session.post(f"{insights.url}/swarm/tasks/t-1/fail", json={"agent_id": AGENT})
+        assert failed.status < 300, await failed.text()
+        assert await insights.stop() == 0
+
+
+async def _everything_is_read(insights: InsightsProcess) -> bool:
+    """Whether the page of workers shows the group, dead letters and findings, each without a problem."""
+    page = (await insights.get("/workers"))[1]
+    return "Not known now" not in page and "the topics are as recorded" in page and "wrong-partition" in page
 
 
 async def test_a_reshard_needs_exactly_its_rights(granted: SecuredKafka, tmp_path: Path) -> None:
@@ -184,13 +266,11 @@ async def test_a_reshard_needs_exactly_its_rights(granted: SecuredKafka, tmp_pat
         return str(refused.value)
 
     async def command(*arguments: str) -> tuple[int, str]:
-        environment = {
-            **{f"LEARNER_{name.upper()}": value for name, value in flags("resharder", granted.login).items()},
-            "LEARNER_TOPIC_PREFIX": "grown-",
-        }
-        environment.pop("LEARNER_GROUP_ID")
+        own = {"LEARNER_TOPIC_PREFIX": "grown-", "LEARNER_ADVICE_LOG": "false"}
+        given = {**environment("resharder", granted.login), **own}
+        del given["LEARNER_GROUP_ID"]
         code, out, err = await asyncio.to_thread(
-            lambda: forked.run("reshard", *arguments, environment=environment, folder=tmp_path)
+            lambda: forked.run("reshard", *arguments, environment=given, folder=tmp_path)
         )
         return code, out + err
 
@@ -263,7 +343,7 @@ async def _publishes_and_asks(kafka: SecuredKafka) -> None:
         async with LearnerClient(
             kafka.login, topics=TOPICS, kafka_options=asking, timeout_seconds=SECONDS
         ) as learner:
-            await learner.suggest_bid("ann", description="d", base_bid_sats=5)
+            await learner.suggest_bid(AGENT, description="d", base_bid_sats=5, task_id="t-1")
 
     def ask_blocking() -> None:
         with BlockingLearnerClient(

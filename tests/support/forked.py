@@ -20,18 +20,22 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 PROGRAM = "learner_worker.__main__"
-COMMAND_SECONDS = 60.0  # far above a command's own time limits, on a busy machine
+COMMAND_SECONDS = 120.0  # above a command's own time limits, on a busy machine
 _STREAMS = 3  # stdin, stdout and stderr
 _DESCRIPTORS = 1024  # more than the server ever has open
 _NUMBER = struct.Struct("i")
 """A process id, and later an exit code, as the server tells them."""
+Ended = tuple[int, str, str]
+"""A command's exit code, and what it printed on stdout and stderr."""
 
 
 def clean_environment() -> dict[str, str]:
@@ -67,9 +71,10 @@ class ForkedProcess:
 
     def wait_without_a_loop(self, seconds: float) -> int:
         """Waits for the end, and kills what takes longer; the exit code."""
-        if not select.select([self._status], [], [], seconds)[0]:
-            self.kill()
-        self._take_code()
+        if self._code is None:
+            if not select.select([self._status], [], [], seconds)[0]:
+                self.kill()
+            self._take_code()
         assert self._code is not None
         return self._code
 
@@ -131,22 +136,55 @@ def run(
     folder: Path | None = None,
     seconds: float = COMMAND_SECONDS,
     death: Sequence[object] | None = None,
-) -> tuple[int, str, str]:
-    """Runs a command in a folder; its exit code and what it printed.
+    stop_at: str | None = None,
+) -> Ended:
+    """Runs a command in a folder.
 
     Args:
         environment: in addition to this process's without settings of a learner.
         seconds: it is killed when it takes longer.
+        stop_at: what it prints before it is sent SIGTERM; None: it ends by itself.
     """
     whole = {**clean_environment(), **environment}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = start(arguments, environment=whole, folder=folder, stdout=out, stderr=err, death=death)
+        if stop_at is not None:
+            _terminate_at(stop_at, process, out, seconds)
         return process.wait_without_a_loop(seconds), _text_of(out), _text_of(err)
 
 
+class Call(NamedTuple):
+    """A command of several that run at the same time; as the arguments of `run`."""
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path
+    stop_at: str | None = None
+
+    def run(self) -> Ended:
+        """Runs it alone."""
+        return run(*self.arguments, environment=self.environment, folder=self.folder, stop_at=self.stop_at)
+
+
+def run_all(calls: Sequence[Call]) -> list[Ended]:
+    """Runs commands at the same time; returns when all have ended."""
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(Call.run, calls))
+
+
+def _terminate_at(words: str, process: ForkedProcess, out: IO[bytes], seconds: float) -> None:
+    """Sends SIGTERM once a process has printed some words; returns also when it ends or takes too long."""
+    deadline = time.monotonic() + seconds
+    while process.returncode is None and time.monotonic() < deadline:
+        if words in _text_of(out):
+            process.terminate()
+            return
+        time.sleep(0.01)  # much shorter than a command takes
+
+
 def _text_of(stream: IO[bytes]) -> str:
-    stream.seek(0)
-    return stream.read().decode(errors="replace")
+    """What a file holds, without moving the place where its writer goes on."""
+    return os.pread(stream.fileno(), os.fstat(stream.fileno()).st_size, 0).decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)

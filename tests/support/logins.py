@@ -1,7 +1,9 @@
 """One Apache Kafka node that takes every kind of login, through TLS and with its authorizer on."""
 
+import json
 import secrets
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pathlib import Path
 from learner_worker.brokers import KafkaCluster, maven
 from learner_worker.brokers.probing import free_ports
 from tests.support.certificates import Authority
+from tests.support.tokens import unsigned
 
 USER = "learner"
 PASSWORD = secrets.token_hex(8)
@@ -33,6 +36,12 @@ public class Alter {
     }
 }
 """
+
+
+def unsecured_token() -> str:
+    """A token that this Kafka takes, as an identity provider or a function of the user's brings it."""
+    claims = {"sub": USER, "iat": time.time(), "exp": time.time() + 600}
+    return unsigned({"alg": "none"}, json.dumps(claims).encode())
 
 
 @dataclass(frozen=True)
