@@ -1,6 +1,5 @@
 """What one answer costs by itself: from a request's bytes to its reply's, in one process, no Kafka."""
 
-import itertools
 import sqlite3
 import statistics
 import time
@@ -21,6 +20,7 @@ from learner_worker.store.statements import Checkpoint
 from learner_worker.strategies.classic import CLASSIC
 from tests.programs.bench.figures import Better, Figure, Goal
 from tests.programs.bench.held import KEYWORDS, agent_row, keywords_of_agent, outcomes_of_one
+from tests.programs.bench.micros import micros_of_each
 from tests.programs.bench.readings import reading
 from tests.programs.bench.stage import Stage, in_turns
 
@@ -29,10 +29,9 @@ FEW = 10
 MANY = 1_000_000
 ANSWERS = 20_000
 GOAL = Goal(Better.LESS, 50, 25)
-_PIECE = 200
 _WRITTEN = 50_000
 _AGENT = AgentId("agent-000001")
-_REQUESTS = [
+REQUESTS = [
     f'{{"agent_id":"agent-000001","base_bid_sats":1200,"request_id":"{number}",'
     f'"description":"Parse {number // 10} scanned invoices into a spreadsheet, totals checked"}}'.encode()
     for number in range(20_000)
@@ -51,8 +50,8 @@ FROM outcomes WHERE agent_id = ?
 async def measure(stage: Stage) -> list[Figure]:
     """The section's figures: an agent with few outcomes and one with very many, in turns."""
     answers = stage.scaled(ANSWERS, least=2_000)
-    few = await _Asked.of(stage, FEW, answers)
-    many = await _Asked.of(stage, stage.scaled(MANY), answers)
+    few = await AskedAgent.of(stage, FEW, answers)
+    many = await AskedAgent.of(stage, stage.scaled(MANY), answers)
     of_few, of_many = await in_turns(stage.turns, few.micros, many.micros)
     figures = [
         Figure(
@@ -73,30 +72,42 @@ async def measure(stage: Stage) -> list[Figure]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class AskedAgent:
     """An agent with so many outcomes, in the cache."""
 
     stage: Stage
     file: ShardFile
     learn: Learn
+    advise: Advise
     outcomes: int
     answers: int
 
     @classmethod
-    async def of(cls, stage: Stage, outcomes: int, answers: int) -> "_Asked":
+    async def of(cls, stage: Stage, outcomes: int, answers: int) -> "AskedAgent":
+        """An agent that has the outcomes in a file of its own, and is to be asked about so often a turn."""
         file = await _file(stage, outcomes)
         learn = Learn(file, cached_agents=100)
         await learn.agents.load([_AGENT])
-        return cls(stage, file, learn, outcomes, answers)
+        return cls(stage, file, learn, Advise([CLASSIC]), outcomes, answers)
 
     async def micros(self) -> float:
         """Of one answer."""
-        micros = _micros_of_answer(self.learn, self.answers)
+        micros = micros_of_each(self.answer, REQUESTS, self.answers)
         self.stage.say(f"{self.outcomes:,} outcomes: {micros:.1f} µs an answer")
         return micros
 
+    def answer(self, asked: bytes) -> bytes:
+        """A reply's bytes, from those of one of `REQUESTS`."""
+        address = reply_address(_HEADERS, _REPLIES)
+        request = decode_request(asked)
+        agent = self.learn.agents.get(request.agent_id)
+        assert agent is not None
+        value = encode_reply(self.advise.answer(request, agent))
+        reply_headers(address, error=None)
+        return value
 
-def _beside_a_scan(asked: _Asked) -> str:
+
+def _beside_a_scan(asked: AskedAgent) -> str:
     micros = _micros_of_scan(asked.file.path)
     return f"a SQLite scan of {asked.outcomes:,} outcomes instead: {micros:,.0f} µs each"
 
@@ -114,28 +125,6 @@ async def _file(stage: Stage, outcomes: int) -> ShardFile:
     keywords = {_AGENT: keywords_of_agent(_AGENT)}
     await file.write(Checkpoint({}, outcomes=rows, agents={_AGENT: agent_row(outcomes)}, keywords=keywords))
     return file
-
-
-def _micros_of_answer(learn: Learn, answers: int) -> float:
-    """Processor time, the median of some pieces' means: what else the machine does is not counted."""
-    advise = Advise([CLASSIC])
-    pieces, requests = [], itertools.cycle(_REQUESTS)
-    for _ in range(max(1, answers // _PIECE)):
-        began = time.process_time()
-        for request in itertools.islice(requests, _PIECE):
-            _answer(request, learn, advise)
-        pieces.append((time.process_time() - began) / _PIECE)
-    return statistics.median(pieces) * 1e6
-
-
-def _answer(asked: bytes, learn: Learn, advise: Advise) -> bytes:
-    address = reply_address(_HEADERS, _REPLIES)
-    request = decode_request(asked)
-    agent = learn.agents.get(request.agent_id)
-    assert agent is not None
-    value = encode_reply(advise.answer(request, agent))
-    reply_headers(address, error=None)
-    return value
 
 
 def _micros_of_scan(path: Path) -> float:

@@ -20,7 +20,7 @@ from learner_worker.brokers import KafkaCluster
 from tests.crash_points.disk import DISK
 from tests.crash_points.plays import AT_ONCE, Play, planned, play_all
 from tests.crash_points.points import POINTS
-from tests.programs.chaos import faults, leaving, mirroring
+from tests.programs.chaos import faults, floods, leaving, mirroring
 from tests.programs.chaos.load import past_outcomes, preload
 from tests.programs.chaos.scene import Plan, Scene, running_scene
 from tests.programs.chaos.table import Row, row_of
@@ -218,6 +218,13 @@ def stops(options: Options) -> list[Row]:
     return leaving.rows(options.plan(), options.folder, options.say)
 
 
+def request_floods(options: Options) -> list[Row]:
+    """Floods of requests by hostile neighbours: what another agent still gets, what the operator sees."""
+    folder = options.folder / "floods"
+    with KafkaCluster(folder / "kafka") as kafka:
+        return asyncio.run(floods.rows(kafka.bootstrap_servers, folder, floods.FLOODED_SECONDS, options.say))
+
+
 def moves(options: Options) -> list[Row]:
     """MirrorMaker copies a cluster, and a worker takes over on the copy."""
     return mirroring.rows(options.folder / "mirror", options.seed, options.say)
@@ -413,6 +420,7 @@ SECTIONS: dict[str, Section] = {
     "broker-kill": broker_kills,
     "sigstop": suspensions,
     "refusals": refusals,
+    "floods": request_floods,
     "logs": log_failures,
     "rolling-restart": rolling_restarts,
     "kafka-away": kafka_away,
