@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import functools
 import gc
+import io
 import json
 import os
 import select
@@ -302,6 +303,11 @@ def _become(request: _Request) -> None:
     for place, descriptor in enumerate(request[:_STREAMS]):
         os.dup2(descriptor, place)
     os.closerange(_STREAMS, _DESCRIPTORS)
+    # New objects, since those of the server remember whether its own streams could be sought.
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)))
+    stderr = io.BufferedWriter(io.FileIO(2, "w", closefd=False))
+    sys.stderr = io.TextIOWrapper(stderr, errors="backslashreplace", line_buffering=True)
     os.environ.clear()
     os.environ.update(environment)
     main = import_module(program).main
