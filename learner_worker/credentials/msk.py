@@ -49,10 +49,13 @@ def token() -> str:
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if not region:
         raise ConfigurationError("set AWS_REGION to the region of the MSK cluster")
-    signed, _ = MSKAuthTokenProvider.generate_auth_token_from_credentials_provider(region, _credentials())
+    signed, _ = MSKAuthTokenProvider.generate_auth_token_from_credentials_provider(
+        region, shared_credentials()
+    )
     return str(signed)
 
 
 @cache
-def _credentials() -> SessionCredentials:
+def shared_credentials() -> SessionCredentials:
+    """The credentials of all logins of this process."""
     return SessionCredentials()

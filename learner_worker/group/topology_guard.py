@@ -66,7 +66,7 @@ class TopologyGuard:
     async def _require_rights(self, view: TopologyView) -> None:
         """Makes sure of the rights in the layout that stands once no reshard is under way."""
         try:
-            topology = (await _until_resharded(view)).topology
+            topology = (await until_resharded(view)).topology
         except RefusedError:  # says one missing right: name them all
             await self._require_rights_in(view, 1)
             raise
@@ -193,7 +193,7 @@ def _resharded(topology: Topology) -> ReshardError:
     )
 
 
-async def _until_resharded(view: TopologyView) -> Seen:
+async def until_resharded(view: TopologyView) -> Seen:
     """Waits while the topics are being resharded, so that a worker may be started at any time.
 
     What was copied from another cluster meanwhile never ends.

@@ -39,7 +39,7 @@ class Child:
 
     def __init__(self, number: int, command: Callable[[int, bool], Sequence[str]]) -> None:
         self.number = number
-        self._command = command
+        self.command = command
         self._has_started = False
         self._writer: asyncio.StreamWriter | None = None
         self._questions: dict[int, asyncio.Future[Answer]] = {}
@@ -62,7 +62,7 @@ class Child:
         try:
             await self._listen(reader)
         finally:
-            self._hang_up()  # whatever ended the conversation: a process without a parent ends
+            self.hang_up()
         return ProcessEnd(await process.wait(), self._sentence)
 
     async def _start(self) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader]:
@@ -71,7 +71,7 @@ class Child:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,
-                    *self._command(theirs.fileno(), not self._has_started),
+                    *self.command(theirs.fileno(), not self._has_started),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,  # a terminal's signals come through the parent
@@ -134,7 +134,8 @@ class Child:
             self._has_answered = True
             answer.set_result(message.answer)
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """Ends the conversation: a process without a parent ends."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()

@@ -22,6 +22,7 @@ from tests.integration.test_dead_letters import send
 from tests.integration.test_state import Replica, change
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support import model
+from tests.support.batches import bytes_of
 from tests.support.model import Event
 from tests.support.swarm import swarm_history
 from tests.support.workers import (
@@ -42,7 +43,7 @@ _ATTRIBUTES_AT = 21
 
 def broken(batch: Any) -> Any:
     """A batch whose header name POISON is no UTF-8 any more, with a right checksum."""
-    content = bytearray(batch._build())
+    content = bytearray(bytes_of(batch))
     at = content.index(b"POISON")
     content[at : at + 6] = b"\xff\xfe\xfd\xfc\xfb\xfa"
     content[_CRC_AT:_ATTRIBUTES_AT] = calc_crc32c(bytes(content[_ATTRIBUTES_AT:])).to_bytes(4, "big")

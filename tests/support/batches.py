@@ -9,6 +9,11 @@ from learner_worker.contract.topics import TopicName
 BATCH_BYTES = 256 * 1024
 
 
+def bytes_of(batch: Any) -> bytes:
+    """The bytes that aiokafka sends for a batch; nothing can be added after that."""
+    return bytes(batch._build())
+
+
 class Batches:
     """Collects records for a started producer; a full batch is handed over at once, the rest by `flush`."""
 

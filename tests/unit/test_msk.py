@@ -34,9 +34,9 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, value)
     for name in ("AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
-    msk._credentials.cache_clear()
+    msk.shared_credentials.cache_clear()
     yield
-    msk._credentials.cache_clear()
+    msk.shared_credentials.cache_clear()
 
 
 def signature(asked: dict[str, str], host: str) -> str:

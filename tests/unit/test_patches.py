@@ -15,6 +15,7 @@ from aiokafka.protocol.admin import ApiVersionRequest
 from aiokafka.record.memory_records import MemoryRecords
 
 from learner_worker.kafka.patches import LightRecord, take_closed_for_broken, use_light_records
+from tests.support.batches import bytes_of
 
 FIELDS = LightRecord.__struct_fields__
 
@@ -33,7 +34,7 @@ def unpacked() -> list[Any]:
     batch.append(timestamp=1_000, key=b"k", value=b"v", headers=[("name", b"content"), ("empty", None)])
     batch.append(timestamp=1_001, key=None, value=b"", headers=[])
     batch.append(timestamp=1_002, key=b"gone", value=None, headers=[])
-    records = MemoryRecords(bytes(batch._build()))
+    records = MemoryRecords(bytes_of(batch))
     partition = TopicPartition("topic", 3)
     return list(PartitionRecords(partition, records, [], 0, None, None, True, READ_COMMITTED))
 

@@ -134,7 +134,7 @@ async def running(child: Child) -> AsyncIterator[None]:
                 await asyncio.sleep(0.001)
             yield
         finally:
-            child._hang_up()
+            child.hang_up()
             await task
 
 
@@ -335,7 +335,7 @@ def test_a_process_has_its_parents_flags_and_what_is_its_own(settings: Settings)
     flags = arguments_of({"http_port": "8080", "traces": True})
 
     _, second = make_children(named, 2, flags, take_over=True)
-    first_start, next_start = (second._command(7, first) for first in (True, False))
+    first_start, next_start = (second.command(7, first) for first in (True, False))
 
     assert first_start[:4] == ["-m", "learner_worker", "run", "--take-over"]
     assert next_start[3] == "--child-of"

@@ -190,7 +190,7 @@ async def test_a_copy_made_during_a_reshard_is_not_taken_over() -> None:
     with pytest.raises(ConfigurationError, match="was written on cluster 'c'"):
         await plan(access, None, None)
     assert view.records == [half]
-    assert (await topology_guard._until_resharded(view)).topology == half
+    assert (await topology_guard.until_resharded(view)).topology == half
 
 
 @pytest.mark.parametrize("owner", [NEW, None])

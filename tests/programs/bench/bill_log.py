@@ -19,7 +19,7 @@ from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.patches import LightRecord
 from tests.programs.bench.load import Auctions, events_of
 from tests.programs.bench.stage import PARTITIONS
-from tests.support.batches import BATCH_BYTES
+from tests.support.batches import BATCH_BYTES, bytes_of
 
 FETCH_BYTES = 4 * 2**20  # as the worker's consumer asks for
 _READ_COMMITTED = 1  # the client's number for it
@@ -151,4 +151,4 @@ def fill(log: Log, load: Auctions, names: TopicNames) -> None:
 
 
 def _close(log: Log, place: TopicPartition, batch: BatchBuilder) -> None:
-    log.append_batch(place, bytes(batch._build()), batch.record_count())
+    log.append_batch(place, bytes_of(batch), batch.record_count())

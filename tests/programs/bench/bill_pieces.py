@@ -42,6 +42,7 @@ from learner_worker.worker.consumer import POLL_RECORDS
 from tests.programs.bench.bill_log import Log
 from tests.programs.bench.bill_wire import SocketWire
 from tests.programs.bench.stage import PARTITIONS
+from tests.support.batches import bytes_of
 
 CHECKPOINT_EVENTS = 25_000
 """Events between two checkpoints: about what a worker reads in a second; not a time, so that every run has
@@ -220,7 +221,7 @@ class LoopbackProducer:
 
     async def send_batch(self, batch: BatchBuilder, topic: str, *, partition: int) -> "asyncio.Future[None]":
         """Builds the batch's bytes; a future of its acknowledgement."""
-        place, data = TopicPartition(topic, partition), bytes(batch._build())
+        place, data = TopicPartition(topic, partition), bytes_of(batch)
         self._log.append_batch(place, data, batch.record_count())
         if self._wire is not None:
             return asyncio.ensure_future(self._wire.produced(place, data))

@@ -49,7 +49,7 @@ class SocketWire:
             port = int(await process.stdout.readline())
             ends = [await create_conn("127.0.0.1", port, request_timeout_ms=40_000) for _ in range(2)]
             wire = cls(*ends)
-            sending = asyncio.create_task(wire._send_batches())
+            sending = asyncio.create_task(wire.send_batches())
             try:
                 yield wire
             finally:
@@ -81,7 +81,8 @@ class SocketWire:
         self._woken.set()
         await done
 
-    async def _send_batches(self) -> None:
+    async def send_batches(self) -> None:
+        """Sends what was produced, until it is cancelled."""
         while True:
             await self._woken.wait()
             self._woken.clear()
