@@ -16,7 +16,8 @@ from learner_worker.contract.suggestions import ReplyError
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import RefusedReplyError
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
+"""A record's headers: names may repeat, and a value may be null."""
 HeaderConvention = Literal["plain", "spring", "smallrye"]
 """The frameworks' names for the headers of a request and its reply; NestJS shares Spring's."""
 CONVENTIONS: Final[Mapping[HeaderConvention, str]] = {

@@ -7,8 +7,9 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from learner_worker.contract.headers import Headers
 from learner_worker.errors import SendError
-from learner_worker.kafka.records import Headers, Outgoing
+from learner_worker.kafka.records import Outgoing
 from learner_worker.kafka.refused_records import Refusals
 from learner_worker.kafka.splitting import OF_RECORD, OF_TOPIC, TOO_LARGE, send_alone, send_in_parts
 from learner_worker.refusals.denials import in_words

@@ -14,7 +14,7 @@ from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import KafkaConnectionError
 
-from learner_worker.kafka.records import Headers
+from learner_worker.contract.headers import Headers
 
 
 class LightRecord(msgspec.Struct, gc=False):

@@ -5,11 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from learner_worker.contract.fields import MAX_RECORD_BYTES
-from learner_worker.contract.headers import AUTHORIZATION
+from learner_worker.contract.headers import AUTHORIZATION, Headers
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName
 from learner_worker.errors import RecordError
-
-Headers = Sequence[tuple[str, bytes]]
 
 T = TypeVar("T")
 TRUNCATED_BYTES = 64 * 1024  # enough to recognize the value, and any broker accepts it
@@ -138,7 +136,7 @@ def _length(token: bytes | None) -> bytes:
     return f"{len(token or b'')} bytes".encode()
 
 
-def _header_bytes(header: tuple[str, bytes]) -> int:
+def _header_bytes(header: tuple[str, bytes | None]) -> int:
     return len(header[0]) + len(header[1] or b"")
 
 

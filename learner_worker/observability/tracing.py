@@ -12,7 +12,7 @@ from typing import Protocol
 
 from learner_worker.errors import ConfigurationError
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 Place = tuple[str, int, int]
 """A record's topic, partition and offset."""
 

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Self
 
 from aiokafka import TopicPartition
 
+from learner_worker.contract.headers import Headers
 from learner_worker.contract.topics import HOP_HEADER, TopicName
 from learner_worker.errors import ConfigurationError
 from learner_worker.kafka.admin import connected
@@ -23,7 +24,6 @@ from learner_worker.kafka.records import (
     ORIGIN_HEADER,
     REASON_HEADER,
     TRUNCATED_HEADER,
-    Headers,
     Outgoing,
     Record,
 )

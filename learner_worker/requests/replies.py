@@ -10,12 +10,12 @@ import structlog
 from learner_worker.contract.decode import readable_ids
 from learner_worker.contract.encode import Reply, encode_message, encode_reply
 from learner_worker.contract.fields import ShardId
-from learner_worker.contract.headers import DEADLINE_HEADER, reply_headers
+from learner_worker.contract.headers import DEADLINE_HEADER, Headers, reply_headers
 from learner_worker.contract.suggestions import INTERNAL, ReplyError, SuggestBidError
 from learner_worker.contract.times import Micros, format_time
 from learner_worker.contract.topics import HOP_HEADER, TopicName
 from learner_worker.errors import RefusedReplyError, RequestError
-from learner_worker.kafka.records import Headers, Outgoing, Record
+from learner_worker.kafka.records import Outgoing, Record
 from learner_worker.observability import RequestInstruments
 from learner_worker.requests.reply_batches import ReplyBatches
 from learner_worker.requests.reply_places import ReplyPlaces

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from learner_worker.contract.headers import Headers
 from learner_worker.contract.times import LAST_MICROS, Micros
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain.retention import Policy
 from learner_worker.kafka.batching import Fallback
-from learner_worker.kafka.records import Headers, Outgoing
+from learner_worker.kafka.records import Outgoing
 from learner_worker.observability import ShardInstruments, Tracer
 from learner_worker.shard.pacing import Pacing
 from learner_worker.strategies.protocol import Strategy

@@ -11,6 +11,7 @@ import structlog
 from learner_worker.contract.decode import Closed, DecodedEvent, Finished, Placed, decode_event
 from learner_worker.contract.facts import Fact, encode_fact
 from learner_worker.contract.fields import ShardId, TaskId
+from learner_worker.contract.headers import Headers
 from learner_worker.contract.times import record_micros
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName
 from learner_worker.domain.auctions import AuctionState
@@ -19,7 +20,6 @@ from learner_worker.errors import RecordError
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import (
     EVENT_KINDS,
-    Headers,
     Outgoing,
     Record,
     Unreadable,

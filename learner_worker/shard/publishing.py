@@ -65,7 +65,7 @@ class OwnRecords:
 
     def recognizes(self, record: Record) -> bool:
         """Whether a record is the shard's own, and later than all that were recognized before."""
-        mark = next((value for name, value in record.headers if name == OWNER_HEADER), b"")
+        mark = next((value for name, value in record.headers if name == OWNER_HEADER), None) or b""
         opening, _, rest = mark.rpartition(b" ")[0].rpartition(b" ")
         if opening != self._opening:
             return False

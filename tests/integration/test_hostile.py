@@ -198,7 +198,7 @@ async def not_what_they_seem(neighbour: Neighbour, worker: WorkerProcess) -> Tab
 
 
 async def metrics_records(neighbour: Neighbour) -> Table:
-    """A forged metrics record is written over at once, though it has the mark of the shard's own."""
+    """A forged metrics record is written over at once: with a null mark, and with that of the shard's own."""
     topic, key = neighbour.names.metrics, AGENT.encode()
 
     async def of_agent() -> list[Any]:
@@ -207,9 +207,10 @@ async def metrics_records(neighbour: Neighbour) -> Table:
 
     genuine = (await until(of_agent, "the agent's metrics are published"))[-1]
     forged = json.dumps({**json.loads(genuine.value), "total_bids": 999}).encode()
-    place = await neighbour.producer.send_and_wait(
-        topic, forged, key, partition=genuine.partition, headers=list(genuine.headers)
-    )
+    for headers in ([(OWNER_HEADER, None)], list(genuine.headers)):
+        place = await neighbour.producer.send_and_wait(
+            topic, forged, key, partition=genuine.partition, headers=headers
+        )
 
     async def later() -> list[Any]:
         return [record for record in await of_agent() if record.offset > place.offset]

@@ -16,11 +16,12 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata, OffsetAndTimestamp
 
+from learner_worker.contract.headers import Headers
 from learner_worker.contract.topics import Topics
 from learner_worker.kafka.admin import Committed
 from tests.simulation.broker import Assignment, Broker, Client
 from tests.simulation.disk import Latency
-from tests.simulation.log import Entry, Headers, Sent
+from tests.simulation.log import Entry, Sent
 
 
 class Listener(Protocol):

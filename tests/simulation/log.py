@@ -1,13 +1,11 @@
 """A small deterministic log in place of Kafka: partitions of records, compaction, a group's commits."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from learner_worker.contract.headers import Headers
 from learner_worker.kafka.admin import Committed
-
-Headers = Sequence[tuple[str, bytes]]
 
 
 class Entry(NamedTuple):

@@ -8,12 +8,13 @@ from typing import Any, cast
 from aiokafka.errors import KafkaError
 
 from learner_worker.contract.fields import AgentId, ShardId
+from learner_worker.contract.headers import Headers
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import ReplyTopics, Topics
 from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.errors import StateError
 from learner_worker.kafka.outage import Outage
-from learner_worker.kafka.records import Headers, Unreadable
+from learner_worker.kafka.records import Unreadable
 from learner_worker.observability import Instruments, Tracer
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.identity import IdentitySettings

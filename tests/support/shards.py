@@ -6,11 +6,12 @@ from pathlib import Path
 
 from learner_worker.contract.facts import Fact, decode_fact
 from learner_worker.contract.fields import ShardId
+from learner_worker.contract.headers import Headers
 from learner_worker.contract.topics import Topics
 from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.kafka.batching import Fallback
 from learner_worker.kafka.offsets import OffsetRange
-from learner_worker.kafka.records import Headers, Outgoing
+from learner_worker.kafka.records import Outgoing
 from learner_worker.observability import Instruments
 from learner_worker.shard.context import ShardContext, ShardSettings
 from learner_worker.shard.shard import Shard

@@ -107,5 +107,5 @@ async def test_what_kafkas_client_cannot_decode_is_one_dead_letter(shard: Shard,
     """It names the offsets, and the position is behind them."""
     shard.step_over(TOPICS.bid_placed, OffsetRange(3, 9))
     (letter,) = sink.singles
-    assert b"offsets 3 to 8" in dict(letter.headers)["learner-message"]
+    assert b"offsets 3 to 8" in (dict(letter.headers)["learner-message"] or b"")
     assert shard.positions[TOPICS.bid_placed] == 9

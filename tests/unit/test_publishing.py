@@ -47,7 +47,7 @@ async def test_with_a_backlog_an_agent_is_not_written_with_every_checkpoint(
 # --- the marks of a shard's own records -------------------------------------------------------------------
 
 
-def marked(mark: bytes, key: bytes = b"ann", value: bytes | None = b"{}") -> LightRecord:
+def marked(mark: bytes | None, key: bytes = b"ann", value: bytes | None = b"{}") -> LightRecord:
     return LightRecord("metrics", 0, 0, 0, key, value, [(OWNER_HEADER, mark)])
 
 
@@ -63,13 +63,13 @@ def test_a_shard_recognizes_each_of_its_own_records_once() -> None:
 
 
 def test_no_forged_record_counts_as_a_shards_own() -> None:
-    """A mark of another record, opening or key, a changed number, or none at all."""
+    """A mark of another record, opening or key, a changed number, a null header, or none at all."""
     own = OwnRecords("one-1")
     mark = own.mark(b"ann", b"{}")
     opening, number, digest = mark.split(b" ")
     forged = [
         *(marked(mark, value=b"[]"), marked(mark, value=None), marked(mark, key=b"bob")),
-        *(marked(each) for each in (b"", b" ", opening, b"one-1 1", b"%b %b" % (opening, digest))),
+        *(marked(each) for each in (None, b"", b" ", opening, b"one-1 1", b"%b %b" % (opening, digest))),
         marked(b"%b 2 %b" % (opening, digest)),
         marked(b"%b %b %b" % (opening, b"9" * 5_000, digest)),
         marked(b"two-1 %b %b" % (number, digest)),

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from learner_worker.contract.fields import MAX_RECORD_BYTES
+from learner_worker.contract.headers import Headers
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import RecordError
 from learner_worker.kafka.records import (
     TRUNCATED_BYTES,
-    Headers,
     Outgoing,
     dead_letter,
     hop_of,
@@ -39,7 +39,7 @@ class Lying:
 def headers_of(letter: Outgoing) -> dict[str, bytes]:
     names = [name for name, _ in letter.headers]
     assert sorted(set(names)) == sorted(names)
-    return dict(letter.headers)
+    return {name: value or b"" for name, value in letter.headers}
 
 
 def test_a_dead_letter_has_only_the_length_of_a_token() -> None:

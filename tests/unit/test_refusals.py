@@ -19,12 +19,13 @@ from structlog.testing import capture_logs
 
 from learner_worker.contract.facts import Fact, ForgetMarker, Result, encode_fact
 from learner_worker.contract.fields import AgentId, ShardId, TaskId
+from learner_worker.contract.headers import Headers
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, Topics
 from learner_worker.errors import SendError
 from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.offsets import OffsetRange
-from learner_worker.kafka.records import Headers, Outgoing
+from learner_worker.kafka.records import Outgoing
 from learner_worker.kafka.refused_records import Refusals
 from learner_worker.observability import Instruments
 from learner_worker.operations.forget import Forgetting

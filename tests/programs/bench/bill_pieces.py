@@ -15,6 +15,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from learner_worker.contract.decode import Closed, Finished, Placed, decode_event
 from learner_worker.contract.facts import Fact, decode_outcome_record, encode_fact
 from learner_worker.contract.fields import AgentId, ShardId
+from learner_worker.contract.headers import Headers
 from learner_worker.contract.times import record_micros
 from learner_worker.contract.topics import EventKind, TopicName, TopicNames
 from learner_worker.domain.agents import AgentRow
@@ -27,7 +28,7 @@ from learner_worker.kafka.batching import BATCH_BYTES, BatchWriter, Fallback
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.patches import LightRecord
-from learner_worker.kafka.records import Headers, Outgoing, Record
+from learner_worker.kafka.records import Outgoing, Record
 from learner_worker.observability import Instruments
 from learner_worker.requests.clock import Clock
 from learner_worker.settings import Settings
