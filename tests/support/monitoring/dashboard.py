@@ -218,7 +218,7 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
             ),
             Panel(
                 "Snapshots",
-                "Copies of shard files, by what became of them; none without --snapshot-url.",
+                "Copies of shard files, by result; none without --snapshot-url.",
                 [("{{instance}} {{result}}", f"increase({of(_process.snapshots)}[{RATE}])")],
             ),
             Panel(
