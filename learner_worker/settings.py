@@ -57,7 +57,7 @@ def _worker_url(value: str) -> str:
 def _snapshot_url(value: str) -> str:
     if not _SNAPSHOT_URL.fullmatch(value):
         raise ValueError(
-            f"{value!r} is neither a folder, as file:///mnt/snapshots, nor as s3://bucket/folder"
+            f"{value!r} is neither a folder, file:///mnt/snapshots, nor a bucket, s3://bucket/folder"
         )
     return value
 
@@ -116,7 +116,7 @@ class Settings(ConnectionSettings):
     processes: Processes = Field(
         1,
         description="Processes of this replica, each a member of the group; auto = one for each processor "
-        "that its cgroup allows, if there are 512 MiB of memory for each, besides 128 for their parent.",
+        "that its cgroup allows, and at most one for each 512 MiB of memory after 128 MiB for their parent.",
     )
 
     topic_prefix: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{0,100}$")] = Field(
@@ -213,14 +213,14 @@ class Settings(ConnectionSettings):
     )
     snapshot_url: SnapshotUrl = Field(
         None,
-        description="Where snapshots of the shard files are kept, for replicas without a file: a folder that "
-        "all replicas share, as file:///mnt/snapshots, or s3://bucket/folder; needs the extra snapshots.",
+        description="Store of snapshots, from which replicas without a shard's file start: a folder that all "
+        "replicas share, such as file:///mnt/snapshots, or s3://bucket/folder; needs the extra snapshots.",
     )
     snapshot_interval_seconds: float = Field(
         900, ge=1, description="Seconds between two snapshots of a shard."
     )
     snapshot_keep_seconds: float = Field(
-        604_800, ge=1, description="How old a snapshot may get, in seconds; older ones are deleted."
+        604_800, ge=1, description="Maximum age of a snapshot, in seconds; older ones are deleted."
     )
     cached_agents: int = Field(
         100_000, ge=1, description="Maximum number of agents kept in memory for each shard."

@@ -89,14 +89,14 @@ def forget(
     as the winner in outcomes of agents it won against; files that were set aside. Kafka's cleaner takes
     tombstoned facts out of the changelog in its own time.
 
-    With --snapshot-url the shard's snapshots from before the marker are deleted, too.
+    With --snapshot-url, it also deletes the shard's snapshots from before the marker.
 
     An AGENT that begins with - goes last, after --.
 
     Exit code 0: it is in effect; with --wait 0: the marker is in Kafka. 1: the marker is in Kafka and nothing
     else has to be done, but no worker has followed it in that time; or Kafka or the store of snapshots
-    failed: then repeat it. 2:
-    something is wrong in what was asked or configured, or it was not confirmed; nothing was written.
+    failed: repeat the command. 2: something is wrong in what was asked or configured, or it was not
+    confirmed; nothing was written.
     """
     work_on_without_stdout()
     settings = given(flags)
@@ -142,13 +142,13 @@ async def _run(settings: Settings, marker: ForgetMarker, *, dry_run: bool, wait_
             return 0 if await _delete_snapshots(catalog, scene, marker) else 1
         in_effect = await scene.forgetting.in_effect(scene.cluster, scene.group_id, wait_seconds=wait_seconds)
         click.echo(_done(scene) if in_effect else await _undone(scene, wait_seconds))
-        # After the wait: an owner that has read the marker makes no snapshot from before it any more.
+        # After the wait: an owner that has read the marker publishes no more snapshots from before it.
         deleted = await _delete_snapshots(catalog, scene, marker)
         return 0 if in_effect and deleted else 1
 
 
 async def _delete_snapshots(catalog: SnapshotCatalog | None, scene: _Scene, marker: ForgetMarker) -> bool:
-    """Deletes the snapshots from before the marker, if there is a store of them; False if that failed."""
+    """Deletes the snapshots from before the marker, if there is a store; returns False if that failed."""
     topology, offset = scene.layout.topology, scene.forgetting.offset
     if catalog is None or topology is None or offset is None:
         return True
@@ -156,7 +156,7 @@ async def _delete_snapshots(catalog: SnapshotCatalog | None, scene: _Scene, mark
         count = await delete_forgotten(catalog, marker, offset, topology)
     except SnapshotError as error:
         click.echo(
-            f"snapshots from before the marker may be left: {error}; repeat the command, or delete them with "
+            f"snapshots from before the marker may remain: {error}; repeat the command, or delete them with "
             "`learner-worker state prune`"
         )
         return False

@@ -32,7 +32,7 @@ def show_league(*, json_file: Path | None, **flags: Any) -> None:
 
     The workers must run with --advice-log, and agents name the task in their requests (task_id). By strategy,
     in an experiment or outside: how often its advice was followed, won and done, and sats paid. Then what
-    each other strategy's bid would have come to there, and the regret ledger: sats left lying in won
+    each other strategy's bid would have come to there, and the regret ledger: sats left on the table in won
     auctions, and auctions lost to a price above the own base bid.
     """
     settings = given(flags)

@@ -20,8 +20,8 @@ from learner_worker.operations.stopping import ask_to_leave, stop_for_good
 @click.option(
     "--instance",
     metavar="NAME",
-    help="Remove a dead replica from the group, by its --group-instance-id, with all of its processes; "
-    "NAME-0 = one of these.",
+    help="Remove a dead replica and all of its processes from the group, by its --group-instance-id; "
+    "NAME-0 = only its process 0.",
 )
 @settings_flags(*CONNECTION, *TOPICS, "group_id", "state_dir")
 def leave(*, when_stopped: bool, instance: str | None, **flags: Any) -> None:

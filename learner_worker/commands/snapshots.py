@@ -1,4 +1,4 @@
-"""`state snapshot`, `state list`, `state prune`: the snapshots of shard files in their store."""
+"""`state snapshot`, `state list`, `state prune`: the snapshots of shard files in a store."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _shards_flag = click.option(
     "shards",
     type=click.IntRange(min=0),
     multiple=True,
-    help="Only this shard; several times for several. [default: all]",
+    help="Only this shard; repeatable. [default: all]",
 )
 
 
@@ -33,7 +33,7 @@ _shards_flag = click.option(
 def make_snapshots(*, shards: Sequence[int], **flags: Any) -> None:
     """Publish snapshots of the shard files now.
 
-    Without Kafka, and also while a worker runs. Workers with --snapshot-url do so by themselves.
+    This needs no Kafka, and works while a worker runs. Workers with --snapshot-url publish by themselves.
     """
     work_on_without_stdout()
     configure_logging()
@@ -46,7 +46,7 @@ def make_snapshots(*, shards: Sequence[int], **flags: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_flags("snapshot_url")
 def show_snapshots(*, shards: Sequence[int], as_json: bool, **flags: Any) -> None:
-    """List the snapshots in the store, and what is incomplete there."""
+    """List the snapshots in the store, including incomplete ones."""
     configure_logging()
     settings = given(flags)
     found = asyncio.run(_list(settings, [ShardId(shard) for shard in shards]))
@@ -63,13 +63,13 @@ def show_snapshots(*, shards: Sequence[int], as_json: bool, **flags: Any) -> Non
 
 @click.command("prune")
 @_shards_flag
-@click.option("--older-than", help="Delete what is older: 90s, 2h, 7d. [default: as the setting says]")
+@click.option("--older-than", help="Delete what is older: 90s, 2h, 7d. [default: the setting]")
 @settings_flags("snapshot_url", "snapshot_keep_seconds")
 def prune(*, shards: Sequence[int], older_than: str | None, **flags: Any) -> None:
     """Delete snapshots that are older than --snapshot-keep-seconds.
 
-    Also those of topics that are no more, and what was never completed. Workers delete the old ones of the
-    shards that they own by themselves.
+    This includes incomplete snapshots, and those of topics that no longer exist. Workers delete only old
+    snapshots of the shards that they own.
     """
     work_on_without_stdout()
     configure_logging()
@@ -82,7 +82,7 @@ def _seconds(text: str) -> float:
     try:
         return seconds_of(text)
     except ValueError as error:
-        raise click.UsageError(f"--older-than: {text!r} is no age as 90s, 2h, 7d") from error
+        raise click.UsageError(f"--older-than: {text!r} is not an age such as 90s, 2h, 7d") from error
 
 
 def _catalog(settings: Settings) -> SnapshotCatalog:

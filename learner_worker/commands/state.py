@@ -1,4 +1,4 @@
-"""`state show`, `state verify`, `state rebuild`: a replica's state folder; the others: `snapshots.py`."""
+"""`state show`, `state verify`, `state rebuild`: the state folder; for the others see `snapshots.py`."""
 
 import asyncio
 import sys

@@ -111,7 +111,7 @@ TABLE: Final[Sequence[RightNeeded]] = (
     RightNeeded("insights", "every agent", "topic", "metrics", ("Read",)),
     RightNeeded("insights", "one agent's outcomes", "topic", "outcomes", ("Read",)),
     RightNeeded("insights", "whose topics these are", "topic", "topology", ("Read",)),
-    RightNeeded("insights", "what advice came to, if it is logged", "topic", "advice", ("Read",)),
+    RightNeeded("insights", "what came of advice, if it is logged", "topic", "advice", ("Read",)),
     RightNeeded("insights", "newest dead letters", "topic", "dead_letters", ("Read",)),
     RightNeeded("insights", "which outcomes count; who works", "group", GROUP, ("Describe",)),
     RightNeeded("insights", "which requests wait", "group", REQUESTS_GROUP, ("Describe",)),
@@ -154,7 +154,7 @@ def rights_of(role: Role, names: TopicNames, group_id: str, layout: int = 1) -> 
 def _resources(row: RightNeeded, first: TopicNames, group_id: str, layout: int) -> Iterator[str]:
     group = in_layout(group_id, layout)
     special = {GROUP: group, REQUESTS_GROUP: requests_group(group), CLUSTER: CLUSTER}
-    # These look whether there is a topic of advice, which only a user with a right to it is told.
+    # These roles look for the advice log, and Kafka shows a topic only to users with a right to it.
     advice_log = first.advice_log or row.role in {"resharder", "insights"}
     names = replace(first.of_layout(layout), advice_log=advice_log)
     if row.resource in special:

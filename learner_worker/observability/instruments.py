@@ -146,8 +146,8 @@ class ProcessInstruments:
         )
         self.snapshots = Counter(
             "learner_snapshots",
-            "Snapshots of shard files, by result: published, failed (to be published), taken in place of a "
-            "missing file, refused for it.",
+            "Snapshots of shard files, by result: published, failed (not published), taken in place of a "
+            "missing file, refused (invalid).",
             ["result"],
             registry=registry,
         )
