@@ -1,4 +1,4 @@
-"""What an agent's advice came to: the advice log, where there is one, joined with the outcomes."""
+"""What came of an agent's advice: the advice log, if there is one, joined with the outcomes."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,9 +32,9 @@ class AgentAdvice(NamedTuple):
     """What came of an agent's newest answers that name a task.
 
     Attributes:
-        answers: how many these are.
-        left_out: how many more there are, whose auctions have too many bidders to be read.
-        totals: the agent's regret by strategy.
+        answers: the number of answers that are included.
+        left_out: the number of older answers, whose auctions have too many bidders to be read.
+        totals: the agent's regret, by strategy.
         regret: the same by kind of task, the greatest first.
     """
 
@@ -65,7 +65,7 @@ class AdviceReader:
         """What an agent's advice came to; None if there is no advice log.
 
         Raises:
-            LearnerError: it is not known, or not yet.
+            LearnerError: it is not known, or not known yet.
         """
         if not self._is_read():
             return None
@@ -124,7 +124,7 @@ class AdviceReader:
                 self._starts = {}
                 self._follower = TopicFollower(consumer, self._topic, partitions, self._store.take, outage)
                 self._problem = ""
-                with suppress(BrokerError):  # Kafka has deleted what comes next: it is read anew
+                with suppress(BrokerError):  # Kafka has deleted the next records: the topic is read anew
                     await self._follower.run()
         self._follower = None
 
@@ -136,13 +136,13 @@ class AdviceReader:
         return found.get(self._topic, 0)
 
     async def _expire(self) -> None:
-        """Deletes now and then what Kafka has deleted, so that results are those of what the log holds."""
+        """Periodically deletes what Kafka has deleted, so that results cover only what the log holds."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
                 starts = {} if self._follower is None else await self._follower.starts()
             except KAFKA_FAILURES:
-                continue  # following says what is wrong
+                continue  # the follower reports the failure
             moved = {place: first for place, first in starts.items() if first > self._starts.get(place, 0)}
             if moved:
                 await self._store.expire(moved)
@@ -159,8 +159,8 @@ def agent_advice(
     """Joins an agent's advice with the outcomes of everybody who bid for the same tasks.
 
     Args:
-        tasks: whose outcomes are known; advice for others is left out.
-        outcomes: all of these tasks.
+        tasks: the tasks whose outcomes are known; advice for others is left out.
+        outcomes: all outcomes of these tasks.
     """
     known = set(tasks)
     read = [record for record in advice if record.task_id in known]

@@ -1,4 +1,4 @@
-"""The advice log by agent, in a temporary SQLite file: of each agent the newest answers."""
+"""The advice log in a temporary SQLite file, by agent: the newest answers to each."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from learner_worker.insights.temporary_file import temporary_database
 from learner_worker.kafka.records import Record
 
 ANSWERS: Final = 200  # kept of an agent: each one's auction is read when the agent's page is asked for
-_CACHE_KIB = 16 * 1024  # reading is rare, and a page of the file has an agent's answers beside each other
+_CACHE_KIB = 16 * 1024  # reads are rare, and an agent's answers are adjacent in the file
 _CREATE = """
 CREATE TABLE advice (
     agent_id TEXT NOT NULL,
@@ -63,7 +63,7 @@ class AdviceStore:
         return [advice for (value,) in rows if (advice := decode_advice(value)) is not None]
 
     async def expire(self, starts: Mapping[TopicPartition, int]) -> None:
-        """Deletes what Kafka no longer has: before the first offset of each partition."""
+        """Deletes what Kafka no longer has: everything before the first offset of each partition."""
         await self._database.executemany(_EXPIRE, [(at.partition, first) for at, first in starts.items()])
         await self._database.commit()
 

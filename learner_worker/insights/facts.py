@@ -33,7 +33,7 @@ INDEXES: Final = (
     "CREATE INDEX by_task ON facts (task_id, agent_id)",
     "CREATE INDEX by_close ON facts (closed_at, task_id)",
 )
-"""Of the pages of auctions."""
+"""The indexes for the pages of auctions."""
 _PUT = "INSERT OR REPLACE INTO facts (agent_id, key, task_id, closed_at, value) VALUES (?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM facts WHERE agent_id = ? AND key = ?"
 _VALUES = "SELECT value FROM facts WHERE agent_id = ?"

@@ -76,7 +76,7 @@ class _Found(NamedTuple):
 class GroupLook:
     """Looks at a group, and remembers the ends of partitions that it has not read.
 
-    The clients of one look serve the next: connecting each time would log in each time.
+    The clients are kept from one look to the next: new ones would log in each time.
     """
 
     def __init__(self, settings: Settings, layout: Layout, group_id: str) -> None:
@@ -114,7 +114,7 @@ class GroupLook:
             await clients.stack.aclose()
 
     async def _found(self, partitions: Sequence[TopicPartition]) -> _Found:
-        """What Kafka says; asked once more, with new clients, if those of an earlier look fail."""
+        """Asks Kafka, and asks once more, with new clients, if those of an earlier look fail."""
         if self._clients is not None:
             with suppress(*KAFKA_FAILURES):
                 return await self._asked(self._clients, partitions)
@@ -129,7 +129,7 @@ class GroupLook:
             return _Clients(cluster, consumer, stack.pop_all())
 
     async def _asked(self, clients: _Clients, partitions: Sequence[TopicPartition]) -> _Found:
-        """What Kafka says; clients that fail, or are interrupted, are closed."""
+        """Asks Kafka; clients that fail, or are interrupted, are closed."""
         cluster = clients.cluster
         try:
             committed = {

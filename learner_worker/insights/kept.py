@@ -23,7 +23,7 @@ class NotFoundYetError(LearnerError):
 
 
 class BrokenLookError(LearnerError):
-    """Finding failed in a way that it should not: it is tried again all the same."""
+    """The answer could not be found because of an unexpected error; it is tried again all the same."""
 
     def __init__(self, failure: BaseException) -> None:
         super().__init__(f"an unexpected error, which the log has in full: {failure!r}")
@@ -49,7 +49,7 @@ class KeptAnswer(Generic[T]):
 
         Raises:
             NotFoundYetError: there is none within the time.
-            LearnerError, KafkaError, OSError, TimeoutError: finding failed, for whatever reason.
+            LearnerError, KafkaError, OSError, TimeoutError: the answer could not be found.
         """
         if self._finding is None or self._is_too_old(self._finding):
             self._finding = asyncio.create_task(self._found(), name="find-answer")
@@ -64,7 +64,7 @@ class KeptAnswer(Generic[T]):
         return finding.result()
 
     async def close(self) -> None:
-        """Interrupts finding."""
+        """Cancels the search for an answer."""
         if self._finding is not None:
             self._finding.cancel()
             await asyncio.wait([self._finding])
@@ -80,7 +80,7 @@ class KeptAnswer(Generic[T]):
 
 
 async def or_problem(found: Awaitable[T]) -> T | str:
-    """What is found, or why it is not."""
+    """Returns what is found, or the reason why it is not."""
     try:
         return await found
     except _EXPECTED as error:
@@ -88,7 +88,7 @@ async def or_problem(found: Awaitable[T]) -> T | str:
 
 
 def _retrieve(finding: "asyncio.Task[T]") -> None:
-    """Looks at a failure, which perhaps nobody waits for any more; logs one that is a mistake in the code."""
+    """Retrieves a failure that perhaps nobody waits for any more; logs one that is a bug."""
     failure = None if finding.cancelled() else finding.exception()
     if failure is not None and not isinstance(failure, _EXPECTED):
         _log.error("look.failed", exc_info=failure)

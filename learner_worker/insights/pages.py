@@ -30,7 +30,7 @@ _STATIC: Final = Path(__file__).parent / "static"
 _ROWS = 50  # agents of a page: more would be slow to look through
 _OUTCOMES = 25  # the newest: what happened lately
 _BEST, _WORST = 20, 10  # keywords shown of an agent; programs get all
-_REGRETS = 10  # kinds of task, those of the greatest regret: more would be slow to look through
+_REGRETS = 10  # kinds of task with the greatest regret: more would be hard to survey
 _BAR = 100  # half the width of a bar's picture
 _COLUMNS: Final = (
     ("Agent", "agent_id"),

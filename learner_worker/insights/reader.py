@@ -26,7 +26,7 @@ from learner_worker.settings import Settings
 _LOOK_SECONDS = 30.0  # how long a change of the topics, or a retention's new cutoff, may stay unnoticed
 _DOUBTS = 3  # looks that find other topics, in a row: a broker that is starting may list less
 _FACTS_OF_A_LISTED_AUCTION = 300  # decoded in about a millisecond: a page lists many auctions
-_TASKS_OF_A_LIST = 500  # looked at in a fraction of a second: tasks that no longer count may be very many
+_TASKS_OF_A_LIST = 500  # read in a fraction of a second: there may be very many tasks that no longer count
 _LOOKING = "looking at the topology"
 
 
@@ -46,7 +46,7 @@ class ReadProgress(NamedTuple):
 
 
 class TaskOutcomes(NamedTuple):
-    """The outcomes of some tasks; whether they count is not asked."""
+    """The outcomes of some tasks, including those that do not count."""
 
     tasks: Sequence[TaskId]
     outcomes: Sequence[Outcome]
@@ -99,7 +99,7 @@ class SwarmReader:
         return await asyncio.to_thread(agent_history, values, self._cutoff_of(agent_id))
 
     async def auctions(self, before: ClosedTask, count: int) -> AuctionList:
-        """The auctions that closed last before another one: so many, or fewer if few of the latest count.
+        """The auctions that closed last before another one: up to a number, fewer if few of the latest count.
 
         Raises:
             NotReadYetError: the changelog is still being read.
@@ -130,7 +130,7 @@ class SwarmReader:
         return await asyncio.to_thread(auction_of, task_id, found, self._cutoff_of)
 
     async def outcomes_of(self, tasks: Iterable[TaskId], *, most_facts: int) -> TaskOutcomes:
-        """The outcomes of as many tasks, in their order, as have so many facts together.
+        """The outcomes of the first tasks, as many as have no more than a number of facts in total.
 
         Raises:
             NotReadYetError: the changelog is still being read.

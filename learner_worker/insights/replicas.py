@@ -27,15 +27,15 @@ _ANSWERS = frozenset({HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE})
 
 
 class Patience(NamedTuple):
-    """How long one waits for a replica: until it is found and connected, and until it has answered."""
+    """How long to wait for a replica: until it is resolved and connected, and until it has answered."""
 
     reach_seconds: float
     answer_seconds: float
 
 
 _PATIENCE: Final = Patience(
-    reach_seconds=2.0,  # for a name, and then for a connection: milliseconds where somebody is there
-    answer_seconds=5.0,  # longer than a parent waits for a stuck process, before it answers for the others
+    reach_seconds=2.0,  # to resolve a name, and then to connect: takes milliseconds if the replica is up
+    answer_seconds=5.0,  # longer than a parent waits for a stuck process before it answers
 )
 
 
@@ -50,7 +50,7 @@ class RestoreState(msgspec.Struct, frozen=True):
 class ReplicaState(msgspec.Struct, frozen=True):
     """What a worker's `/readyz` says: its status, its shards' states by number, and what Kafka refuses.
 
-    One that is starting or rebuilding says nothing of shards.
+    A worker that is starting or rebuilding does not name its shards.
     """
 
     status: str

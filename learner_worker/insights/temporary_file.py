@@ -1,4 +1,4 @@
-"""Temporary SQLite files: what insights have read, ordered as it is asked for; gone with the process."""
+"""Temporary SQLite files of insights, which hold what was read in the order of queries."""
 
 import tempfile
 from collections.abc import AsyncIterator, Iterable
@@ -8,7 +8,7 @@ from pathlib import Path
 import aiosqlite
 
 _SETTINGS = (
-    "PRAGMA journal_mode = OFF",  # after any failure the file is of no use, and goes with the process
+    "PRAGMA journal_mode = OFF",  # the file is not kept after a failure
     "PRAGMA synchronous = OFF",
     "PRAGMA locking_mode = EXCLUSIVE",
 )
@@ -21,8 +21,8 @@ async def temporary_database(
     """Opens an empty file, in a folder of its own that is deleted on exit.
 
     Args:
-        statements: make its tables.
-        cache_kib: how much of it may be in memory.
+        statements: SQL that creates its tables.
+        cache_kib: size of SQLite's page cache.
     """
     with tempfile.TemporaryDirectory(prefix="learner-insights-") as folder:
         async with aiosqlite.connect(Path(folder) / "records.sqlite3") as database:

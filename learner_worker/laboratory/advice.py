@@ -1,4 +1,4 @@
-"""The advice log joined with the outcomes: recorded auctions with their base bids, the league, the regret."""
+"""The advice log joined with the outcomes: auctions with their base bids, the league, and the regret."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from learner_worker.strategies.protocol import PaidOn
 
 
 class AdviceResults(NamedTuple):
-    """What advice came to: the league of the strategies, and the whole regret ledger."""
+    """What came of advice: the league of the strategies, and the whole regret ledger."""
 
     league: League
     ledger: Sequence[Regret]
 
 
 def advised_auctions(outcomes: Sequence[Outcome], advice: Sequence[AdviceRecord]) -> list[RecordedAuction]:
-    """The auctions of outcomes that count, with the base bids that agents told when they asked."""
+    """The auctions of outcomes that count, with the base bids that agents named in their requests."""
     advised = advised_bids(advice, auctions_of(outcomes))
     bases: dict[tuple[str, str], int] = {key: one.advice.base_bid_sats for key, one in advised.items()}
     return auctions_of(outcomes, bases)
@@ -28,7 +28,7 @@ def advised_auctions(outcomes: Sequence[Outcome], advice: Sequence[AdviceRecord]
 def advice_results(
     advice: Sequence[AdviceRecord], auctions: Sequence[RecordedAuction], paid_on: PaidOn
 ) -> AdviceResults:
-    """What the advice came to in auctions with their base bids."""
+    """What came of the advice, in auctions with their base bids."""
     return AdviceResults(
         league(advice, auctions, paid_on), regret_ledger(auctions, advised_bids(advice, auctions))
     )

@@ -65,14 +65,14 @@ def t_quantile(freedom: int) -> float:
 
 
 def with_reach(value: Interval | None, *, sign: str = "") -> str:
-    """A mean and how far its interval reaches, as text."""
+    """A mean and the half width of its interval, as text."""
     if value is None:
         return "-"
     return f"{value.mean:{sign},.1f}" + (f" ±{value.high - value.mean:,.1f}" if value.count > 1 else "")
 
 
 def share_with_reach(value: Interval | None) -> str:
-    """A mean share and how far its interval reaches, in percent."""
+    """A mean share and the half width of its interval, in percent."""
     if value is None:
         return "-"
     reach = f" ±{100 * (value.high - value.mean):.0f}" if value.count > 1 else ""

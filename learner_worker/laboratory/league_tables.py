@@ -93,7 +93,7 @@ def _cells(other: WouldHave) -> tuple[str, ...]:
 
 def regret_table(title: str, ledger: Sequence[Regret]) -> Table:
     """Rows of the ledger."""
-    columns = ("auctions", "won", "left lying", "lost above the base", "by sats")
+    columns = ("auctions", "won", "left on the table", "lost above the base", "by sats")
     table = _table(title, ("agent", "strategy", "kind"), columns)
     for row in ledger:
         counts = (row.auctions, row.won, row.left_sats, row.missed, row.missed_sats)

@@ -119,7 +119,7 @@ def auctions_of(
 
 
 def _standing_close(outcomes: Iterable[Outcome]) -> Close | None:
-    """The greatest: a corrected close may not have reached every bidder yet."""
+    """The greatest close: a corrected one may not have reached every bidder yet."""
     return reduce(greater_close, (outcome.close for outcome in outcomes), _NO_CLOSE)
 
 

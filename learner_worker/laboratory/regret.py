@@ -1,4 +1,4 @@
-"""The regret ledger: what bids left lying, in auctions that really ended.
+"""The regret ledger: what bids left on the table, in auctions that really ended.
 
 Won: the runner-up's bid minus the own one, which a higher bid would have earned besides. Lost: auctions whose
 winning price lay above the own base, which the base bid would have won. Neither says what to bid next time:
@@ -19,7 +19,7 @@ UNADVISED = "-"
 
 
 class Regret(msgspec.Struct, frozen=True):
-    """What an agent left lying with one kind of task, as a strategy advised.
+    """What an agent left on the table with one kind of task, as a strategy advised.
 
     Attributes:
         kind: the first word of the task's text.

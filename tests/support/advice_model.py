@@ -64,7 +64,7 @@ def league(
 def regret(
     agent_id: str, answers: Sequence[Answer], outcomes: Outcomes
 ) -> dict[tuple[str, str], Counter[str]]:
-    """What the agent left lying and missed, by strategy and first keyword; zeros are left out."""
+    """What the agent left on the table and missed, by strategy and first keyword; zeros are left out."""
     rows: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for task, answer in counted_answers(agent_id, answers, outcomes).items():
         outcome = outcomes.get((task, agent_id))

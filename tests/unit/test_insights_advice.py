@@ -286,7 +286,8 @@ async def test_the_page_has_the_figures_and_names_as_text() -> None:
         assert '<td class="number">5,090</td><td class="number">5,090.0</td>' in page.text
         assert '<th scope="row">parse</th>' in page.text
         assert page.text.count('<td class="number">911</td>') == 2
-        assert "No answer to it is recorded" in (await agents_page(facts, reader(facts, store), "mace")).text
+        text = (await agents_page(facts, reader(facts, store), "mace")).text
+        assert "No answers to it are recorded" in text
 
 
 class NoLog(AdviceReader):
