@@ -67,11 +67,11 @@ class UnreadableFileError(StateError):
 
 
 class ManifestError(LearnerError):
-    """What a snapshot says of itself cannot be read: the snapshot is passed over."""
+    """A snapshot's manifest cannot be read: the snapshot is skipped."""
 
 
 class SnapshotError(LearnerError):
-    """The store of snapshots does not answer or refuses: the shards do without, and read the changelog."""
+    """The store of snapshots does not answer or refuses: shards are restored from the changelog instead."""
 
 
 class UpgradeRequiredError(LearnerError):

@@ -1,4 +1,4 @@
-"""What operators do with snapshots: make them of a folder's files, list them, delete them."""
+"""What operators do with snapshots: publish them from a folder's files, list them, delete them."""
 
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
@@ -19,8 +19,8 @@ from learner_worker.store.snapshot import snapshot_of
 from learner_worker.store.state_folder import no_shard_files, shard_files
 
 _COPY: Final = ".commands-copy"
-"""The suffix of a copy: a worker makes its own under another one at the same time."""
-_COMMANDS_TERM: Final = 0  # before any placement's: no owner takes it for a later owner's
+"""The suffix of a copy; a worker may make copies with another suffix at the same time."""
+_COMMANDS_TERM: Final = 0  # earlier than any placement's, so that no owner takes it for that of a later owner
 
 
 def now_ms() -> int:
@@ -31,15 +31,15 @@ def now_ms() -> int:
 async def publish_files(
     state_dir: Path, shards: Collection[ShardId], catalog: SnapshotCatalog, topics: TopicNames
 ) -> AsyncIterator[SnapshotManifest]:
-    """Publishes a snapshot of each of a folder's files, or of some shards'.
+    """Publishes a snapshot of each file of a folder, or of those of some shards.
 
     Args:
-        topics: in the first layout.
+        topics: the topics of the first layout.
 
     Raises:
         ConfigurationError: there is no such file.
-        StateError: a file cannot be copied, or has read nothing yet.
-        SnapshotError: the store does not take it.
+        StateError: a file cannot be copied, or has read nothing of the changelog yet.
+        SnapshotError: the store does not accept it.
     """
     files = shard_files(state_dir)
     if not files:
@@ -75,7 +75,7 @@ async def _publish(
 async def list_snapshots(
     catalog: SnapshotCatalog, shards: Sequence[ShardId]
 ) -> AsyncIterator[tuple[ShardId, Listing]]:
-    """What the store has of each shard, or of some.
+    """Lists what the store has for each shard, or for some.
 
     Raises:
         SnapshotError: the store does not answer.
@@ -87,7 +87,7 @@ async def list_snapshots(
 async def prune_snapshots(
     catalog: SnapshotCatalog, shards: Sequence[ShardId], keep_seconds: float
 ) -> AsyncIterator[tuple[ShardId, int]]:
-    """Deletes what is older than it may get, whoever made it; how many snapshots, by shard.
+    """Deletes snapshots that are too old, whoever made them; yields their number by shard.
 
     Raises:
         SnapshotError: the store does not answer.
@@ -101,15 +101,15 @@ async def prune_snapshots(
 async def delete_forgotten(
     catalog: SnapshotCatalog, marker: ForgetMarker, offset: int, topology: Topology
 ) -> int:
-    """Deletes the snapshots of an agent's shard that were made before its marker was read; how many.
+    """Deletes the snapshots of an agent's shard from before its marker was read; returns their number.
 
-    Those of former layouts are from before, too. What is incomplete goes with them.
+    Those of former layouts are from before the marker, too. Incomplete snapshots are also deleted.
 
     Args:
-        offset: the marker's, in the changelog.
+        offset: the offset of the marker in the changelog.
 
     Raises:
-        SnapshotError: the store does not answer, or refuses; some may be left.
+        SnapshotError: the store does not answer, or refuses; some may remain.
     """
     deleted = 0
     former = {one.incarnation: one.shards for one in topology.former}

@@ -1,8 +1,8 @@
-"""The snapshots in a store, by shard: each is an object with the file and, written after it, a manifest.
+"""The snapshots in a store, by shard: each has an object with the file, and one with a manifest.
 
-A manifest is written only when its file is complete, so what has none is still on its way, or was never
-finished. Names are made of the time and chance: no two are the same, so nothing is ever overwritten, not even
-by a worker that has lost the shard and does not know it.
+A manifest is written only when its file is complete, so a file without one is still being written, or was
+never finished. Names consist of the time and a random part. No two are the same, so nothing is ever
+overwritten, not even by a stalled owner.
 """
 
 import re
@@ -20,15 +20,15 @@ _FILE, _MANIFEST = ".sqlite3", ".json"
 _NAME: Final = re.compile(r"shard-([0-9]{5,})/([0-9]{13})-[0-9a-f]{32}\.(sqlite3|json)")
 _MILLIS: Final = 1_000  # milliseconds in a second
 _UNFINISHED_MS: Final = 86_400_000
-"""How old an object without its other half is when nobody can be writing it any more: a day."""
+"""The age at which nobody can still be writing a file without a manifest: a day."""
 
 
 class Listing(NamedTuple):
-    """What the store holds of a shard.
+    """What the store holds for a shard.
 
     Attributes:
-        snapshots: those that are complete.
-        broken: why each other object is of no use, by name.
+        snapshots: the complete snapshots.
+        broken: why each other object is useless, by its name.
     """
 
     snapshots: list[SnapshotManifest]
@@ -45,7 +45,7 @@ class SnapshotCatalog:
         self._store = store
 
     async def shards(self) -> list[ShardId]:
-        """The shards that the store has something of."""
+        """The shards for which the store has anything."""
         found = map(_NAME.fullmatch, await self._store.names(""))
         return sorted({ShardId(int(match[1])) for match in found if match is not None})
 
@@ -80,12 +80,12 @@ class SnapshotCatalog:
         await self._store.put(_beside(manifest.name, _MANIFEST), encode_manifest(manifest))
 
     async def fetch(self, manifest: SnapshotManifest, path: Path, on_progress: OnProgress) -> bool:
-        """Writes a snapshot's file to a path; returns whether it is what its manifest says."""
+        """Writes a snapshot's file to a path; returns whether it matches its manifest."""
         sha256 = await self._store.download(manifest.name, path, manifest.size, on_progress)
         return sha256 == manifest.sha256
 
     async def delete(self, manifests: Collection[SnapshotManifest], broken: Iterable[str] = ()) -> None:
-        """Deletes snapshots, the manifests first, and other objects by name."""
+        """Deletes snapshots, manifests first, and other objects by name."""
         names = [manifest.name for manifest in manifests]
         await self._store.delete([_beside(name, _MANIFEST) for name in names])
         await self._store.delete([*names, *broken])
@@ -97,12 +97,12 @@ def folder_of(shard_id: ShardId) -> str:
 
 
 def new_name(shard_id: ShardId, created_ms: int) -> str:
-    """A name for the next snapshot of a shard that no other one has."""
+    """A unique name for the next snapshot of a shard."""
     return f"{folder_of(shard_id)}/{created_ms:013d}-{random_part()}{_FILE}"
 
 
 def random_part() -> str:
-    """What no other name has."""
+    """The part that makes a name unique."""
     return uuid.uuid4().hex
 
 
@@ -113,8 +113,8 @@ def _beside(name: str, suffix: str) -> str:
 def superseded(found: Listing, newest: SnapshotManifest) -> list[SnapshotManifest]:
     """The snapshots that a new one makes superfluous: of those made before it the last one stays.
 
-    A replica may be reading that one. Those of other incarnations are not this shard's to judge; those made
-    after it, or under a later term, are of another owner: then this one has lost the shard.
+    A replica may be reading that one. Those of other incarnations are not considered. Those made later, or
+    under a later term, are another owner's: then this owner has lost the shard.
     """
     before = sorted(
         (
@@ -131,7 +131,7 @@ def superseded(found: Listing, newest: SnapshotManifest) -> list[SnapshotManifes
 
 
 def outdated(found: Listing, now_ms: int, keep_seconds: float) -> list[SnapshotManifest]:
-    """The snapshots that are older than they may get."""
+    """The snapshots that are too old."""
     return [each for each in found.snapshots if now_ms - each.created_ms > keep_seconds * _MILLIS]
 
 

@@ -1,9 +1,9 @@
-"""What a snapshot says of itself, and why a shard may not use it.
+"""The manifest of a snapshot, and the reasons why a shard may not use the snapshot.
 
-A snapshot is a copy of a shard's rows, nearly an old disk that came back, which rule 8 (docs/protocol.md) is
-about. Unlike a disk it outlives the topics, may come from a worker that has lost the shard, and is offered to
-every replica for days. So it is used only if the changelog is surely the one that it was made from, and has
-all that it has read.
+A snapshot is a copy of a shard's rows, much like an old disk that has come back, and rule 8
+(docs/protocol.md) applies to it. Unlike a disk it outlives the topics, may come from a stalled owner, and is
+available to every replica for days. So it is used only if the changelog is the one that it was made from, and
+has all records that it has read.
 """
 
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ _MILLIS: Final = 1_000  # milliseconds in a second
 
 
 class SnapshotManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a snapshot is, from which changelog it was made, and how far it has read that.
+    """What a snapshot is, from which changelog it was made, and how far it has read that changelog.
 
     Attributes:
-        name: of the object with the file's content.
-        identity: whose file it is: cluster, prefix, partitions, shard, incarnation and generation.
-        term: of the placement that gave the shard to who made it; 0 if a command did.
+        name: the name of the object with the file's content.
+        identity: what the file belongs to: cluster, prefix, partitions, shard, incarnation and generation.
+        term: the term of the placement that gave its maker the shard; 0 if a command made it.
         position: the next changelog offset to read.
-        last_record: the last record below it that the file has read.
-        format: of the file.
+        last_record: the last record below the position that the file has read.
+        format: the file format.
         created_ms: when it was made, by its maker's clock, in milliseconds since 1970.
-        size, sha256: of the file's content.
+        size, sha256: size and checksum of the file's content.
     """
 
     name: str
@@ -50,7 +50,7 @@ class SnapshotManifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def incarnation(self) -> str:
-        """Of the topics that it was made from."""
+        """The incarnation of the topics that it was made from."""
         return self.identity.get("incarnation", "")
 
     @property
@@ -72,14 +72,14 @@ def decode_manifest(content: bytes) -> SnapshotManifest:
     """Decodes a manifest.
 
     Raises:
-        ManifestError: it is none, or a newer version wrote it.
+        ManifestError: the content is not a manifest, or a newer version wrote it.
     """
     try:
         found = _decoder.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ManifestError(f"no manifest of a snapshot: {error}") from error
+        raise ManifestError(f"not a manifest of a snapshot: {error}") from error
     if found.v > MANIFEST_VERSION:
-        raise ManifestError(f"its manifest has version {found.v}, this worker reads {MANIFEST_VERSION}")
+        raise ManifestError(f"its manifest has version {found.v}; this worker reads up to {MANIFEST_VERSION}")
     return found
 
 
@@ -88,8 +88,8 @@ def manifest_of(
 ) -> SnapshotManifest | None:
     """The manifest of a file's copy.
 
-    None if the file has read nothing of the changelog by which that could be recognized: it is empty, was
-    last written by an older version, or begins anew in a changelog that has lost its end.
+    None if the file names no record by which the changelog could be recognized: it is empty, was last
+    written by an older version, or starts anew in a changelog that has lost its end.
     """
     last, position = last_record(copy.identity), copy.positions.get(topic, 0)
     if last is None or last.offset >= position or "incarnation" not in copy.identity:
@@ -108,7 +108,7 @@ def manifest_of(
 
 
 def foreign(manifest: SnapshotManifest, expected: Mapping[str, str]) -> str | None:
-    """Why a snapshot belongs to other topics, cluster or shard; None if it belongs here."""
+    """Why a snapshot belongs to other topics, another cluster or another shard; None if it belongs here."""
     missing = next((name for name in expected if name not in manifest.identity), None)
     if missing is not None:
         return f"it names no {missing}"
@@ -119,7 +119,7 @@ def foreign(manifest: SnapshotManifest, expected: Mapping[str, str]) -> str | No
 
 
 def beyond(manifest: SnapshotManifest, changelog: OffsetRange) -> str | None:
-    """Why the changelog cannot have all that a snapshot has read, by its offsets."""
+    """Why, by its offsets, the changelog cannot have all that a snapshot has read; None if it can."""
     if max(manifest.position, manifest.last_record.offset + 1) > changelog.end:
         return (
             f"it has read up to offset {manifest.position}, and the changelog ends at {changelog.end}: "
@@ -138,14 +138,14 @@ def recognized(manifest: SnapshotManifest, record: Record | None) -> bool:
 
 
 def unusable(manifest: SnapshotManifest, *, now_ms: int, keep_seconds: float) -> str | None:
-    """Why nobody here may read a snapshot: its format, or its age."""
+    """Why the format or the age of a snapshot rules it out; None if neither does."""
     if manifest.format > FORMAT:
-        return f"it has format {manifest.format}, this worker reads up to {FORMAT}"
+        return f"it has format {manifest.format}; this worker reads formats up to {FORMAT}"
     if now_ms - manifest.created_ms > keep_seconds * _MILLIS:
         return "it is older than --snapshot-keep-seconds"
     return None
 
 
 def newest_first(manifests: list[SnapshotManifest]) -> list[SnapshotManifest]:
-    """The snapshots of a shard, those first that leave the least of the changelog to read."""
+    """The snapshots of a shard, ordered by how much of the changelog they leave to read, the least first."""
     return sorted(manifests, key=lambda each: (each.position, each.term, each.created_ms), reverse=True)

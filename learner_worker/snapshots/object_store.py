@@ -1,4 +1,4 @@
-"""What snapshots need of the store that keeps them, and how it is opened."""
+"""The interface of a store of snapshots, and how a store is opened."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -11,13 +11,13 @@ OnProgress = Callable[[], None]
 
 
 class ObjectStore(Protocol):
-    """Objects by name. A name is given once, so no object ever changes.
+    """Objects by name. A name is used only once, so no object ever changes.
 
     Every method raises SnapshotError if the store does not answer, or refuses.
     """
 
     async def names(self, folder: str) -> list[str]:
-        """The names of all objects in a folder, with the folder's own."""
+        """The names of all objects in a folder, including the folder's name."""
         ...
 
     async def get(self, name: str) -> bytes:
@@ -25,24 +25,24 @@ class ObjectStore(Protocol):
         ...
 
     async def put(self, name: str, content: bytes) -> None:
-        """Makes a small object; refuses a name that is taken."""
+        """Creates a small object; refuses a name that is in use."""
         ...
 
     async def upload(self, name: str, path: Path) -> None:
-        """Makes an object of a file's content."""
+        """Creates an object from a file's content."""
         ...
 
     async def download(self, name: str, path: Path, size: int, on_progress: OnProgress) -> str:
         """Writes an object to a file; returns the checksum (SHA-256) of what was written.
 
         Args:
-            size: how long it is.
+            size: its length in bytes.
             on_progress: called after each part.
         """
         ...
 
     async def delete(self, names: Sequence[str]) -> None:
-        """Deletes objects; those that are gone already are no error."""
+        """Deletes objects; it is no error if some are already gone."""
         ...
 
 
@@ -50,7 +50,7 @@ def open_store(url: str) -> ObjectStore:
     """The store at an address.
 
     Raises:
-        ConfigurationError: the extra that reaches stores is not installed, or the address is none of a store.
+        ConfigurationError: the extra for stores is not installed, or the address is not that of a store.
     """
     try:
         module = import_module("learner_worker.snapshots.remote")

@@ -1,7 +1,7 @@
-"""The store of snapshots by obstore: a folder or S3; imported only if snapshots are wanted.
+"""The store of snapshots, by obstore: a folder or S3. Imported only if snapshots are configured.
 
-How S3 is reached and logged in to is said by AWS' own variables (`AWS_ACCESS_KEY_ID`, `AWS_REGION`,
-`AWS_ENDPOINT_URL` and so on), by a web identity or by the machine's role.
+For S3, the address and the login come from AWS's own variables (`AWS_ACCESS_KEY_ID`, `AWS_REGION`,
+`AWS_ENDPOINT_URL` and so on), a web identity or the machine's role.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ from learner_worker.snapshots.object_store import OnProgress
 from learner_worker.store.permissions import FILE_MODE, private_file, private_folder
 
 _PART_BYTES: Final = 8 * 2**20
-"""Of a file in one request: few requests, and as much memory as this or a few times it."""
-_PARTS_AT_ONCE: Final = 2  # one is on its way while the next one is read
+"""Bytes of a file in one request: few requests, and a few times this much memory at most."""
+_PARTS_AT_ONCE: Final = 2  # one is being sent while the next one is read
 _RETRY_SECONDS: Final = 30.0
-"""How long a request is tried again: a restore waits for it, and can read the changelog instead."""
+"""How long a request is retried: a restore waits for it, and can read the changelog instead."""
 _FAILURES: Final = (BaseError, OSError, ValueError)
 """What obstore raises."""
 
@@ -34,7 +34,7 @@ class RemoteStore:
     """The objects below an address.
 
     Raises:
-        ConfigurationError: it is no address of a store, or the folder cannot be made.
+        ConfigurationError: it is not the address of a store, or the folder cannot be created.
     """
 
     def __init__(self, url: str) -> None:
@@ -56,7 +56,7 @@ class RemoteStore:
         return S3Store.from_url(self._url, retry_config={"retry_timeout": timedelta(seconds=_RETRY_SECONDS)})
 
     async def names(self, folder: str) -> list[str]:
-        """The names of all objects in a folder, with the folder's own."""
+        """The names of all objects in a folder, including the folder's name."""
         with self._failures("list"):
             return [each["path"] async for page in obstore.list(self._store, folder or None) for each in page]
 
@@ -66,13 +66,13 @@ class RemoteStore:
             return bytes(await (await obstore.get_async(self._store, name)).bytes_async())
 
     async def put(self, name: str, content: bytes) -> None:
-        """Makes a small object; refuses a name that is taken."""
+        """Creates a small object; refuses a name that is in use."""
         with self._failures("write"):
             await obstore.put_async(self._store, name, content, mode="create")
             await self._make_private(name)
 
     async def upload(self, name: str, path: Path) -> None:
-        """Makes an object of a file's content."""
+        """Creates an object from a file's content."""
         with self._failures("write"):
             await obstore.put_async(
                 self._store, name, path, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
@@ -96,7 +96,7 @@ class RemoteStore:
             yield bytes(await obstore.get_range_async(self._store, name, start=start, end=end))
 
     async def delete(self, names: Sequence[str]) -> None:
-        """Deletes objects; those that are gone already are no error."""
+        """Deletes objects; it is no error if some are already gone."""
         for name in names:
             with self._failures("delete"):
                 try:
@@ -105,7 +105,7 @@ class RemoteStore:
                     continue
 
     async def _make_private(self, name: str) -> None:
-        """Leaves an object in a folder to its owner alone, as the state folder's files are."""
+        """Makes an object in a folder accessible to its owner alone, like the files of the state folder."""
         if self._folder is not None:
             await asyncio.to_thread((self._folder / name).chmod, FILE_MODE)
 
@@ -123,5 +123,5 @@ def _add(part: bytes, digest: "hashlib._Hash", file: BinaryIO) -> None:
 
 
 def _words(error: BaseException) -> str:
-    """The first line of an error: obstore's own have a whole structure after it."""
+    """The first line of an error: obstore prints a whole structure after it."""
     return str(error).partition("\n")[0]

@@ -34,13 +34,13 @@ _log = structlog.get_logger("learner_worker.store")
 def arranging_shard_files(state_dir: Path, processes: int) -> Iterator[list[int | None]]:
     """Moves the shards' files, when the block ends, to where this number of processes looks for them.
 
-    The caller holds the lock. Files stay where they are as far as that is even. Of several files of one shard
-    the one written last stays, and the others are set aside.
+    The caller holds the lock. Files stay where they are as far as the numbers stay even. Of several files of
+    one shard, the one written last is used, and the others are set aside.
 
     Yields:
-        The processes of earlier runs, if anything has to move; None for one that was the only one. In the
-        block their members are removed from the group: if that does not come to its end, the next start
-        finds the same ones, because nothing has moved yet.
+        The processes of earlier runs, if anything has to move; None for one that was the only one. The
+        block removes their members from the group. If it is interrupted, the next start finds the same
+        processes, because nothing has moved yet.
 
     Raises:
         ConfigurationError: a process of an earlier run still uses its folder.
@@ -72,7 +72,7 @@ def _used(state_dir: Path) -> list[Path]:
 
 
 def _kept_in(folder: Path) -> list[Path]:
-    """The shards' files in a folder, also those that were set aside."""
+    """The shards' files in a folder, including those that were set aside."""
     return [file for file in folder.glob("shard-*.*") if not file.name.endswith(_BESIDE)]
 
 
@@ -83,7 +83,7 @@ def _move_to(wanted: list[Path], state_dir: Path) -> int:
     moved = _deal(_one_of_each(every_shard_file(state_dir)), wanted)
     for folder in state_folders(state_dir):
         if folder in wanted:
-            private_file(folder / _LOCK)  # it counts as used from now on, also without a shard's file
+            private_file(folder / _LOCK)  # it counts as used from now on, even without a shard's file
         else:
             _take_set_aside(folder, wanted[0])
             if folder != state_dir:
@@ -155,8 +155,8 @@ def _take_set_aside(folder: Path, new: Path) -> None:
 
 
 def _dissolve(folder: Path) -> None:
-    """Removes the folder of a process that there is no more."""
+    """Removes the folder of a process that no longer exists."""
     for name in _OWN:
         (folder / name).unlink(missing_ok=True)
-    with suppress(OSError):  # something of somebody else's is in it
+    with suppress(OSError):  # it holds something foreign
         folder.rmdir()

@@ -1,7 +1,7 @@
 """Copies the rows of a shard's file as of one moment, while it is in use, and describes the copy.
 
-A copy holds what a standby's file holds: no auctions, and no positions of the sources. It is used much later,
-when others have read further, and rule 8 (docs/protocol.md) would drop them then.
+Like a standby's file, a copy holds no auctions and no positions of the sources. It is used much later, when
+others have read further, and rule 8 (docs/protocol.md) would drop them then.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from learner_worker.store.snapshot import snapshot_of
 from learner_worker.store.statements import statement
 
 _READ_BYTES: Final = 2**20  # of a file at a time: few calls, little memory
-_SPARE: Final = 2  # times the file's size has to be free: checkpoints go on while the copy is written
+_SPARE: Final = 2  # times the file's size that must be free: checkpoints go on while the copy is written
 
 
 class FileCopy(NamedTuple):
@@ -45,7 +45,7 @@ async def copy_file(source: Path, target: Path, topics: Collection[TopicName]) -
     left out.
 
     Args:
-        topics: those whose positions the copy has.
+        topics: the topics whose positions the copy keeps.
 
     Raises:
         StateError: the file cannot be read, or there is no space for the copy.

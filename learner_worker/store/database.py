@@ -23,7 +23,7 @@ _CONVERTED: Final = 500  # rows of a page: more would hold the file's thread whi
 _MAX_LOG_BYTES: Final = 16 * 2**20
 """A longer write-ahead log is truncated: SQLite itself restarts it only when there are no readers."""
 _WRITE_WAIT_MS = 5_000  # for another connection's lock: SQLite's wrapper in Python has the same default
-_READ_WAIT_MS = 100  # for a read to end: a copy of the file is one long read, and a checkpoint must not wait
+_READ_WAIT_MS = 100  # for readers: a copy of the file is one long read, and a checkpoint must not wait for it
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PRIMARY: Final = 0xFF  # the bits of the primary result code; the others hold the extended one
 _PRAGMAS: Final = (
@@ -167,8 +167,8 @@ class Database:
     async def _bound_log(self) -> None:
         """Truncates a log that has grown too long; waits for short reads in progress, not for later ones.
 
-        Behind a long one the log grows on until a later transaction truncates it. A failure does not affect
-        what was committed; the next transaction reports a full disk.
+        During a long read the log keeps growing until a later transaction truncates it. A failure does not
+        affect what was committed; the next transaction reports a full disk.
         """
         with contextlib.suppress(OSError, sqlite3.OperationalError):
             if self._log.stat().st_size > _MAX_LOG_BYTES:

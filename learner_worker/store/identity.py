@@ -18,10 +18,10 @@ LAST_RECORD: Final = "last_record"
 
 
 class LastRecord(NamedTuple):
-    """The last changelog record that a file has read, as far as known, by which the changelog is recognized.
+    """The last changelog record that a file is known to have read, by which the changelog is recognized.
 
-    Offsets alone do not tell one changelog from another: one that lost its end, or was created anew, uses
-    them again for other records.
+    Offsets alone do not distinguish changelogs: one that lost its end, or was created anew, reuses them for
+    other records.
 
     Attributes:
         timestamp: its record time, in milliseconds since 1970.
@@ -34,7 +34,7 @@ class LastRecord(NamedTuple):
 
     @classmethod
     def of(cls, offset: int, timestamp: int, key: bytes | None) -> "LastRecord":
-        """How a record is noted."""
+        """Describes a record."""
         return cls(offset, timestamp, crc32(key or b""))
 
     def text(self) -> str:
@@ -43,7 +43,7 @@ class LastRecord(NamedTuple):
 
 
 def last_record(identity: Mapping[str, str]) -> LastRecord | None:
-    """The last record by a file's identity; None if it names none: it has read nothing, or is old."""
+    """The last record in a file's identity; None if there is none: it has read nothing, or is older."""
     try:
         return msgspec.json.decode(identity.get(LAST_RECORD, ""), type=LastRecord)
     except msgspec.DecodeError:

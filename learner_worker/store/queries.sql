@@ -6,7 +6,7 @@
 SELECT name, value FROM identity;
 
 -- name: save_identity
--- Written when the file is made, by the first version that knows more, and the last record by checkpoints.
+-- Written when the file is created and when a newer version adds a name; checkpoints write last_record.
 INSERT INTO identity (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
 -- name: load_positions
@@ -19,7 +19,7 @@ INSERT INTO positions (topic, next_offset) VALUES (?, ?)
 ON CONFLICT (topic) DO UPDATE SET next_offset = excluded.next_offset;
 
 -- name: delete_position
--- A copy of the file: it has none of the sources'.
+-- From a copy of the file, which keeps no positions of the sources.
 DELETE FROM positions WHERE topic = ?;
 
 -- name: load_auctions

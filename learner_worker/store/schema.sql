@@ -2,7 +2,7 @@
 
 -- Whose file this is: cluster_id, topic_prefix, partitions, shard, incarnation, generation. A mismatch refuses
 -- the start; a file of an older version lacks the last two and gains them when it is opened. last_record is
--- the last changelog record that was read.
+-- the last changelog record that was read; it is not compared.
 CREATE TABLE identity (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL

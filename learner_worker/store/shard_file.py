@@ -176,7 +176,7 @@ class ShardFile:
                     if row.agent_id in found:
                         # Words and small counts repeat between agents: shared objects save most memory.
                         found[row.agent_id][1][shared(row.keyword)] = tally_of(row.wins, row.failures)
-                if row.agent_id in found:  # the last one of the page: others have no more rows
+                if row.agent_id in found:  # the page's last agent: only this one may have more rows
                     agent_row, tallies = found[row.agent_id]
                     found[row.agent_id] = agent_row, bucketed(tallies)
         return found

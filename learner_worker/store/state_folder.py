@@ -24,7 +24,7 @@ from learner_worker.unix import FCNTL
 
 _FILE = re.compile(r"shard-([0-9]{5,})\.sqlite3")
 _COPY, _ARRIVING = ".copy", ".arriving"
-"""Suffixes of a snapshot on its way to the store, and from there."""
+"""Suffixes of a snapshot on its way to the store and from the store."""
 
 
 def shard_files(path: Path) -> dict[ShardId, Path]:
@@ -212,14 +212,14 @@ class StateFolder:
         return await asyncio.to_thread(held_shards, self._path, self.identity_of, topic)
 
     async def is_missing(self, shard_id: ShardId) -> bool:
-        """Whether there is no file of a shard."""
+        """Whether a shard has no file."""
         return not await asyncio.to_thread(shard_path(self._path, shard_id).exists)
 
     async def copy(self, shard_id: ShardId, topics: Collection[TopicName]) -> FileCopy:
         """Copies the rows of a shard's file, which may be in use; `discard` removes the copy.
 
         Args:
-            topics: those whose positions the copy has.
+            topics: the topics whose positions the copy keeps.
 
         Raises:
             StateError: the file cannot be read, or there is no space.
@@ -228,7 +228,7 @@ class StateFolder:
         return await copy_file(path, path.with_suffix(_COPY), topics)
 
     def remove_copies(self) -> None:
-        """Removes the copies that a worker which was killed has left.
+        """Removes the copies that a killed worker has left.
 
         Raises:
             StateError: the folder cannot be written.
@@ -241,11 +241,11 @@ class StateFolder:
             raise StateError(f"cannot clear {self._path} ({obstacle(self._path, error)})") from error
 
     def arriving(self, shard_id: ShardId) -> Path:
-        """Where a copy is put before `take` puts it in place."""
+        """The path for a copy that `take` then puts in place."""
         return shard_path(self._path, shard_id).with_suffix(_ARRIVING)
 
     async def take(self, shard_id: ShardId, path: Path) -> None:
-        """Makes a copy the file of a shard that has none.
+        """Turns a copy into the file of a shard that has none.
 
         Raises:
             StateError: the folder cannot be written.
@@ -264,7 +264,7 @@ class StateFolder:
             raise StateError(f"cannot remove {path} ({obstacle(path, error)})") from error
 
     def identity_of(self, shard_id: ShardId) -> dict[str, str]:
-        """What a shard's file has to say of itself."""
+        """The identity that a shard's file must have."""
         return shard_identity(
             cluster_id=self._cluster_id,
             topic_prefix=self._topic_prefix,

@@ -34,12 +34,12 @@ class Checkpoint:
     A value of None means that the row is deleted, and so does an outcome without parts.
 
     Attributes:
-        keywords: by agent, the keywords that changed; one that counts nothing is deleted.
+        keywords: by agent, the keywords that changed; a keyword whose counts are zero is deleted.
         forgotten: the time until which agents are forgotten, where it changed.
         sums: what strategies have counted, by strategy and agent.
         counted_to: by strategy, the last row in its sums; None: all rows are.
         leaving: published agents whose row is deleted if they have no outcomes.
-        last_record: the last changelog record below the position, if another one than before.
+        last_record: the last changelog record below the position, if it has changed.
     """
 
     positions: Mapping[TopicName, int]
@@ -124,7 +124,7 @@ _decode_auction = msgspec.json.Decoder(AuctionState).decode
 def writes_of(checkpoint: Checkpoint) -> Iterator[tuple[str, Iterable[SqlRow]]]:
     """A checkpoint as pairs of statement and rows, in the order in which one transaction runs them.
 
-    Rows are made when they are asked for: a statement's at a time, so that no step makes all of them.
+    Rows are made on demand, for one statement at a time, so that no step makes all of them.
     """
     yield from _saved_or_deleted("save_outcome", "delete_outcome", _outcome_rows(checkpoint.outcomes))
     yield "save_agent", (_agent_row(agent_id, row) for agent_id, row in checkpoint.agents.items())
@@ -161,7 +161,7 @@ def _keyword_rows(keywords: Mapping[AgentId, Mapping[str, Tally]]) -> Iterator[t
 def _saved_or_deleted(
     saving: str, deleting: str, rows: Iterable[tuple[bool, SqlRow]]
 ) -> Iterator[tuple[str, Sequence[SqlRow]]]:
-    """Rows in statements of `ROWS_AT_ONCE`: no step looks at many more, saved or deleted."""
+    """Rows in statements of `ROWS_AT_ONCE`, so that no step handles many more, saved or deleted."""
     saved: list[SqlRow] = []
     deleted: list[SqlRow] = []
     for is_saved, row in rows:

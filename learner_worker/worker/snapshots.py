@@ -1,8 +1,8 @@
 """Snapshots of the owned shards' files: published at intervals, and taken where a file is missing.
 
-A replica that owns a shard and has no file takes the newest snapshot that it may use, and reads the changelog
-from there. Whatever is wrong with one, it is passed over with a sentence in the log; without any, the
-changelog is read from its beginning. An owner deletes the snapshots that its own make superfluous.
+A replica without the file of a shard takes the newest valid snapshot, and reads the changelog from there. An
+invalid snapshot is skipped, and the log names the reason; without a valid one, the changelog is read from its
+beginning. An owner deletes the snapshots that its own supersede.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ from learner_worker.worker.platform import SnapshotPlatform
 
 _LOOK_SECONDS: Final = 1.0  # how late a snapshot may begin: far below any interval worth setting
 _RETRY: Final = 0.25  # of the interval, after a failure: the store may be back soon
-_RENEW: Final = 0.5  # of the age at which a snapshot of a shard that does not change expires
+_RENEW: Final = 0.5  # of the maximum age: when an unchanged shard gets a new snapshot
 _START_SECONDS: Final = 10.0
 """Time limit for starting the consumer: beyond a broker's usual answer it counts as an outage."""
 _ASK_SECONDS: Final = 10.0  # as above, for its offsets
@@ -53,7 +53,7 @@ _log = structlog.get_logger("learner_worker.snapshots")
 
 @dataclass(frozen=True, slots=True)
 class SnapshotPolicy:
-    """When snapshots are made, and how old they may get.
+    """How often snapshots are made, and how old they may get.
 
     Attributes:
         now: the clock, in microseconds since 1970.
@@ -65,7 +65,7 @@ class SnapshotPolicy:
 
     @property
     def now_ms(self) -> int:
-        """The time in milliseconds, as manifests have it."""
+        """The time in milliseconds, as in manifests."""
         return self.now() // 1000
 
 
@@ -74,7 +74,7 @@ class SnapshotPublisher:
 
     Args:
         topics: the changelog, and the others whose positions belong to the rows.
-        results: counts snapshots by what became of them.
+        results: counts snapshots by result.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class SnapshotPublisher:
         self._next_ms: dict[ShardId, int] = {}
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Publishes snapshots until `stopping` is set; one that is under way then is given up."""
+        """Publishes snapshots until `stopping` is set; one that is under way then is abandoned."""
         publishing = asyncio.create_task(self._publish_again_and_again(), name="publish-snapshots")
         stopped = asyncio.create_task(stopping.wait(), name="snapshots-stopped")
         try:
@@ -115,7 +115,7 @@ class SnapshotPublisher:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _due(self) -> list[ShardId]:
-        """The shards to look at now: at first all that are running, later each at its time."""
+        """The shards to check now: at first all that are running, later each at its own time."""
         statuses = self._ownership.statuses
         running_now = [one for one in self._ownership.shards if statuses[one] is ShardStatus.RUNNING]
         self._next_ms = {one: self._next_ms.get(one, 0) for one in running_now}
@@ -123,7 +123,7 @@ class SnapshotPublisher:
         return [one for one, next_ms in self._next_ms.items() if next_ms <= now_ms]
 
     async def _publish_when_due(self, shard_id: ShardId) -> None:
-        """Publishes a shard's snapshot unless there is a recent one; notes when to look again."""
+        """Publishes a shard's snapshot unless there is a recent one; sets when to check again."""
         interval_ms = round(self._policy.interval_seconds * 1000)
         wait_ms = interval_ms
         try:
@@ -143,7 +143,7 @@ class SnapshotPublisher:
         self._next_ms[shard_id] = self._policy.now_ms + wait_ms
 
     def _due_ms(self, found: Listing, shard_id: ShardId, shard: Shard) -> int:
-        """When the next snapshot is due, after whoever made the last one."""
+        """When the next snapshot is due, whoever made the last one."""
         incarnation = self._files.identity_of(shard_id)["incarnation"]
         own = [each for each in found.snapshots if each.incarnation == incarnation]
         newest = max(own, key=lambda each: each.age_order, default=None)
@@ -154,10 +154,10 @@ class SnapshotPublisher:
         return newest.created_ms + round(seconds * 1000)
 
     async def publish(self, shard_id: ShardId, shard: Shard) -> bool:
-        """Publishes a snapshot of an open shard if there is anything in it; False if it was taken back.
+        """Publishes a snapshot of an open shard unless it is empty; returns False if it was withdrawn.
 
         Raises:
-            SnapshotError: the store does not take it.
+            SnapshotError: the store does not accept it.
             StateError: the file cannot be copied.
         """
         term, forgotten, created_ms = self._ownership.term, dict(shard.learn.forgotten), self._policy.now_ms
@@ -194,12 +194,12 @@ class SnapshotPublisher:
 def is_still_true(copied: Shard, shard: Shard | None, forgotten: Mapping[AgentId, Micros]) -> bool:
     """Whether a snapshot may stay in the store, now that it is there.
 
-    If an agent was forgotten since the copy was begun, it may be in it. If the shard was lost meanwhile,
-    nobody here knows.
+    If an agent was forgotten after the copy was begun, the copy may still contain it. If the shard was lost
+    meanwhile, this replica does not know whether one was.
 
     Args:
-        shard: what is open now; None if nothing is.
-        forgotten: who was forgotten when the copy was begun.
+        shard: the shard that is open now; None if there is none.
+        forgotten: the agents that had been forgotten when the copy was begun.
     """
     return shard is copied and copied.learn.forgotten == forgotten
 
@@ -210,8 +210,8 @@ class SnapshotRestorer:
     Args:
         make_consumer: a consumer without a group, to ask the changelog.
         topic: the changelog.
-        results: counts snapshots by what became of them.
-        on_progress: called repeatedly while one is fetched.
+        results: counts snapshots by result.
+        on_progress: called repeatedly while a snapshot is fetched.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class SnapshotRestorer:
         self._on_progress = on_progress
 
     async def restore(self, shard_id: ShardId) -> bool:
-        """Makes the newest usable snapshot the shard's file if it has none; whether it did.
+        """If the shard has no file, makes one from the newest valid snapshot; returns whether it did.
 
         Raises:
             BrokerError, KafkaError, TimeoutError: Kafka does not answer.
@@ -253,7 +253,7 @@ class SnapshotRestorer:
             if obstacle is None:
                 return True
             self._refuse(shard_id, manifest.name, obstacle)
-        _log.info("snapshot.none_taken", shard=shard_id, reason="the store has none that can be used")
+        _log.info("snapshot.none_taken", shard=shard_id, reason="the store has no valid snapshot")
         return False
 
     def _refuse(self, shard_id: ShardId, name: str, reason: str) -> None:
@@ -282,16 +282,16 @@ class SnapshotRestorer:
         if recognized(manifest, record):
             return None
         return (
-            f"the changelog does not have the record that it has read last, at offset {last.offset}: it was "
-            "compacted, or the changelog is another one"
+            f"the changelog does not have the last record that it has read, at offset {last.offset}: the "
+            "record was compacted away, or the changelog is another one"
         )
 
     async def _fetch(self, shard_id: ShardId, manifest: SnapshotManifest) -> str | None:
-        """Makes a snapshot the shard's file; or returns why that failed."""
+        """Turns a snapshot into the shard's file, or returns why that failed."""
         path = self._files.arriving(shard_id)
         try:
             if not await self._catalog.fetch(manifest, path, self._on_progress):
-                return "its content is not what its manifest says"
+                return "its content does not match its manifest"
             await self._files.take(shard_id, path)
         except SnapshotError as error:
             return str(error)

@@ -14,12 +14,12 @@ from learner_worker.worker.snapshots import SnapshotRestorer
 class StandbyFiles:
     """The files of the shards that a replica follows.
 
-    A snapshot may take minutes to arrive, and an owner must not wait for it: so it is taken in a task.
+    Fetching a snapshot may take minutes, so it is done in a task: no owned shard has to wait for it.
 
     Args:
         topic: the changelog.
         strategies: the strategies whose sums are kept.
-        restorer: takes a snapshot where a file is missing; None: nothing does.
+        restorer: takes a snapshot where a file is missing; None if there is no store.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class StandbyFiles:
         self._restoring: dict[ShardId, asyncio.Task[bool]] = {}
 
     def are_ready(self, shard_ids: Iterable[ShardId]) -> list[ShardId]:
-        """Those of the shards whose files can be opened now; for the others snapshots are on their way."""
+        """Those of the shards whose files can be opened now; for the others, snapshots are being fetched."""
         return [shard_id for shard_id in sorted(shard_ids) if self._is_ready(shard_id)]
 
     def _is_ready(self, shard_id: ShardId) -> bool:
@@ -66,7 +66,7 @@ class StandbyFiles:
             raise
 
     async def give_up(self, shard_ids: Iterable[ShardId]) -> None:
-        """Stops taking snapshots for shards that are not to be followed now."""
+        """Stops fetching snapshots for shards that are not followed any more."""
         found = [self._restoring.pop(shard_id) for shard_id in shard_ids if shard_id in self._restoring]
         for restoring in found:
             restoring.cancel()

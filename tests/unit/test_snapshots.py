@@ -112,7 +112,7 @@ def test_the_last_record_of_a_snapshot_has_to_be_in_the_changelog_whatever_its_p
     [
         (MANIFEST, None),
         (changed(format=FORMAT - 1), None),
-        (changed(format=FORMAT + 1), f"it has format {FORMAT + 1}, this worker reads up to {FORMAT}"),
+        (changed(format=FORMAT + 1), f"it has format {FORMAT + 1}; this worker reads formats up to {FORMAT}"),
         (changed(created_ms=CREATED_MS - 1), "it is older than --snapshot-keep-seconds"),
     ],
 )
