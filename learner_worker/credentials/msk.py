@@ -15,7 +15,7 @@ from learner_worker.errors import ConfigurationError
 
 
 class SessionCredentials(CredentialProvider):
-    """The credentials that AWS gives this process, from wherever AWS's own tools take them.
+    """The credentials that AWS gives this process, found as AWS's own tools find them.
 
     One session serves all logins: it asks the machine or STS anew only when what it has is about to expire.
     """
@@ -26,7 +26,7 @@ class SessionCredentials(CredentialProvider):
         self._one_at_a_time = threading.Lock()
 
     def load(self) -> ReadOnlyCredentials:
-        """Credentials that are valid now.
+        """Returns credentials that are valid now.
 
         Raises:
             ConfigurationError: there are none.
@@ -41,7 +41,7 @@ class SessionCredentials(CredentialProvider):
 
 
 def token() -> str:
-    """A token for one login in the region of AWS_REGION; it is signed here, and valid for 15 minutes.
+    """A token for one login in the region of AWS_REGION, signed in this process and valid for 15 minutes.
 
     Raises:
         ConfigurationError: no region is set, or there are no credentials.

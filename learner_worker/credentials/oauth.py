@@ -123,7 +123,7 @@ class OwnTokens(AbstractTokenProvider):
             else:
                 brought = await asyncio.to_thread(self._function)
                 brought = await brought if inspect.isawaitable(brought) else brought
-        except Exception as error:  # a stranger's message may hold what is secret
+        except Exception as error:  # the message of foreign code may hold a secret
             reason = str(error) if isinstance(error, LearnerError) else type(error).__name__
             raise SaslAuthenticationFailed(f"the token function failed ({reason})") from error
         if not isinstance(brought, str) or not brought:

@@ -102,7 +102,7 @@ async def running_insights(
     """Starts insights and waits until everything is read; on exit stops them. Raises as above.
 
     Args:
-        replicas: are ready; their pages say how their shards are.
+        replicas: the replicas, which are ready; insights asks them for the states of their shards.
     """
     workers = (f"--worker-url={replica.url()}" for replica in replicas)
     command = ("insights", "--http-port", str(port), *workers)

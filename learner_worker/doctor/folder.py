@@ -42,7 +42,7 @@ async def check_folder(case: Case) -> Sequence[Finding]:
     barred = _barred_above(path)
     if barred is not None:
         what = f"{user_name()} may not enter {barred}, above the state folder {path}"
-        return [error(what, "give --state-dir a folder of that user, or let it enter the folders above")]
+        return [error(what, "set --state-dir to a folder of that user, or let them enter the folders above")]
     if not path.exists():
         return [_absent(path)]
     if not path.is_dir():
@@ -61,7 +61,7 @@ async def check_folder(case: Case) -> Sequence[Finding]:
 
 
 def _barred_above(path: Path) -> Path | None:
-    """The first folder above that this user may not enter: nothing below can be looked at."""
+    """The topmost folder above the path that this user may not enter: nothing below it can be checked."""
     first = next((one for one in reversed(path.absolute().parents) if not os.access(one, os.X_OK)), None)
     return first if first is not None and first.is_dir() else None
 

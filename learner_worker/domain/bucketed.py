@@ -1,7 +1,7 @@
-"""Large dictionaries that never take long: to grow, to be looked through, to be freed.
+"""Large dictionaries that grow, are scanned and are freed in short steps.
 
-A Python dictionary is copied when it grows, all of it in one step. So one that grows with an agent's history
-is kept in many small ones, each of which is copied in microseconds.
+Python copies a whole dictionary in one step when it grows. So a dictionary that grows with an agent's history
+is split into many small ones, each of which is copied in microseconds.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -19,7 +19,7 @@ _SHIFT: Final = 40  # bits of the hash by which the buckets' own tables are not 
 
 
 class BucketedDict(MutableMapping[Key, Value]):
-    """A dictionary in many small ones; a key's hash decides in which. Its order is any."""
+    """A dictionary split into buckets by the hash of the key, without a defined order."""
 
     __slots__ = ("buckets",)
 
@@ -57,12 +57,12 @@ class BucketedDict(MutableMapping[Key, Value]):
     @overload
     def get(self, key: Key, default: Other, /) -> Value | Other: ...
     def get(self, key: Key, default: object = None, /) -> object:
-        """The value of a key; the default without one."""
+        """The value of a key, or the default."""
         return self.buckets[(hash(key) >> _SHIFT) % _BUCKETS].get(key, default)
 
 
 def bucketed(mapping: MutableMapping[Key, Value]) -> MutableMapping[Key, Value]:
-    """The mapping to go on with: itself, or a copy in buckets once it is a large dictionary."""
+    """Returns the mapping itself, or a copy in buckets if it is a large dictionary."""
     if isinstance(mapping, dict) and len(mapping) > _LARGE:
         return BucketedDict(mapping.items())
     return mapping
@@ -76,7 +76,7 @@ def parts_of(mapping: MutableMapping[Key, Value]) -> Sequence[MutableMapping[Key
 def item_slices(mapping: Mapping[Key, Value]) -> Iterator[list[tuple[Key, Value]]]:
     """All items, about `LOOKED_AT` at a time.
 
-    The mapping may change meanwhile: what changes is told as it was, or as it is, and once at most.
+    The mapping may change meanwhile: a changed item is yielded as it was or as it is, and at most once.
     """
     found: list[tuple[Key, Value]] = []
     for part in mapping.buckets if isinstance(mapping, BucketedDict) else (mapping,):

@@ -48,9 +48,9 @@ def tally_of(wins: int, failures: int) -> Tally:
 
 @functools.lru_cache(maxsize=32_768)
 def shared(word: str) -> str:
-    """The word as one object, while it is among the words used last: most keywords are those of many agents.
+    """Returns one shared object for equal words that were used recently: many agents have the same keywords.
 
-    Bounded, unlike `sys.intern`, whose table would be copied, all of it in one step, as words are added.
+    The cache is bounded. The table of `sys.intern` is not, and is copied in one step when it grows.
     """
     return word
 
@@ -100,7 +100,7 @@ class StrongestKeywords:
 
     @property
     def must_look_at_all(self) -> bool:
-        """Whether the strongest are found only by looking at all keywords."""
+        """Whether all keywords have to be scanned to find the strongest."""
         return self._by_strength.must_look_at_all
 
     def follow(self, tallies: Mapping[str, Tally]) -> None:
@@ -116,7 +116,7 @@ class StrongestKeywords:
             self._by_net.note(keyword)
 
     def collected(self) -> Iterator[None]:
-        """Looks at all keywords if that has to be done, some at a time; it may take turns with other work."""
+        """Scans all keywords if necessary, some at a time; other work may run in between."""
         yield from self._by_strength.collected()
         if self._first_candidates(TOP) is None:
             yield from self._ranked_by_net().collected()
@@ -176,11 +176,11 @@ class _RankedKeywords:
         self._rank_of = rank_of
         self._candidates: dict[str, Rank] | None = None
         self._bound: Rank | None = None  # None: every keyword is a candidate
-        self._noted: set[str] | None = None  # what changed since all keywords began to be looked at
+        self._noted: set[str] | None = None  # what has changed since the scan began
 
     @property
     def must_look_at_all(self) -> bool:
-        """Whether the first ones are found only by looking at all keywords."""
+        """Whether all keywords have to be scanned to find the first ones."""
         candidates = self._candidates
         return candidates is None or (len(candidates) < STRONGEST and len(candidates) < len(self.tallies))
 
@@ -219,11 +219,11 @@ class _RankedKeywords:
             ranks = itertools.starmap(self._rank_of, some)
             found = heapq.nsmallest(CANDIDATES, itertools.chain(found, ranks))
             yield
-        if self._noted is noted:  # otherwise somebody has looked at all of them meanwhile
+        if self._noted is noted:  # otherwise another scan has finished meanwhile
             self._finish(found, noted, has_all=looked_at == len(found))
 
     def _finish(self, found: list[Rank], noted: Iterable[str], *, has_all: bool) -> None:
-        """Keeps what was found; keywords that changed meanwhile are ranked as they are now."""
+        """Keeps what the scan found; keywords that changed meanwhile are ranked by their current tallies."""
         self._noted = None
         self._keep(found)
         if has_all:

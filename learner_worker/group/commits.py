@@ -1,8 +1,8 @@
-"""Whose commits these are: each names the incarnation of the topics whose offsets it holds.
+"""Tells the commits of a group apart by the incarnation of the topics that each one names.
 
-A mirror can copy a group's commits to another cluster. It translates their offsets and keeps their metadata,
-so the rewind offset in it is still one of the original, and may lie behind what has to be read again. The
-topics of the copy have another incarnation: there such a commit counts as none.
+A mirror can copy a group's commits to another cluster. It translates the offset but keeps the metadata, so
+the rewind offset in it is still the original's, and may be past events that have to be read again. The topics
+of the copy have another incarnation, so such a commit is ignored there.
 """
 
 import re
@@ -16,7 +16,7 @@ _NOTE = re.compile(r"incarnation=([^;]*);")
 
 
 def noted(committed: Committed, incarnation: str) -> Committed:
-    """A commit that names the incarnation of its topics."""
+    """The commit, with the incarnation of its topics in the metadata."""
     return Committed(committed.offset, f"incarnation={incarnation};{committed.metadata}")
 
 
@@ -28,7 +28,7 @@ def unnamed(committed: Committed) -> str:
 def own_commits(
     committed: Mapping[TopicPartition, Committed], incarnation: str
 ) -> dict[TopicPartition, Committed]:
-    """The commits of topics of an incarnation, with those that name none: commands and 0.1.0 write these."""
+    """The commits that name this incarnation, or none, as those of commands and of 0.1.0."""
     return {place: one for place, one in committed.items() if _incarnation_of(one) in {None, incarnation}}
 
 

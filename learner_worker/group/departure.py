@@ -59,7 +59,7 @@ async def remove_instance(cluster: Cluster, group_id: str, name: str) -> dict[st
     """Removes the member of that name from its group, or all processes of the replica of that name.
 
     Returns:
-        Where each of them ran, by its name.
+        The host of each, by its name.
 
     Raises:
         BrokerError: Kafka did not take it.
@@ -69,7 +69,7 @@ async def remove_instance(cluster: Cluster, group_id: str, name: str) -> dict[st
         async with asyncio.timeout(_REMOVE_SECONDS):
             members = await _members_by_name(cluster, group_id)
             meant = _meant(name, members)
-            if not meant:  # a group that rebalances does not show which members are of one parent
+            if not meant:  # while a group rebalances, it does not show which members have the same parent
                 members = _by_name(await settled_members(cluster, group_id))
                 meant = _meant(name, members)
             if not meant:
@@ -90,7 +90,7 @@ async def remove_instance(cluster: Cluster, group_id: str, name: str) -> dict[st
 
 
 def _meant(name: str, members: Mapping[str, _Named]) -> list[str]:
-    """The member of that name; without one, the processes of one parent that are named after it."""
+    """The member of that name, or else the processes of one parent that are named after it."""
     if name in members:
         return [name]
     return sorted(each for each, found in members.items() if _is_process_of(name, found))
@@ -113,9 +113,9 @@ async def remove_instances(cluster: Cluster, group_id: str, names: Collection[st
 
 
 async def _members_by_name(cluster: Cluster, group_id: str) -> dict[str, _Named]:
-    """Members by their names; also while the group rebalances and waits for a dead one, without their claims.
+    """Members by their names; without claims while the group rebalances, even if it waits for a dead member.
 
-    Kafka before 2.4 names no instances: claims do, which a group shows between two rebalances.
+    Kafka before 2.4 does not show instance ids. Claims name them, but only between two rebalances.
     """
     try:
         return _by_name(await cluster.static_members(group_id))

@@ -49,7 +49,7 @@ class Frontier:
     """Queries the ends of all shards' sources, and later whether the group's commits have passed them.
 
     Args:
-        incarnation: that of the topics; commits of other topics of their names are left out.
+        incarnation: that of the topics; commits that name another one are ignored.
         topics: the topics whose events may be on a wrong partition and must be waited for.
         partitions: the number of partitions of each.
         now: the clock of record times.

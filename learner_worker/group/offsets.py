@@ -32,7 +32,7 @@ class BrokerOffsetsReader:
     """Reads the committed offsets and offset ranges of shards from Kafka.
 
     Args:
-        incarnation: that of the topics; commits of other topics of their names are left out.
+        incarnation: that of the topics; commits that name another one are ignored.
         topics: the topics that the group subscribes to.
     """
 

@@ -87,8 +87,8 @@ def _taken_before(topology: Topology, group_id: str) -> ConfigurationError:
 def _half_resharded(topology: Topology) -> ConfigurationError:
     return Mismatch(
         f"cluster {topology.cluster_id!r} was being resharded when this copy of its record was made",
-        "let `learner-worker reshard` end there, and mirror its topics again; if it is gone, restore these "
-        "topics from a copy of before",
+        "let `learner-worker reshard` finish there, and mirror its topics again; if that cluster is gone, "
+        "restore these topics from a copy made before the reshard",
     ).error()
 
 

@@ -39,7 +39,7 @@ class TopologyGuard:
         self._view: TopologyView | None = None
         self._turn = asyncio.Lock()
         self.incarnation = ""
-        """That of the topics that it was started with; empty before."""
+        """The incarnation of the topics at the start; empty before."""
         self._looked_at = time.monotonic()
         self.superseded: ReshardError | SupersededError | None = None
         """Set once a take-over or a reshard has begun and this worker was told to stop."""
@@ -196,7 +196,7 @@ def _resharded(topology: Topology) -> ReshardError:
 async def until_resharded(view: TopologyView) -> Seen:
     """Waits while the topics are being resharded, so that a worker may be started at any time.
 
-    What was copied from another cluster meanwhile never ends.
+    A record that was copied from another cluster during a reshard would never change: nothing waits for it.
     """
     number = 0
     while True:

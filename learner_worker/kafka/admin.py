@@ -43,7 +43,7 @@ class GroupMember:
     """A member of a consumer group, with its subscription metadata and its assignment.
 
     Attributes:
-        instance_id: a static member's; None where it was not asked for.
+        instance_id: the id of a static member; None if it was not requested.
     """
 
     member_id: str
@@ -245,8 +245,8 @@ class Cluster:
         """A group's static members; while it rebalances, without their metadata.
 
         Raises:
-            KafkaError: the group's coordinator refused to say, or is not known now.
-            OldKafkaError: this Kafka does not name instances.
+            KafkaError: the group's coordinator refused, or is not known now.
+            OldKafkaError: this Kafka does not show instance ids.
         """
         _, ((code, *_, members, _),) = await self._ask_coordinator(group_id, describe_instances(group_id))
         if code != NO_ERROR:
@@ -268,7 +268,7 @@ class Cluster:
             raise for_code(code)(f"member {member_id} of group {group_id}")
 
     async def _ask_coordinator(self, group_id: str, request: Any) -> Any:
-        """The answer of a group's coordinator to a request that aiokafka's admin client has no method for."""
+        """Sends a group's coordinator a request for which aiokafka's admin client has no method."""
         send = getattr(self._admin, "_send_request", None)
         if send is None:
             raise KafkaError("this aiokafka has no way to ask a group's coordinator")

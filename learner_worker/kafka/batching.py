@@ -136,7 +136,7 @@ class BatchWriter:
         self.generation += 1
 
     def _has_room(self, batch: WriterBatch, size: int) -> bool:
-        """Whether a topic whose batches were too large may take this much more with one of them."""
+        """Whether a batch may grow by this much, if batches of its topic have been too large."""
         most_bytes = self._most_bytes.get(batch.place[0])
         return most_bytes is None or batch.builder.size() + size <= most_bytes
 
@@ -259,7 +259,7 @@ class BatchWriter:
 
 
 async def send_single(producer: AIOKafkaProducer, record: Outgoing) -> Any:
-    """Sends one record and waits until Kafka has acknowledged it; returns what Kafka says of it.
+    """Sends one record and waits until Kafka has acknowledged it; returns its metadata.
 
     Raises:
         KafkaError: Kafka does not take it, not even as a batch of its own.

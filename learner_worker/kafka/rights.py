@@ -49,11 +49,11 @@ def needed_rights(names: TopicNames, group_id: str, role: Role = "worker", layou
 
 
 class Permissions(NamedTuple):
-    """What Kafka says that this user may do with a topic or a group.
+    """What this user may do with a topic or a group, as Kafka reports it.
 
     Attributes:
-        operations: None if it does not say.
-        exists: of one that does not exist, only the right to create it counts.
+        operations: None if Kafka does not report them.
+        exists: whether it exists; if not, only the right to create it counts.
     """
 
     forbidden: bool
@@ -69,8 +69,8 @@ async def missing_rights(
     """The rights that this user lacks.
 
     Args:
-        said: of every topic and group that is named.
-        creatable: which of some topics may be created: by a right on the cluster, too.
+        said: the permissions for every topic and group that is named.
+        creatable: returns those of some topics that may be created, also by a right on the cluster.
     """
     to_create = {right.name for right in needed if right.operation == "Create"}
     missing = [

@@ -33,7 +33,7 @@ async def send_alone(producer: AIOKafkaProducer, record: Outgoing) -> Any:
     """Sends a record as a batch of its own: others in its batch cannot make it too large.
 
     Returns:
-        What Kafka says of it: its place and time.
+        The record's metadata: its partition, offset and time.
 
     Raises:
         KafkaError: Kafka does not take it.

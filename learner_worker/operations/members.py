@@ -19,10 +19,10 @@ _log = structlog.get_logger("learner_worker.replica")
 
 
 async def remove_member(settings: Settings, instance: str) -> dict[str, str]:
-    """Removes the member with this instance id, or the processes of the replica that has it, from the group.
+    """Removes from the group the member with this instance id, or the processes of the replica with it.
 
     Returns:
-        Where each of them ran, by its instance id.
+        The host of each, by its instance id.
 
     Raises:
         BrokerError: Kafka did not take it.

@@ -34,7 +34,7 @@ class NotKafkaError(LearnerError):
 
 
 class OldKafkaError(LearnerError):
-    """This Kafka is too old for a question."""
+    """This Kafka is too old for a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +150,12 @@ def describe_group(name: str) -> Asked:
 
 
 def describe_instances(name: str) -> Asked:
-    """Asks for a group and its members' instance ids (Kafka 2.4), which it shows also while it rebalances."""
+    """Asks for a group with its members' instance ids (Kafka 2.4), shown even while the group rebalances."""
     return Asked(DESCRIBE_GROUPS, 4, _GROUPS_ASKED, ([name], False), _groups(_MEMBER_ID, _INSTANCE_ID))
 
 
 def _groups(*identity: tuple[str, Any]) -> Schema:
-    """The answer about groups, whose members begin with these fields."""
+    """The response about groups, whose members begin with these fields."""
     members = (
         *identity,
         ("client_id", String(_NAMED)),

@@ -89,7 +89,7 @@ class AdviceLog:
         return entries[taken:]
 
     async def _send_parts(self, shard_id: ShardId, entries: Sequence[_Entry], error: KafkaError) -> None:
-        """Sends a refused batch in parts: only records that the topic never takes are lost."""
+        """Sends a refused batch in parts, so that only records that the topic never accepts are lost."""
         records = [Outgoing(self._topic, shard_id, key, value) for key, value in entries]
         left = len(records)
         try:

@@ -103,7 +103,7 @@ class Answering:
             self._replies.send_advice(received, self._advisor.answer(request, agent, shard))
 
     async def _agents_of(self, requests: Sequence[AdmittedRequest]) -> dict[AgentId, Agent]:
-        """The agents that the requests ask about, but those that cannot be loaded, or not soon."""
+        """The agents that the requests ask about, without those that cannot be loaded now."""
         wanted: dict[ShardId, set[AgentId]] = {}
         for request in requests:
             wanted.setdefault(request.shard_id, set()).add(request.request.agent_id)

@@ -1,4 +1,4 @@
-"""Loads the agents that requests ask about; agents in memory do not wait for one with a long history."""
+"""Loads the agents that requests ask about, so that no answer waits for another agent's long history."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
@@ -10,11 +10,11 @@ from learner_worker.errors import ClosedFileError, StateError
 from learner_worker.requests.shards import AgentReader
 
 _PATIENCE_SECONDS: Final = 0.05
-"""Longer than a read of usual agents takes on a busy machine; those who ask wait a little longer."""
+"""Longer than a read of usual agents takes on a busy machine, and short for those who ask."""
 
 
 class AgentLoader:
-    """Loads agents, of each shard one batch at a time."""
+    """Loads agents, one batch at a time for each shard."""
 
     def __init__(self, on_failure: Callable[[StateError], None]) -> None:
         self._on_failure = on_failure
@@ -23,10 +23,10 @@ class AgentLoader:
     async def load(
         self, shard_id: ShardId, agents: AgentReader, ids: Collection[AgentId]
     ) -> Mapping[AgentId, Agent]:
-        """Agents of a shard; does not await if all are in memory.
+        """Returns agents of a shard; does not await if all are in memory.
 
-        Left out are those that take long to load, which are in memory later, and those of a shard that
-        cannot be read, because it was closed or its file is damaged.
+        Agents that take long to load are left out, and will be in memory later. So are agents of a shard
+        that cannot be read, because it was closed or its file is damaged.
         """
         found = {agent_id: agent for agent_id in ids if (agent := agents.get(agent_id)) is not None}
         if len(found) == len(ids) or shard_id in self._loading:

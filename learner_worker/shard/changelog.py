@@ -26,7 +26,7 @@ _DECODED = 2_000
 _LOADED = 500
 """Facts whose rows one read loads: fewer would pay for more switches to the file's thread."""
 _CHARACTERS = 10_000
-"""Characters of descriptions in a chunk of more than one fact: counting so many words takes milliseconds."""
+"""Characters of descriptions in a chunk of several facts: counting that many words takes milliseconds."""
 _WRITTEN = 20_000
 """Facts joined between two transactions: bounds the memory used besides the cache."""
 BEYOND_ANY_END = 2**62
@@ -155,7 +155,7 @@ class ChangelogApplier:
         return changed
 
     def take_last_record(self) -> LastRecord | None:
-        """The last record, for a checkpoint; None if it is the same as for the checkpoint before."""
+        """The last record, for a checkpoint; None if it has not changed since the previous checkpoint."""
         found, self._last_record = self._last_record, None
         return found
 
@@ -237,7 +237,7 @@ def _is_marker(item: tuple[Record, _Content]) -> bool:
 def _chunks(
     facts: Iterable[FactRecord], rows: Mapping[OutcomeKey, Outcome]
 ) -> Iterator[tuple[Sequence[FactRecord], bool]]:
-    """Chunks of facts, shorter ones where long descriptions may have to be counted word by word.
+    """Divides facts into chunks, shorter ones where long descriptions have to be counted word by word.
 
     With each comes whether it is as much work as a chunk may be.
     """

@@ -36,7 +36,7 @@ _MOST_PUBLISHED = 5_000
 _CHUNK = 50
 """Metrics records encoded between two yields to the event loop: more would delay answers."""
 _MARK_BYTES = 16
-"""128 bits of hash and key: nobody finds another record with the same mark."""
+"""128 bits of hash and key: nobody can find another record with the same mark."""
 _openings = itertools.count()
 _log = structlog.get_logger("learner_worker.shard")
 
@@ -44,15 +44,15 @@ _log = structlog.get_logger("learner_worker.shard")
 class OwnRecords:
     """Marks the records of one opening of a shard, and recognizes them when they are read.
 
-    A mark is the opening's name, a number that grows from record to record, and a keyed hash of both and the
-    record. So neither a copied mark nor an earlier record that is written again counts as the shard's own.
+    A mark consists of the opening's name, a number that grows with each record, and a keyed hash of these and
+    the record. So neither a copied mark nor a repeated earlier record is taken for the shard's own.
 
     Args:
         opening: the name of the opening; readers of the topic may see it.
     """
 
     def __init__(self, opening: str) -> None:
-        # Not of the process: records of an earlier opening may arrive late.
+        # New for each opening, not for the process: records of an earlier opening may arrive late.
         self._opening = opening.encode()
         self._key = secrets.token_bytes(_MARK_BYTES)
         self._written = 0
@@ -71,7 +71,7 @@ class OwnRecords:
             return False
         if not compare_digest(mark, self._mark_of(rest, record.key or b"", record.value)):
             return False
-        number = int(rest)  # our own hash says that it is one of ours
+        number = int(rest)  # the hash has shown that the mark is ours
         is_later = number > self._read
         self._read = max(self._read, number)
         return is_later

@@ -271,7 +271,7 @@ class Shard:
         await self._file.close()
 
     async def free(self) -> None:
-        """Frees the memory of a closed shard, in steps that no answer notices."""
+        """Frees the memory of a closed shard, in steps too short to delay an answer."""
         await self.events.settle.free()
         await self.learn.free()
 

@@ -68,7 +68,7 @@ class StandbyState:
         self.torn = False
 
     async def free(self) -> None:
-        """Frees the memory of a closed standby, in steps that no answer notices."""
+        """Frees the memory of a closed standby, in steps too short to delay an answer."""
         await self._replay.learn.free()
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from learner_worker.domain.keywords import Tally
 from learner_worker.domain.sums import KeptSums
 from learner_worker.stages.release import GradualRelease
 
-_AGENT = 50  # an agent is freed in as long a time as so many keywords
+_AGENT = 50  # freeing an agent takes as long as freeing this many keywords
 
 
 class AgentRows(Protocol):
@@ -68,7 +68,7 @@ class AgentCache:
         """Loads agents from memory or the file; an unknown agent is a new one.
 
         Args:
-            for_change: the agents are only changed; otherwise they are made ready for answers and records.
+            for_change: whether the agents are only changed; otherwise they are prepared for answers.
         """
         async with self._loading:
             # Keep references to those in memory: while the others are read, a checkpoint may trim the cache.
@@ -84,7 +84,7 @@ class AgentCache:
             agents = {agent_id: agent or loaded[agent_id] for agent_id, agent in wanted.items()}
         for agent in () if for_change else agents.values():
             if len(agent.tallies) > LOOKED_AT:
-                async with self._ranking:  # once, whoever waits for it; facts are loaded meanwhile
+                async with self._ranking:  # once, however many wait for it; facts are loaded meanwhile
                     await _make_ready(agent)
         return agents
 
@@ -101,7 +101,7 @@ class AgentCache:
                 excess -= 1
 
     async def free(self) -> None:
-        """Evicts all agents and frees them in steps that no answer notices; nothing loads any more."""
+        """Evicts all agents and frees them in steps too short to delay an answer; nothing loads any more."""
         freed = 0
         while self.at_hand:
             _, agent = self.at_hand.popitem()
@@ -115,7 +115,7 @@ class AgentCache:
 
 
 async def _make_ready(agent: Agent) -> None:
-    """Finds the strongest of many keywords, in steps; a forget may give the agent other ones meanwhile."""
+    """Finds the strongest of many keywords, in steps; a forget may replace the agent's keywords meanwhile."""
     while True:
         for _ in agent.strongest.collected():
             await asyncio.sleep(0)

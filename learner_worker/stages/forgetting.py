@@ -51,7 +51,7 @@ class Remainder:
     Attributes:
         metrics: the difference to the agent's metrics.
         has_changed: whether metrics or keywords change at all.
-        keywords: the keywords that change and those that had changed, each with its tally afterwards.
+        keywords: the keywords that change or had changed before, each with its tally afterwards.
     """
 
     def __init__(self, agent: Agent, sums: Sequence[StrategySums]) -> None:
@@ -127,7 +127,7 @@ class Remainder:
 async def subtracted(
     losses: AsyncIterable[tuple[Outcome, RowChange]], remainders: Mapping[AgentId, Remainder]
 ) -> MutableMapping[OutcomeKey, Outcome]:
-    """Takes what rows lose from what is left of their agents; returns the remainders of the rows."""
+    """Subtracts what rows lose from the remainders of their agents; returns what is left of the rows."""
     rows: MutableMapping[OutcomeKey, Outcome] = {}
     steps = Steps()
     async for row, difference in losses:
@@ -142,7 +142,7 @@ async def subtracted(
 async def keys_among(
     mappings: Iterable[Mapping[OutcomeKey, Outcome]], ids: Collection[AgentId]
 ) -> set[OutcomeKey]:
-    """The keys of some agents' rows, looked for some at a time."""
+    """The keys of some agents' rows, searched some at a time."""
     keys = set[OutcomeKey]()
     for rows in mappings:
         for some in item_slices(rows):

@@ -313,7 +313,7 @@ class Learn:
         self.agents.trim({*self._agent_rows, *(agent_id for sums in self.sums for agent_id in sums.changed)})
 
     async def free(self) -> None:
-        """Frees the memory in steps that no answer notices; nobody may use it any more."""
+        """Frees the memory in steps too short to delay an answer; nobody may use it any more."""
         for changes in (self.writing, self.snapshot()):
             _discard(self.agents.unused, changes)
         await self.agents.free()

@@ -20,7 +20,7 @@ class GradualRelease:
             self._unused += parts_of(mapping)
 
     def add_with(self, owner: object, mapping: MutableMapping[Any, Any]) -> None:
-        """Adds a large mapping as soon as its owner is gone: until then an answer may still read it."""
+        """Adds a large mapping as soon as its owner is gone: until then, an answer may still read it."""
         if len(mapping) > LOOKED_AT:
             weakref.finalize(owner, self.add, mapping).atexit = False
 

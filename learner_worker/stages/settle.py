@@ -91,7 +91,7 @@ class Settle:
         self._by_offset = {topic: deque(sorted(queue)) for topic, queue in self._by_offset.items()}
 
     async def free(self) -> None:
-        """Frees the memory in steps that no answer notices; nobody may use it any more."""
+        """Frees the memory in steps too short to delay an answer; nobody may use it any more."""
         queues: list[list[Any] | deque[Any]] = [self._by_age, *self._by_offset.values()]
         for queue in queues:
             while queue:

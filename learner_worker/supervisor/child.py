@@ -33,8 +33,8 @@ class Child:
 
     Args:
         number: its number among its siblings.
-        command: makes the interpreter's arguments from the descriptor of its end of the socket, and from
-            whether this is its first start.
+        command: makes the interpreter's arguments from the descriptor of the child's end of the socket, and
+            from whether this is its first start.
     """
 
     def __init__(self, number: int, command: Callable[[int, bool], Sequence[str]]) -> None:
@@ -49,7 +49,7 @@ class Child:
         self._sentence: str | None = None
 
     async def run(self) -> ProcessEnd:
-        """Starts the process and waits for its end; one that cannot be started has failed."""
+        """Starts the process and waits for its end; a process that cannot be started counts as failed."""
         try:
             process, reader = await self._start()
         except OSError as error:
@@ -74,7 +74,7 @@ class Child:
                     *self.command(theirs.fileno(), not self._has_started),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
-                    start_new_session=True,  # a terminal's signals come through the parent
+                    start_new_session=True,  # the parent passes a terminal's signals on
                 )
             self._has_started = True
             reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_LONGEST_ANSWER)
@@ -119,11 +119,11 @@ class Child:
             self._writer.write(_encode(ParentMessage(0, word)) + b"\n")
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        """Passes on what the process says, until it ends or says what nobody can read."""
+        """Passes on what the process sends, until it ends or sends something unreadable."""
         try:
             while (line := await _line(reader)).endswith(b"\n"):
                 self._take(_decoder.decode(line))
-        except (ValueError, msgspec.DecodeError) as error:  # a line without an end, or none of ours
+        except (ValueError, msgspec.DecodeError) as error:  # a line without an end, or not in our format
             self._sentence = f"process {self.number} said what cannot be read ({error})"
 
     def _take(self, message: ChildMessage) -> None:
@@ -135,7 +135,7 @@ class Child:
             answer.set_result(message.answer)
 
     def hang_up(self) -> None:
-        """Ends the conversation: a process without a parent ends."""
+        """Closes the connection: a process without a parent ends."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()

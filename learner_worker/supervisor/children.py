@@ -1,4 +1,4 @@
-"""The processes of a replica: what its own command line becomes for each of them."""
+"""The processes of a replica: derives the command line of each from the replica's own."""
 
 import uuid
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ def make_children(
     """The processes, not yet started.
 
     Args:
-        arguments: the flags of this replica; what differs in a process comes after them, and stands.
+        arguments: the flags of this replica; those that differ in a process follow and override them.
         take_over: whether the group becomes the owner of the topics when they start for the first time.
     """
     parent = uuid.uuid4().hex

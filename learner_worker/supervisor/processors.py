@@ -8,7 +8,7 @@ from typing import Final
 _ROOT: Final = Path("/sys/fs/cgroup")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
 _BYTES_OF_PARENT: Final = 128 * 1024**2
-"""A parent without work of its own has some 80 MiB; the rest is for the metrics of all that it joins."""
+"""The parent itself takes some 80 MiB; the rest is for joining the metrics of all processes."""
 _BYTES_OF_PROCESS: Final = 512 * 1024**2
 """A process with some hundred thousand cached agents; less would trade speed for being killed."""
 
@@ -17,8 +17,8 @@ def affordable_processes(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> 
     """Processors by affinity and the cgroup's quota, as far as the cgroup's memory is enough.
 
     Args:
-        root: where the cgroups are mounted, of version 2, or of version 1.
-        membership: the file that says in which of them this process is.
+        root: where the cgroups are mounted, version 2 or version 1.
+        membership: the file that names the cgroups of this process.
     """
     limits = [limit for folder in _cgroups(root, membership) for limit in _limits(folder)]
     return max(1, int(min([_available(), *limits])))
@@ -31,14 +31,14 @@ def _available() -> float:
 
 
 def _cgroups(root: Path, membership: Path) -> Iterator[Path]:
-    """This process's cgroups and those above them, whose limits hold for it, too."""
+    """This process's cgroups and those above them, whose limits also apply to it."""
     for mount, path in ((root, ""), (root / "cpu", "cpu"), (root / "memory", "memory")):
         own = mount / _path_of(path, membership)
         yield from (own, *(each for each in own.parents if each.is_relative_to(mount)))
 
 
 def _path_of(controller: str, membership: Path) -> str:
-    """The cgroup's path below its mount; empty for that of a container, which sees no other."""
+    """The cgroup's path below its mount; empty in a container, which sees only its own."""
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -50,7 +50,7 @@ def _path_of(controller: str, membership: Path) -> str:
 
 
 def _limits(folder: Path) -> list[float]:
-    """What a cgroup limits, in processes."""
+    """The limits of a cgroup, in processes."""
     found = [
         _limit(folder / "cpu.max", _quota),
         _limit(folder / "cpu.cfs_quota_us", lambda text: _old_quota(text, folder)),

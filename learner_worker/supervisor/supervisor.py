@@ -63,7 +63,7 @@ class Supervisor:
     async def live(self, stopping: asyncio.Event) -> None:
         """Runs the processes until `stopping` is set, or until one is refused.
 
-        An error of the supervisor itself is raised once the processes have finished their work.
+        An error in the supervisor itself is raised after the processes have finished their work.
 
         Raises:
             ConfigurationError: a process was refused; the others have ended.

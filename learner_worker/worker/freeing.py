@@ -1,4 +1,4 @@
-"""Frees the memory of closed shards in the background: at once it would block the event loop for long."""
+"""Frees the memory of closed shards in the background: in one step, it would block the event loop."""
 
 import asyncio
 from typing import Final, Protocol
@@ -10,12 +10,12 @@ class ClosedState(Protocol):
     """What a closed shard or standby leaves in memory."""
 
     async def free(self) -> None:
-        """Frees it, in steps that no answer notices."""
+        """Frees it, in steps too short to delay an answer."""
         ...
 
 
 def free_in_background(closed: ClosedState) -> None:
-    """Frees something that nobody uses any more; the event loop's end cancels what is left of it."""
+    """Frees something that nobody uses any more; the end of the event loop cancels the rest."""
     task = asyncio.create_task(closed.free(), name="free-memory")
     _freeing.add(task)
     task.add_done_callback(_freeing.discard)

@@ -27,7 +27,7 @@ class OffsetCommitter:
     sent only if something changed, only in its checkpoint's epoch, and never while this member rejoins.
 
     Args:
-        incarnation: that of the topics, which each commit names.
+        incarnation: the incarnation of the topics, which each commit names.
     """
 
     def __init__(

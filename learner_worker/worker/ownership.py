@@ -48,7 +48,7 @@ class Ownership:
         epoch: raised by each revocation, assignment and return to the last checkpoint; batches of earlier
             epochs are dropped.
         assignment_number: number of assignments that the group has made.
-        term: of the last placement, which is known before its assignment; 0 before the first one.
+        term: the term of the last placement, known before its assignment; 0 before the first one.
         assigned: the shards that the group has assigned to this replica; None before the first assignment.
         shards: the open shards, with their memory.
         log_ends: the end offsets of their partitions when they were opened.

@@ -108,7 +108,7 @@ class ParentLink:
             try:
                 asked = asyncio.run_coroutine_threadsafe(answer(), loop)
                 error = asked.exception(_ANSWER_SECONDS)
-            except (TimeoutError, CancelledError, RuntimeError):  # the loop is busy, ends, or has ended
+            except (TimeoutError, CancelledError, RuntimeError):  # the loop is busy, is ending, or has ended
                 return _NO_ANSWER
             if error is not None:
                 _log.error("probe.failed", question=what, exc_info=error)
@@ -124,7 +124,7 @@ class ParentLink:
                                 loop.call_soon_threadsafe(words[asked.what])
                         else:
                             self._send(ChildMessage(asked.number, ask(asked.what)))
-            finally:  # a process that nobody can stop must not go on
+            finally:  # a process that its parent can no longer stop must end
                 os._exit(_PARENT_GONE)
 
         threading.Thread(target=read, name="parent", daemon=True).start()

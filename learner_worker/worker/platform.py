@@ -33,7 +33,7 @@ _MICROS = 1_000_000  # microseconds in a second
 
 ClaimMaker = Callable[[int], Claim]
 PlacementListener = Callable[[int, frozenset[ShardId]], None]
-"""Is called with the term of a placement, and the shards to follow."""
+"""Called with the term of a placement and the shards to follow."""
 
 
 class Clients(Protocol):
@@ -82,21 +82,21 @@ class StateFiles(Protocol):
 
 
 class CopiedFiles(Protocol):
-    """The shards' files of this replica, of which copies are made, and whose place copies take."""
+    """This replica's shard files: they are copied for snapshots, and missing ones are made from snapshots."""
 
     def identity_of(self, shard_id: ShardId) -> dict[str, str]:
-        """What a shard's file has to say of itself."""
+        """The identity that a shard's file must have."""
         ...
 
     async def is_missing(self, shard_id: ShardId) -> bool:
-        """Whether there is no file of a shard."""
+        """Whether a shard has no file."""
         ...
 
     async def copy(self, shard_id: ShardId, topics: Collection[TopicName]) -> FileCopy:
         """Copies the rows of a shard's file, which may be in use; `discard` removes the copy.
 
         Args:
-            topics: those whose positions the copy has.
+            topics: the topics whose positions the copy keeps.
 
         Raises:
             StateError: the file cannot be read, or there is no space.
@@ -104,11 +104,11 @@ class CopiedFiles(Protocol):
         ...
 
     def arriving(self, shard_id: ShardId) -> Path:
-        """Where a copy is put before `take` puts it in place."""
+        """The path for a copy that `take` then puts in place."""
         ...
 
     async def take(self, shard_id: ShardId, path: Path) -> None:
-        """Makes a copy the file of a shard that has none.
+        """Turns a copy into the file of a shard that has none.
 
         Raises:
             StateError: the folder cannot be written.
@@ -126,10 +126,10 @@ class CopiedFiles(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotPlatform:
-    """Where snapshots of this replica's files go, and come from.
+    """Where this replica publishes snapshots of its files, and takes snapshots from.
 
     Attributes:
-        former: the incarnations of the layouts before this one, whose snapshots only age.
+        former: the incarnations of earlier layouts, whose snapshots are deleted by age alone.
     """
 
     store: ObjectStore
@@ -142,7 +142,7 @@ class Guard(Protocol):
 
     @property
     def incarnation(self) -> str:
-        """That of these topics."""
+        """The incarnation of these topics."""
         ...
 
     async def look(self) -> None:
@@ -207,7 +207,7 @@ class Platform:
         intervals: the intervals that no setting controls.
         retention: how long outcomes count.
         clock: measures record times, deadlines and pauses.
-        snapshots: where snapshots of the files are kept; None: nowhere.
+        snapshots: the store of snapshots; None if there is none.
     """
 
     clients: Clients

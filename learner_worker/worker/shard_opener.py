@@ -52,7 +52,7 @@ class ShardOpener:
     """Opens the files of shards that this replica is about to own.
 
     Args:
-        restorer: takes a snapshot where a file is missing; None: nothing does.
+        restorer: takes a snapshot where a file is missing; None if there is no store.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ShardOpener:
         """
         await self._standbys.release(shard_id)
         if self._restorer is not None and await self._restorer.restore(shard_id):
-            # A snapshot may be ahead of the offsets that were read before it came.
+            # A snapshot may be ahead of offsets that were read before it was taken.
             offsets = (await self._offsets.read([shard_id]))[shard_id]
         file = await self._files.open(shard_id)
         try:
