@@ -68,8 +68,8 @@ def show_snapshots(*, shards: Sequence[int], as_json: bool, **flags: Any) -> Non
 def prune(*, shards: Sequence[int], older_than: str | None, **flags: Any) -> None:
     """Delete snapshots that are older than --snapshot-keep-seconds.
 
-    This includes incomplete snapshots, and those of topics that no longer exist. Workers delete only old
-    snapshots of the shards that they own.
+    This includes snapshots of topics that no longer exist, and incomplete ones that are older than a day.
+    Workers delete only old snapshots of the shards that they own.
     """
     work_on_without_stdout()
     configure_logging()
@@ -87,7 +87,7 @@ def _seconds(text: str) -> float:
 
 def _catalog(settings: Settings) -> SnapshotCatalog:
     if settings.snapshot_url is None:
-        raise ConfigurationError("set --snapshot-url (LEARNER_SNAPSHOT_URL): where the snapshots are kept")
+        raise ConfigurationError("set --snapshot-url (LEARNER_SNAPSHOT_URL) to the store of the snapshots")
     return SnapshotCatalog(open_store(settings.snapshot_url))
 
 

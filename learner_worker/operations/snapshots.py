@@ -64,7 +64,7 @@ async def _publish(
         if manifest is None:
             raise StateError(
                 f"{file} has not read {changelog} yet, or was last written by an older version: "
-                "let a worker of this version run with it first"
+                "run a worker of this version on it first"
             )
         await catalog.publish(copy.path, manifest)
     finally:

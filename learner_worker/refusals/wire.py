@@ -117,7 +117,7 @@ class Asked:
         """
         _, newest = versions.get(self.API_KEY, (0, -1))
         if newest < self.API_VERSION:
-            raise OldKafkaError("this Kafka is too old to be asked")
+            raise OldKafkaError("this Kafka is too old for this request")
         return self
 
     def build_request_header(self, correlation_id: int, client_id: str) -> Any:

@@ -87,7 +87,7 @@ def keep_rows_only(connection: sqlite3.Connection, topics: Collection[TopicName]
 def _require_space(source: Path) -> None:
     free, needed = shutil.disk_usage(source.parent).free, _SPARE * source.stat().st_size
     if free < needed:
-        raise StateError(f"a copy of {source} needs {needed:,} bytes, and {free:,} are free beside it")
+        raise StateError(f"a copy of {source} needs {needed:,} bytes, and its disk has {free:,} free")
 
 
 def _described(path: Path, topics: Collection[TopicName]) -> FileCopy:
