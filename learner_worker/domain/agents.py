@@ -64,11 +64,11 @@ class Agent:
 
     @property
     def is_ready(self) -> bool:
-        """Whether an answer looks at few keywords: the strongest among many are found beforehand."""
+        """Whether an answer needs no scan of many keywords, because the strongest are known."""
         return type(self.tallies) is dict or not self.strongest.must_look_at_all
 
     def tallies_to_change(self) -> MutableMapping[str, Tally]:
-        """The keywords, so kept that adding some takes as long for many as for few."""
+        """The keywords, in a mapping to which adding takes equally long however many there are."""
         tallies = bucketed(self.tallies)
         if tallies is not self.tallies:
             self.tallies = tallies
@@ -127,7 +127,7 @@ def in_messages(keywords: Iterable[tuple[str, Tally]]) -> list[KeywordTally]:
 
 
 def count_words(agent: Agent, difference: Change) -> Iterator[tuple[str, Tally]]:
-    """Changes the agent's tallies; the keywords that changed, each with its tally now."""
+    """Changes the agent's tallies; returns the keywords that changed, each with its new tally."""
     tallies, wins, failures = agent.tallies_to_change(), difference.wins, difference.failures
     for keyword in wins.keys() | failures.keys():
         old_wins, old_failures = tallies.get(keyword, _NO_TALLY)

@@ -15,7 +15,7 @@ LOOKED_AT: Final = 2_000
 """Entries looked at between two yields to the event loop: a few milliseconds."""
 _LARGE: Final = 10_000  # up to here a dictionary is copied within half a millisecond
 _BUCKETS: Final = 256  # with ten million entries, a bucket is copied within two milliseconds
-_SHIFT: Final = 40  # bits of the hash by which the buckets' own tables are not ordered
+_SHIFT: Final = 40  # skips the low bits of the hash, by which the buckets' own tables are ordered
 
 
 class BucketedDict(MutableMapping[Key, Value]):

@@ -57,7 +57,7 @@ class AgentCache:
         self._pinned = ids
 
     def get(self, agent_id: AgentId) -> Agent | None:
-        """The agent, if it is in memory and an answer looks at few of its keywords."""
+        """The agent, if it is in memory and an answer needs no scan of many keywords."""
         agent = self.at_hand.get(agent_id)
         if agent is None or not agent.is_ready:
             return None
