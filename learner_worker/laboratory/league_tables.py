@@ -51,7 +51,7 @@ def _standings(standings: Sequence[Standing]) -> Table:
 
 def _differences(differences: Sequence[ArmDifference]) -> Table:
     table = _table(
-        "Arms beside each other: sats a task more, 95 % interval; not the effect of a full switch",
+        "Arms compared: difference in sats a task, 95 % interval; not the effect of a full switch",
         ("experiment", "arm"),
         ("tasks", "beside", "tasks ", "difference"),
     )
@@ -69,7 +69,7 @@ def _differences(differences: Sequence[ArmDifference]) -> Table:
 
 def _would_have(standings: Sequence[Standing]) -> Table:
     columns = ("auctions", "decided", "was won", "would have won", "sats at least", "at most")
-    table = _table("What others would have won with these tasks", ("advised by", "instead"), columns)
+    table = _table("What other strategies would have won on these tasks", ("advised by", "instead"), columns)
     for standing in standings:
         for other in standing.others:
             table.add_row(_called(standing), other.strategy, *_cells(other))
