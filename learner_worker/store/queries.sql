@@ -6,7 +6,7 @@
 SELECT name, value FROM identity;
 
 -- name: save_identity
--- Written when the file is created and when a newer version adds a name; checkpoints write last_record.
+-- Written when the file is created, when a newer version adds a name, and by checkpoints (last_record).
 INSERT INTO identity (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
 -- name: load_positions
