@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.domain.agents import Agent
-from learner_worker.errors import StateError
 from learner_worker.requests.advisor import Advisor
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.loading import AgentLoader
@@ -35,7 +34,7 @@ class Answering:
         replies: Replies,
         batches: ReplyBatches,
         pacing: Pacing,
-        on_failure: Callable[[StateError], None],
+        on_failure: Callable[[BaseException], None],
         clock: Clock,
     ) -> None:
         self._shards = shards
@@ -44,7 +43,7 @@ class Answering:
         self._replies = replies
         self._batches = batches
         self._pacing = pacing
-        self._loader = AgentLoader(on_failure)
+        self._loader = AgentLoader(on_end=queue.let_go_on, on_failure=on_failure)
         self._clock = clock
 
     async def serve(self) -> bool:
@@ -61,9 +60,9 @@ class Answering:
 
     async def finish(self, seconds: float) -> None:
         """Answers queued requests, refuses parked ones, and waits up to `seconds` for the replies."""
+        while self._queue:
+            await self._serve_for(_SLICE_SECONDS)
         self._queue.refuse_parked()
-        while await self.serve():
-            pass
         await self._replies.finish(seconds)
         await self._advisor.finish(seconds)
 
@@ -84,19 +83,21 @@ class Answering:
         answer = functools.partial(self._answer, agents)
         for request in requests:
             self._replies.guard(request.received, answer, request)
-        self._queue.note_rate(len(requests), self._clock.monotonic() - started)
+        answered = sum(request.request.agent_id in agents for request in requests)
+        self._queue.note_rate(answered, self._clock.monotonic() - started)
 
     def _answer(self, agents: Mapping[AgentId, Agent], request: AdmittedRequest) -> None:
         received = request.received
-        shard, agent = self._shards.get(request.shard_id), agents.get(request.request.agent_id)
+        agent_id = request.request.agent_id
+        shard, agent = self._shards.get(request.shard_id), agents.get(agent_id)
         if not self._shards.is_assigned(request.shard_id) or not received.owned:
             return  # the shard's new owner reads the request again
         if self._clock.now() > request.deadline:
             self._replies.drop_expired(received)
-        elif shard is None or agent is None:
-            self._queue.put_back(request)
-        elif not self._shards.may_answer_from(shard, request):  # the shard was reopened meanwhile
+        elif shard is None or not self._shards.may_answer_from(shard, request):  # closed meanwhile
             self._queue.put(request)
+        elif agent is None:
+            self._queue.set_aside(request, loading=self._loader.is_loading(agent_id))
         else:
             if received.trace is not None:
                 received.trace.begin_advice()
@@ -111,5 +112,5 @@ class Answering:
         for shard_id, agent_ids in wanted.items():
             shard = self._shards.get(shard_id)
             if shard is not None:
-                agents.update(await self._loader.load(shard_id, shard.agents, agent_ids))
+                agents.update(await self._loader.load(shard.agents, agent_ids))
         return agents

@@ -1,4 +1,4 @@
-"""Parked requests: their shard is not open yet, or it is restoring."""
+"""Parked requests: their shard is not open yet or is restoring, or their agent is being loaded."""
 
 from collections.abc import Callable
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from learner_worker.contract.fields import ShardId
-from learner_worker.errors import StateError
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.watchdog import Reading
@@ -53,7 +52,7 @@ class RequestPath:
         instruments: the worker's metrics.
         pacing: learns when agents ask, so that events yield to answers.
         is_member: asks the group whether this replica is still a member.
-        on_failure: takes the error of a shard's file that cannot be read; ends the worker.
+        on_failure: takes the error of agents that cannot be loaded; ends the worker.
         clock: a simulation passes its own.
     """
 
@@ -66,7 +65,7 @@ class RequestPath:
         instruments: RequestInstruments,
         pacing: Pacing,
         is_member: Callable[[], Awaitable[bool]],
-        on_failure: Callable[[StateError], None],
+        on_failure: Callable[[BaseException], None],
         clock: Clock | None = None,
     ) -> None:
         clock = clock or Clock()

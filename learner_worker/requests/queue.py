@@ -1,5 +1,8 @@
 """Holds admitted requests until they are answered: agents take turns, and requests may be parked."""
 
+from collections.abc import Collection
+
+from learner_worker.contract.fields import AgentId
 from learner_worker.contract.suggestions import OVERLOADED, RESTORING
 from learner_worker.errors import RequestError
 from learner_worker.requests.clock import Clock
@@ -34,6 +37,7 @@ class RequestQueue:
         self._clock = clock
         self._turns: FairQueue[AdmittedRequest] = FairQueue(_MAX_QUEUED)
         self._parked = ParkedRequests()
+        self._agents_loading = ParkedRequests()
         self._answered_a_second = 0.0
 
     def __len__(self) -> int:
@@ -49,17 +53,28 @@ class RequestQueue:
         else:
             self._replies.send_error(request.received, restoring())
 
-    def put_back(self, request: AdmittedRequest) -> None:
-        """Parks a request whose shard was closed after it was queued, or whose agent is being loaded."""
-        self._parked.park(request)
+    def set_aside(self, request: AdmittedRequest, *, loading: bool) -> None:
+        """Parks a request whose agent is not in memory: until its load ends, or for a new attempt."""
+        parked = self._agents_loading if loading else self._parked
+        if parked.has_room:
+            parked.park(request)
+        else:
+            self._replies.send_error(request.received, self._overloaded())
+
+    def let_go_on(self, agent_ids: Collection[AgentId]) -> None:
+        """Lets the next `release` queue the requests that were parked until these agents' loads ended."""
+        for request in self._agents_loading.take_all():
+            ended = request.request.agent_id in agent_ids
+            (self._parked if ended else self._agents_loading).park(request)
 
     def release(self) -> None:
-        """Queues the parked requests whose shard can answer now, and refuses those about to expire."""
+        """Queues the parked requests that can be answered now, and refuses those about to expire."""
         for request in self._parked.take_all():
-            if self._shards.can_answer(request):
+            can_answer = self._shards.can_answer(request)
+            if can_answer and len(self._turns) < _MAX_QUEUED:
                 self._enqueue(request)
             elif request.deadline - self._clock.now() < _LAST_MOMENT_MICROS:
-                self._replies.send_error(request.received, restoring())
+                self._replies.send_error(request.received, self._overloaded() if can_answer else restoring())
             else:
                 self._parked.park(request)
 
@@ -69,16 +84,18 @@ class RequestQueue:
 
     def note_rate(self, answered: int, seconds: float) -> None:
         """Updates the rate of answers, from which a refusal's retry time is computed."""
-        rate = answered / max(seconds, 1e-6)  # microsecond: the clock may not have advanced
-        self._answered_a_second += (rate - self._answered_a_second) * _RATE_WEIGHT
+        if answered:
+            rate = answered / max(seconds, 1e-6)  # microsecond: the clock may not have advanced
+            self._answered_a_second += (rate - self._answered_a_second) * _RATE_WEIGHT
 
     def drop_lost(self) -> None:
         """Leaves the parked requests of lost shards to their new owners, who read them again."""
-        self._parked.keep(lambda request: self._shards.is_assigned(request.shard_id))
+        for parked in (self._parked, self._agents_loading):
+            parked.keep(lambda request: self._shards.is_assigned(request.shard_id))
 
     def refuse_parked(self) -> None:
         """Refuses every parked request: this replica is stopping."""
-        for request in self._parked.take_all():
+        for request in (*self._parked.take_all(), *self._agents_loading.take_all()):
             self._replies.send_error(request.received, restoring())
 
     def _enqueue(self, request: AdmittedRequest) -> None:

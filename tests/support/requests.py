@@ -12,7 +12,6 @@ from learner_worker.contract.headers import Headers
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import ReplyTopics, Topics
 from learner_worker.domain.agents import Agent, AgentRow
-from learner_worker.errors import StateError
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.records import Unreadable
 from learner_worker.observability import Instruments, Tracer
@@ -97,7 +96,7 @@ class TopicLister:
 class OpenShard:
     """Knows every agent, or its file cannot be read just when one is to be."""
 
-    def __init__(self, error: StateError | None = None, *, restored: bool = True) -> None:
+    def __init__(self, error: Exception | None = None, *, restored: bool = True) -> None:
         self.restored = restored
         self._error = error
 
@@ -133,7 +132,7 @@ class Requests:
         self.clock = ManualClock()
         self.instruments = Instruments(tracer)
         self.offsets = InFlightOffsets(0)
-        self.failures: list[StateError] = []
+        self.failures: list[BaseException] = []
         self.producer = ReplyProducer()
         self._path = RequestPath(
             RequestSettings(

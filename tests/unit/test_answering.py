@@ -1,7 +1,10 @@
 """A shard that is closed while its requests are answered: they wait for it, or are left to its new owner."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import pytest
 
 from learner_worker.contract.decode import Request
 from learner_worker.contract.encode import Reply
@@ -14,6 +17,7 @@ from tests.support.conditions import ended
 from tests.support.requests import REQUEST, OpenShard, Requests
 
 CLOSED = ClosedFileError("closed")
+MOST_PARKED = 10_000  # requests that wait for agents to be loaded
 
 
 async def test_a_request_waits_while_its_shard_is_opened_anew() -> None:
@@ -84,16 +88,30 @@ async def test_a_file_that_cannot_be_read_ends_the_worker() -> None:
     assert requests.offsets.committable == 0
 
 
+async def test_any_error_of_a_load_ends_the_worker_also_of_a_long_one() -> None:
+    """Who asked has stopped waiting for the load; its error is not lost, and the request is not committed."""
+    failed = KeyError("no such column")
+    shard = LongHistory(failed)
+    requests = Requests(shard)
+    assert (await requests.ask(), requests.failures) == ([], [])
+
+    shard.may_end.set()
+    await ended("load-agents")
+    assert (requests.failures, requests.offsets.committable) == ([failed], 0)
+
+
 class LongHistory(OpenShard):
     """Has one agent in memory; to load another one takes until a test says so."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(error)
         self.loads = 0
         self.may_end = asyncio.Event()
+        self.on_look: Callable[[], None] = lambda: None
         self._in_memory = {AgentId("bob")}
 
     def get(self, agent_id: AgentId) -> Agent | None:
+        self.on_look()
         return Agent(agent_id, AgentRow(), {}) if agent_id in self._in_memory else None
 
     async def load(self, ids: Collection[AgentId]) -> Mapping[AgentId, Agent]:
@@ -117,6 +135,51 @@ async def test_an_agent_that_takes_long_to_load_keeps_no_other_agent_waiting() -
     await ended("load-agents")
     (reply,) = await requests.replies()
     assert (reply["agent_id"], shard.loads, requests.offsets.committable) == ("ann", 1, 4)
+
+
+async def test_another_agent_is_loaded_beside_one_that_takes_long() -> None:
+    """A load of its own begins for it; the first agent's goes on, and is not begun again."""
+    shard = LongHistory()
+    requests = Requests(shard)
+    await requests.ask()
+    assert await requests.ask(REQUEST.replace(b"ann", b"cid")) == []
+    assert shard.loads == 2
+
+
+async def test_a_request_whose_agent_is_still_being_loaded_is_refused_at_the_end() -> None:
+    """The replica stops before the agent is there: it says so, and the request is finished."""
+    requests = Requests(LongHistory())
+    requests.read()
+
+    (reply,) = await requests.end()
+    assert (reply["request_id"], reply["error"]["code"]) == ("r", "RESTORING")
+    assert requests.offsets.committable == 1
+
+
+@pytest.mark.parametrize("asked", [2_500, 12_000])
+async def test_more_requests_than_are_queued_wait_for_an_agent_to_be_loaded(asked: int) -> None:
+    """All that there is room for are answered when it is there, however many; only others are refused.
+
+    When to ask again follows from the rate of answers: so far there was one, which took a millisecond.
+    """
+    shard = LongHistory()
+    requests = Requests(shard)
+    shard.on_look = lambda: requests.clock.advance(0.001)
+    await requests.ask(REQUEST.replace(b"ann", b"bob"))
+    refused: list[dict[str, Any]] = []
+    for _ in range(0, asked, 500):
+        for _ in range(500):
+            requests.read()
+        refused += await requests.replies()
+    errors = [(reply["error"]["code"], reply["error"]["retry_after_ms"]) for reply in refused]
+    assert errors == [("OVERLOADED", pytest.approx(20_000, rel=0.01))] * max(0, asked - MOST_PARKED)
+
+    shard.may_end.set()
+    await ended("load-agents")
+    answered = [await requests.replies() for _ in range(asked // 2_000 + 1)]
+    assert sum(map(len, answered)) == min(asked, MOST_PARKED)
+    assert [reply for replies in answered for reply in replies if "error" in reply] == []
+    assert (requests.offsets.committable, shard.loads) == (1 + asked, 1)
 
 
 class BrokenOnce(Advise):

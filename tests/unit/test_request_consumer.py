@@ -112,7 +112,7 @@ class Replica:
         return self.counts
 
 
-def _no_failure(error: Exception) -> None:
+def _no_failure(error: BaseException) -> None:
     raise AssertionError(error)
 
 
