@@ -72,16 +72,16 @@ class ForkedProcess:
 
     def wait_without_a_loop(self, seconds: float) -> int:
         """Waits for the end, and kills what takes longer; the exit code."""
+        if self._code is None and not select.select([self._status], [], [], seconds)[0]:
+            self.kill()
         if self._code is None:
-            if not select.select([self._status], [], [], seconds)[0]:
-                self.kill()
             self._take_code()
         assert self._code is not None
         return self._code
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal, unless it has ended."""
-        if self._code is None:
+        """Sends a signal, unless it has ended: then its id may be that of another process."""
+        if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
@@ -273,7 +273,7 @@ def _request_of_a_new_process(connection: socket.socket) -> _Request | None:
             pid = os.fork()
             if pid == 0:
                 return request
-            os.write(request.status, _NUMBER.pack(pid))
+            _tell(request.status, pid)
             running[pid] = request.status
             for descriptor in request[:_STREAMS]:
                 os.close(descriptor)
@@ -288,9 +288,14 @@ def _tell_ends(running: dict[int, int]) -> None:
         if pid == 0:
             return
         descriptor = running.pop(pid)
-        with contextlib.suppress(BrokenPipeError):
-            os.write(descriptor, _NUMBER.pack(os.waitstatus_to_exitcode(status)))
+        _tell(descriptor, os.waitstatus_to_exitcode(status))
         os.close(descriptor)
+
+
+def _tell(descriptor: int, number: int) -> None:
+    """Tells a number to who asked for a process, unless they have gone."""
+    with contextlib.suppress(ConnectionError):
+        os.write(descriptor, _NUMBER.pack(number))
 
 
 def _become(request: _Request) -> None:
