@@ -8,7 +8,7 @@ import msgspec
 from learner_worker.contract.encode import KeywordTally, MetricsPart, MetricsRecord
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import format_time, record_micros
-from learner_worker.domain.bucketed import bucketed
+from learner_worker.domain.bucketed import LOOKED_AT, bucketed
 from learner_worker.domain.keywords import StrongestKeywords, Tally, strongest, tally_of
 from learner_worker.domain.metrics import Change, Metrics
 from learner_worker.domain.sums import KeptSums
@@ -65,7 +65,7 @@ class Agent:
     @property
     def is_ready(self) -> bool:
         """Whether an answer needs no scan of many keywords, because the strongest are known."""
-        return type(self.tallies) is dict or not self.strongest.must_look_at_all
+        return not self.strongest.must_look_at_all or len(self.tallies) <= LOOKED_AT
 
     def tallies_to_change(self) -> MutableMapping[str, Tally]:
         """The keywords, in a mapping to which adding takes equally long however many there are."""

@@ -46,7 +46,7 @@ class AgentCache:
         self._rows = rows
         self._size = size
         self._with_sums = with_sums
-        self._loading = asyncio.Lock()
+        self._reading: dict[AgentId, asyncio.Event] = {}
         self._ranking = asyncio.Lock()
         self._pinned: Collection[AgentId] = ()
         self.at_hand: OrderedDict[AgentId, Agent] = OrderedDict()
@@ -58,35 +58,53 @@ class AgentCache:
 
     def get(self, agent_id: AgentId) -> Agent | None:
         """The agent, if it is in memory and an answer needs no scan of many keywords."""
-        agent = self.at_hand.get(agent_id)
-        if agent is None or not agent.is_ready:
-            return None
-        self.at_hand.move_to_end(agent_id)
-        return agent
+        agent = self._used(agent_id)
+        return agent if agent is not None and agent.is_ready else None
 
     async def load(self, ids: Iterable[AgentId], *, for_change: bool = False) -> dict[AgentId, Agent]:
         """Loads agents from memory or the file; an unknown agent is a new one.
 
+        It does not wait for reads of other agents.
+
         Args:
             for_change: whether the agents are only changed; otherwise they are prepared for answers.
         """
-        async with self._loading:
-            # Keep references to those in memory: while the others are read, a checkpoint may trim the cache.
-            wanted = {agent_id: self.at_hand.get(agent_id) for agent_id in ids}
-            missing = [agent_id for agent_id, agent in wanted.items() if agent is None]
-            found = await self._rows.load_agents(missing) if missing else {}
-            sums = await self._rows.load_sums(missing) if missing and self._with_sums else {}
-            loaded: dict[AgentId, Agent] = {}
-            for agent_id in missing:
-                row, tallies = found.get(agent_id, (AgentRow(), {}))
-                loaded[agent_id] = Agent(agent_id, row, tallies, sums.get(agent_id))
-            self.at_hand.update(loaded)
-            agents = {agent_id: agent or loaded[agent_id] for agent_id, agent in wanted.items()}
+        # Keep references to those in memory: while the others are read, a checkpoint may trim the cache.
+        wanted = {agent_id: self._used(agent_id) for agent_id in ids}
+        while missing := [agent_id for agent_id, agent in wanted.items() if agent is None]:
+            if unread := [agent_id for agent_id in missing if agent_id not in self._reading]:
+                await self._read(unread)
+            else:
+                await self._reading[missing[0]].wait()
+            wanted.update({agent_id: self._used(agent_id) for agent_id in missing})
+        agents = {agent_id: agent for agent_id, agent in wanted.items() if agent is not None}
         for agent in () if for_change else agents.values():
             if len(agent.tallies) > LOOKED_AT:
                 async with self._ranking:  # once, however many wait for it; facts are loaded meanwhile
                     await _make_ready(agent)
         return agents
+
+    def _used(self, agent_id: AgentId) -> Agent | None:
+        """Returns the agent, if it is in memory, and makes it the most recently used one."""
+        agent = self.at_hand.get(agent_id)
+        if agent is not None:
+            self.at_hand.move_to_end(agent_id)
+        return agent
+
+    async def _read(self, ids: Sequence[AgentId]) -> None:
+        """Reads agents from the file; other loads of them wait meanwhile."""
+        read = asyncio.Event()
+        self._reading.update(dict.fromkeys(ids, read))
+        try:
+            found = await self._rows.load_agents(ids)
+            sums = await self._rows.load_sums(ids) if self._with_sums else {}
+            for agent_id in ids:
+                row, tallies = found.get(agent_id, (AgentRow(), {}))
+                self.at_hand[agent_id] = Agent(agent_id, row, tallies, sums.get(agent_id))
+        finally:  # after a failure or cancellation, the loads that wait read them anew
+            for agent_id in ids:
+                del self._reading[agent_id]
+            read.set()
 
     def trim(self, changed: Iterable[AgentId]) -> None:
         """Evicts the least recently used agents, but never a pinned or a changed one."""

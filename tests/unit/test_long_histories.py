@@ -26,11 +26,13 @@ from learner_worker.stages.learn import Learn, MarkerRecord
 from learner_worker.stages.release import GradualRelease
 from learner_worker.stages.settle import Place, Settle
 from learner_worker.store.statements import ROWS_AT_ONCE, Checkpoint, writes_of
+from learner_worker.worker.freeing import free_in_background
+from tests.support.conditions import ended
 from tests.unit.test_changelog_replay import records
 from tests.unit.test_forgetting import ignore
 from tests.unit.test_learn import MemoryRows, take
 
-A, B = AgentId("a"), AgentId("b")
+A, B, C, D = (AgentId(name) for name in "abcd")
 WORDS, TASKS = 300, 40
 RESULT = Result(Micros(20), succeeded=True)
 
@@ -158,6 +160,83 @@ async def test_facts_are_loaded_while_an_agent_is_ranked() -> None:
     assert not any(asked.done() for asked in asking)
     await asyncio.gather(*asking)
     assert learn.agents.get(A) is not None
+
+
+class SlowRows(MemoryRows):
+    """A file in which one agent has a long history: to read it takes until a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_end = asyncio.Event()
+
+    async def load_agents(self, ids: Sequence[AgentId]) -> dict[AgentId, tuple[AgentRow, dict[str, Tally]]]:
+        if A in ids:
+            await self.may_end.wait()
+        return await super().load_agents(ids)
+
+
+async def test_no_agent_waits_for_the_read_of_another() -> None:
+    """Neither one in memory nor one that is read, too. Who wants the agent itself waits for one read."""
+    rows = SlowRows()
+    agents = AgentCache(rows, 10)
+    await agents.load([B])
+    first, second = (asyncio.create_task(agents.load([A, B])) for _ in range(2))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        await agents.load([B], for_change=True)
+        await agents.load([B, C])
+    assert not any(asked.done() for asked in (first, second))
+    rows.may_end.set()
+    assert await first == await second
+    assert rows.asked_agents == [B, C, A]
+
+
+async def test_who_waits_for_a_read_that_is_cancelled_reads_the_agent_itself() -> None:
+    """The first one gave up: the other one gets the agent nevertheless."""
+    rows = SlowRows()
+    agents = AgentCache(rows, 10)
+    first, second = (asyncio.create_task(agents.load([A])) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    rows.may_end.set()
+    assert [agent.agent_id for agent in (await second).values()] == [A]
+    assert first.cancelled()
+
+
+async def test_agents_that_are_asked_about_before_they_are_ready_stay_in_memory() -> None:
+    """One that is still to be ranked, or that only learns, is used: it is not the next to be evicted."""
+    agents = AgentCache(Rows(), 10)
+    await agents.load([A, B, C, D], for_change=True)
+    assert agents.get(A) is None
+    await agents.load([B], for_change=True)
+    assert list(agents.at_hand) == [C, D, A, B]
+
+
+async def test_an_agent_of_some_thousand_keywords_is_ranked_before_an_answer() -> None:
+    """It is one plain dictionary, but its first answer would look at all of them at once."""
+    agents = AgentCache(Rows(), 10)
+    await agents.load([A], for_change=True)
+    assert agents.get(A) is None
+    await agents.load([A])
+    assert agents.get(A) is not None
+
+
+async def test_closed_shards_are_freed_one_after_the_other() -> None:
+    """However many were closed, the event loop does one step in a turn, and in the end all are freed."""
+
+    class Closed:
+        async def free(self) -> None:
+            for _ in range(3):
+                await asyncio.sleep(0)
+                steps.append(self)
+
+    steps: list[Closed] = []
+    closed = [Closed() for _ in range(12)]
+    for each in closed:
+        free_in_background(each)
+    turns = await turns_until_done(ended("free-memory"), lambda: None)
+    assert steps == [each for each in closed for _ in range(3)]
+    assert turns >= len(steps)
 
 
 async def test_an_agent_whose_strongest_keywords_have_all_weakened_is_ranked_again() -> None:
