@@ -239,8 +239,8 @@ async def test_what_kafka_has_deleted_is_deleted() -> None:
         assert await store.newest_of(ECHO) == []
 
 
-async def test_auctions_of_too_many_bidders_are_left_out_with_all_older_answers() -> None:
-    """And said so: an auction is read whole or not at all."""
+async def test_auctions_of_too_many_bidders_are_left_out() -> None:
+    """And said so: an auction is read whole or not at all, and one too large by itself is passed over."""
     close = Close(Micros(AT), ECHO, 5)
     facts = [
         Fact(TaskId(f"task-{number}"), AgentId(f"a{bidder}"), close, Bid(Micros(1), 7, ""))
@@ -254,6 +254,8 @@ async def test_auctions_of_too_many_bidders_are_left_out_with_all_older_answers(
         for most, read in ((100, 4), (16, 3), (15, 2), (7, 2), (6, 1), (0, 0)):
             found = await swarm.outcomes_of(tasks, most_facts=most)
             assert (found.tasks, len(found.outcomes)) == (tasks[:read], (0, 4, 7, 16, 19)[read])
+        found = await swarm.outcomes_of([tasks[2], *tasks], most_facts=8)
+        assert (found.tasks, len(found.outcomes)) == (tasks[:2], 7)
         known = await swarm.outcomes_of(tasks, most_facts=15)
     records = [record_of(one) for one in reversed(answers_of(4))]
     advice = agent_advice(ECHO, records, known.tasks, known.outcomes, "success")
