@@ -70,8 +70,16 @@ class ManifestError(LearnerError):
     """A snapshot's manifest cannot be read: the snapshot is skipped."""
 
 
+class NewerManifestError(ManifestError):
+    """A newer version wrote what a snapshot says of itself: that version may use it."""
+
+
 class SnapshotError(LearnerError):
     """The store of snapshots does not answer or refuses: shards are restored from the changelog instead."""
+
+
+class MissingObjectError(SnapshotError):
+    """The store has no such object: another worker has deleted it meanwhile."""
 
 
 class UpgradeRequiredError(LearnerError):

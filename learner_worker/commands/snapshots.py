@@ -57,7 +57,7 @@ def show_snapshots(*, shards: Sequence[int], as_json: bool, **flags: Any) -> Non
     for shard, each in found.items():
         for manifest in each.snapshots:
             click.echo(_line(shard, manifest))
-        for name, reason in each.broken.items():
+        for name, reason in (each.broken | each.newer).items():
             click.echo(f"shard {shard}: {name}: {escaped(reason)}")
 
 

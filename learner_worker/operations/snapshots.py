@@ -11,7 +11,14 @@ from learner_worker.contract.topics import TopicName, TopicNames, in_first_layou
 from learner_worker.contract.topology import Topology
 from learner_worker.errors import ConfigurationError, StateError
 from learner_worker.kafka.partitioner import partitioner
-from learner_worker.snapshots.catalog import Listing, SnapshotCatalog, abandoned, new_name, outdated
+from learner_worker.snapshots.catalog import (
+    Listing,
+    SnapshotCatalog,
+    abandoned,
+    new_name,
+    outdated,
+    outdated_newer,
+)
 from learner_worker.snapshots.manifest import SnapshotManifest, manifest_of
 from learner_worker.store.copying import copy_file
 from learner_worker.store.replacement import remove
@@ -93,9 +100,9 @@ async def prune_snapshots(
         SnapshotError: the store does not answer.
     """
     async for shard, found in list_snapshots(catalog, shards):
-        old = outdated(found, now_ms(), keep_seconds)
-        await catalog.delete(old, abandoned(found, now_ms()))
-        yield shard, len(old)
+        old, newer = outdated(found, now_ms(), keep_seconds), outdated_newer(found, now_ms(), keep_seconds)
+        await catalog.delete(old, [*abandoned(found, now_ms()), *newer])
+        yield shard, len(old) + len(newer)
 
 
 async def delete_forgotten(
@@ -103,7 +110,8 @@ async def delete_forgotten(
 ) -> int:
     """Deletes the snapshots of an agent's shard from before its marker was read; returns their number.
 
-    Those of former layouts are from before the marker, too. Incomplete snapshots are also deleted.
+    Those of former layouts are from before the marker, too. Incomplete snapshots, and those that a newer
+    version made and this one cannot judge, are also deleted.
 
     Args:
         offset: the offset of the marker in the changelog.
@@ -116,7 +124,7 @@ async def delete_forgotten(
     for shard in {partitioner(count)(marker.agent_id) for count in (topology.shards, *former.values())}:
         found = await catalog.list(ShardId(shard))
         leaving = list(_from_before(found.snapshots, offset, topology.incarnation, former))
-        await catalog.delete(leaving, found.broken)
+        await catalog.delete(leaving, [*found.broken, *found.newer])
         deleted += len(leaving)
     return deleted
 

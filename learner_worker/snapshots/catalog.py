@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from learner_worker.contract.fields import ShardId
-from learner_worker.errors import ManifestError
-from learner_worker.snapshots.manifest import SnapshotManifest, decode_manifest, encode_manifest
+from learner_worker.errors import ManifestError, MissingObjectError, NewerManifestError
+from learner_worker.snapshots.manifest import (
+    SnapshotManifest,
+    decode_manifest,
+    encode_manifest,
+    is_from_the_future,
+)
 from learner_worker.snapshots.object_store import ObjectStore, OnProgress
 
 _FILE, _MANIFEST = ".sqlite3", ".json"
@@ -28,11 +33,13 @@ class Listing(NamedTuple):
 
     Attributes:
         snapshots: the complete snapshots.
-        broken: why each other object is useless, by its name.
+        broken: why each other snapshot is useless, by the name of one of its two objects.
+        newer: the same for snapshots that a newer version made.
     """
 
     snapshots: list[SnapshotManifest]
     broken: dict[str, str]
+    newer: dict[str, str]
 
 
 class SnapshotCatalog:
@@ -52,7 +59,7 @@ class SnapshotCatalog:
     async def list(self, shard_id: ShardId) -> Listing:
         """The snapshots of a shard."""
         names = set(filter(_NAME.fullmatch, await self._store.names(folder_of(shard_id))))
-        found = Listing([], {})
+        found = Listing([], {}, {})
         for name in sorted(names):
             if not name.endswith(_MANIFEST):
                 if _beside(name, _MANIFEST) not in names:
@@ -66,6 +73,10 @@ class SnapshotCatalog:
     async def _read(self, name: str, found: Listing) -> None:
         try:
             manifest = decode_manifest(await self._store.get(name))
+        except MissingObjectError:
+            return  # somebody has deleted the snapshot since the names were listed
+        except NewerManifestError as error:
+            found.newer[name] = str(error)
         except ManifestError as error:
             found.broken[name] = str(error)
         else:
@@ -79,16 +90,15 @@ class SnapshotCatalog:
         await self._store.upload(manifest.name, path)
         await self._store.put(_beside(manifest.name, _MANIFEST), encode_manifest(manifest))
 
-    async def fetch(self, manifest: SnapshotManifest, path: Path, on_progress: OnProgress) -> bool:
-        """Writes a snapshot's file to a path; returns whether it matches its manifest."""
-        sha256 = await self._store.download(manifest.name, path, manifest.size, on_progress)
-        return sha256 == manifest.sha256
+    async def fetch(self, manifest: SnapshotManifest, path: Path, on_progress: OnProgress) -> None:
+        """Writes a snapshot's file to a path."""
+        await self._store.download(manifest.name, path, manifest.size, on_progress)
 
     async def delete(self, manifests: Collection[SnapshotManifest], broken: Iterable[str] = ()) -> None:
-        """Deletes snapshots, manifests first, and other objects by name."""
-        names = [manifest.name for manifest in manifests]
+        """Deletes snapshots, and others by the name of one of their objects; manifests first."""
+        names = [*(manifest.name for manifest in manifests), *broken]
         await self._store.delete([_beside(name, _MANIFEST) for name in names])
-        await self._store.delete([*names, *broken])
+        await self._store.delete([_beside(name, _FILE) for name in names])
 
 
 def folder_of(shard_id: ShardId) -> str:
@@ -130,14 +140,53 @@ def superseded(found: Listing, newest: SnapshotManifest) -> list[SnapshotManifes
     return before[:-1]
 
 
+def of_other_markers(found: Listing, incarnation: str, term: int, forgotten: str) -> list[SnapshotManifest]:
+    """The snapshots of an incarnation in which others are forgotten than a digest says.
+
+    They were made before a marker that the owner has read, so the agent may be in them. Those of a later
+    term are of another owner, as in `superseded`.
+    """
+    return [
+        each
+        for each in found.snapshots
+        if each.incarnation == incarnation and each.term <= term and each.forgotten != forgotten
+    ]
+
+
+def superfluous(
+    found: Listing, newest: SnapshotManifest, former: Collection[str], now_ms: int, keep_seconds: float
+) -> list[SnapshotManifest]:
+    """The snapshots that an owner deletes once a new one is there, which stays whatever a clock says.
+
+    Args:
+        former: the incarnations besides its own whose snapshots are the owner's to judge, by their age.
+    """
+    known, earlier = {newest.incarnation, *former}, superseded(found, newest)
+    old = [each for each in outdated(found, now_ms, keep_seconds) if each.incarnation in known]
+    return [each for each in found.snapshots if each.name != newest.name and (each in earlier or each in old)]
+
+
 def outdated(found: Listing, now_ms: int, keep_seconds: float) -> list[SnapshotManifest]:
-    """The snapshots that are too old."""
-    return [each for each in found.snapshots if now_ms - each.created_ms > keep_seconds * _MILLIS]
+    """The snapshots that are too old, or whose age is unknown because their maker's clock was wrong."""
+    return [
+        each
+        for each in found.snapshots
+        if now_ms - each.created_ms > keep_seconds * _MILLIS or is_from_the_future(each, now_ms)
+    ]
 
 
 def abandoned(found: Listing, now_ms: int) -> Sequence[str]:
     """The names of objects that will never be complete."""
-    return [name for name in found.broken if now_ms - _created_ms(name) > _UNFINISHED_MS]
+    return _older(found.broken, now_ms - _UNFINISHED_MS)
+
+
+def outdated_newer(found: Listing, now_ms: int, keep_seconds: float) -> Sequence[str]:
+    """The names of what a newer version has made and that is older than it may get."""
+    return _older(found.newer, now_ms - round(keep_seconds * _MILLIS))
+
+
+def _older(names: Iterable[str], than_ms: int) -> Sequence[str]:
+    return [name for name in names if _created_ms(name) < than_ms]
 
 
 def _created_ms(name: str) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from learner_worker.contract.topics import TopicName
-from learner_worker.errors import ManifestError
+from learner_worker.errors import ManifestError, NewerManifestError
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Record
 from learner_worker.store.copying import FileCopy
@@ -21,6 +21,7 @@ from learner_worker.store.identity import LAST_RECORD, LastRecord, last_record, 
 
 MANIFEST_VERSION: Final = 1  # raised when older workers would misread a manifest
 _MILLIS: Final = 1_000  # milliseconds in a second
+_TOLERANCE_MS: Final = 600_000  # machines' clocks differ by less, if anything sets them
 
 
 class SnapshotManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +33,7 @@ class SnapshotManifest(msgspec.Struct, frozen=True, kw_only=True):
         term: the term of the placement that gave its maker the shard; 0 if a command made it.
         position: the next changelog offset to read.
         last_record: the last record below the position that the file has read.
+        forgotten: a digest of which agents are forgotten in the file, and until when.
         format: the file format.
         created_ms: when it was made, by its maker's clock, in milliseconds since 1970.
         size, sha256: size and checksum of the file's content.
@@ -42,6 +44,7 @@ class SnapshotManifest(msgspec.Struct, frozen=True, kw_only=True):
     term: int
     position: int
     last_record: LastRecord
+    forgotten: str
     format: int
     created_ms: int
     size: int
@@ -59,8 +62,15 @@ class SnapshotManifest(msgspec.Struct, frozen=True, kw_only=True):
         return self.created_ms, self.term
 
 
+class _Version(msgspec.Struct):
+    """What every version's manifest has."""
+
+    v: int
+
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(SnapshotManifest)
+_version_decoder = msgspec.json.Decoder(_Version)
 
 
 def encode_manifest(manifest: SnapshotManifest) -> bytes:
@@ -72,15 +82,18 @@ def decode_manifest(content: bytes) -> SnapshotManifest:
     """Decodes a manifest.
 
     Raises:
-        ManifestError: the content is not a manifest, or a newer version wrote it.
+        NewerManifestError: a newer version wrote it.
+        ManifestError: the content is not a manifest.
     """
     try:
-        found = _decoder.decode(content)
+        version = _version_decoder.decode(content).v
+        if version > MANIFEST_VERSION:
+            raise NewerManifestError(
+                f"its manifest has version {version}; this worker reads up to {MANIFEST_VERSION}"
+            )
+        return _decoder.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestError(f"not a manifest of a snapshot: {error}") from error
-    if found.v > MANIFEST_VERSION:
-        raise ManifestError(f"its manifest has version {found.v}; this worker reads up to {MANIFEST_VERSION}")
-    return found
 
 
 def manifest_of(
@@ -100,11 +113,22 @@ def manifest_of(
         term=term,
         position=position,
         last_record=last,
+        forgotten=copy.forgotten,
         format=copy.format,
         created_ms=created_ms,
         size=copy.size,
         sha256=copy.sha256,
     )
+
+
+def contradicted(manifest: SnapshotManifest, copy: FileCopy, topic: TopicName) -> str | None:
+    """Why a downloaded file does not match its manifest; None if it does."""
+    found = manifest_of(copy, topic, name=manifest.name, term=manifest.term, created_ms=manifest.created_ms)
+    if found is None:
+        return "it has read nothing of the changelog"
+    names = (name for name in found.__struct_fields__ if name != "v")
+    wrong = next((name for name in names if getattr(found, name) != getattr(manifest, name)), None)
+    return None if wrong is None else f"its {wrong} does not match its manifest"
 
 
 def foreign(manifest: SnapshotManifest, expected: Mapping[str, str]) -> str | None:
@@ -144,6 +168,11 @@ def unusable(manifest: SnapshotManifest, *, now_ms: int, keep_seconds: float) ->
     if now_ms - manifest.created_ms > keep_seconds * _MILLIS:
         return "it is older than --snapshot-keep-seconds"
     return None
+
+
+def is_from_the_future(manifest: SnapshotManifest, now_ms: int) -> bool:
+    """Whether its maker's clock was wrong: what it says of a snapshot's age is of no use."""
+    return manifest.created_ms > now_ms + _TOLERANCE_MS
 
 
 def newest_first(manifests: list[SnapshotManifest]) -> list[SnapshotManifest]:

@@ -13,7 +13,8 @@ OnProgress = Callable[[], None]
 class ObjectStore(Protocol):
     """Objects by name. A name is used only once, so no object ever changes.
 
-    Every method raises SnapshotError if the store does not answer, or refuses.
+    Every method raises SnapshotError if the store refuses, or does not answer within a time limit; those
+    that read raise MissingObjectError if there is no such object.
     """
 
     async def names(self, folder: str) -> list[str]:
@@ -32,8 +33,8 @@ class ObjectStore(Protocol):
         """Creates an object from a file's content."""
         ...
 
-    async def download(self, name: str, path: Path, size: int, on_progress: OnProgress) -> str:
-        """Writes an object to a file; returns the checksum (SHA-256) of what was written.
+    async def download(self, name: str, path: Path, size: int, on_progress: OnProgress) -> None:
+        """Writes an object to a file, and has the disk keep it.
 
         Args:
             size: its length in bytes.

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import aiosqlite
+import msgspec
 
+from learner_worker.contract.fields import AgentId
+from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import StateError
 from learner_worker.store.obstacles import obstacle
@@ -23,17 +26,17 @@ from learner_worker.store.replacement import remove
 from learner_worker.store.snapshot import snapshot_of
 from learner_worker.store.statements import statement
 
-_READ_BYTES: Final = 2**20  # of a file at a time: few calls, little memory
 _SPARE: Final = 2  # times the file's size that must be free: checkpoints go on while the copy is written
 
 
 class FileCopy(NamedTuple):
-    """A closed copy of a shard's file, and what is in it."""
+    """A closed copy of a shard's file, and what is in it; of who is forgotten there is a digest."""
 
     path: Path
     format: int
     identity: Mapping[str, str]
     positions: Mapping[str, int]
+    forgotten: str
     size: int
     sha256: str
 
@@ -94,15 +97,27 @@ def _described(path: Path, topics: Collection[TopicName]) -> FileCopy:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA secure_delete = ON")  # see `database.py`
         keep_rows_only(connection, topics)
-    with snapshot_of(path) as snapshot:
-        identity, positions = snapshot.identity(), snapshot.positions()
-        return FileCopy(path, snapshot.format, identity, positions, path.stat().st_size, sha256_of(path))
+    return description_of(path)
 
 
-def sha256_of(path: Path) -> str:
-    """The checksum of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_READ_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+def description_of(path: Path) -> FileCopy:
+    """What is in a closed copy.
+
+    Raises:
+        StateError: it cannot be read, or is damaged.
+    """
+    with snapshot_of(path) as snapshot, path.open("rb") as file:
+        return FileCopy(
+            path,
+            snapshot.format,
+            snapshot.identity(),
+            snapshot.positions(),
+            digest_of(snapshot.forgotten()),
+            path.stat().st_size,
+            hashlib.file_digest(file, "sha256").hexdigest(),
+        )
+
+
+def digest_of(forgotten: Mapping[AgentId, Micros]) -> str:
+    """Tells apart who is forgotten, and until when."""
+    return hashlib.sha256(msgspec.json.encode(sorted(forgotten.items()))).hexdigest()

@@ -8,6 +8,8 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from learner_worker.contract.fields import AgentId
+from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 from learner_worker.errors import StateError, UnreadableFileError
@@ -25,6 +27,7 @@ from learner_worker.store.statements import (
 T = TypeVar("T")
 _WAIT_SECONDS = 10.0  # for a lock: a worker holds one only while it empties its log
 _FORMAT_WITH_CUTOFF = 2  # the first format that has the table
+_FORMAT_WITH_FORGOTTEN = 3  # as above
 _FORMAT_WITH_SUMS = 4  # the first format that has the tables
 _UNREACHABLE = {
     sqlite3.SQLITE_PERM,
@@ -82,6 +85,12 @@ class Snapshot:
         if self.format < _FORMAT_WITH_CUTOFF:
             return None
         return next((_converted(self.path, row, Cutoff) for row in self._rows("load_cutoff")), None)
+
+    def forgotten(self) -> dict[AgentId, Micros]:
+        """The time until which each agent is forgotten."""
+        if self.format < _FORMAT_WITH_FORGOTTEN:
+            return {}
+        return dict(_converted(self.path, list(self._rows("load_forgotten")), list[tuple[AgentId, Micros]]))
 
     def counts(self) -> RowCounts:
         """The number of rows in the file."""

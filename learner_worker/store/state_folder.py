@@ -11,7 +11,7 @@ from pathlib import Path
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import ConfigurationError, StateError
-from learner_worker.store.copying import FileCopy, copy_file
+from learner_worker.store.copying import FileCopy, copy_file, description_of
 from learner_worker.store.identity import shard_identity, stranger
 from learner_worker.store.needs import lacking_space
 from learner_worker.store.obstacles import obstacle
@@ -244,13 +244,25 @@ class StateFolder:
         """The path for a copy that `take` then puts in place."""
         return shard_path(self._path, shard_id).with_suffix(_ARRIVING)
 
+    async def describe(self, path: Path) -> FileCopy:
+        """What is in a copy.
+
+        Raises:
+            StateError: it cannot be read, or is damaged.
+        """
+        return await asyncio.to_thread(description_of, path)
+
     async def take(self, shard_id: ShardId, path: Path) -> None:
         """Turns a copy into the file of a shard that has none.
 
         Raises:
             StateError: the folder cannot be written.
         """
-        await asyncio.to_thread(replace, shard_path(self._path, shard_id), path)
+        taking = asyncio.create_task(asyncio.to_thread(replace, shard_path(self._path, shard_id), path))
+        try:
+            await asyncio.shield(taking)
+        finally:  # even when cancelled: whoever opens the shard next must not find its file replaced
+            await asyncio.wait([taking])
 
     async def discard(self, path: Path) -> None:
         """Removes a copy, if it is there.

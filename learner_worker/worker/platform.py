@@ -107,6 +107,14 @@ class CopiedFiles(Protocol):
         """The path for a copy that `take` then puts in place."""
         ...
 
+    async def describe(self, path: Path) -> FileCopy:
+        """What is in a copy.
+
+        Raises:
+            StateError: it cannot be read, or is damaged.
+        """
+        ...
+
     async def take(self, shard_id: ShardId, path: Path) -> None:
         """Turns a copy into the file of a shard that has none.
 

@@ -12,7 +12,8 @@
                  until then their requests were answered
               8. the topics are compared with their record; standbys that are not wanted are closed
               9. Kafka is asked for committed offsets and offset ranges
-             10. each shard is opened by rule 8 (docs/protocol.md), or continues if its memory is still valid
+             10. each shard continues if its memory is still valid, or is opened by rule 8
+                 (docs/protocol.md): last those without a file, which may wait for a snapshot
              11. the poll loop seeks and resumes the open shards (`consumer.py`)
     restored    the shard has applied its changelog and is RUNNING; the requests that waited are answered
 
@@ -235,17 +236,26 @@ class ShardPreparation:
                 return
 
     async def _open_assigned(self, epoch: int) -> None:
-        """Opens or continues every assigned shard, until a new epoch begins."""
+        """Opens or continues every assigned shard, until a new epoch begins.
+
+        First those that continue, last those that may have to wait for a snapshot while the others answer.
+        """
         await self._guard.look()
         await self._opener.release_standbys()
         found = await self._offsets.read(sorted(self._ownership.assigned or ()))
-        for shard_id, offsets in found.items():
+        fileless = await self._opener.without_files(found.keys() - self._ownership.shards.keys())
+        in_order = sorted(found, key=lambda one: (one in fileless, not self._continues(one, found[one])))
+        for shard_id in in_order:
             if epoch == self._ownership.epoch:
-                await self._open(shard_id, offsets, epoch)
+                await self._open(shard_id, found[shard_id], epoch)
+
+    def _continues(self, shard_id: ShardId, offsets: BrokerOffsets) -> bool:
+        shard = self._ownership.shards.get(shard_id)
+        return shard is not None and shard.still_valid(offsets)
 
     async def _open(self, shard_id: ShardId, offsets: BrokerOffsets, epoch: int) -> None:
         shard = self._ownership.shards.get(shard_id)
-        if shard is not None and not shard.still_valid(offsets):
+        if shard is not None and not self._continues(shard_id, offsets):
             async with self._ownership.at_rest():
                 await self._close([shard_id])
             shard = None
@@ -261,15 +271,16 @@ class ShardPreparation:
         """Opens a shard from its file; None if a new epoch began meanwhile."""
         self._ownership.begin_opening(shard_id)
         try:
-            shard = await self._opener.open(shard_id, offsets)
+            shard = await self._opener.open(shard_id, offsets, epoch)
         except BaseException:
             self._ownership.closed([shard_id])
             raise
-        if epoch == self._ownership.epoch:
+        if shard is not None and epoch == self._ownership.epoch:
             return shard
-        await shard.close()
+        if shard is not None:
+            await shard.close()
+            free_in_background(shard)
         self._ownership.closed([shard_id])
-        free_in_background(shard)
         return None
 
     async def _close(self, shard_ids: Sequence[ShardId]) -> None:

@@ -1,6 +1,8 @@
 """Opens a shard: releases its standby, takes a snapshot if there is no file, and resumes from the file."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.group.frontier import Frontier
@@ -13,11 +15,13 @@ from learner_worker.settings import Settings
 from learner_worker.shard.context import ShardContext, ShardSettings
 from learner_worker.shard.shard import Shard
 from learner_worker.strategies.protocol import Strategy
+from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.platform import Platform, StateFiles
 from learner_worker.worker.snapshots import SnapshotRestorer
 from learner_worker.worker.standbys import Standbys
 
 _MICROS = 1_000_000  # microseconds in a second
+_LOOK_SECONDS: Final = 0.5  # how late a new epoch may be noticed: far below what a rebalance takes
 
 
 def shard_context(
@@ -52,6 +56,7 @@ class ShardOpener:
     """Opens the files of shards that this replica is about to own.
 
     Args:
+        ownership: knows when a new epoch begins.
         restorer: takes a snapshot where a file is missing; None if there is no store.
     """
 
@@ -63,9 +68,11 @@ class ShardOpener:
         standbys: Standbys,
         watchdog: Watchdog,
         offsets: BrokerOffsetsReader,
+        ownership: Ownership,
         restorer: SnapshotRestorer | None,
     ) -> None:
         self._files = files
+        self._ownership = ownership
         self._offsets = offsets
         self._restorer = restorer
         self._context = context
@@ -79,8 +86,14 @@ class ShardOpener:
         """
         await self._standbys.release_unwanted()
 
-    async def open(self, shard_id: ShardId, offsets: BrokerOffsets) -> Shard:
-        """Opens a shard that has resumed from its file.
+    async def without_files(self, shard_ids: Iterable[ShardId]) -> set[ShardId]:
+        """Those of the shards that have no file: a snapshot is looked for, and may take minutes to arrive."""
+        if self._restorer is None:
+            return set()
+        return {shard_id for shard_id in shard_ids if await self._restorer.is_missing(shard_id)}
+
+    async def open(self, shard_id: ShardId, offsets: BrokerOffsets, epoch: int) -> Shard | None:
+        """Opens a shard that has resumed from its file; None if a new epoch began before there was a file.
 
         Raises:
             StateError: the file cannot be opened or read.
@@ -88,7 +101,10 @@ class ShardOpener:
             BrokerError, KafkaError, TimeoutError: Kafka does not answer.
         """
         await self._standbys.release(shard_id)
-        if self._restorer is not None and await self._restorer.restore(shard_id):
+        if self._restorer is not None and await self._restorer.is_missing(shard_id):
+            await self._take_snapshot(self._restorer, shard_id, epoch)
+            if epoch != self._ownership.epoch:
+                return None
             # A snapshot may be ahead of offsets that were read before it was taken.
             offsets = (await self._offsets.read([shard_id]))[shard_id]
         file = await self._files.open(shard_id)
@@ -99,3 +115,15 @@ class ShardOpener:
             raise
         self._watchdog.opening_goes_on()
         return shard
+
+    async def _take_snapshot(self, restorer: SnapshotRestorer, shard_id: ShardId, epoch: int) -> None:
+        """Takes a snapshot for a shard without a file, or gives up when a new epoch begins."""
+        restoring = asyncio.create_task(restorer.restore(shard_id), name="restore-shard")
+        try:
+            while not restoring.done() and epoch == self._ownership.epoch:
+                await asyncio.wait([restoring], timeout=_LOOK_SECONDS)
+        finally:
+            restoring.cancel()
+            await asyncio.wait([restoring])
+        if not restoring.cancelled():
+            restoring.result()

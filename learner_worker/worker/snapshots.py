@@ -6,15 +6,16 @@ beginning. An owner deletes the snapshots that its own supersede.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import Counter
 
-from learner_worker.contract.fields import AgentId, ShardId
+from learner_worker.contract.fields import ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import SnapshotError, StateError
@@ -27,27 +28,34 @@ from learner_worker.snapshots.catalog import (
     SnapshotCatalog,
     abandoned,
     new_name,
-    outdated,
-    superseded,
+    of_other_markers,
+    superfluous,
 )
 from learner_worker.snapshots.manifest import (
     SnapshotManifest,
     beyond,
+    contradicted,
     foreign,
+    is_from_the_future,
     manifest_of,
     newest_first,
     recognized,
     unusable,
 )
+from learner_worker.store.copying import digest_of
 from learner_worker.worker.ownership import Ownership, ShardStatus
 from learner_worker.worker.platform import SnapshotPlatform
 
 _LOOK_SECONDS: Final = 1.0  # how late a snapshot may begin: far below any interval worth setting
-_RETRY: Final = 0.25  # of the interval, after a failure: the store may be back soon
+_RETRY: Final = 0.25
+"""Of the interval, after a failure or a withdrawal: the store, or the next checkpoint, may be there soon."""
 _RENEW: Final = 0.5  # of the maximum age: when an unchanged shard gets a new snapshot
 _START_SECONDS: Final = 10.0
 """Time limit for starting the consumer: beyond a broker's usual answer it counts as an outage."""
 _ASK_SECONDS: Final = 10.0  # as above, for its offsets
+_TAKE_SECONDS: Final = 900.0
+"""Enough for gigabytes; after that the shard's changelog may be the quicker way."""
+_PAUSE_SECONDS: Final = 60.0  # before a store that failed is asked again: longer than opening many shards
 _log = structlog.get_logger("learner_worker.snapshots")
 
 
@@ -57,11 +65,13 @@ class SnapshotPolicy:
 
     Attributes:
         now: the clock, in microseconds since 1970.
+        take_seconds: time limit for taking a shard's snapshot.
     """
 
     interval_seconds: float
     keep_seconds: float
     now: Callable[[], Micros]
+    take_seconds: float = _TAKE_SECONDS
 
     @property
     def now_ms(self) -> int:
@@ -128,24 +138,44 @@ class SnapshotPublisher:
         wait_ms = interval_ms
         try:
             found = await self._catalog.list(shard_id)
-            shard = self._ownership.shards.get(shard_id)
+            shard = self._running(shard_id)
             if shard is None:
                 return
+            found = await self._without_other_markers(found, shard_id, shard)
             left_ms = self._due_ms(found, shard_id, shard) - self._policy.now_ms
             if left_ms > 0:
                 wait_ms = min(left_ms, interval_ms)
             elif not await self.publish(shard_id, shard):
-                wait_ms = 0
+                wait_ms = round(interval_ms * _RETRY)
         except (SnapshotError, StateError) as error:
             self._results.labels("failed").inc()
             _log.warning("snapshot.not_published", shard=shard_id, reason=str(error))
             wait_ms = round(interval_ms * _RETRY)
         self._next_ms[shard_id] = self._policy.now_ms + wait_ms
 
+    def _running(self, shard_id: ShardId) -> Shard | None:
+        """A shard whose memory has all markers: it has read its changelog to the end."""
+        is_running = self._ownership.statuses.get(shard_id) is ShardStatus.RUNNING
+        return self._ownership.shards.get(shard_id) if is_running else None
+
+    async def _without_other_markers(self, found: Listing, shard_id: ShardId, shard: Shard) -> Listing:
+        """Deletes what was made before an agent was forgotten, whoever made it; returns the rest."""
+        incarnation, forgotten = self._incarnation(shard_id), digest_of(shard.learn.forgotten)
+        leaving = of_other_markers(found, incarnation, self._ownership.term, forgotten)
+        await self._catalog.delete(leaving)
+        return found._replace(snapshots=[each for each in found.snapshots if each not in leaving])
+
+    def _incarnation(self, shard_id: ShardId) -> str:
+        return self._files.identity_of(shard_id)["incarnation"]
+
     def _due_ms(self, found: Listing, shard_id: ShardId, shard: Shard) -> int:
         """When the next snapshot is due, whoever made the last one."""
-        incarnation = self._files.identity_of(shard_id)["incarnation"]
-        own = [each for each in found.snapshots if each.incarnation == incarnation]
+        now_ms, incarnation = self._policy.now_ms, self._incarnation(shard_id)
+        own = [
+            each
+            for each in found.snapshots
+            if each.incarnation == incarnation and not is_from_the_future(each, now_ms)
+        ]
         newest = max(own, key=lambda each: each.age_order, default=None)
         if newest is None:
             return 0
@@ -160,11 +190,10 @@ class SnapshotPublisher:
             SnapshotError: the store does not accept it.
             StateError: the file cannot be copied.
         """
-        term, forgotten, created_ms = self._ownership.term, dict(shard.learn.forgotten), self._policy.now_ms
-        manifest = await self._put(shard_id, term, created_ms)
+        manifest = await self._put(shard_id, self._ownership.term, self._policy.now_ms)
         if manifest is None:
             return True
-        if not is_still_true(shard, self._ownership.shards.get(shard_id), forgotten):
+        if not is_still_true(shard, self._ownership.shards.get(shard_id), manifest):
             await self._catalog.delete([manifest])
             return False
         self._results.labels("published").inc()
@@ -185,23 +214,20 @@ class SnapshotPublisher:
 
     async def _prune(self, shard_id: ShardId, newest: SnapshotManifest) -> None:
         found, now_ms = await self._catalog.list(shard_id), self._policy.now_ms
-        known = {newest.incarnation, *self._former}
-        old = outdated(found, now_ms, self._policy.keep_seconds)
-        leaving = [*superseded(found, newest), *(each for each in old if each.incarnation in known)]
-        await self._catalog.delete({each.name: each for each in leaving}.values(), abandoned(found, now_ms))
+        leaving = superfluous(found, newest, self._former, now_ms, self._policy.keep_seconds)
+        await self._catalog.delete(leaving, abandoned(found, now_ms))
 
 
-def is_still_true(copied: Shard, shard: Shard | None, forgotten: Mapping[AgentId, Micros]) -> bool:
+def is_still_true(copied: Shard, shard: Shard | None, manifest: SnapshotManifest) -> bool:
     """Whether a snapshot may stay in the store, now that it is there.
 
-    If an agent was forgotten after the copy was begun, the copy may still contain it. If the shard was lost
-    meanwhile, this replica does not know whether one was.
+    If it was copied from a file that did not have an agent's marker yet, it may still contain the agent. If
+    the shard was lost meanwhile, this replica does not know whether it does.
 
     Args:
         shard: the shard that is open now; None if there is none.
-        forgotten: the agents that had been forgotten when the copy was begun.
     """
-    return shard is copied and copied.learn.forgotten == forgotten
+    return shard is copied and digest_of(copied.learn.forgotten) == manifest.forgotten
 
 
 class SnapshotRestorer:
@@ -231,29 +257,52 @@ class SnapshotRestorer:
         self._policy = policy
         self._results = results
         self._on_progress = on_progress
+        self._again_at = 0.0
+
+    async def is_missing(self, shard_id: ShardId) -> bool:
+        """Whether there is no file of a shard."""
+        return await self._files.is_missing(shard_id)
 
     async def restore(self, shard_id: ShardId) -> bool:
         """If the shard has no file, makes one from the newest valid snapshot; returns whether it did.
+
+        If the store failed a moment ago, it is not asked again: many shards would wait for it in turn.
 
         Raises:
             BrokerError, KafkaError, TimeoutError: Kafka does not answer.
             StateError: the state folder cannot be written.
         """
-        if not await self._files.is_missing(shard_id):
+        if not await self.is_missing(shard_id):
             return False
-        try:
-            found = await self._catalog.list(shard_id)
-        except SnapshotError as error:
-            _log.warning("snapshot.none_taken", shard=shard_id, reason=str(error))
-            return False
-        for name, reason in found.broken.items():
+        now = asyncio.get_running_loop().time()
+        reason = "the store failed a moment ago"
+        if now >= self._again_at:
+            try:
+                if await self._take_newest(shard_id, now + self._policy.take_seconds):
+                    return True
+                reason = "the store has no valid snapshot"
+            except SnapshotError as error:
+                self._again_at = asyncio.get_running_loop().time() + _PAUSE_SECONDS
+                reason = str(error)
+        _log.warning("snapshot.none_taken", shard=shard_id, reason=reason)
+        return False
+
+    async def _take_newest(self, shard_id: ShardId, until: float) -> bool:
+        """Takes the newest usable snapshot, if there is one.
+
+        Raises:
+            SnapshotError: the store does not answer, or no snapshot has arrived by then.
+        """
+        found = await self._catalog.list(shard_id)
+        self._on_progress()
+        for name, reason in (found.broken | found.newer).items():
             self._refuse(shard_id, name, reason)
         for manifest in newest_first(found.snapshots):
-            obstacle = await self._obstacle_to(shard_id, manifest) or await self._fetch(shard_id, manifest)
+            obstacle = await self._obstacle_to(shard_id, manifest)
+            obstacle = obstacle or await self._fetch(shard_id, manifest, until)
             if obstacle is None:
                 return True
             self._refuse(shard_id, manifest.name, obstacle)
-        _log.info("snapshot.none_taken", shard=shard_id, reason="the store has no valid snapshot")
         return False
 
     def _refuse(self, shard_id: ShardId, name: str, reason: str) -> None:
@@ -286,13 +335,23 @@ class SnapshotRestorer:
             "record was compacted away, or the changelog is another one"
         )
 
-    async def _fetch(self, shard_id: ShardId, manifest: SnapshotManifest) -> str | None:
-        """Turns a snapshot into the shard's file, or returns why that failed."""
+    async def _fetch(self, shard_id: ShardId, manifest: SnapshotManifest, until: float) -> str | None:
+        """Turns a snapshot into the shard's file, or returns why that failed.
+
+        Raises:
+            SnapshotError: it has not arrived by then.
+        """
         path = self._files.arriving(shard_id)
         try:
-            if not await self._catalog.fetch(manifest, path, self._on_progress):
-                return "its content does not match its manifest"
+            async with asyncio.timeout_at(until):
+                await self._catalog.fetch(manifest, path, self._on_progress)
+            obstacle = await self._contradicted(manifest, path)
+            if obstacle is not None:
+                return obstacle
             await self._files.take(shard_id, path)
+        except TimeoutError as error:
+            seconds = self._policy.take_seconds
+            raise SnapshotError(f"{manifest.name} has not arrived within {seconds:g} s") from error
         except SnapshotError as error:
             return str(error)
         finally:
@@ -300,3 +359,10 @@ class SnapshotRestorer:
         self._results.labels("taken").inc()
         _log.info("snapshot.taken", shard=shard_id, position=manifest.position, bytes=manifest.size)
         return None
+
+    async def _contradicted(self, manifest: SnapshotManifest, path: Path) -> str | None:
+        """Why a downloaded file does not match its manifest; None if it does."""
+        try:
+            return contradicted(manifest, await self._files.describe(path), self._topic)
+        except StateError as error:
+            return str(error)

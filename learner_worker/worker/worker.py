@@ -187,6 +187,7 @@ class Worker:
                 standbys=standbys,
                 watchdog=watchdog,
                 offsets=offsets,
+                ownership=ownership,
                 restorer=restorer,
             ),
             offsets=offsets,

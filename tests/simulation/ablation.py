@@ -42,6 +42,7 @@ from learner_worker.shard.publishing import MetricsPublisher
 from learner_worker.shard.resume import ResumedState
 from learner_worker.shard.shard import Shard, ShardSnapshot
 from learner_worker.shard.standby import StandbyState
+from learner_worker.snapshots.manifest import SnapshotManifest
 from learner_worker.stages import forgetting, learn, strategy_sums
 from learner_worker.stages.forgetting import RowChange
 from learner_worker.stages.learn import Learn, LearnChanges
@@ -570,6 +571,10 @@ def _yes(*_: object) -> bool:
     return True
 
 
+def _none(*_: object) -> list[SnapshotManifest]:
+    return []
+
+
 def _one_name(shard_id: ShardId, created_ms: int) -> str:
     return f"shard-{shard_id:05d}/{0 * created_ms:013d}-{0:032x}.sqlite3"
 
@@ -582,7 +587,11 @@ OF_SNAPSHOTS["a snapshot beyond the changelog's end is refused"] = [
 ]
 OF_SNAPSHOTS["no two snapshots have the same name"] = [(snapshots, "new_name", _one_name)]
 OF_SNAPSHOTS["a snapshot made while an agent is forgotten is taken back"] = [
-    (snapshots, "is_still_true", _yes)
+    (snapshots, "is_still_true", _yes),
+    (snapshots, "of_other_markers", _none),
+]
+OF_SNAPSHOTS["a snapshot from before a marker that nobody took back is deleted"] = [
+    (snapshots, "of_other_markers", _none)
 ]
 
 

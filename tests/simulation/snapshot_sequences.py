@@ -3,7 +3,11 @@
 from dataclasses import replace
 from typing import Final
 
-from learner_worker.snapshots.manifest import SnapshotManifest, decode_manifest
+import msgspec
+
+from learner_worker.contract.fields import ShardId
+from learner_worker.snapshots.catalog import new_name
+from learner_worker.snapshots.manifest import SnapshotManifest, decode_manifest, encode_manifest
 from tests.simulation import directed
 from tests.simulation.checks import require, rows_of
 from tests.simulation.directed import Scenario, bid, close, filed, lose_disk, publish, result, scenario
@@ -202,6 +206,83 @@ def an_agent_is_forgotten_while_a_snapshot_is_made() -> World:
     _kept(there)
     old = [each for each in _snapshots(there) if each.position <= marker]
     require(not old, "a snapshot of a forgotten agent is left", old)
+    return there
+
+
+@scenario
+def a_snapshot_is_made_before_the_checkpoint_of_a_marker() -> World:
+    """The owner has read the marker, its file has not: the copy has the agent, and is taken back."""
+    there = _world()
+    publish(there, *_task("t"), *_task("u", "b"))
+    there.settle()
+    _kept(there)
+    there.habits = replace(CALM, checkpoint_seconds=3_600, snapshot_seconds=40)
+    there.crash("w0")
+    there.start("w0")
+    there.settle()
+    there.forget("a", START_US + 30 * SECOND)
+    marker = _end(there) - 1
+    there.until(lambda: "a" in there.processes["w0"].worker.ownership.shards[ShardId(0)].learn.forgotten)
+    require(filed(there, "w0", TOPICS.outcomes) <= marker, "the marker is in the file already")
+    _bucket(there).objects.clear()
+    there.until(lambda: bool(_snapshots(there)))
+    there.until(lambda: not _bucket(there).objects)
+    seen: set[str] = set()
+    until = there.clock.micros + 5 * SECOND
+
+    def have_passed() -> bool:
+        seen.update(_bucket(there).objects)
+        return there.clock.micros > until
+
+    there.until(have_passed)
+    require(not seen, "the next copy does not wait for a checkpoint", seen)
+    there.habits = CALM
+    there.crash("w0")
+    there.start("w0")
+    there.settle()
+    return there
+
+
+@scenario
+def a_worker_dies_before_it_takes_a_snapshot_back() -> World:
+    """What it has put there has the agent, and is complete: the next owner deletes it."""
+    there = _world()
+    publish(there, *_task("t"), *_task("u", "b"))
+    there.settle()
+    _bucket(there).objects.clear()
+    publish(there, *_task("v"))
+    _bucket(there).hold()
+    there.until(lambda: there.disks["w0"].copies != {})
+    there.forget("a", START_US + 30 * SECOND)
+    marker = _end(there) - 1
+    there.settle()
+    _bucket(there).let_go()
+    there.until(lambda: bool(_snapshots(there)))
+    there.crash("w0")
+    require(_snapshots(there)[0].position <= marker, "the snapshot is not from before the marker")
+    there.start("w0")
+    _kept(there)
+    old = [each for each in _snapshots(there) if each.position <= marker]
+    require(not old, "a snapshot of a forgotten agent is left", old)
+    return there
+
+
+@scenario
+def a_snapshot_comes_from_the_future() -> World:
+    """Its maker's clock was a day ahead: the next one does not wait for that day, and deletes it."""
+    there = _world()
+    publish(there, *_task("t"))
+    there.settle()
+    _kept(there)
+    (first, *_) = _snapshots(there)
+    content = _bucket(there).objects[first.name]
+    day_ms = first.created_ms + 86_400_000
+    ahead = msgspec.structs.replace(first, name=new_name(ShardId(0), day_ms), created_ms=day_ms)
+    beside = ahead.name.replace(".sqlite3", ".json")
+    _only(there, {ahead.name: content, beside: encode_manifest(ahead)})
+    publish(there, *_task("u"))
+    _kept(there)
+    require(ahead not in _snapshots(there), "a snapshot from the future is left")
     return there
 
 

@@ -7,11 +7,12 @@ import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from learner_worker.contract.fields import ShardId
+from learner_worker.contract.fields import AgentId, ShardId
+from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
-from learner_worker.errors import SnapshotError
+from learner_worker.errors import MissingObjectError, SnapshotError
 from learner_worker.snapshots.object_store import OnProgress
-from learner_worker.store.copying import FileCopy, keep_rows_only
+from learner_worker.store.copying import FileCopy, digest_of, keep_rows_only
 from learner_worker.store.formats import FORMAT
 from learner_worker.store.identity import shard_identity
 from tests.simulation.disk import Disk, Latency, opened
@@ -93,13 +94,12 @@ class BucketClient:
         await self._bucket.arrival()
         await self.put(name, self._disk.copies[path])
 
-    async def download(self, name: str, path: Path, size: int, on_progress: OnProgress) -> str:
+    async def download(self, name: str, path: Path, size: int, on_progress: OnProgress) -> None:
         assert size
         content = await self.get(name)
         self._disk.copies[path] = content
         self._bucket.taken += 1
         on_progress()
-        return hashlib.sha256(content).hexdigest()
 
     async def delete(self, names: Sequence[str]) -> None:
         for name in names:
@@ -108,7 +108,7 @@ class BucketClient:
 
     def _found(self, name: str) -> bytes:
         if name not in self._bucket.objects:
-            raise SnapshotError(f"there is no {name}")
+            raise MissingObjectError(f"there is no {name}")
         return self._bucket.objects[name]
 
     async def _on_its_way(self) -> None:
@@ -146,18 +146,37 @@ class SimulatedCopies:
         connection = opened(self._disk.databases[shard_id].serialize())
         await self._latency()
         keep_rows_only(connection, topics)
-        path, content = Path(f"{shard_id}.copy"), connection.serialize()
-        self._disk.copies[path] = content
-        identity = {**self.identity_of(shard_id), **_pairs(connection, "SELECT name, value FROM identity")}
+        own = self.identity_of(shard_id).items()
+        connection.executemany("INSERT OR IGNORE INTO identity (name, value) VALUES (?, ?)", own)
+        connection.commit()
+        path = Path(f"{shard_id}.copy")
+        self._disk.copies[path] = connection.serialize()
+        return await self.describe(path)
+
+    def arriving(self, shard_id: ShardId) -> Path:
+        return Path(f"{shard_id}.arriving")
+
+    async def describe(self, path: Path) -> FileCopy:
+        await self._latency()
+        content = self._disk.copies[path]
+        connection = opened(content)
+        forgotten = {
+            AgentId(agent): Micros(int(until))
+            for agent, until in _pairs(connection, "SELECT agent_id, until FROM forgotten").items()
+        }
         positions = {
             topic: int(offset)
             for topic, offset in _pairs(connection, "SELECT topic, next_offset FROM positions").items()
         }
-        sha256 = hashlib.sha256(content).hexdigest()
-        return FileCopy(path, FORMAT, identity, positions, len(content), sha256)
-
-    def arriving(self, shard_id: ShardId) -> Path:
-        return Path(f"{shard_id}.arriving")
+        return FileCopy(
+            path,
+            FORMAT,
+            _pairs(connection, "SELECT name, value FROM identity"),
+            positions,
+            digest_of(forgotten),
+            len(content),
+            hashlib.sha256(content).hexdigest(),
+        )
 
     async def take(self, shard_id: ShardId, path: Path) -> None:
         await self._latency()

@@ -20,7 +20,7 @@ from learner_worker.requests.clock import Clock
 from learner_worker.settings import Settings
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.state_folder import StateFolder
-from learner_worker.worker.platform import Intervals, Platform
+from learner_worker.worker.platform import Intervals, Platform, SnapshotPlatform
 from learner_worker.worker.worker import Worker
 from tests.support.steady import SteadyTopics
 from tests.support.workers import until
@@ -140,7 +140,12 @@ class RememberedFiles:
         return await self._folder.positions(topic)
 
 
-def worker_on(clients: PlayedClients, files: RememberedFiles, **settings: Any) -> Worker:
+def worker_on(
+    clients: PlayedClients,
+    files: RememberedFiles,
+    snapshots: SnapshotPlatform | None = None,
+    **settings: Any,
+) -> Worker:
     """A worker of two shards; its loops do not run unless the test runs them."""
     clock = Clock()
     platform = Platform(
@@ -152,6 +157,7 @@ def worker_on(clients: PlayedClients, files: RememberedFiles, **settings: Any) -
         intervals=Intervals(frontier_seconds=1.0),
         retention=Policy(None, 1, 0, clock.now),
         clock=clock,
+        snapshots=snapshots,
     )
     return Worker(
         Settings(group_id="g", topic_prefix="", **settings),

@@ -6,18 +6,32 @@ from typing import Any
 import msgspec
 import pytest
 
-from learner_worker.contract.facts import Bid
+from learner_worker.contract.facts import Bid, ForgetMarker
 from learner_worker.contract.fields import AgentId, ShardId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import Topics
+from learner_worker.contract.topology import OwnTopics, Topology
 from learner_worker.domain.auctions import AuctionState
 from learner_worker.domain.outcomes import Outcome
-from learner_worker.errors import ConfigurationError, ManifestError, StateError
+from learner_worker.errors import ManifestError, StateError
 from learner_worker.kafka.offsets import OffsetRange
-from learner_worker.snapshots.catalog import Listing, SnapshotCatalog, abandoned, new_name, superseded
+from learner_worker.kafka.partitioner import partitioner
+from learner_worker.operations.snapshots import delete_forgotten
+from learner_worker.snapshots.catalog import (
+    Listing,
+    SnapshotCatalog,
+    abandoned,
+    new_name,
+    of_other_markers,
+    outdated,
+    outdated_newer,
+    superfluous,
+    superseded,
+)
 from learner_worker.snapshots.manifest import (
     SnapshotManifest,
     beyond,
+    contradicted,
     decode_manifest,
     encode_manifest,
     foreign,
@@ -26,7 +40,8 @@ from learner_worker.snapshots.manifest import (
     unusable,
 )
 from learner_worker.snapshots.object_store import open_store
-from learner_worker.store.copying import FileCopy, copy_file
+from learner_worker.snapshots.remote import RemoteStore
+from learner_worker.store.copying import FileCopy, copy_file, description_of, digest_of
 from learner_worker.store.formats import FORMAT
 from learner_worker.store.identity import LAST_RECORD, LastRecord, shard_identity
 from learner_worker.store.shard_file import ShardFile, shard_path
@@ -45,6 +60,7 @@ MANIFEST = SnapshotManifest(
     term=3,
     position=42,
     last_record=LAST,
+    forgotten=digest_of({}),
     format=FORMAT,
     created_ms=CREATED_MS,
     size=10,
@@ -146,9 +162,22 @@ def test_of_those_before_a_new_snapshot_one_stays() -> None:
         changed(name="later", created_ms=CREATED_MS + 11),
     ]
 
-    found = superseded(Listing([newest, *before, *others], {}), newest)
+    found = superseded(Listing([newest, *before, *others], {}, {}), newest)
 
     assert [each.name for each in found] == ["before-0", "before-1"]
+
+
+def test_a_new_snapshot_stays_whatever_the_clock_says() -> None:
+    """It was longer on its way than it may get old, or the clock was set: the others go by their age."""
+    newest = changed(name="newest")
+    future, former = changed(name="future", created_ms=2**42), of(incarnation="i0")
+    foreign_one = msgspec.structs.replace(of(incarnation="x"), name="foreign")
+
+    found = superfluous(
+        Listing([newest, future, former, foreign_one], {}, {}), newest, ["i0"], CREATED_MS + 60_001, 60
+    )
+
+    assert found == [future, former]
 
 
 def test_only_our_own_unfinished_objects_are_abandoned() -> None:
@@ -156,8 +185,40 @@ def test_only_our_own_unfinished_objects_are_abandoned() -> None:
     name = new_name(SHARD, CREATED_MS)
     day_ms = 86_400_000
 
-    assert abandoned(Listing([], {name: ""}), CREATED_MS + day_ms) == []
-    assert abandoned(Listing([], {name: ""}), CREATED_MS + day_ms + 1) == [name]
+    assert abandoned(Listing([], {name: ""}, {}), CREATED_MS + day_ms) == []
+    assert abandoned(Listing([], {name: ""}, {}), CREATED_MS + day_ms + 1) == [name]
+    assert abandoned(Listing([], {}, {name: ""}), CREATED_MS + 2 * day_ms) == []
+
+
+def test_what_a_newer_version_has_made_goes_by_its_age_alone() -> None:
+    """Its manifest says more than this version understands."""
+    name = new_name(SHARD, CREATED_MS)
+
+    assert outdated_newer(Listing([], {}, {name: ""}), CREATED_MS + 60_000, 60) == []
+    assert outdated_newer(Listing([], {}, {name: ""}), CREATED_MS + 60_001, 60) == [name]
+
+
+def test_a_snapshot_from_the_future_is_not_kept() -> None:
+    """Its maker's clock was wrong, so nobody can tell when it is too old; a little ahead is usual."""
+    soon, never = (
+        changed(name="soon", created_ms=CREATED_MS + 60_000),
+        changed(name="never", created_ms=2**42),
+    )
+
+    assert outdated(Listing([MANIFEST, soon, never], {}, {}), CREATED_MS, 60) == [never]
+
+
+def test_snapshots_from_before_a_marker_leave() -> None:
+    """By the digest of who is forgotten. Those of other incarnations and later owners are not judged."""
+    now = digest_of({AgentId("a"): Micros(5)})
+    others = [
+        changed(name="as the owner", forgotten=now),
+        changed(name="of a later owner", term=4),
+        msgspec.structs.replace(of(incarnation="i0"), name="foreign"),
+    ]
+    before = [MANIFEST, changed(name="another time", forgotten=digest_of({AgentId("a"): Micros(4)}))]
+
+    assert of_other_markers(Listing([*others, *before], {}, {}), "i1", 3, now) == before
 
 
 # --- manifests -------------------------------------------------------------------------------------------
@@ -237,7 +298,7 @@ async def test_a_damaged_file_is_not_copied(tmp_path: Path) -> None:
 def test_a_file_that_has_read_nothing_has_no_manifest() -> None:
     """Nor has one of an older version: nothing says which changelog it is from."""
     copy = FileCopy(
-        Path("copy"), FORMAT, {**IDENTITY, LAST_RECORD: LAST.text()}, {TOPICS.outcomes: 42}, 1, ""
+        Path("copy"), FORMAT, {**IDENTITY, LAST_RECORD: LAST.text()}, {TOPICS.outcomes: 42}, "", 1, ""
     )
     made = _manifest(copy)
 
@@ -274,13 +335,11 @@ async def test_a_snapshot_comes_back_as_it_was_published(tmp_path: Path) -> None
     assert (modes, folder.stat().st_mode & 0o777) == ({0o600}, 0o700)
 
     parts: list[None] = []
-    assert await catalog.fetch(first, tmp_path / "arrived", lambda: parts.append(None))
+    await catalog.fetch(first, tmp_path / "arrived", lambda: parts.append(None))
     assert (tmp_path / "arrived").read_bytes() == (folder / first.name).read_bytes()
     assert parts
 
-    content = (folder / first.name).read_bytes()
-    (folder / first.name).write_bytes(content[:-1])
-    assert not await catalog.fetch(first, tmp_path / "arrived", lambda: None)
+    assert contradicted(first, description_of(tmp_path / "arrived"), TOPICS.outcomes) is None
 
     (folder / second.name).unlink()
     strange = folder / "shard-00007" / "notes.txt"
@@ -295,9 +354,102 @@ async def test_a_snapshot_comes_back_as_it_was_published(tmp_path: Path) -> None
     assert [each.name for each in folder.rglob("*") if each.is_file()] == ["notes.txt"]
 
 
-def test_an_address_that_cannot_be_used_is_a_configuration_error(tmp_path: Path) -> None:
-    """A file in the way: the message names the flag."""
-    (tmp_path / "file").touch()
+async def test_of_a_broken_snapshot_both_objects_are_deleted(tmp_path: Path) -> None:
+    """Also of one whose manifest cannot be read; one of a newer version is told apart."""
+    path, folder = shard_path(tmp_path, SHARD), tmp_path / "store"
+    await (await _filled(path)).close()
+    catalog = SnapshotCatalog(open_store(folder.as_uri()))
+    torn, newer = await _published(catalog, path), await _published(catalog, path)
+    beside = (folder / torn.name).with_suffix(".json")
+    beside.write_bytes(beside.read_bytes()[:-1])
+    (folder / newer.name).with_suffix(".json").write_bytes(b'{"v":2,"made otherwise":true}')
 
-    with pytest.raises(ConfigurationError, match="--snapshot-url"):
-        open_store((tmp_path / "file" / "store").as_uri())
+    found = await catalog.list(SHARD)
+    assert found.snapshots == []
+    assert list(found.broken) == [torn.name.replace(".sqlite3", ".json")]
+    assert found.newer == {
+        newer.name.replace(".sqlite3", ".json"): "its manifest has version 2; this worker reads up to 1"
+    }
+
+    await catalog.delete([], found.broken)
+    assert {each.stem for each in folder.rglob("*") if each.is_file()} == {Path(newer.name).stem}
+
+
+async def test_a_snapshot_that_is_deleted_while_they_are_listed_is_passed_over(tmp_path: Path) -> None:
+    """Its owner prunes: the other ones are found."""
+    path, folder = shard_path(tmp_path, SHARD), tmp_path / "store"
+    await (await _filled(path)).close()
+
+    class Pruned(RemoteStore):
+        async def names(self, folder_name: str) -> list[str]:
+            found = await super().names(folder_name)
+            (folder / gone.name).with_suffix(".json").unlink()
+            return found
+
+    catalog = SnapshotCatalog(Pruned(folder.as_uri()))
+    gone, left = await _published(catalog, path), await _published(catalog, path)
+
+    assert await catalog.list(SHARD) == Listing([left], {}, {})
+
+
+async def test_forgetting_deletes_what_may_have_the_agent(tmp_path: Path) -> None:
+    """All from before the marker, and what cannot be judged; what was made afterwards stays."""
+    path, folder = shard_path(tmp_path, SHARD), tmp_path / "store"
+    await (await _filled(path)).close()
+    catalog = SnapshotCatalog(open_store(folder.as_uri()))
+    before, newer = await _published(catalog, path), await _published(catalog, path)
+    (folder / newer.name).with_suffix(".json").write_bytes(b'{"v":2}')
+    after = msgspec.structs.replace(before, name=new_name(SHARD, CREATED_MS), position=44)
+    await catalog.publish(tmp_path / "shard-00007.copy", after)
+    agent = next(name for number in range(99) if partitioner(12)(name := f"agent-{number}") == SHARD)
+    topology = Topology(
+        generation=2,
+        shards=12,
+        cluster_id="c1",
+        incarnation="i1",
+        owner_group="g",
+        topics=OwnTopics.of(TOPICS),
+    )
+
+    assert await delete_forgotten(catalog, ForgetMarker(AgentId(agent), Micros(1)), 43, topology) == 1
+    assert await catalog.list(SHARD) == Listing([after], {}, {})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"position": 43}, "its position does not match its manifest"),
+        ({"identity": {**IDENTITY, "incarnation": "i2"}}, "its identity does not match its manifest"),
+        ({"format": FORMAT - 1}, "its format does not match its manifest"),
+        ({"forgotten": "00"}, "its forgotten does not match its manifest"),
+        ({"sha256": "00"}, "its sha256 does not match its manifest"),
+    ],
+)
+async def test_a_file_that_has_arrived_has_to_be_its_manifests(
+    tmp_path: Path, wrong: dict[str, Any], reason: str
+) -> None:
+    """Whoever wrote the manifest may have put another file beside it."""
+    path = shard_path(tmp_path, SHARD)
+    await (await _filled(path)).close()
+    copy = await copy_file(path, tmp_path / "copy", (TOPICS.outcomes,))
+    manifest = _manifest(copy)
+    assert manifest is not None
+
+    assert contradicted(manifest, copy, TOPICS.outcomes) is None
+    assert contradicted(msgspec.structs.replace(manifest, **wrong), copy, TOPICS.outcomes) == reason
+    assert contradicted(manifest, copy._replace(positions={}), TOPICS.outcomes) is not None
+
+
+async def test_a_copy_tells_who_is_forgotten_in_it(tmp_path: Path) -> None:
+    """By what its file has, whatever memory has read since."""
+    path = shard_path(tmp_path, SHARD)
+    file = await _filled(path)
+    try:
+        before = await copy_file(path, tmp_path / "before", (TOPICS.outcomes,))
+        await file.write(Checkpoint({}, forgotten={AgentId("a"): Micros(7)}))
+        after = await copy_file(path, tmp_path / "after", (TOPICS.outcomes,))
+    finally:
+        await file.close()
+
+    assert before.forgotten == digest_of({})
+    assert after.forgotten == digest_of({AgentId("a"): Micros(7)})
