@@ -5,8 +5,10 @@ For S3, the address and the login come from AWS's own variables (`AWS_ACCESS_KEY
 """
 
 import asyncio
+import atexit
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -37,6 +39,13 @@ _LEAST_RATE: Final = 2**20
 _MISSING: Final = (FileNotFoundError, NotFoundError)
 _FAILURES: Final = (BaseError, OSError, ValueError)
 """What obstore raises."""
+
+_LET_GO_SECONDS: Final = 0.1
+"""How long obstore's threads may take to let go of their last results, once these have arrived.
+
+One that needs the interpreter for it while that ends aborts the process.
+"""
+atexit.register(time.sleep, _LET_GO_SECONDS)
 
 
 class RemoteStore:
