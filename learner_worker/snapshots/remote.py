@@ -40,8 +40,8 @@ _MISSING: Final = (FileNotFoundError, NotFoundError)
 _FAILURES: Final = (BaseError, OSError, ValueError)
 """What obstore raises."""
 
-_LET_GO_SECONDS: Final = 0.1
-"""How long obstore's threads may take to let go of their last results, once these have arrived.
+_LET_GO_SECONDS: Final = 0.3
+"""How long obstore's threads may take to let go of their last results, also on a busy machine.
 
 One that needs the interpreter for it while that ends aborts the process.
 """
