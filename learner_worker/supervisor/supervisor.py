@@ -4,8 +4,8 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import structlog
@@ -20,7 +20,7 @@ from learner_worker.store.process_folders import process_folder
 from learner_worker.store.state_folder import locked_state_folder
 from learner_worker.supervisor.child import Child, ProcessEnd
 from learner_worker.supervisor.pages import SharedPages
-from learner_worker.worker.probes import serving
+from learner_worker.worker.probes import serving_if_wanted
 from learner_worker.worker.readiness import ReadinessLog
 from learner_worker.worker.stopping import stop_on_signals, stop_within_limits
 
@@ -141,22 +141,15 @@ class Supervisor:
             processes=len(self._children),
         )
 
-    @asynccontextmanager
-    async def _http(self) -> AsyncIterator[None]:
-        settings = self._settings
-        if settings.http_port is None:
-            yield
-            return
-        pages = self._pages
-        async with serving(
-            host=settings.http_host,
-            port=settings.http_port,
-            healthy=pages.healthy,
-            ready=pages.ready,
-            metrics=pages.metrics,
-        ) as port:
-            _log.info("http.listening", url=f"http://{settings.http_host}:{port}")
-            yield
+    def _http(self) -> AbstractAsyncContextManager[None]:
+        return serving_if_wanted(
+            _log,
+            host=self._settings.http_host,
+            port=self._settings.http_port,
+            healthy=self._pages.healthy,
+            ready=self._pages.ready,
+            metrics=self._pages.metrics,
+        )
 
 
 def _how(end: ProcessEnd) -> str:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+import structlog
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
@@ -42,6 +43,29 @@ async def serving(
     app.router.add_get("/metrics", _metrics_handler(metrics))
     async with listening(app, host, port, other_ports=_OTHER_PORTS) as listened:
         yield listened
+
+
+@asynccontextmanager
+async def serving_if_wanted(
+    log: structlog.stdlib.BoundLogger,
+    *,
+    host: str,
+    port: int | None,
+    healthy: AskedProbe,
+    ready: AskedProbe,
+    metrics: Metrics,
+) -> AsyncIterator[None]:
+    """The same, and logs where; serves nothing without a port.
+
+    Raises:
+        ConfigurationError: the server cannot listen on the address.
+    """
+    if port is None:
+        yield
+        return
+    async with serving(host=host, port=port, healthy=healthy, ready=ready, metrics=metrics) as listened:
+        log.info("http.listening", url=f"http://{host}:{listened}")
+        yield
 
 
 def _probe_handler(probe: AskedProbe) -> Handler:

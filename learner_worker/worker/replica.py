@@ -3,8 +3,8 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from learner_worker.strategies.registry import find_strategies
 from learner_worker.worker.parent_link import Answer, ParentLink, Question
 from learner_worker.worker.platform import KafkaClients, kafka_platform
 from learner_worker.worker.probation import noted_start
-from learner_worker.worker.probes import Verdict, serving
+from learner_worker.worker.probes import Verdict, serving_if_wanted
 from learner_worker.worker.stopping import CLOSE_SECONDS, STOP_SECONDS, stop_on_signals, stop_within_limits
 from learner_worker.worker.worker import UNFINISHED, Worker
 
@@ -301,21 +301,15 @@ class Replica:
         status = "rebuilding" if self._rebuilds else "starting"
         return Verdict(good, {"status": status, "refused": self._outage.refusals})
 
-    @asynccontextmanager
-    async def _http(self) -> AsyncIterator[None]:
-        settings = self._settings
-        if settings.http_port is None:
-            yield
-            return
-        async with serving(
-            host=settings.http_host,
-            port=settings.http_port,
+    def _http(self) -> AbstractAsyncContextManager[None]:
+        return serving_if_wanted(
+            _log,
+            host=self._settings.http_host,
+            port=self._settings.http_port,
             healthy=self._healthy,
             ready=self._ready,
             metrics=self._metrics,
-        ) as port:
-            _log.info("http.listening", url=f"http://{settings.http_host}:{port}")
-            yield
+        )
 
 
 def _require_strategies(settings: Settings) -> None:
