@@ -118,7 +118,7 @@ class StrongestKeywords:
     def collected(self) -> Iterator[None]:
         """Scans all keywords if necessary, some at a time; other work may run in between."""
         yield from self._by_strength.collected()
-        if self._first_candidates(TOP) is None:
+        if self._first_candidates() is None:
             yield from self._ranked_by_net().collected()
 
     def strongest(self) -> list[tuple[str, Tally]]:
@@ -134,17 +134,17 @@ class StrongestKeywords:
         strongest = self.strongest()
         top = strongest[:TOP]
         if len(strongest) < len(self._tallies) and top[-1][1].net <= 0:
-            found = self._first_candidates(TOP)
+            found = self._first_candidates()
             top = self._with_tallies(self._ranked_by_net().first(TOP) if found is None else found)
         return strongest, top
 
-    def _first_candidates(self, count: int) -> list[Rank] | None:
-        """The first learned keywords, if the candidates for the strongest are sure to contain them.
+    def _first_candidates(self) -> list[Rank] | None:
+        """The first `TOP` learned keywords, if the candidates for the strongest are sure to contain them.
 
         Keywords of positive net are in the same order by strength: no other one comes before a candidate.
         """
-        found = heapq.nsmallest(count, (strength[1:] for strength in self._by_strength.candidates))
-        enough = len(found) == count and found[-1][0] < 0
+        found = heapq.nsmallest(TOP, (strength[1:] for strength in self._by_strength.candidates))
+        enough = len(found) == TOP and found[-1][0] < 0
         return found if enough or self._by_strength.has_all else None
 
     def _ranked_by_net(self) -> "_RankedKeywords":

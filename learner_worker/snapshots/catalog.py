@@ -18,6 +18,7 @@ from learner_worker.snapshots.manifest import (
     decode_manifest,
     encode_manifest,
     is_from_the_future,
+    is_too_old,
 )
 from learner_worker.snapshots.object_store import ObjectStore, OnProgress
 
@@ -171,7 +172,7 @@ def outdated(found: Listing, now_ms: int, keep_seconds: float) -> list[SnapshotM
     return [
         each
         for each in found.snapshots
-        if now_ms - each.created_ms > keep_seconds * _MILLIS or is_from_the_future(each, now_ms)
+        if is_too_old(each, now_ms, keep_seconds) or is_from_the_future(each, now_ms)
     ]
 
 

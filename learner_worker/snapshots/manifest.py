@@ -165,9 +165,14 @@ def unusable(manifest: SnapshotManifest, *, now_ms: int, keep_seconds: float) ->
     """Why the format or the age of a snapshot rules it out; None if neither does."""
     if manifest.format > FORMAT:
         return f"it has format {manifest.format}; this worker reads formats up to {FORMAT}"
-    if now_ms - manifest.created_ms > keep_seconds * _MILLIS:
+    if is_too_old(manifest, now_ms, keep_seconds):
         return "it is older than --snapshot-keep-seconds"
     return None
+
+
+def is_too_old(manifest: SnapshotManifest, now_ms: int, keep_seconds: float) -> bool:
+    """Whether a snapshot was made longer ago than snapshots are kept."""
+    return now_ms - manifest.created_ms > keep_seconds * _MILLIS
 
 
 def is_from_the_future(manifest: SnapshotManifest, now_ms: int) -> bool:
