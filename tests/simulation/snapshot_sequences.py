@@ -76,6 +76,27 @@ def _task(name: str, winner: str = "a") -> list[Planned]:
     return [bid(name, winner, 3, 4), close(name, winner, 5)]
 
 
+def _forgotten_while_copied() -> tuple[World, int]:
+    """A world whose owner has a copy from before an agent's marker on its way; and the marker's offset."""
+    there = _world()
+    publish(there, *_task("t"), *_task("u", "b"))
+    there.settle()
+    _bucket(there).objects.clear()
+    publish(there, *_task("v"))
+    _bucket(there).hold()
+    there.until(lambda: there.disks["w0"].copies != {})
+    there.forget("a", START_US + 30 * SECOND)
+    marker = _end(there) - 1
+    there.settle()
+    _bucket(there).let_go()
+    return there, marker
+
+
+def _require_none_before(there: World, marker: int) -> None:
+    old = [each for each in _snapshots(there) if each.position <= marker]
+    require(not old, "a snapshot of a forgotten agent is left", old)
+
+
 @scenario
 def a_lost_disk_takes_a_snapshot() -> World:
     """It has the rows of then, and reads the rest of the changelog and the auctions that are open."""
@@ -192,20 +213,9 @@ def an_owner_that_lost_the_shard_publishes() -> World:
 @scenario
 def an_agent_is_forgotten_while_a_snapshot_is_made() -> World:
     """The copy is from before, and arrives when the owner has read the marker: it is taken back."""
-    there = _world()
-    publish(there, *_task("t"), *_task("u", "b"))
-    there.settle()
-    _bucket(there).objects.clear()
-    publish(there, *_task("v"))
-    _bucket(there).hold()
-    there.until(lambda: there.disks["w0"].copies != {})
-    there.forget("a", START_US + 30 * SECOND)
-    marker = _end(there) - 1
-    there.settle()
-    _bucket(there).let_go()
+    there, marker = _forgotten_while_copied()
     _kept(there)
-    old = [each for each in _snapshots(there) if each.position <= marker]
-    require(not old, "a snapshot of a forgotten agent is left", old)
+    _require_none_before(there, marker)
     return there
 
 
@@ -246,24 +256,13 @@ def a_snapshot_is_made_before_the_checkpoint_of_a_marker() -> World:
 @scenario
 def a_worker_dies_before_it_takes_a_snapshot_back() -> World:
     """What it has put there has the agent, and is complete: the next owner deletes it."""
-    there = _world()
-    publish(there, *_task("t"), *_task("u", "b"))
-    there.settle()
-    _bucket(there).objects.clear()
-    publish(there, *_task("v"))
-    _bucket(there).hold()
-    there.until(lambda: there.disks["w0"].copies != {})
-    there.forget("a", START_US + 30 * SECOND)
-    marker = _end(there) - 1
-    there.settle()
-    _bucket(there).let_go()
+    there, marker = _forgotten_while_copied()
     there.until(lambda: bool(_snapshots(there)))
     there.crash("w0")
     require(_snapshots(there)[0].position <= marker, "the snapshot is not from before the marker")
     there.start("w0")
     _kept(there)
-    old = [each for each in _snapshots(there) if each.position <= marker]
-    require(not old, "a snapshot of a forgotten agent is left", old)
+    _require_none_before(there, marker)
     return there
 
 
