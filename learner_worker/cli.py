@@ -28,6 +28,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "topics": "topics:topics",
     "suggest": "suggest:suggest",
     "insights": "insights:insights",
+    "forward-requests": "forward_requests:forward_requests",
     "token": "token:token",
     "acls": "acls:acls",
     "doctor": "doctor:doctor",

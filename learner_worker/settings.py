@@ -29,6 +29,7 @@ from learner_worker.setting_sources import (
 MOST_PROCESSES: Final = 256
 """More than a machine's processors or a topic's shards make use of."""
 _SNAPSHOT_URL = re.compile(r"file:///.+|s3://[a-z0-9.-]+(/.*)?")
+_AGENT_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}=.+")
 _WORKER_URL = re.compile(r"http://(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(:[0-9]{1,5})?/?")
 
 
@@ -54,6 +55,12 @@ def _worker_url(value: str) -> str:
     return value
 
 
+def _agent_topic(value: str) -> str:
+    if not _AGENT_TOPIC.fullmatch(value):
+        raise ValueError(f"{value!r} is neither TOPIC=AGENT nor TOPIC=PREFIX*")
+    return value
+
+
 def _snapshot_url(value: str) -> str:
     if not _SNAPSHOT_URL.fullmatch(value):
         raise ValueError(
@@ -69,6 +76,9 @@ SnapshotUrl = Annotated[Annotated[str, AfterValidator(_snapshot_url)] | None, Be
 Names = Annotated[list[str] | None, NoDecode, BeforeValidator(_listed)]
 WorkerUrls = Annotated[
     list[Annotated[str, AfterValidator(_worker_url)]] | None, NoDecode, BeforeValidator(_listed)
+]
+AgentTopics = Annotated[
+    list[Annotated[str, AfterValidator(_agent_topic)]] | None, NoDecode, BeforeValidator(_listed)
 ]
 TopicSetting = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")]
 
@@ -236,6 +246,12 @@ class Settings(ConnectionSettings):
         "http://learner-worker:8080; every address that its name has is asked. Repeatable, or "
         "comma-separated.",
     )
+    agent_topic: AgentTopics = Field(
+        None,
+        description="For forward-requests: request topic that only one agent may write, as TOPIC=AGENT, or "
+        "TOPIC=PREFIX* for the agents whose ids begin so; the topic's full name. Repeatable, or "
+        "comma-separated.",
+    )
     log_format: LogFormat = Field(
         "auto", description="Log format; auto = console on a terminal, json otherwise."
     )
@@ -291,6 +307,11 @@ class Settings(ConnectionSettings):
             advice=self.topic_advice,
             advice_log=self.advice_log,
         )
+
+    @property
+    def agent_topics(self) -> list[str]:
+        """The names of the request topics that single agents write."""
+        return list(dict.fromkeys(text.partition("=")[0] for text in self.agent_topic or ()))
 
     @property
     def given_group(self) -> str | None:

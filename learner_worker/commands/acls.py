@@ -34,15 +34,17 @@ def acls() -> None:
     help="Number of the layout of topics and groups: each `reshard` makes the next one. For a resharder the "
     "present one: it needs rights in both.",
 )
-@settings_flags("bootstrap_servers", "group_id", *TOPICS)
+@settings_flags("bootstrap_servers", "group_id", "agent_topic", *TOPICS)
 def print_acls(*, role: str, user: str | None, form: str, layout: int, **flags: Any) -> None:
     """Print exactly the rights that a role needs, and no others. Kafka is not asked.
 
-    An agent with a reply topic of its own names it with --topic-replies.
+    An agent with a reply topic of its own names it with --topic-replies, one with a request topic of its own
+    with --topic-requests.
     """
     work_on_without_stdout()
     settings = given(flags)
-    rights = rights_of(cast("Role", role), settings.topics().named(), settings.group_id, layout)
+    names, agent_topics = settings.topics().named(), settings.agent_topics
+    rights = rights_of(cast("Role", role), names, settings.group_id, layout, agent_topics)
     name = user or f"learner-{role}"
     if form == "strimzi":
         click.echo(as_yaml(kafka_user(rights, name)), nl=False)

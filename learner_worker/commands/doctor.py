@@ -13,7 +13,7 @@ from learner_worker.interface.rights import ROLES, Role
 from learner_worker.observability import configure_logging
 
 _SHOWN = {Level.OK: "ok     ", Level.NOTE: "note   ", Level.WARNING: "WARNING", Level.ERROR: "ERROR  "}
-_SETTINGS = (*CONNECTION, "group_id", "state_dir", "auction_horizon_seconds", *TOPICS)
+_SETTINGS = (*CONNECTION, "group_id", "state_dir", "auction_horizon_seconds", "agent_topic", *TOPICS)
 
 
 @click.command()

@@ -33,9 +33,9 @@ CONNECTION = (
 """The settings of the connection to Kafka."""
 TOPICS = (*(name for name in Settings.model_fields if name.startswith("topic_")), "advice_log")
 """The settings of the topics."""
-OF_INSIGHTS = frozenset({"worker_url"})
-"""The settings of insights, which no worker reads."""
-_REPEATABLE = frozenset({"worker_url"})
+OF_OTHERS = frozenset({"agent_topic", "worker_url"})
+"""The settings of other commands, which no worker reads."""
+_REPEATABLE = frozenset({"agent_topic", "worker_url"})
 """The settings whose flags may be given more than once."""
 _Command = Callable[..., Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from learner_worker.commands.exit_codes import exit_code
-from learner_worker.commands.options import OF_INSIGHTS, arguments_of, given, settings_flags
+from learner_worker.commands.options import OF_OTHERS, arguments_of, given, settings_flags
 from learner_worker.errors import LearnerError
 from learner_worker.kafka.patches import take_closed_for_broken, use_light_records
 from learner_worker.observability import Instruments, configure_logging, tracer_or_none
@@ -30,7 +30,7 @@ from learner_worker.worker.replica import run_replica
     "and this group begins where they ended. Also for a copy of the cluster. Only for the first start.",
 )
 @click.option("--child-of", "lineage", hidden=True)  # how a process of several is started
-@settings_flags(*(name for name in Settings.model_fields if name not in OF_INSIGHTS))
+@settings_flags(*(name for name in Settings.model_fields if name not in OF_OTHERS))
 def run(*, take_over: bool, lineage: str | None, **flags: Any) -> None:
     """Run one replica until SIGTERM or SIGINT.
 

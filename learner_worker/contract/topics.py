@@ -25,6 +25,11 @@ def requests_group(group_id: str) -> str:
     return f"{group_id}.requests"
 
 
+def forwarding_group(group_id: str) -> str:
+    """The group that reads the agents' own request topics, in every layout."""
+    return f"{group_id}.forwarded-requests"
+
+
 _LAYOUT = re.compile(r"\.layout[0-9]+$")
 
 

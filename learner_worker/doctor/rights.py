@@ -23,7 +23,9 @@ from learner_worker.kafka.rights import (
 async def check_rights(case: Case) -> Sequence[Finding]:
     """Checks the permissions that the role needs: for a worker reading, writing and joining the groups."""
     kafka, connection = await case.kafka(), case.connection()
-    needed = needed_rights(case.settings.topics().named(), case.settings.group_id, case.role, case.layout)
+    settings = case.settings
+    first, topics_of_agents = settings.topics().named(), settings.agent_topics
+    needed = needed_rights(first, settings.group_id, case.role, case.layout, topics_of_agents)
     named = (TopicName(right.name) for right in needed if right.kind == "topic")
     topics = await kafka.topics(tuple(dict.fromkeys((*case.names.all, *named))))
     said: dict[tuple[ResourceKind, str], Permissions] = {

@@ -45,6 +45,11 @@ class KeySet:
         self.fingerprints = frozenset(key.fingerprint for key in keys)
         self._keys = tuple(keys)
 
+    @property
+    def first(self) -> VerificationKey:
+        """The key that signs, of the secrets in a file."""
+        return self._keys[0]
+
     def candidates(self, algorithm: str, key_id: str | None) -> Sequence[VerificationKey]:
         """The keys that may have signed a token: of its algorithm, and with its key id if both have one."""
         of_algorithm = [key for key in self._keys if key.algorithm == algorithm]

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple, get_args
 
-from learner_worker.contract.topics import TopicNames, in_layout, requests_group
+from learner_worker.contract.topics import TopicNames, forwarding_group, in_layout, requests_group
 
-Role = Literal["worker", "publisher", "agent", "operator", "resharder", "insights"]
+Role = Literal["worker", "publisher", "agent", "operator", "resharder", "insights", "forwarder"]
 RightOperation = Literal["Read", "Write", "Create", "Delete", "Alter", "Describe", "DescribeConfigs"]
 ResourceKind = Literal["topic", "group", "cluster"]
 ROLES: Final[Mapping[Role, str]] = {
@@ -16,11 +16,14 @@ ROLES: Final[Mapping[Role, str]] = {
     "operator": "whoever runs the other commands",
     "resharder": "`reshard`: a user that is needed only while the topics are given more partitions",
     "insights": "`learner-worker insights`",
+    "forwarder": "`learner-worker forward-requests`",
 }
 """The roles, and who has them."""
 EVERY_TOPIC: Final = "every topic"
 GROUP: Final = "the group"
 REQUESTS_GROUP: Final = "the group of requests"
+AGENT_TOPICS: Final = "every agent topic"
+FORWARDING_GROUP: Final = "the group of forwarders"
 CLUSTER: Final = "kafka-cluster"  # Kafka's name for itself as a resource
 
 
@@ -118,6 +121,9 @@ TABLE: Final[Sequence[RightNeeded]] = (
     RightNeeded("insights", "what would an agent be answered", "topic", "requests", ("Write",)),
     RightNeeded("insights", "what would an agent be answered", "topic", "replies", ("Read",)),
     RightNeeded("insights", "--allow-writes", "topic", "task_finished", ("Write",)),
+    RightNeeded("forwarder", "read agents' own requests", "topic", AGENT_TOPICS, ("Read",)),
+    RightNeeded("forwarder", "send them on", "topic", "requests", ("Write",)),
+    RightNeeded("forwarder", "share the agent topics", "group", FORWARDING_GROUP, ("Read",)),
 )
 """Read, Write, Delete and Alter imply Describe."""
 _IMPLYING: Final = {"Read", "Write", "Delete", "Alter"}
@@ -133,17 +139,21 @@ class GrantedRight:
     prefixed: bool = False
 
 
-def rights_of(role: Role, names: TopicNames, group_id: str, layout: int = 1) -> list[GrantedRight]:
+def rights_of(
+    role: Role, names: TopicNames, group_id: str, layout: int = 1, agent_topics: Sequence[str] = ()
+) -> list[GrantedRight]:
     """All that a role needs, one entry for each resource.
 
     Args:
         names, group_id: as the settings have them, which is in the first layout.
         layout: the number of the present layout.
+        agent_topics: the request topics of single agents.
     """
     found: dict[tuple[ResourceKind, str, bool], set[RightOperation]] = {}
     for row in TABLE:
         if row.role == role:
-            for name in _resources(row, names, group_id, layout + row.to_come):
+            named = _resources(row, names, group_id, layout + row.to_come)
+            for name in agent_topics if row.resource == AGENT_TOPICS else named:
                 found.setdefault((row.kind, name, row.prefixed), set()).update(row.operations)
     return [
         GrantedRight(kind, name, _without_implied(operations), prefixed)
@@ -153,7 +163,12 @@ def rights_of(role: Role, names: TopicNames, group_id: str, layout: int = 1) -> 
 
 def _resources(row: RightNeeded, first: TopicNames, group_id: str, layout: int) -> Iterator[str]:
     group = in_layout(group_id, layout)
-    special = {GROUP: group, REQUESTS_GROUP: requests_group(group), CLUSTER: CLUSTER}
+    special = {
+        GROUP: group,
+        REQUESTS_GROUP: requests_group(group),
+        FORWARDING_GROUP: forwarding_group(group_id),
+        CLUSTER: CLUSTER,
+    }
     # These roles look for the advice log, and Kafka shows a topic only to users with a right to it.
     advice_log = first.advice_log or row.role in {"resharder", "insights"}
     names = replace(first.of_layout(layout), advice_log=advice_log)

@@ -23,6 +23,7 @@ from learner_worker.refusals.wire import describe_instances, describe_topics
 _REQUEST_TIMEOUT_MS = 15_000  # a busy controller may take several seconds to create topics
 _RETRY_SECONDS = 0.5  # a starting broker is noticed soon, and a missing one hardly loaded
 _LEAST_DIAGNOSIS_SECONDS = 2.0  # enough for a broker that answers, also when the time is used up
+_REACH_SECONDS = 5.0  # several times what a healthy broker takes to answer
 _MAX_REPLICATION = 3  # Kafka's usual choice: more copies only slow writes with acks=all
 NO_ERROR = 0  # Kafka's error code for success
 _OF_TOPIC = 1  # Kafka's DYNAMIC_TOPIC_CONFIG, a setting's source
@@ -290,6 +291,15 @@ class Administrator(Protocol):
             BrokerError: no Kafka broker answers at the address, or it refuses the credentials.
         """
         ...
+
+
+async def is_reached(administrator: Administrator) -> bool:
+    """Whether Kafka can be reached now."""
+    try:
+        async with administrator(patience_seconds=_REACH_SECONDS) as cluster:
+            return cluster.brokers > 0
+    except (BrokerError, *KAFKA_FAILURES):
+        return False
 
 
 @asynccontextmanager

@@ -92,6 +92,22 @@ def request_consumer(connection: Connection, *, group_id: str) -> AIOKafkaConsum
     )
 
 
+def forwarding_consumer(connection: Connection, *, group_id: str) -> AIOKafkaConsumer:
+    """Reads the agents' own request topics, as one of a group.
+
+    A new partition is read from its first record: what has expired is dropped, and nothing else is missed.
+    """
+    return AIOKafkaConsumer(
+        **connection.options(),
+        group_id=group_id,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level=_UNCOMMITTED_NEVER,
+        heartbeat_interval_ms=_HEARTBEAT_MS,
+        fetch_max_wait_ms=_REQUEST_FETCH_WAIT_MS,
+    )
+
+
 def bulk_producer(connection: Connection, *, request_timeout_ms: int = 30_000) -> AIOKafkaProducer:
     """Writes facts, metrics records and dead letters: acknowledged by all in-sync replicas.
 

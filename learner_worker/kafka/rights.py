@@ -38,11 +38,17 @@ class Right(NamedTuple):
     name: str
 
 
-def needed_rights(names: TopicNames, group_id: str, role: Role = "worker", layout: int = 1) -> list[Right]:
+def needed_rights(
+    names: TopicNames,
+    group_id: str,
+    role: Role = "worker",
+    layout: int = 1,
+    agent_topics: Sequence[str] = (),
+) -> list[Right]:
     """A role's rights on topics and groups, by its rows in the table of rights; see `rights_of`."""
     return [
         Right(operation, granted.kind, granted.name)
-        for granted in rights_of(role, names, group_id, layout)
+        for granted in rights_of(role, names, group_id, layout, agent_topics)
         for operation in granted.operations
         if granted.kind != "cluster"  # Kafka says which of these a user has, but not by topic or group
     ]

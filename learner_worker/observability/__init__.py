@@ -1,6 +1,7 @@
 """What an operator sees of a worker: its logs and its Prometheus metrics."""
 
 from learner_worker.observability.instruments import (
+    ForwardingInstruments,
     Instruments,
     LagInstruments,
     ProcessInstruments,
@@ -11,6 +12,7 @@ from learner_worker.observability.logs import LimitedLog, LogFormat, LogLevel, c
 from learner_worker.observability.tracing import RequestTrace, Tracer, tracer_or_none
 
 __all__ = [
+    "ForwardingInstruments",
     "Instruments",
     "LagInstruments",
     "LimitedLog",

@@ -205,6 +205,22 @@ class LagInstruments:
         )
 
 
+class ForwardingInstruments:
+    """The metrics of a forwarder, in a registry of their own."""
+
+    def __init__(self) -> None:
+        _without_creation_times()
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "learner_requests_forwarded",
+            "Requests read from agents' own topics, by topic and result: forwarded, expired, or refused by "
+            "Kafka. Of `forward-requests`.",
+            ["topic", "result"],
+            registry=self.registry,
+        )
+
+
 _without_creation_times = cast("Callable[[], None]", disable_created_metrics)
 """Leaves out the time at which each counter and histogram was made: nobody asks for it."""
 

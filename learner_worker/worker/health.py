@@ -5,12 +5,11 @@ import time
 
 import structlog
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicNames
-from learner_worker.errors import BrokerError, StuckError
-from learner_worker.kafka.admin import Administrator
+from learner_worker.errors import StuckError
+from learner_worker.kafka.admin import Administrator, is_reached
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.watchdog import Observation, Watchdog
 from learner_worker.lifecycle import is_set_within
@@ -30,8 +29,6 @@ WATCH_SECONDS = 5.0
 """Much shorter than the minute after which a stuck client is replaced."""
 _STUCK_SECONDS = 120.0
 """Longer than the time limit of any step of a loop."""
-_REACH_SECONDS = 5.0
-"""Time limit for reaching Kafka: several times what a healthy broker takes to answer."""
 _REPLIES_STAND_SECONDS = 30.0
 """The time after which aiokafka gives up a batch: replies that stand longer mean an outage."""
 _REPLYING = "replying"
@@ -86,7 +83,7 @@ class Watch:
             if problem is None:
                 continue
             self._watchdog.forgive()
-            if await self._kafka_is_there():
+            if await is_reached(self._administrator):
                 raise StuckError(problem)
 
     async def _observe(self) -> Observation:
@@ -103,13 +100,6 @@ class Watch:
         return Observation(
             self._outage.failing, self._ownership.all_read, self._checkpointer.completed, readings
         )
-
-    async def _kafka_is_there(self) -> bool:
-        try:
-            async with self._administrator(patience_seconds=_REACH_SECONDS) as cluster:
-                return cluster.brokers > 0
-        except (BrokerError, KafkaError, OSError, TimeoutError):
-            return False
 
 
 class ProgressReport:

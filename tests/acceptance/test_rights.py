@@ -8,6 +8,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -40,8 +41,10 @@ from tests.support.commands import (
     write_swarm_file,
 )
 from tests.support.forked import Call, Ended
+from tests.support.forwarder import create_agent_topic, running_forwarder
 from tests.support.insights import InsightsProcess, running_insights
 from tests.support.secured import PASSWORD, SecuredKafka, grant, taken_away
+from tests.support.tokens import secret_file
 from tests.support.workers import WorkerProcess, running_worker, until
 
 PREFIX = "rights-"
@@ -50,6 +53,7 @@ TOPICS = Topics(prefix=PREFIX, advice_log=True)
 PARTITIONS = 4
 INSTANCE = "one"
 NAMES = TOPICS.named()
+AGENT_TOPIC = f"{NAMES.requests}.{AGENT}"
 SECONDS = 20.0  # for an answer: far above what one takes, on a busy machine
 
 Cell = tuple[GrantedRight, RightOperation]
@@ -59,9 +63,14 @@ def user(role: Role) -> str:
     return f"only-{role}"
 
 
+def granted_to(role: Role) -> list[GrantedRight]:
+    """What a role is granted."""
+    return rights_of(role, NAMES, GROUP_ID, agent_topics=[AGENT_TOPIC])
+
+
 def cells(role: Role) -> list[Cell]:
     """Every operation on every resource that a role is granted."""
-    return cells_of(rights_of(role, NAMES, GROUP_ID))
+    return cells_of(granted_to(role))
 
 
 def cells_of(rights: Sequence[GrantedRight]) -> list[Cell]:
@@ -76,6 +85,7 @@ def flags(role: Role, servers: str) -> dict[str, Any]:
         "topic_prefix": PREFIX,
         "group_id": GROUP_ID,
         "advice_log": "true",
+        "agent_topic": f"{AGENT_TOPIC}={AGENT}",
         "security_protocol": "SASL_PLAINTEXT",
         "sasl_username": user(role),
         "sasl_password": PASSWORD,
@@ -92,8 +102,9 @@ def granted(secured: SecuredKafka, tmp_path_factory: pytest.TempPathFactory) -> 
     """Kafka where each role's user has exactly its rights; the topics are created by the operator's."""
 
     async def grant_all() -> None:
+        await create_agent_topic(secured.open, AGENT_TOPIC)
         for role in get_args(Role):
-            for right in rights_of(role, NAMES, GROUP_ID):
+            for right in granted_to(role):
                 await grant(secured.open, user(role), right)
 
     async def refused() -> None:
@@ -156,7 +167,7 @@ async def test_exactly_the_printed_rights_are_enough(granted: SecuredKafka, tmp_
     settings = {
         f"--{name.replace('_', '-')}": value
         for name, value in flags("worker", granted.login).items()
-        if name not in {"bootstrap_servers", "topic_prefix", "group_id"}
+        if name not in {"bootstrap_servers", "topic_prefix", "group_id", "agent_topic"}
     }
     settings["--group-instance-id"] = INSTANCE
     write_swarm_file(tmp_path)
@@ -170,10 +181,11 @@ async def test_exactly_the_printed_rights_are_enough(granted: SecuredKafka, tmp_
         await until(
             lambda: _at_least(worker, "learner_dead_letters_total", dead_letters), "dead letters are written"
         )
-        await operator.run(name for name in BESIDE_A_WORKER if name != "topics create")
+        await operator.run(name for name in BESIDE_A_WORKER if name not in OF_OTHERS)
         for (name, operation), commands in NEEDED.items():
             await operator.lacks(name, operation, commands)
         await _insights_shows_everything(granted, tmp_path)
+        await _an_agent_asks_on_its_own_topic(granted, tmp_path)
         assert await worker.stop() == 0
     await operator.lacks(GROUP_ID, "Read", ("leave",))
     await operator.run(("leave", "state rebuild"))  # `reshard` has a role of its own
@@ -184,6 +196,8 @@ async def _at_least(worker: WorkerProcess, metric: str, value: float) -> bool:
     return await worker.metric(metric) >= value
 
 
+OF_OTHERS: Final = {"topics create", "forward-requests"}
+"""Commands that were run before, or have a role of their own."""
 NEEDED: Final[Mapping[tuple[str, RightOperation], tuple[str, ...]]] = {
     (NAMES.topology, "Read"): ("topics check",),
     (NAMES.requests, "Write"): ("suggest",),
@@ -242,6 +256,23 @@ async def _insights_shows_everything(kafka: SecuredKafka, folder: Path) -> None:
         failed = await insights.session.post(f"{insights.url}/swarm/tasks/t-1/fail", json={"agent_id": AGENT})
         assert failed.status < 300, await failed.text()
         assert await insights.stop() == 0
+
+
+async def _an_agent_asks_on_its_own_topic(kafka: SecuredKafka, folder: Path) -> None:
+    """By a forwarder with the rights of its role; without one of them it does not start, and names it."""
+    secret = {"LEARNER_IDENTITY_SECRET_FILE": str(secret_file(folder))}
+    login = {**environment("forwarder", kafka.login), **secret}
+    own = replace(TOPICS, requests=AGENT_TOPIC.removeprefix(PREFIX))
+    async with (
+        running_forwarder(kafka.login, PREFIX, folder, environment=login) as forwarder,
+        LearnerClient(kafka.open, topics=own, timeout_seconds=SECONDS) as learner,
+    ):
+        await learner.suggest_bid(AGENT, description="d", base_bid_sats=5)
+        assert await forwarder.stop() == 0
+    for right, operation in cells("forwarder"):
+        async with taken_away(kafka.open, user("forwarder"), right, OPERATIONS[operation]):
+            code, _, said = await asyncio.to_thread(Call(("forward-requests",), login, folder).run)
+        assert (code, f"{operation} on {right.kind} {right.name}" in said) == (2, True), said
 
 
 async def _everything_is_read(insights: InsightsProcess) -> bool:

@@ -15,6 +15,7 @@ from learner_worker.client import token_file
 from learner_worker.client.tokens import Token
 from learner_worker.contract.topics import TopicNames, Topics
 from learner_worker.kafka.partitioner import partitioner
+from tests.support.forwarder import committed_offset, create_agent_topic, running_forwarder
 from tests.support.tokens import Issuer, bearer, jwks, secret_file, valid_token
 from tests.support.workers import WorkerProcess, create_topics, read_topic, running_worker, until
 
@@ -99,7 +100,7 @@ async def under_load(learner: LearnerClient) -> AsyncIterator[Load]:
 
 
 async def test_who_asks_is_proved_on_the_whole_way(broker: Broker, prefix: str, tmp_path: Path) -> None:
-    """Own id, another's, none, by both clients; keys replaced under load; moved; no token is written."""
+    """Own id, another's, none, by both clients; keys replaced; forwarded; moved; no token is written."""
     old, new = Issuer("ES256", "old"), Issuer("EdDSA", "new")
     keys, renewed = tmp_path / "jwks", tmp_path / "token"
     keys.write_bytes(jwks(old.jwk))
@@ -141,6 +142,8 @@ async def test_who_asks_is_proved_on_the_whole_way(broker: Broker, prefix: str, 
             await load.goes_on()
         assert load.answers.keys() == {"ann"}
 
+        await _asks_on_a_topic_of_its_own(broker, prefix, tmp_path)
+
         moved = valid_token(sub="moved")
         await _write_where_it_does_not_belong(broker, names, moved)
 
@@ -157,6 +160,29 @@ async def test_who_asks_is_proved_on_the_whole_way(broker: Broker, prefix: str, 
         (letter,) = await until(set_aside, "the event that is none is a dead letter")
         assert letter["authorization"] == f"{len('Bearer ') + len(moved)} bytes".encode()
     assert moved.rpartition(".")[2] not in worker.log_path.read_text()
+
+
+async def _asks_on_a_topic_of_its_own(broker: Broker, prefix: str, folder: Path) -> None:
+    """Whoever writes it is ann, and nobody else, by no token of its own; on the shared topic it is nobody."""
+    own = Topics(prefix=prefix, requests="suggest-bid-requests.ann")
+    topic = own.named().requests
+    flags = ("--agent-topic", f"{topic}=ann", "--identity-secret-file", str(folder / "secret"))
+
+    async def ask(topics: Topics, agent: str = "ann", token: Token = None) -> str:
+        async with LearnerClient(
+            broker.bootstrap_servers, topics=topics, timeout_seconds=SECONDS, token=token
+        ) as learner:
+            return await answer(learner, agent)
+
+    await create_agent_topic(broker.bootstrap_servers, topic)
+    async with running_forwarder(broker.bootstrap_servers, prefix, folder, *flags) as forwarder:
+        assert await ask(own) == "ann"
+        assert await ask(own, "bob") == "FORBIDDEN"
+        assert await ask(own, "bob", valid_token(sub="bob")) == "FORBIDDEN"
+        assert await ask(Topics(prefix=prefix)) == "UNAUTHENTICATED"
+        assert await forwarder.metric("learner_requests_forwarded_total") == 3
+        assert await forwarder.stop() == 0
+    assert await committed_offset(broker.bootstrap_servers, f"{prefix}learner.forwarded-requests", topic) == 3
 
 
 async def _write_where_it_does_not_belong(broker: Broker, names: TopicNames, token: str) -> None:

@@ -19,6 +19,7 @@ from learner_worker.contract.topics import HOP_HEADER, TopicNames
 from learner_worker.kafka.partitioner import partitioner
 from tests.support.forked import Call
 from tests.support.seed import INSERT, SCHEMA
+from tests.support.tokens import secret_file
 
 AGENT: Final = "ann"
 SECONDS: Final = 30.0  # for an answer: far above what one takes, on a busy machine
@@ -65,6 +66,13 @@ def _own(*arguments: str) -> Arguments:
     return of
 
 
+def _forwarding(caller: Caller) -> Sequence[str]:
+    """From a topic of the caller's own set, which is an agent's among the worker's topics."""
+    topic = f"{caller.environment[_PREFIX]}{caller.number}-suggest-bid-requests"
+    secret = str(secret_file(caller.folder))
+    return ("forward-requests", "--agent-topic", f"{topic}={AGENT}", "--identity-secret-file", secret)
+
+
 BESIDE_A_WORKER: Final[Mapping[str, Arguments]] = {
     "topics create": _own("topics", "create", "--partitions", "1", "--replication-factor", "1"),
     "topics check": _fixed("topics", "check"),
@@ -82,6 +90,7 @@ BESIDE_A_WORKER: Final[Mapping[str, Arguments]] = {
     "lab league": _fixed("lab", "league"),
     "insights": _fixed("insights", "--http-port", "0"),
     "state verify": _fixed("state", "verify"),
+    "forward-requests": _forwarding,
 }
 """While workers run."""
 AFTER_IT: Final[Mapping[str, Arguments]] = {
@@ -95,8 +104,8 @@ COMMANDS: Final[Mapping[str, Arguments]] = {
     "leave": lambda caller: ("leave", "--instance", caller.environment["LEARNER_GROUP_INSTANCE_ID"]),
 }
 """All of them; `leave` is for one worker that has stopped and was a static member."""
-STOPPED_AT: Final = {"insights": "Insights: http"}
-"""What a command prints that ends by a signal only, when it has read Kafka and serves."""
+STOPPED_AT: Final = {"insights": "Insights: http", "forward-requests": "Forwarding requests from"}
+"""What a command prints that ends by a signal only, when it is connected to Kafka."""
 WITH_WARNINGS: Final = frozenset({"doctor"})
 """Exit code 1 is what they found, as that nobody has published lately."""
 WITHOUT_KAFKA: Final = frozenset({"acls print", "demo", "run"})

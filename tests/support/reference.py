@@ -11,10 +11,18 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from learner_worker.cli import cli
-from learner_worker.commands.options import CONNECTION, OF_INSIGHTS, TOPICS
-from learner_worker.contract.topics import Topics, requests_group
-from learner_worker.interface.rights import GROUP, REQUESTS_GROUP, ROLES, TABLE, RightNeeded
-from learner_worker.observability import Instruments
+from learner_worker.commands.options import CONNECTION, OF_OTHERS, TOPICS
+from learner_worker.contract.topics import Topics, forwarding_group, requests_group
+from learner_worker.interface.rights import (
+    AGENT_TOPICS,
+    FORWARDING_GROUP,
+    GROUP,
+    REQUESTS_GROUP,
+    ROLES,
+    TABLE,
+    RightNeeded,
+)
+from learner_worker.observability import ForwardingInstruments, Instruments
 from learner_worker.setting_sources import SETTINGS_PREFIX
 from learner_worker.settings import Settings
 
@@ -93,8 +101,8 @@ def _described(option: click.Option) -> str:
 
 
 def _taken(names: set[str]) -> str:
-    if names == Settings.model_fields.keys() - OF_INSIGHTS:
-        others = ", ".join(f"`--{name.replace('_', '-')}`" for name in sorted(OF_INSIGHTS))
+    if names == Settings.model_fields.keys() - OF_OTHERS:
+        others = ", ".join(f"`--{name.replace('_', '-')}`" for name in sorted(OF_OTHERS))
         return f"Takes every [setting](#settings) but {others}."
     groups = {"how to reach Kafka": set(CONNECTION), "the names of topics": set(TOPICS)}
     whole = [title for title, members in groups.items() if members <= names]
@@ -127,7 +135,9 @@ def _default(field: FieldInfo) -> str:
 def _metrics() -> Iterator[str]:
     yield "## Prometheus metrics\n"
     yield "Served at `/metrics`, with `process_*` and `python_info` of Prometheus' client library.\n"
-    families = sorted(Instruments().registry.collect(), key=lambda family: family.name)
+    registries = (Instruments().registry, ForwardingInstruments().registry)
+    collected = (family for registry in registries for family in registry.collect())
+    families = sorted(collected, key=lambda family: family.name)
     rows = (
         (f"`{family.name}{'_total' if family.type == 'counter' else ''}`", family.type, family.documentation)
         for family in families
@@ -152,7 +162,13 @@ def _rights() -> Iterator[str]:
 def _resource(row: RightNeeded) -> str:
     layout = ".layoutN" if row.to_come else ""
     group = f"GROUP{layout}"
-    name = {GROUP: group, REQUESTS_GROUP: requests_group(group)}.get(row.resource)
+    named = {
+        GROUP: group,
+        REQUESTS_GROUP: requests_group(group),
+        FORWARDING_GROUP: forwarding_group(group),
+        AGENT_TOPICS: "--agent-topic",
+    }
+    name = named.get(row.resource)
     topic = getattr(Topics(advice_log=True).named(), row.resource, row.resource)
     return name or f"{topic}{layout}{'*' if row.prefixed else ''}"
 

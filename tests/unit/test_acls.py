@@ -33,6 +33,27 @@ def test_an_agent_gets_two_rights() -> None:
     )
 
 
+def test_an_agent_with_a_request_topic_of_its_own_may_not_write_the_shared_one() -> None:
+    """Its own topic takes the place of the shared one; only the forwarder writes both ways."""
+    own = "suggest-bid-requests.echo"
+    agent = printed("--role", "agent", "--topic-requests", own)
+    forwarder = printed("--role", "forwarder", "--agent-topic", f"{own}=echo", "--agent-topic", f"{own}=e-*")
+    granted = [
+        line.partition("'User:")[2].partition("--")[2] or line.rpartition("-forwarder ")[2]
+        for line in forwarder.splitlines()
+    ]
+
+    assert [line.rpartition(" --operation ")[2] for line in agent.splitlines()] == [
+        f"Write --topic {own}",
+        "Read --topic suggest-bid-replies",
+    ]
+    assert granted == [
+        f"--operation Read --topic {own}",
+        "--operation Write --topic suggest-bid-requests",
+        "--operation Read --group learner-worker.forwarded-requests",
+    ]
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_a_kafka_user_has_the_same_rights_as_the_commands(role: Any) -> None:
     """Both forms of every role; the YAML is what a parser reads."""
@@ -72,6 +93,7 @@ def test_insights_may_look_whether_there_is_an_advice_log(*, advice_log: bool) -
 def test_every_line_of_the_table_is_about_something() -> None:
     """A resource that no role would be granted is a misspelt one; an operation has Kafka's code."""
     for row in TABLE:
-        names = {right.name for right in rights_of(row.role, NAMES, "g")}
-        assert names & {getattr(NAMES, row.resource, ""), *NAMES.all, "g", "g.requests", "kafka-cluster"}
+        names = {right.name for right in rights_of(row.role, NAMES, "g", agent_topics=["own"])}
+        others = {"own", "g", "g.requests", "g.forwarded-requests", "kafka-cluster"}
+        assert names & {getattr(NAMES, row.resource, ""), *NAMES.all, *others}
         assert set(row.operations) <= OPERATIONS.keys()
