@@ -1,7 +1,7 @@
 """Exactly the printed rights are enough, and each of them is needed: who lacks one is told which.
 
-On Apache Kafka with logins and its authorizer, started once. Each role has a user of its own, which may do
-what the table of rights says and nothing else.
+On Apache Kafka with TLS, logins and its authorizer, started once. Each role has a user of its own, which may
+do what the table of rights says and nothing else.
 """
 
 import asyncio
@@ -78,23 +78,24 @@ def cells_of(rights: Sequence[GrantedRight]) -> list[Cell]:
     return [(right, operation) for right in rights for operation in right.operations]
 
 
-def flags(role: Role, servers: str) -> dict[str, Any]:
+def flags(role: Role, kafka: SecuredKafka) -> dict[str, Any]:
     """The settings of a role's user."""
     return {
-        "bootstrap_servers": servers,
+        "bootstrap_servers": kafka.login_tls,
         "topic_prefix": PREFIX,
         "group_id": GROUP_ID,
         "advice_log": "true",
         "agent_topic": f"{AGENT_TOPIC}={AGENT}",
-        "security_protocol": "SASL_PLAINTEXT",
+        "security_protocol": "SASL_SSL",
+        "ssl_cafile": str(kafka.certificate),
         "sasl_username": user(role),
         "sasl_password": PASSWORD,
     }
 
 
-def environment(role: Role, servers: str) -> dict[str, str]:
+def environment(role: Role, kafka: SecuredKafka) -> dict[str, str]:
     """The same as variables of a command."""
-    return {f"LEARNER_{name.upper()}": value for name, value in flags(role, servers).items()}
+    return {f"LEARNER_{name.upper()}": value for name, value in flags(role, kafka).items()}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def granted(secured: SecuredKafka, tmp_path_factory: pytest.TempPathFactory) -> 
 
     asyncio.run(grant_all())
     arguments = ("topics", "create", "--partitions", str(PARTITIONS), "--replication-factor", "1")
-    create = Call(arguments, environment("operator", secured.login), tmp_path_factory.mktemp("operator"))
+    create = Call(arguments, environment("operator", secured), tmp_path_factory.mktemp("operator"))
     asyncio.run(refused())
     code, *said = create.run()
     assert code == 0, said
@@ -123,7 +124,7 @@ def granted(secured: SecuredKafka, tmp_path_factory: pytest.TempPathFactory) -> 
 
 async def named_by_doctor(kafka: SecuredKafka, role: Role, *looked_at: str) -> list[str]:
     """What doctor says a role's user lacks, by some of its checks."""
-    settings = load_settings(flags(role, kafka.login))
+    settings = load_settings(flags(role, kafka))
     checks = [check for check in CHECKS if check.name in looked_at]
     report = await examine(settings, checks=checks, role=role)
     return [finding.what for _, finding in report.findings if finding.level == Level.ERROR]
@@ -131,7 +132,7 @@ async def named_by_doctor(kafka: SecuredKafka, role: Role, *looked_at: str) -> l
 
 async def named_at_the_start(kafka: SecuredKafka) -> str:
     """What a worker's check at its start says that its user lacks; empty if it lacks nothing."""
-    connection = load_settings(flags("worker", kafka.login)).connection()
+    connection = load_settings(flags("worker", kafka)).connection()
     async with connected(connection, patience_seconds=SECONDS) as cluster:
         try:
             await require_rights(connection, cluster, needed_rights(NAMES, GROUP_ID))
@@ -166,15 +167,15 @@ async def test_exactly_the_printed_rights_are_enough(granted: SecuredKafka, tmp_
     """Each role does its work beside a worker with a worker's rights; without one it is told which."""
     settings = {
         f"--{name.replace('_', '-')}": value
-        for name, value in flags("worker", granted.login).items()
+        for name, value in flags("worker", granted).items()
         if name not in {"bootstrap_servers", "topic_prefix", "group_id", "agent_topic"}
     }
     settings["--group-instance-id"] = INSTANCE
     write_swarm_file(tmp_path)
     state = {"LEARNER_STATE_DIR": str(tmp_path / "state"), "LEARNER_GROUP_INSTANCE_ID": INSTANCE}
-    operator = Operator(granted, Caller(0, {**environment("operator", granted.login), **state}, tmp_path))
+    operator = Operator(granted, Caller(0, {**environment("operator", granted), **state}, tmp_path))
 
-    async with running_worker(granted.login, PREFIX, tmp_path / "state", settings=settings) as worker:
+    async with running_worker(granted.login_tls, PREFIX, tmp_path / "state", settings=settings) as worker:
         await _publishes_and_asks(granted)
         dead_letters = await send_dead_letters(granted.open, NAMES, PARTITIONS, 1)
         await until(lambda: _at_least(worker, "learner_outcomes_total", 1), "the outcome is learned")
@@ -244,9 +245,11 @@ class Operator:
 
 async def _insights_shows_everything(kafka: SecuredKafka, folder: Path) -> None:
     """Every route of insights, with the rights of its role."""
-    login = environment("insights", kafka.login)
+    login = environment("insights", kafka)
     log = folder / "insights.log"
-    async with running_insights(kafka.login, PREFIX, log, "--allow-writes", environment=login) as insights:
+    async with running_insights(
+        kafka.login_tls, PREFIX, log, "--allow-writes", environment=login
+    ) as insights:
         await insights.ready()
         assert AGENT in (await insights.json("/swarm/insights"))["agents"]
         assert (await insights.agent(AGENT))["total_bids"] > 0
@@ -261,10 +264,10 @@ async def _insights_shows_everything(kafka: SecuredKafka, folder: Path) -> None:
 async def _an_agent_asks_on_its_own_topic(kafka: SecuredKafka, folder: Path) -> None:
     """By a forwarder with the rights of its role; without one of them it does not start, and names it."""
     secret = {"LEARNER_IDENTITY_SECRET_FILE": str(secret_file(folder))}
-    login = {**environment("forwarder", kafka.login), **secret}
+    login = {**environment("forwarder", kafka), **secret}
     own = replace(TOPICS, requests=AGENT_TOPIC.removeprefix(PREFIX))
     async with (
-        running_forwarder(kafka.login, PREFIX, folder, environment=login) as forwarder,
+        running_forwarder(kafka.login_tls, PREFIX, folder, environment=login) as forwarder,
         LearnerClient(kafka.open, topics=own, timeout_seconds=SECONDS) as learner,
     ):
         await learner.suggest_bid(AGENT, description="d", base_bid_sats=5)
@@ -288,7 +291,7 @@ async def test_a_reshard_needs_exactly_its_rights(granted: SecuredKafka, tmp_pat
     """
     grown = Topics(prefix="grown-").named()
     rights = rights_of("resharder", grown, "grown-learner")
-    settings = load_settings({**flags("resharder", granted.login), "topic_prefix": "grown-"})
+    settings = load_settings({**flags("resharder", granted), "topic_prefix": "grown-"})
 
     async def refusal(act: Callable[[KafkaAccess], Awaitable[object]]) -> str:
         async with kafka_access(settings.connection(), grown, patience_seconds=SECONDS) as access:
@@ -298,7 +301,7 @@ async def test_a_reshard_needs_exactly_its_rights(granted: SecuredKafka, tmp_pat
 
     async def command(*arguments: str) -> tuple[int, str]:
         own = {"LEARNER_TOPIC_PREFIX": "grown-", "LEARNER_ADVICE_LOG": "false"}
-        given = {**environment("resharder", granted.login), **own}
+        given = {**environment("resharder", granted), **own}
         del given["LEARNER_GROUP_ID"]
         code, out, err = await asyncio.to_thread(
             lambda: forked.run("reshard", *arguments, environment=given, folder=tmp_path)
@@ -359,26 +362,29 @@ async def _publishes_and_asks(kafka: SecuredKafka) -> None:
     """A publisher and an agent with their rights, and without each of them."""
     publishing, asking = (
         kafka_options(
-            security_protocol="SASL_PLAINTEXT", sasl_username=f"only-{role}", sasl_password=PASSWORD
+            security_protocol="SASL_SSL",
+            sasl_username=f"only-{role}",
+            sasl_password=PASSWORD,
+            ssl_cafile=kafka.certificate,
         )
         for role in ("publisher", "agent")
     )
 
     async def publish() -> None:
-        async with EventPublisher(kafka.login, topics=TOPICS, kafka_options=publishing) as events:
+        async with EventPublisher(kafka.login_tls, topics=TOPICS, kafka_options=publishing) as events:
             await (await events.bid_placed("t-1", "ann", bid_sats=5, description="d"))
             await (await events.auction_closed("t-1", winner_agent_id="ann", winning_bid_sats=5))
             await (await events.task_finished("t-1", "ann", succeeded=True))
 
     async def ask() -> None:
         async with LearnerClient(
-            kafka.login, topics=TOPICS, kafka_options=asking, timeout_seconds=SECONDS
+            kafka.login_tls, topics=TOPICS, kafka_options=asking, timeout_seconds=SECONDS
         ) as learner:
             await learner.suggest_bid(AGENT, description="d", base_bid_sats=5, task_id="t-1")
 
     def ask_blocking() -> None:
         with BlockingLearnerClient(
-            kafka.login, topics=TOPICS, kafka_options=asking, timeout_seconds=SECONDS
+            kafka.login_tls, topics=TOPICS, kafka_options=asking, timeout_seconds=SECONDS
         ) as learner:
             learner.suggest_bid("ann", description="d", base_bid_sats=5)
 

@@ -23,18 +23,22 @@ READ, WRITE, DESCRIBE = 3, 4, 8
 CODES = {"topic": TOPIC, "group": GROUP, "cluster": 4}
 USERS = ("worker", "other", "reader", "groupless", *(f"only-{role}" for role in ROLES))
 """Everybody who may log in; the last ones are for tests of exactly a role's rights."""
+_LOGINS = (
+    "org.apache.kafka.common.security.plain.PlainLoginModule required "
+    + " ".join(f'user_{name}="{PASSWORD}"' for name in USERS)
+    + ";"
+)
 _PROPERTIES = {
     "listener.security.protocol.map": (
-        "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT,TLS:SSL,MUTUAL:SSL,ABROAD:PLAINTEXT"
+        "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT,BOTH:SASL_SSL,TLS:SSL,MUTUAL:SSL,"
+        "ABROAD:PLAINTEXT"
     ),
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "super.users": "User:ANONYMOUS",
     "listener.name.login.sasl.enabled.mechanisms": "PLAIN",
-    "listener.name.login.plain.sasl.jaas.config": (
-        "org.apache.kafka.common.security.plain.PlainLoginModule required "
-        + " ".join(f'user_{name}="{PASSWORD}"' for name in USERS)
-        + ";"
-    ),
+    "listener.name.login.plain.sasl.jaas.config": _LOGINS,
+    "listener.name.both.sasl.enabled.mechanisms": "PLAIN",
+    "listener.name.both.plain.sasl.jaas.config": _LOGINS,
     "listener.name.mutual.ssl.client.auth": "required",
     "ssl.keystore.type": "PKCS12",
     "ssl.keystore.password": PASSWORD,
@@ -44,10 +48,15 @@ _PROPERTIES = {
 
 @dataclass(frozen=True)
 class SecuredKafka:
-    """A running broker: `open` takes everybody, who may do everything; the certificate names localhost."""
+    """A running broker: `open` takes everybody, who may do everything; the certificate names localhost.
+
+    Attributes:
+        login_tls: a login through TLS.
+    """
 
     open: str
     login: str
+    login_tls: str
     tls: str
     mutual: str
     abroad: str
@@ -58,9 +67,10 @@ class SecuredKafka:
 def secured_kafka(folder: Path) -> Iterator[SecuredKafka]:
     """Runs one node with a listener of each kind."""
     keystore, certificate = key_and_certificate(folder)
-    login, tls, mutual, abroad = free_ports(4)
+    login, both, tls, mutual, abroad = free_ports(5)
     listeners = {
         "LOGIN": (f"127.0.0.1:{login}", f"127.0.0.1:{login}"),
+        "BOTH": (f"127.0.0.1:{both}", f"localhost:{both}"),
         "TLS": (f"127.0.0.1:{tls}", f"localhost:{tls}"),
         "MUTUAL": (f"127.0.0.1:{mutual}", f"localhost:{mutual}"),
         "ABROAD": (f"127.0.0.1:{abroad}", "kafka.inside.invalid:9092"),
@@ -70,6 +80,7 @@ def secured_kafka(folder: Path) -> Iterator[SecuredKafka]:
         yield SecuredKafka(
             kafka.bootstrap_servers,
             f"127.0.0.1:{login}",
+            f"localhost:{both}",
             f"localhost:{tls}",
             f"localhost:{mutual}",
             f"127.0.0.1:{abroad}",
@@ -82,7 +93,17 @@ def key_and_certificate(folder: Path) -> tuple[Path, Path]:
     keytool = Path(maven.java_program()).resolve().with_name("keytool")
     keystore, certificate = folder / "key.p12", folder / "certificate.pem"
     store = ["-keystore", str(keystore), "-storetype", "PKCS12", "-storepass", PASSWORD, "-alias", "kafka"]
-    made = ["-genkeypair", "-keyalg", "RSA", "-keysize", "2048", "-validity", "2", "-dname", "CN=localhost"]
+    made = [
+        "-genkeypair",
+        "-keyalg",
+        "EC",
+        "-groupname",
+        "secp256r1",
+        "-validity",
+        "2",
+        "-dname",
+        "CN=localhost",
+    ]
     for arguments in (
         [*made, "-ext", "SAN=dns:localhost", *store],
         ["-exportcert", "-rfc", "-file", str(certificate), *store],
