@@ -4,6 +4,7 @@ Kafka can be read by offset only, so an agent's records would cost a fetch each,
 partition. Nothing is joined here: rows are the changelog's own values, and tombstones delete them.
 """
 
+import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from hashlib import blake2b
@@ -38,14 +39,36 @@ _PUT = "INSERT OR REPLACE INTO facts (agent_id, key, task_id, closed_at, value) 
 _DELETE = "DELETE FROM facts WHERE agent_id = ? AND key = ?"
 _VALUES = "SELECT value FROM facts WHERE agent_id = ?"
 _OF_TASK = "SELECT value FROM facts WHERE task_id = ? ORDER BY agent_id LIMIT ?"
+_OF_TASKS = """
+SELECT facts.task_id, facts.value FROM json_each(?) AS wanted CROSS JOIN facts ON facts.task_id = wanted.value
+"""
+_COUNTS = """
+SELECT value, (SELECT count(*) FROM (SELECT 1 FROM facts WHERE task_id = wanted.value LIMIT ?))
+FROM json_each(?) AS wanted
+"""
 _MARKERS_OF_TASK = (
     "SELECT value FROM facts WHERE task_id IS NULL "
     "AND agent_id IN (SELECT agent_id FROM facts WHERE task_id = ? ORDER BY agent_id LIMIT ?)"
 )
-_CLOSED_BEFORE = (
-    "SELECT closed_at, task_id FROM facts WHERE (closed_at, task_id) < (?, ?) "
-    "ORDER BY closed_at DESC, task_id DESC LIMIT 1"
+_MARKERS_OF_TASKS = (
+    "SELECT value FROM facts WHERE task_id IS NULL "
+    "AND agent_id IN (SELECT agent_id FROM facts WHERE task_id IN (SELECT value FROM json_each(?)))"
 )
+_CLOSED_BEFORE = """
+WITH RECURSIVE last (closed_at, task_id) AS (
+    VALUES (?, ?)
+    UNION ALL
+    SELECT (
+        SELECT closed_at FROM facts WHERE (closed_at, task_id) < (last.closed_at, last.task_id)
+        ORDER BY closed_at DESC, task_id DESC LIMIT 1
+    ), (
+        SELECT task_id FROM facts WHERE (closed_at, task_id) < (last.closed_at, last.task_id)
+        ORDER BY closed_at DESC, task_id DESC LIMIT 1
+    )
+    FROM last WHERE last.closed_at IS NOT NULL
+)
+SELECT closed_at, task_id FROM last WHERE closed_at IS NOT NULL LIMIT ? OFFSET 1
+"""  # two seeks a task, however many facts it has
 
 _Key = tuple[AgentId, bytes]
 _Row = tuple[TaskId | None, Micros | None, bytes]
@@ -99,11 +122,31 @@ class FactStore:
         markers = await self._database.execute_fetchall(_MARKERS_OF_TASK, (task_id, limit))
         return TaskValues([value for (value,) in (*rows[:limit], *markers)], whole=len(rows) <= limit)
 
-    async def closed_before(self, task: ClosedTask) -> ClosedTask | None:
-        """The task whose auction closed last before another's; at equal times the next smaller id."""
-        for closed_at, task_id in await self._database.execute_fetchall(_CLOSED_BEFORE, task):
-            return ClosedTask(Micros(closed_at), TaskId(task_id))
-        return None
+    async def counts_of(self, tasks: Iterable[TaskId], limit: int) -> dict[TaskId, int]:
+        """How many records each task has; none is counted beyond `limit`."""
+        wanted = _in_json(tasks)
+        return {
+            TaskId(task_id): count
+            for task_id, count in await self._database.execute_fetchall(_COUNTS, (limit, wanted))
+        }
+
+    async def values_of_tasks(self, tasks: Iterable[TaskId]) -> dict[TaskId, TaskValues]:
+        """The values of all records of some tasks, each with the markers of all of their agents."""
+        wanted = _in_json(tasks)
+        found: dict[TaskId, list[bytes]] = {}
+        for task_id, value in await self._database.execute_fetchall(_OF_TASKS, (wanted,)):
+            found.setdefault(TaskId(task_id), []).append(value)
+        markers = [value for (value,) in await self._database.execute_fetchall(_MARKERS_OF_TASKS, (wanted,))]
+        return {task_id: TaskValues([*values, *markers], whole=True) for task_id, values in found.items()}
+
+    async def closed_before(self, task: ClosedTask, count: int) -> list[ClosedTask]:
+        """The tasks whose auctions closed last before another's; at equal times the next smaller id."""
+        rows = await self._database.execute_fetchall(_CLOSED_BEFORE, (*task, count))
+        return [ClosedTask(Micros(closed_at), TaskId(task_id)) for closed_at, task_id in rows]
+
+
+def _in_json(tasks: Iterable[TaskId]) -> str:
+    return json.dumps(list(tasks))
 
 
 def _digest(key: bytes) -> bytes:

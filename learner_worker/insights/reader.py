@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from learner_worker.errors import BrokerError, ConfigurationError, LearnerError
 from learner_worker.group.topology_view import Layout, read_layout
 from learner_worker.insights.agents import AgentDirectory
 from learner_worker.insights.auctions import FACTS_OF_AN_AUCTION, AuctionList, ClosedAuction, auction_of
-from learner_worker.insights.facts import ClosedTask, FactStore, fact_store
+from learner_worker.insights.facts import ClosedTask, FactStore, TaskValues, fact_store
 from learner_worker.insights.following import Take, TopicFollower
 from learner_worker.insights.history import AgentHistory, agent_history, standing_outcomes
 from learner_worker.kafka.clients import running, standby_consumer
@@ -27,7 +27,6 @@ _LOOK_SECONDS = 30.0  # how long a change of the topics, or a retention's new cu
 _DOUBTS = 3  # looks that find other topics, in a row: a broker that is starting may list less
 _FACTS_OF_A_LISTED_AUCTION = 300  # decoded in about a millisecond: a page lists many auctions
 _TASKS_OF_A_LIST = 500  # read in a fraction of a second: there may be very many tasks that no longer count
-_PASSED_OVER = 10  # tasks with too many facts: their first facts are read in tenths of a second
 _LOOKING = "looking at the topology"
 
 
@@ -108,13 +107,28 @@ class SwarmReader:
         """
         self._require_outcomes()
         found: list[ClosedAuction] = []
-        looked_at, last, at = 0, before, await self._facts.closed_before(before)
-        while at is not None and len(found) < count and looked_at < _TASKS_OF_A_LIST:
-            auction = await self.auction(at.task_id, limit=_FACTS_OF_A_LISTED_AUCTION)
-            if auction is not None and auction.closed_at == at.closed_at:  # not an earlier close of the same
-                found.append(auction)
-            looked_at, last, at = looked_at + 1, at, await self._facts.closed_before(at)
-        return AuctionList(found, None if at is None else last)
+        looked_at = 0
+        last: ClosedTask | None = before
+        while last is not None and len(found) < count and looked_at < _TASKS_OF_A_LIST:
+            at_once = min(count, _TASKS_OF_A_LIST - looked_at)
+            closed = await self._facts.closed_before(last, at_once + 1)
+            last = None
+            for number, auction in enumerate(await self._closed_at(closed[:at_once]), 1):
+                found += () if auction is None else (auction,)
+                looked_at += 1
+                last = closed[number - 1] if number < len(closed) else None
+                if len(found) == count:
+                    break
+        return AuctionList(found, last)
+
+    async def _closed_at(self, closed: Sequence[ClosedTask]) -> Sequence[ClosedAuction | None]:
+        """The auctions of some closes; None if an auction does not count or its last close is another."""
+        most = _FACTS_OF_A_LISTED_AUCTION
+        counts = await self._facts.counts_of((at.task_id for at in closed), most + 1)
+        values = await self._facts.values_of_tasks(task for task, count in counts.items() if count <= most)
+        for task_id in counts.keys() - values.keys():
+            values[task_id] = await self._facts.values_of_task(task_id, most)
+        return await asyncio.to_thread(_auctions_at, closed, values, self._cutoff_of)
 
     async def auction(self, task_id: TaskId, *, limit: int = FACTS_OF_AN_AUCTION) -> ClosedAuction | None:
         """The auction of a task; None if none has closed.
@@ -140,18 +154,17 @@ class SwarmReader:
             UpgradeRequiredError: a newer learner wrote one of the records.
         """
         self._require_outcomes()
+        counts = await self._facts.counts_of(tasks, most_facts + 1)
         read: list[TaskId] = []
-        values: list[bytes] = []
-        passed_over = 0
-        for task_id in tasks:
-            found = await self._facts.values_of_task(task_id, most_facts)
-            if found.whole and len(values) + len(found.values) <= most_facts:
+        in_total = 0
+        for task_id, count in counts.items():
+            if in_total + count <= most_facts:
                 read.append(task_id)
-                values += found.values
-            elif found.whole or passed_over == _PASSED_OVER:
+                in_total += count
+            elif count <= most_facts:
                 break
-            else:
-                passed_over += 1
+        found = await self._facts.values_of_tasks(read)
+        values = dict.fromkeys(value for one in found.values() for value in one.values)
         outcomes = await asyncio.to_thread(standing_outcomes, values, self._cutoff_of)
         return TaskOutcomes(read, outcomes)
 
@@ -217,6 +230,18 @@ class SwarmReader:
         )
         if _identity(layout) != _identity(self.layout):
             raise LearnerError("the topics are not those that were there at the start: start again")
+
+
+def _auctions_at(
+    closed: Sequence[ClosedTask],
+    values: Mapping[TaskId, TaskValues],
+    cutoff_of: Callable[[AgentId], Cutoff | None],
+) -> list[ClosedAuction | None]:
+    auctions = (auction_of(at.task_id, values[at.task_id], cutoff_of) for at in closed)
+    return [
+        auction if auction is not None and auction.closed_at == at.closed_at else None
+        for at, auction in zip(closed, auctions, strict=True)
+    ]
 
 
 def _identity(layout: Layout) -> tuple[str, int, str | None]:
