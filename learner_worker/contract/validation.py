@@ -5,6 +5,7 @@ Size first, then the schema registry's frame, then strict JSON. Everybody else r
 
 import msgspec
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from learner_worker.contract.events import AuctionClosed, BidPlaced, Event, TaskFinished
 from learner_worker.contract.fields import MAX_RECORD_BYTES
@@ -88,8 +89,15 @@ def _reason(error: ValidationError) -> str:
 
 
 def _describe(error: ValidationError) -> str:
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    problems = error.errors(include_url=False, include_context=False)
     return "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" if problem["loc"] else problem["msg"]
+        f"{'.'.join(map(str, problem['loc']))}: {_sentence(problem)}" if problem["loc"] else problem["msg"]
         for problem in problems[:_MAX_PROBLEMS]
     )
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    """What is wrong; many serializers write a whole number of a floating-point type as 1000.0."""
+    if problem["type"] == "int_type" and isinstance(problem["input"], float):
+        return f"{problem['msg']}, written without a fraction or an exponent"
+    return problem["msg"]

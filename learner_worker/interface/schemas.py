@@ -42,7 +42,9 @@ _MARKER = "forget-marker"
 _TOPOLOGY = "topology"
 _ADVICE = "advice"
 _BEYOND_SCHEMA = (
-    "What JSON Schema cannot say: an integer is written without a fraction (1.0 is refused); a time is "
+    "What JSON Schema cannot say: an integer is written without a fraction or an exponent (1000.0 and 1e3 "
+    "are refused; to JSON Schema they are the integer 1000, because it sees values, not how they are "
+    "written); a time is "
     "RFC 3339's grammar exactly, of the years 1970 to 9998; text holds no lone surrogates; a record is "
     "at most 1 MiB. Unknown fields are ignored."
 )

@@ -238,13 +238,41 @@ def test_schema_agrees_with_the_code_on_what_is_read(name: str) -> None:
     assert agreed.count(False) > len(VALUES)
 
 
-def test_schema_takes_a_whole_float_that_the_code_refuses() -> None:
-    """JSON Schema has no word for an integer written with a fraction: the schema's comment says it."""
-    body = {**BID, "bid_sats": 1.0}
+SATS = [
+    ("bid-placed", BID, "bid_sats"),
+    ("auction-closed", CLOSE, "winning_bid_sats"),
+    *(
+        ("suggest-bid-request", {**REQUEST, "cost_sats": 1, "failure_cost_sats": 1}, field)
+        for field in ("base_bid_sats", "cost_sats", "failure_cost_sats")
+    ),
+]
 
-    assert schema_accepts("bid-placed", body)
-    assert not code_accepts(READ["bid-placed"][0], body)
-    assert "1.0 is refused" in SCHEMAS["bid-placed"]["$comment"]
+
+@pytest.mark.parametrize("text", ["1000.0", "1e3", "1000.0e0", "-0.0", "9007199254740991.0"])
+@pytest.mark.parametrize(("name", "body", "field"), SATS, ids=[field for *_, field in SATS])
+def test_only_the_code_refuses_a_whole_number_with_a_fraction_or_an_exponent(
+    name: str, body: dict[str, Any], field: str, text: str
+) -> None:
+    """A schema judges values, to which 1000.0 is 1000: its comment, and the refusal, say how to write it."""
+    value = json.dumps({**body, field: "?"}).replace('"?"', text).encode()
+
+    assert schema_accepts(name, json.loads(value))
+    assert "1000.0 and 1e3 are refused" in SCHEMAS[name]["$comment"]
+    with pytest.raises(LearnerError, match=f"^{field}: .* integer, written without a fraction or an exp"):
+        READ[name][0](value)
+
+
+def test_every_integer_that_others_write_is_among_these() -> None:
+    """A new field of theirs that is an integer has to be in the test above."""
+    accepted = ("bid-placed", "auction-closed", "task-finished", "suggest-bid-request")
+    integers = {
+        (name, field)
+        for name in accepted
+        for field, schema in SCHEMAS[name]["properties"].items()
+        if '"integer"' in json.dumps(schema)
+    }
+
+    assert integers == {(name, field) for name, _, field in SATS}
 
 
 @pytest.mark.parametrize(
