@@ -8,8 +8,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
+_ASK_AGAIN_SECONDS: Final = 0.2
+"""While Kafka names no broker: it starts, or takes a broker back, within seconds."""
 KAFKA_FAILURES: Final = (KafkaError, OSError, TimeoutError)
 """Raised by aiokafka's clients if Kafka is unreachable, refuses or does not answer."""
 
@@ -31,9 +34,27 @@ async def start_within(
     try:
         async with asyncio.timeout(seconds):
             await client.start()
+            await _until_brokers_are_known(client)
     except BaseException:
         await stop(client)
         raise
+
+
+async def _until_brokers_are_known(client: Any) -> None:
+    """Asks again while Kafka names no broker, as it does while all of them are starting or fenced.
+
+    aiokafka keeps its first connection for that. Once it is lost, the client would never ask again, and
+    whatever it is given to send would wait in vain.
+    """
+    inner = getattr(client, "client", None) or getattr(client, "_client", None)  # a producer; the others
+    if not isinstance(inner, AIOKafkaClient):
+        return
+    while not inner.cluster.brokers():
+        if await inner.ready("bootstrap"):
+            await inner.force_metadata_update()
+        else:
+            await inner.bootstrap()
+        await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
 
 async def end_within(ending: Coroutine[Any, Any, None], seconds: float) -> Ending:

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import struct
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.protocol.admin import ApiVersionResponse_v0
+from aiokafka.protocol.metadata import MetadataResponse_v0
 
 from learner_worker.brokers.probing import free_ports
 from learner_worker.errors import BrokerError
@@ -64,3 +67,32 @@ async def test_a_client_that_does_not_start_is_an_error_for_operators() -> None:
     with pytest.raises(BrokerError, match="cannot connect to Kafka"):
         async with running(AIOKafkaProducer(bootstrap_servers=f"127.0.0.1:{port}"), 5):
             pytest.fail("it runs without Kafka")
+
+
+@pytest.mark.parametrize("keeps_connections", [True, False])
+async def test_a_client_is_started_once_kafka_names_a_broker(*, keeps_connections: bool) -> None:
+    """A broker that is starting, or that its controller has fenced, names none, and may close connections."""
+    answers = [0, 0, 0, 1]
+    versions = ApiVersionResponse_v0(0, [(18, 0, 0), (3, 0, 0)])
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                (size,) = struct.unpack(">i", await reader.readexactly(4))
+                api_key, _, correlation_id = struct.unpack_from(">hhi", await reader.readexactly(size))
+                body = versions.encode()
+                if api_key == MetadataResponse_v0.API_KEY:
+                    brokers = [(1, *writer.get_extra_info("sockname"))] * answers.pop(0)
+                    body = MetadataResponse_v0(brokers, []).encode()
+                writer.write(struct.pack(">ii", 4 + len(body), correlation_id) + body)
+                if api_key == MetadataResponse_v0.API_KEY and not keeps_connections:
+                    break
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1")
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        producer = AIOKafkaProducer(bootstrap_servers=f"{host}:{port}")
+        async with running(producer, 10):
+            assert [broker.port for broker in producer.client.cluster.brokers()] == [port]
+    assert answers == []
