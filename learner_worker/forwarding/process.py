@@ -11,27 +11,24 @@ import structlog
 from prometheus_client import generate_latest
 
 from learner_worker.contract.topics import ReplyTopics, TopicName, TopicNames, forwarding_group
-from learner_worker.errors import ConfigurationError, StuckError
+from learner_worker.errors import ConfigurationError
 from learner_worker.forwarding.bindings import Binding, bindings_of
 from learner_worker.forwarding.forwarder import Forwarder
 from learner_worker.forwarding.sending import RESULTS, RequestSender
 from learner_worker.forwarding.tokens import TopicTokens
 from learner_worker.identity.key_files import KeyFiles
 from learner_worker.identity.keys import keys_of_secrets
-from learner_worker.kafka.admin import Administrator, connected, is_reached
+from learner_worker.kafka.admin import Administrator, connected
 from learner_worker.kafka.clients import all_running, forwarding_consumer, reply_producer
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.rights import needed_rights, require_rights
-from learner_worker.kafka.watchdog import Observation, Watchdog
-from learner_worker.lifecycle import is_set_within
+from learner_worker.kafka.watchdog import Observation, Watchdog, watch
 from learner_worker.observability import ForwardingInstruments
 from learner_worker.requests.clock import Clock
 from learner_worker.settings import Settings
-from learner_worker.worker.probes import Verdict, serving_if_wanted
+from learner_worker.worker.probes import Verdict, alive, serving_if_wanted
 from learner_worker.worker.stopping import stop_on_signals
 
-_WATCH_SECONDS: Final = 5.0  # much shorter than the minute after which a client counts as stuck
-_STUCK_SECONDS: Final = 120.0  # longer than the time limits of a turn's steps together
 _LAST_TURN_SECONDS: Final = 15.0  # for the last turn and its commit; below a container's usual 30 s
 _log = structlog.get_logger("learner_worker.forwarding")
 
@@ -130,9 +127,10 @@ async def _until_stopped(
     forwarder: Forwarder, outage: Outage, administrator: Administrator, stopping: asyncio.Event
 ) -> None:
     """Forwards and watches; once `stopping` is set, the last turn may take a while, and is then cancelled."""
+    observe = partial(_observe, forwarder, outage)
     tasks = [
         asyncio.create_task(forwarder.run(stopping), name="forward"),
-        asyncio.create_task(_watch(forwarder, outage, administrator, stopping), name="watch"),
+        asyncio.create_task(watch(Watchdog(), observe, administrator, stopping), name="watch"),
     ]
     stop = asyncio.create_task(stopping.wait(), name="stop")
     try:
@@ -149,23 +147,13 @@ async def _until_stopped(
             raise error
 
 
-async def _watch(
-    forwarder: Forwarder, outage: Outage, administrator: Administrator, stopping: asyncio.Event
-) -> None:
-    watchdog = Watchdog()
-    while not await is_set_within(stopping, _WATCH_SECONDS):
-        readings = {"agents' requests": await forwarder.reading()}
-        seen = Observation(outage.failing, forwarder.joined, forwarder.turns, readings)
-        if problem := watchdog.judge(time.monotonic(), seen):
-            watchdog.forgive()
-            if await is_reached(administrator):
-                raise StuckError(problem)
+async def _observe(forwarder: Forwarder, outage: Outage) -> Observation:
+    readings = {"agents' requests": await forwarder.reading()}
+    return Observation(outage.failing, forwarder.joined, forwarder.turns, readings)
 
 
 def _healthy(forwarder: Forwarder) -> Verdict:
-    age = time.monotonic() - forwarder.last_turn_seconds
-    good = age < _STUCK_SECONDS
-    return Verdict(good, {"status": "ok" if good else "stuck", "forward_seconds_ago": round(age, 3)})
+    return alive(forward=time.monotonic() - forwarder.last_turn_seconds)
 
 
 def _ready(forwarder: Forwarder, outage: Outage) -> Verdict:

@@ -1,18 +1,24 @@
 """Detects Kafka clients that make no progress, from positions, end offsets, checkpoints and membership.
 
 After a broker returns, aiokafka's clients may stall without an error. The watchdog only reports a suspicion;
-its caller checks whether Kafka can be reached at all, and rebuilds the clients if it can.
+`watch` checks whether Kafka can be reached at all, and ends with an error if it can: the clients, or the
+whole process, have to start anew.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from learner_worker.errors import StuckError
+from learner_worker.kafka.admin import Administrator, is_reached
 from learner_worker.kafka.outage import Outage
+from learner_worker.lifecycle import is_set_within
 
+WATCH_SECONDS = 5.0  # much shorter than the minute after which a client counts as stuck
 _ALL_SECONDS = 60.0  # a stall of all partitions: longer than a broker's failover
 _ONE_SECONDS = 300.0  # a stall of one partition: may wait for its broker to restart
 _JOIN_SECONDS = 120.0  # twice the time that a rebalance may take
@@ -127,3 +133,21 @@ class Watchdog:
             yield f"reading {place.topic}/{place.partition} makes no progress", _ONE_SECONDS
         if still and len(still) == len(behind):
             yield f"reading {name} makes no progress", _ALL_SECONDS
+
+
+async def watch(
+    watchdog: Watchdog,
+    observe: Callable[[], Awaitable[Observation]],
+    administrator: Administrator,
+    stopping: asyncio.Event,
+) -> None:
+    """Judges what is observed every few seconds, until `stopping` is set.
+
+    Raises:
+        StuckError: a client makes no progress although Kafka can be reached.
+    """
+    while not await is_set_within(stopping, WATCH_SECONDS):
+        if problem := watchdog.judge(time.monotonic(), await observe()):
+            watchdog.forgive()
+            if await is_reached(administrator):
+                raise StuckError(problem)

@@ -8,10 +8,9 @@ from aiokafka import AIOKafkaConsumer
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicNames
-from learner_worker.errors import StuckError
-from learner_worker.kafka.admin import Administrator, is_reached
+from learner_worker.kafka.admin import Administrator
 from learner_worker.kafka.outage import Outage
-from learner_worker.kafka.watchdog import Observation, Watchdog
+from learner_worker.kafka.watchdog import Observation, Watchdog, watch
 from learner_worker.lifecycle import is_set_within
 from learner_worker.observability import Instruments
 from learner_worker.requests.path import RequestPath
@@ -20,15 +19,11 @@ from learner_worker.worker.checkpoint import Checkpointer
 from learner_worker.worker.consumer import EventConsumer
 from learner_worker.worker.lag import LagReport
 from learner_worker.worker.ownership import Ownership
-from learner_worker.worker.probes import Verdict
+from learner_worker.worker.probes import Verdict, alive
 from learner_worker.worker.standbys import Standbys
 
 _PROGRESS_SECONDS = 2.0
 """Shorter than Prometheus' usual scrape interval, so that no scrape sees the same value twice."""
-WATCH_SECONDS = 5.0
-"""Much shorter than the minute after which a stuck client is replaced."""
-_STUCK_SECONDS = 120.0
-"""Longer than the time limit of any step of a loop."""
 _REPLIES_STAND_SECONDS = 30.0
 """The time after which aiokafka gives up a batch: replies that stand longer mean an outage."""
 _REPLYING = "replying"
@@ -77,17 +72,11 @@ class Watch:
         Raises:
             StuckError: a client makes no progress although Kafka can be reached.
         """
-        while not await is_set_within(stopping, WATCH_SECONDS):
-            self.last_turn_seconds = time.monotonic()
-            problem = self._watchdog.judge(time.monotonic(), await self._observe())
-            if problem is None:
-                continue
-            self._watchdog.forgive()
-            if await is_reached(self._administrator):
-                raise StuckError(problem)
+        await watch(self._watchdog, self._observe, self._administrator, stopping)
 
     async def _observe(self) -> Observation:
         """Observes the loops: each consumer asks Kafka over its own connection."""
+        self.last_turn_seconds = time.monotonic()
         if self._requests.replies_stand_seconds > _REPLIES_STAND_SECONDS:
             self._outage.failed(_REPLYING, TimeoutError("Kafka does not accept replies"))
         else:
@@ -184,14 +173,11 @@ class Health:
     def healthy(self) -> Verdict:
         """Whether all loops make progress."""
         now = time.monotonic()
-        ages = {
-            "read": self._events.away_from_poll_seconds,
-            "requests": now - self._requests.last_turn_seconds,
-            "watch": now - self._watch.last_turn_seconds,
-        }
-        good = max(ages.values()) < _STUCK_SECONDS
-        details = {f"{name}_seconds_ago": round(age, 3) for name, age in ages.items()}
-        return Verdict(good, {"status": "ok" if good else "stuck", **details})
+        return alive(
+            read=self._events.away_from_poll_seconds,
+            requests=now - self._requests.last_turn_seconds,
+            watch=now - self._watch.last_turn_seconds,
+        )
 
     def ready(self) -> Verdict:
         """Whether shards were assigned and all are restored, and Kafka refuses nothing.

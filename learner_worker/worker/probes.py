@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from learner_worker.http_server import listening
 
 _OTHER_PORTS = "another port, to 0 for any free port, or to none for no HTTP"
+_STUCK_SECONDS = 120.0  # longer than the time limits of a loop's steps
 
 
 class Verdict(NamedTuple):
@@ -26,6 +27,13 @@ AskedProbe = Callable[[], Verdict | Awaitable[Verdict]]
 Metrics = Callable[[], str | Awaitable[str]]
 """The metrics, in Prometheus' text format."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def alive(**ages: float) -> Verdict:
+    """Whether all loops make progress, by the seconds since the last turn of each."""
+    good = max(ages.values()) < _STUCK_SECONDS
+    details = {f"{name}_seconds_ago": round(age, 3) for name, age in ages.items()}
+    return Verdict(good, {"status": "ok" if good else "stuck", **details})
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from learner_worker.brokers import Broker
 from learner_worker.kafka import watchdog
 from learner_worker.kafka.watchdog import Reading, look
 from learner_worker.settings import Settings
-from learner_worker.worker import health, replica, stopping
+from learner_worker.worker import replica, stopping
 from learner_worker.worker.consumer import EventConsumer
 from tests.integration.test_whole_way import metrics_equal_the_model
 from tests.support.swarm import swarm_history
@@ -111,7 +111,7 @@ def the_first_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
         return await _reading(events)
 
     monkeypatch.setattr(EventConsumer, "reading", looked_at)
-    monkeypatch.setattr(health, "WATCH_SECONDS", 0.2)
+    monkeypatch.setattr(watchdog, "WATCH_SECONDS", 0.2)
     monkeypatch.setattr(watchdog, "SILENCE_SECONDS", 1.0)
 
 
