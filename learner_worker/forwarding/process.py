@@ -19,7 +19,7 @@ from learner_worker.forwarding.tokens import TopicTokens
 from learner_worker.identity.key_files import KeyFiles
 from learner_worker.identity.keys import keys_of_secrets
 from learner_worker.kafka.admin import Administrator, connected
-from learner_worker.kafka.clients import all_running, forwarding_consumer, reply_producer
+from learner_worker.kafka.clients import all_running, reply_producer, request_consumer
 from learner_worker.kafka.outage import Outage
 from learner_worker.kafka.rights import needed_rights, require_rights
 from learner_worker.kafka.watchdog import Observation, Watchdog, watch
@@ -54,7 +54,8 @@ async def run_forwarder(settings: Settings, tell: Callable[[str], None]) -> None
     for topic in bindings:
         for result in RESULTS:
             instruments.requests.labels(topic, result)
-    consumer = forwarding_consumer(connection, group_id=forwarding_group(settings.group_id))
+    group_id = forwarding_group(settings.group_id)
+    consumer = request_consumer(connection, group_id=group_id, begin="earliest")  # nothing is missed
     producer, outage = reply_producer(connection), Outage()
     clock = Clock()
     sender = RequestSender(

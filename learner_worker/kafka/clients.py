@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -80,28 +80,20 @@ def _consumer_without_group(connection: Connection, *, auto_offset_reset: str) -
     )
 
 
-def request_consumer(connection: Connection, *, group_id: str) -> AIOKafkaConsumer:
-    """Reads requests; partitions are assigned manually, and the group only keeps the offsets."""
-    return AIOKafkaConsumer(
-        **connection.options(),
-        group_id=group_id,
-        enable_auto_commit=False,
-        auto_offset_reset="latest",
-        isolation_level=_UNCOMMITTED_NEVER,
-        fetch_max_wait_ms=_REQUEST_FETCH_WAIT_MS,
-    )
+def request_consumer(
+    connection: Connection, *, group_id: str, begin: Literal["earliest", "latest"] = "latest"
+) -> AIOKafkaConsumer:
+    """Reads requests: as a member of the group, or of partitions that are assigned manually.
 
-
-def forwarding_consumer(connection: Connection, *, group_id: str) -> AIOKafkaConsumer:
-    """Reads the agents' own request topics, as one of a group.
-
-    A new partition is read from its first record: what has expired is dropped, and nothing else is missed.
+    Args:
+        group_id: the group that keeps the offsets.
+        begin: where a partition begins of which the group has no offset.
     """
     return AIOKafkaConsumer(
         **connection.options(),
         group_id=group_id,
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        auto_offset_reset=begin,
         isolation_level=_UNCOMMITTED_NEVER,
         heartbeat_interval_ms=_HEARTBEAT_MS,
         fetch_max_wait_ms=_REQUEST_FETCH_WAIT_MS,
