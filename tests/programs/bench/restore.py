@@ -1,23 +1,35 @@
-"""A lost disk: the changelog becomes a shard's rows again."""
+"""A lost disk: the changelog becomes a shard's rows again, or a snapshot of them is taken."""
 
+import asyncio
 import shutil
 import time
 from collections.abc import Mapping
+from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 
+from learner_worker.operations.snapshots import publish_files
+from learner_worker.snapshots.catalog import SnapshotCatalog
+from learner_worker.snapshots.object_store import open_store
 from tests.programs.bench.figures import Better, Figure, Goal
 from tests.programs.bench.load import AGENTS, preload_changelog
-from tests.programs.bench.progress import Course, Watched, count_rows, course_of
+from tests.programs.bench.progress import Course, StalledError, Watched, count_rows, course_of
 from tests.programs.bench.readings import reading
 from tests.programs.bench.stage import PARTITIONS, Setting, Stage, child, in_turns
+from tests.support.workers import WorkerProcess
 
 SECTION = "restore"
 OUTCOMES = 1_000_000
 GOAL = Goal(Better.MORE, 0.20, 0.30)
+SNAPSHOT_GOAL = Goal(Better.MORE, 2, 5)
+_RAW = "raw: consume the same topic"
+_LOOK_SECONDS = 0.02  # how late readiness may be noticed: far below what is measured
+_PATIENCE_SECONDS = 300.0
+Rates = list[tuple[float, float]]
 
 
 class IncompleteError(Exception):
-    """The restored rows are not as many as the changelog's outcomes."""
+    """The restored rows are not as many as the changelog's outcomes, or not from where they should be."""
 
 
 async def measure(stage: Stage) -> list[Figure]:
@@ -35,6 +47,14 @@ async def measure(stage: Stage) -> list[Figure]:
         stage.say(f"worker: {course.rate() * outcomes:,.0f} outcomes/s, {course.seconds:.1f} s")
         return course.rate() * outcomes, outcomes / course.seconds
 
+    made = await stage.new_internals(setting, keep=("outcomes",))
+    url = await _published(stage, made, outcomes)
+
+    async def from_snapshot() -> tuple[float, float]:
+        opened, whole = await _taken(stage, made, url, outcomes)
+        stage.say(f"from a snapshot: {outcomes / opened:,.0f} outcomes/s, {opened:.2f} of {whole:.2f} s")
+        return outcomes / opened, outcomes / whole
+
     async def floor() -> tuple[float, float]:
         said = await child(
             "tests.programs.bench.floors",
@@ -48,27 +68,78 @@ async def measure(stage: Stage) -> list[Figure]:
         stage.say(f"raw: {rate:,.0f} records/s")
         return rate, rate
 
-    mine, raw = await in_turns(stage.turns, ours, floor)
+    replayed, taken, raw = await in_turns(stage.turns, ours, from_snapshot, floor)
     sizes = {
         "outcomes": outcomes,
         "record_bytes": record_bytes,
         "agents": AGENTS,
         "partitions": PARTITIONS,
     }
-    names = ("outcomes restored on an empty disk, 5 to 95 %", "the same, from process start to the last row")
+    rows: list[tuple[str, Rates, str, Rates, int, Goal | None]] = [
+        ("outcomes restored on an empty disk, 5 to 95 %", replayed, _RAW, raw, 0, GOAL),
+        ("the same, from process start to the last row", replayed, _RAW, raw, 1, None),
+        ("outcomes restored from a snapshot, assignment to ready", taken, _RAW, raw, 0, SNAPSHOT_GOAL),
+        ("the same, from process start to ready", taken, _RAW, raw, 1, None),
+        ("the same, beside the changelog", taken, "the worker without a snapshot", replayed, 1, None),
+    ]
     return [
         Figure(
             SECTION,
             name,
             "outcomes/s",
             reading([rates[place] for rates in mine]),
-            reading([rates[place] for rates in raw]),
-            "raw: consume the same topic",
+            reading([rates[place] for rates in beside]),
+            beside_name,
             goal,
             sizes,
         )
-        for place, (name, goal) in enumerate(zip(names, (GOAL, None), strict=True))
+        for name, mine, beside_name, beside, place, goal in rows
     ]
+
+
+async def _published(stage: Stage, setting: Setting, outcomes: int) -> str:
+    """Publishes snapshots of a worker's files once it has restored them; returns the store's address."""
+    state_dir, store = stage.new_folder("state"), stage.new_folder("snapshots")
+    await restored(stage, setting, state_dir, outcomes)
+    url = store.as_uri()
+    async for manifest in publish_files(state_dir, (), SnapshotCatalog(open_store(url)), setting.names):
+        stage.say(f"published {manifest.name}, {manifest.size / 2**20:.1f} MiB")
+    shutil.rmtree(state_dir)
+    return url
+
+
+async def _taken(stage: Stage, setting: Setting, url: str, outcomes: int) -> tuple[float, float]:
+    """Seconds from a new worker's assignment, and from its process's start, until it is ready.
+
+    Raises:
+        IncompleteError: rows are missing, or a shard has not taken its snapshot.
+    """
+    state_dir = stage.new_folder("state")
+    began = time.time()
+    async with stage.worker(setting, state_dir, settings={"--snapshot-url": url}, wait=False) as worker:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            ready = await _ready_at(worker)
+        await worker.stop()
+        taken = len(worker.logged("snapshot.taken"))
+        assigned = datetime.fromisoformat(worker.logged("shards.assigned")[-1]["timestamp"]).timestamp()
+    found = count_rows([state_dir])
+    shutil.rmtree(state_dir)
+    if (found, taken) != (outcomes, PARTITIONS):
+        raise IncompleteError(f"{found:,} of {outcomes:,} outcomes, {taken} of {PARTITIONS} snapshots")
+    return ready - assigned, ready - began
+
+
+async def _ready_at(worker: WorkerProcess) -> float:
+    """When a worker becomes ready.
+
+    Raises:
+        StalledError: it ended before.
+    """
+    while (await worker.get("/readyz"))[0] != HTTPStatus.OK:
+        if worker.process.returncode is not None:
+            raise StalledError(f"a worker ended early: {worker.log_path.read_text()[-2000:]}")
+        await asyncio.sleep(_LOOK_SECONDS)
+    return time.time()
 
 
 async def restored(
