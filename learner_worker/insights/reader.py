@@ -114,7 +114,8 @@ class SwarmReader:
             closed = await self._facts.closed_before(last, at_once + 1)
             last = None
             for number, auction in enumerate(await self._closed_at(closed[:at_once]), 1):
-                found += () if auction is None else (auction,)
+                if auction is not None:
+                    found.append(auction)
                 looked_at += 1
                 last = closed[number - 1] if number < len(closed) else None
                 if len(found) == count:
