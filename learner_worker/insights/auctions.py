@@ -1,6 +1,6 @@
 """An auction that has closed: who bid what, who won, and what the bids say about why."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import reduce
 from typing import Final, Literal, NamedTuple
 
@@ -8,7 +8,7 @@ from learner_worker.contract.facts import Close
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.outcomes import Cutoff, Outcome, greater_close
-from learner_worker.insights.facts import ClosedTask, TaskValues
+from learner_worker.insights.facts import ClosedTask
 from learner_worker.insights.history import standing_outcomes
 
 FACTS_OF_AN_AUCTION: Final = 5_000  # joined in some ten milliseconds; two facts or three an agent
@@ -95,24 +95,40 @@ class AuctionList(NamedTuple):
     last: ClosedTask | None
 
 
-def auction_of(
-    task_id: TaskId, found: TaskValues, cutoff_of: Callable[[AgentId], Cutoff | None]
-) -> ClosedAuction | None:
-    """Joins a task's records; None if no outcome counts, because none has closed or all have expired.
+def auctions_of(
+    values: Iterable[bytes],
+    cutoff_of: Callable[[AgentId], Cutoff | None],
+    *,
+    incomplete: Collection[TaskId] = (),
+) -> dict[TaskId, ClosedAuction]:
+    """Joins records of tasks; without those of which no outcome counts: not closed, or all have expired.
+
+    Args:
+        values: with every marker that forgets one of the agents.
+        incomplete: the tasks of which these are not all records.
 
     Raises:
         UpgradeRequiredError: a newer learner wrote one of them.
     """
-    outcomes = [one for one in standing_outcomes(found.values, cutoff_of) if one.counts]
-    close = reduce(greater_close, (one.close for one in outcomes), _NO_CLOSE)
-    if close is None:
-        return None
+    bids_of: dict[TaskId, list[Outcome]] = {}
+    for outcome in standing_outcomes(values, cutoff_of):
+        if outcome.counts:
+            bids_of.setdefault(outcome.task_id, []).append(outcome)
+    auctions: dict[TaskId, ClosedAuction] = {}
+    for task_id, bids in bids_of.items():
+        close = reduce(greater_close, (one.close for one in bids), _NO_CLOSE)
+        if close is not None:
+            auctions[task_id] = _auction(task_id, close, bids, whole=task_id not in incomplete)
+    return auctions
+
+
+def _auction(task_id: TaskId, close: Close, outcomes: Iterable[Outcome], *, whole: bool) -> ClosedAuction:
     bids = sorted(outcomes, key=_lowest_first)
     winners = next((one for one in bids if one.agent_id == close.winner), None)
     price = close.winning_bid_sats
     if price is None and winners is not None:
         price = winners.bid_sats
-    return ClosedAuction(task_id, close.closed_at, close.winner, price, bids, found.whole)
+    return ClosedAuction(task_id, close.closed_at, close.winner, price, bids, whole)
 
 
 def _lowest_first(bid: Outcome) -> tuple[bool, int, bool, AgentId]:

@@ -40,7 +40,7 @@ _DELETE = "DELETE FROM facts WHERE agent_id = ? AND key = ?"
 _VALUES = "SELECT value FROM facts WHERE agent_id = ?"
 _OF_TASK = "SELECT value FROM facts WHERE task_id = ? ORDER BY agent_id LIMIT ?"
 _OF_TASKS = """
-SELECT facts.task_id, facts.value FROM json_each(?) AS wanted CROSS JOIN facts ON facts.task_id = wanted.value
+SELECT facts.value FROM json_each(?) AS wanted CROSS JOIN facts ON facts.task_id = wanted.value
 """
 _COUNTS = """
 SELECT value, (SELECT count(*) FROM (SELECT 1 FROM facts WHERE task_id = wanted.value LIMIT ?))
@@ -130,14 +130,12 @@ class FactStore:
             for task_id, count in await self._database.execute_fetchall(_COUNTS, (limit, wanted))
         }
 
-    async def values_of_tasks(self, tasks: Iterable[TaskId]) -> dict[TaskId, TaskValues]:
-        """The values of all records of some tasks, each with the markers of all of their agents."""
+    async def values_of_tasks(self, tasks: Iterable[TaskId]) -> list[bytes]:
+        """The values of all records of some tasks, and of the markers that forget their agents."""
         wanted = _in_json(tasks)
-        found: dict[TaskId, list[bytes]] = {}
-        for task_id, value in await self._database.execute_fetchall(_OF_TASKS, (wanted,)):
-            found.setdefault(TaskId(task_id), []).append(value)
-        markers = [value for (value,) in await self._database.execute_fetchall(_MARKERS_OF_TASKS, (wanted,))]
-        return {task_id: TaskValues([*values, *markers], whole=True) for task_id, values in found.items()}
+        rows = await self._database.execute_fetchall(_OF_TASKS, (wanted,))
+        markers = await self._database.execute_fetchall(_MARKERS_OF_TASKS, (wanted,))
+        return [value for (value,) in (*rows, *markers)]
 
     async def closed_before(self, task: ClosedTask, count: int) -> list[ClosedTask]:
         """The tasks whose auctions closed last before another's; at equal times the next smaller id."""

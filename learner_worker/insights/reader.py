@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ from learner_worker.domain.outcomes import Cutoff, Outcome
 from learner_worker.errors import BrokerError, ConfigurationError, LearnerError
 from learner_worker.group.topology_view import Layout, read_layout
 from learner_worker.insights.agents import AgentDirectory
-from learner_worker.insights.auctions import FACTS_OF_AN_AUCTION, AuctionList, ClosedAuction, auction_of
-from learner_worker.insights.facts import ClosedTask, FactStore, TaskValues, fact_store
+from learner_worker.insights.auctions import FACTS_OF_AN_AUCTION, AuctionList, ClosedAuction, auctions_of
+from learner_worker.insights.facts import ClosedTask, FactStore, fact_store
 from learner_worker.insights.following import Take, TopicFollower
 from learner_worker.insights.history import AgentHistory, agent_history, standing_outcomes
 from learner_worker.kafka.clients import running, standby_consumer
@@ -126,10 +126,13 @@ class SwarmReader:
         """The auctions of some closes; None if an auction does not count or its last close is another."""
         most = _FACTS_OF_A_LISTED_AUCTION
         counts = await self._facts.counts_of((at.task_id for at in closed), most + 1)
-        values = await self._facts.values_of_tasks(task for task, count in counts.items() if count <= most)
-        for task_id in counts.keys() - values.keys():
-            values[task_id] = await self._facts.values_of_task(task_id, most)
-        return await asyncio.to_thread(_auctions_at, closed, values, self._cutoff_of)
+        large = [task_id for task_id, count in counts.items() if count > most]
+        values = await self._facts.values_of_tasks(counts.keys() - large)
+        for task_id in large:
+            values += (await self._facts.values_of_task(task_id, most)).values
+        auctions = await asyncio.to_thread(auctions_of, values, self._cutoff_of, incomplete=large)
+        found = ((auctions.get(at.task_id), at.closed_at) for at in closed)
+        return [one if one is not None and one.closed_at == closed_at else None for one, closed_at in found]
 
     async def auction(self, task_id: TaskId, *, limit: int = FACTS_OF_AN_AUCTION) -> ClosedAuction | None:
         """The auction of a task; None if none has closed.
@@ -143,7 +146,9 @@ class SwarmReader:
         """
         self._require_outcomes()
         found = await self._facts.values_of_task(task_id, limit)
-        return await asyncio.to_thread(auction_of, task_id, found, self._cutoff_of)
+        incomplete = () if found.whole else (task_id,)
+        auctions = await asyncio.to_thread(auctions_of, found.values, self._cutoff_of, incomplete=incomplete)
+        return auctions.get(task_id)
 
     async def outcomes_of(self, tasks: Iterable[TaskId], *, most_facts: int) -> TaskOutcomes:
         """The outcomes of the first tasks, as many as have no more than a number of facts in total.
@@ -164,8 +169,7 @@ class SwarmReader:
                 in_total += count
             elif count <= most_facts:
                 break
-        found = await self._facts.values_of_tasks(read)
-        values = dict.fromkeys(value for one in found.values() for value in one.values)
+        values = await self._facts.values_of_tasks(read)
         outcomes = await asyncio.to_thread(standing_outcomes, values, self._cutoff_of)
         return TaskOutcomes(read, outcomes)
 
@@ -231,18 +235,6 @@ class SwarmReader:
         )
         if _identity(layout) != _identity(self.layout):
             raise LearnerError("the topics are not those that were there at the start: start again")
-
-
-def _auctions_at(
-    closed: Sequence[ClosedTask],
-    values: Mapping[TaskId, TaskValues],
-    cutoff_of: Callable[[AgentId], Cutoff | None],
-) -> list[ClosedAuction | None]:
-    auctions = (auction_of(at.task_id, values[at.task_id], cutoff_of) for at in closed)
-    return [
-        auction if auction is not None and auction.closed_at == at.closed_at else None
-        for at, auction in zip(closed, auctions, strict=True)
-    ]
 
 
 def _identity(layout: Layout) -> tuple[str, int, str | None]:

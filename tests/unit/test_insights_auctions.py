@@ -13,8 +13,8 @@ from learner_worker.contract.times import LAST_MICROS, Micros
 from learner_worker.domain.outcomes import Cutoff
 from learner_worker.insights import reader as reader_module
 from learner_worker.insights.auction_pages import AuctionPages
-from learner_worker.insights.auctions import ClosedAuction, Reason, auction_of
-from learner_worker.insights.facts import ClosedTask, TaskValues, fact_store
+from learner_worker.insights.auctions import ClosedAuction, Reason, auctions_of
+from learner_worker.insights.facts import ClosedTask, fact_store
 from learner_worker.insights.reader import NotReadYetError, SwarmReader
 from learner_worker.insights.rendering import Rendering
 from learner_worker.kafka.records import Unreadable
@@ -35,18 +35,14 @@ def bid_fact(
     return Fact(task, agent, close, Bid(Micros(5), sats, f"text of {agent}"), outcome)
 
 
-def values(facts: Sequence[Fact], *markers: ForgetMarker) -> TaskValues:
+def values(facts: Sequence[Fact], *markers: ForgetMarker) -> Sequence[bytes]:
     """What the store has of them."""
-    return TaskValues(
-        [*(encode_fact(fact)[1] for fact in facts), *(encode_marker(one)[1] for one in markers)], whole=True
-    )
+    return [*(encode_fact(fact)[1] for fact in facts), *(encode_marker(one)[1] for one in markers)]
 
 
-def joined(found: TaskValues, cutoff: Cutoff | None = None) -> ClosedAuction:
+def joined(found: Sequence[bytes], *, incomplete: Sequence[TaskId] = ()) -> ClosedAuction:
     """The auction of the task."""
-    auction = auction_of(TASK, found, lambda _: cutoff)
-    assert auction is not None
-    return auction
+    return auctions_of(found, lambda _: None, incomplete=incomplete)[TASK]
 
 
 def test_an_auction_has_the_standing_close_and_every_counted_bid_lowest_first() -> None:
@@ -81,8 +77,8 @@ def test_the_reason_is_what_the_bids_show(close: Close, bids: dict[AgentId, int]
 
 def test_no_reason_is_given_where_not_all_bids_are_looked_at() -> None:
     """A lower bid may be among those left out."""
-    found = values([bid_fact(ECHO, 5, Close(Micros(9), ECHO))])._replace(whole=False)
-    assert joined(found).reason == Reason("not all known")
+    found = values([bid_fact(ECHO, 5, Close(Micros(9), ECHO))])
+    assert joined(found, incomplete=[TASK]).reason == Reason("not all known")
 
 
 def test_forgotten_agents_and_expired_auctions_are_left_out() -> None:
@@ -92,8 +88,8 @@ def test_forgotten_agents_and_expired_auctions_are_left_out() -> None:
     left = joined(values(facts, ForgetMarker(ECHO, Micros(20))))
     assert ([bid.agent_id for bid in left.bids], left.winner, left.winning_bid_sats) == ([MACE], ECHO, 5)
     cutoff = Cutoff(Micros(10), Micros(3))
-    assert auction_of(TASK, values(facts), lambda _: cutoff) is None
-    assert auction_of(TASK, values([Fact(TASK, ECHO, bid=Bid(Micros(5), 5, ""))]), lambda _: None) is None
+    assert not auctions_of(values(facts), lambda _: cutoff)
+    assert not auctions_of(values([Fact(TASK, ECHO, bid=Bid(Micros(5), 5, ""))]), lambda _: None)
 
 
 async def test_pages_of_auctions_are_the_whole_each_once_the_latest_first() -> None:
