@@ -29,12 +29,14 @@ class GradualRelease:
         left = LOOKED_AT
         while self._unused:
             mapping = self._unused[-1]
-            for _ in range(min(left, len(mapping))):
-                mapping.popitem()
-                left -= 1
-            if not mapping:
+            if len(mapping) <= left:
+                left -= len(mapping) + 1
+                mapping.clear()  # several times as fast as one by one
                 self._unused.pop()
-            left -= 1
+            else:
+                for _ in range(left):
+                    mapping.popitem()
+                left = 0
             if left <= 0:
                 left = LOOKED_AT
                 await asyncio.sleep(0)
