@@ -5,7 +5,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from learner_worker.contract.decode import Closed, decode_event, readable_ids
+from learner_worker.contract.decode import Closed, DecodedEvent, Finished, Placed, decode_event, readable_ids
 from learner_worker.contract.times import Micros, record_micros
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames
 from learner_worker.doctor.case import Case
@@ -17,7 +17,6 @@ from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import Record
 from learner_worker.operations.dead_letters import parse_dead_letter, parse_mark
 from learner_worker.settings import Settings
-from learner_worker.shard.record_times import own_time
 
 _DAY_MS = 24 * 60 * 60 * 1000  # milliseconds in a day
 _AHEAD_MS = 1_000  # the tolerance for late bids
@@ -212,11 +211,21 @@ def record_times_off(
 def _own_times(kind: EventKind, records: Sequence[Record]) -> Iterator[tuple[Record, Micros]]:
     for record in records:
         try:
-            own = own_time(decode_event(kind, record.value))
+            own = _own_time(decode_event(kind, record.value))
         except RecordError:
             continue
         if own is not None:
             yield record, own
+
+
+def _own_time(event: DecodedEvent) -> Micros | None:
+    match event:
+        case Placed():
+            return event.placed_at
+        case Closed():
+            return event.closed_at
+        case Finished():
+            return event.finished_at
 
 
 def _now_ms() -> int:

@@ -89,7 +89,7 @@ class BatchWriter:
         batch = self._open.get(place)
         # aiokafka's compiled builder accepts lists of headers only
         listed = list(headers) if headers else []
-        if batch is None or not self._has_room(batch, len(key) + len(value or b"")):
+        if batch is None or (self._most_bytes and not self._has_room(batch, len(key) + len(value or b""))):
             batch = self._next_batch(place)
         if batch.append(key=key, value=value, timestamp=None, headers=listed) is None:
             batch = self._next_batch(place)

@@ -112,7 +112,8 @@ class EventIntake:
         settings = context.settings
         self._tracer = settings.tracer
         self._now = settings.retention.now()
-        self._times = RecordTimes(settings.horizon_micros, context.instruments)
+        self._horizon = settings.horizon_micros
+        self._times_off = RecordTimes(context.instruments)
         self.settle = Settle(
             tolerance_micros=settings.tolerance_micros, horizon_micros=settings.horizon_micros
         )
@@ -197,14 +198,16 @@ class EventIntake:
 
     def _facts_of(self, event: DecodedEvent, record: Record) -> list[Fact]:
         place = Place(record.topic, record.offset, record_micros(record.timestamp), self._now)
-        self._times.check(record, event)
         match event:
             case Placed():
-                return self.settle.bid(event, place)
+                own, facts = event.placed_at, self.settle.bid(event, place)
             case Closed():
-                return self.settle.close(event, place)
+                own, facts = event.closed_at, self.settle.close(event, place)
             case Finished():
-                return self.settle.result(event, place)
+                own, facts = event.finished_at, self.settle.result(event, place)
+        if own is not None and abs(own - place.micros) > self._horizon:
+            self._times_off.note_off(record, own)
+        return facts
 
     def _reroute(self, record: Record, partition: int, kind: EventKind) -> None:
         context = self._context

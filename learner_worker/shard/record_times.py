@@ -5,7 +5,6 @@ from typing import Final
 
 import structlog
 
-from learner_worker.contract.decode import Closed, DecodedEvent, Finished, Placed
 from learner_worker.contract.times import Micros, format_time, record_micros
 from learner_worker.kafka.records import Record
 from learner_worker.observability import ShardInstruments
@@ -18,16 +17,12 @@ _log = structlog.get_logger("learner_worker.shard")
 class RecordTimes:
     """Counts and logs events whose record time is more than the auction horizon from their own time."""
 
-    def __init__(self, horizon_micros: int, instruments: ShardInstruments) -> None:
-        self._horizon = horizon_micros
+    def __init__(self, instruments: ShardInstruments) -> None:
         self._instruments = instruments
         self._logged: dict[str, float] = {}
 
-    def check(self, record: Record, event: DecodedEvent) -> None:
-        """Compares an event's own time, if it has one, with that of its record."""
-        own = own_time(event)
-        if own is None or abs(own - record_micros(record.timestamp)) <= self._horizon:
-            return
+    def note_off(self, record: Record, own: Micros) -> None:
+        """Counts the record of an event with such an own time."""
         self._instruments.record_times_off.labels(record.topic).inc()
         if time.monotonic() - self._logged.get(record.topic, -_LOG_SECONDS) >= _LOG_SECONDS:
             self._logged[record.topic] = time.monotonic()
@@ -40,14 +35,3 @@ class RecordTimes:
                 event_time=format_time(own),
                 timestamp_ms=record.timestamp,
             )
-
-
-def own_time(event: DecodedEvent) -> Micros | None:
-    """The time that an event itself names."""
-    match event:
-        case Placed():
-            return event.placed_at
-        case Closed():
-            return event.closed_at
-        case Finished():
-            return event.finished_at

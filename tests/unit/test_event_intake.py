@@ -52,6 +52,21 @@ async def test_an_event_of_this_shard_is_settled(shard: Shard, sink: RecordingSi
     assert sink.singles == []
 
 
+async def test_an_event_far_from_its_record_time_is_settled_and_counted(
+    shard: Shard, sink: RecordingSink, instruments: Instruments
+) -> None:
+    """Of three closes the one whose own time is further than the horizon, but not one without a time."""
+    own_times = (b"", b', "closed_at": "1970-01-01T00:00:01Z"', b', "closed_at": "1970-01-01T00:00:02Z"')
+    for offset, own_time in enumerate(own_times):
+        body = (CLOSE % (b"task-%d" % offset))[:-1] + own_time + b"}"
+        await shard.process(
+            TOPICS.auction_closed, [Entry(TOPICS.auction_closed, SHARD, offset, 1_000, None, body)]
+        )
+    assert len(sink.facts) == 3
+    labels: dict[str, str] = {"topic": TOPICS.auction_closed}
+    assert instruments.registry.get_sample_value("learner_record_times_off_total", labels) == 1
+
+
 async def test_an_event_on_a_wrong_partition_is_rerouted(shard: Shard, sink: RecordingSink) -> None:
     """With its kind in a header and its own record time; here nothing is remembered of it."""
     await shard.process(TOPICS.auction_closed, [close_of(ELSEWHERE)])
