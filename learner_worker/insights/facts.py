@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import aiosqlite
@@ -43,9 +44,16 @@ _OF_TASKS = """
 SELECT facts.value FROM json_each(?) AS wanted CROSS JOIN facts ON facts.task_id = wanted.value
 """
 _COUNTS = """
-SELECT value, (SELECT count(*) FROM (SELECT 1 FROM facts WHERE task_id = wanted.value LIMIT ?))
-FROM json_each(?) AS wanted
-"""
+WITH RECURSIVE counted (tasks, facts) AS (
+    VALUES (0, 0)
+    UNION ALL
+    SELECT tasks + 1, facts + (
+        SELECT count(*) FROM (SELECT 1 FROM facts WHERE task_id = :wanted ->> counted.tasks LIMIT :limit)
+    )
+    FROM counted WHERE tasks < json_array_length(:wanted) AND facts < :in_total
+)
+SELECT facts FROM counted ORDER BY tasks
+"""  # of the first task, of the first two, and so on
 _MARKERS_OF_TASK = (
     "SELECT value FROM facts WHERE task_id IS NULL "
     "AND agent_id IN (SELECT agent_id FROM facts WHERE task_id = ? ORDER BY agent_id LIMIT ?)"
@@ -122,13 +130,17 @@ class FactStore:
         markers = await self._database.execute_fetchall(_MARKERS_OF_TASK, (task_id, limit))
         return TaskValues([value for (value,) in (*rows[:limit], *markers)], whole=len(rows) <= limit)
 
-    async def counts_of(self, tasks: Iterable[TaskId], limit: int) -> dict[TaskId, int]:
-        """How many records each task has; none is counted beyond `limit`."""
-        wanted = _in_json(tasks)
-        return {
-            TaskId(task_id): count
-            for task_id, count in await self._database.execute_fetchall(_COUNTS, (limit, wanted))
-        }
+    async def counts_of(self, tasks: Iterable[TaskId], limit: int, *, in_total: int) -> dict[TaskId, int]:
+        """How many records each of the first tasks has, in their order.
+
+        Args:
+            limit: of no task more records are counted.
+            in_total: once so many records are counted, the tasks that follow are left out.
+        """
+        each = list(dict.fromkeys(tasks))
+        bounds = {"wanted": _in_json(each), "limit": limit, "in_total": in_total}
+        sums = [count for (count,) in await self._database.execute_fetchall(_COUNTS, bounds)]
+        return {task: after - before for task, (before, after) in zip(each, pairwise(sums), strict=False)}
 
     async def values_of_tasks(self, tasks: Iterable[TaskId]) -> list[bytes]:
         """The values of all records of some tasks, and of the markers that forget their agents."""

@@ -26,6 +26,7 @@ from learner_worker.settings import Settings
 _LOOK_SECONDS = 30.0  # how long a change of the topics, or a retention's new cutoff, may stay unnoticed
 _DOUBTS = 3  # looks that find other topics, in a row: a broker that is starting may list less
 _FACTS_OF_A_LISTED_AUCTION = 300  # decoded in about a millisecond: a page lists many auctions
+_COUNTED_FACTS = 200_000  # in some ten milliseconds, of tasks that may have too many to be read
 _TASKS_OF_A_LIST = 500  # read in a fraction of a second: there may be very many tasks that no longer count
 _LOOKING = "looking at the topology"
 
@@ -125,7 +126,8 @@ class SwarmReader:
     async def _closed_at(self, closed: Sequence[ClosedTask]) -> Sequence[ClosedAuction | None]:
         """The auctions of some closes; None if an auction does not count or its last close is another."""
         most = _FACTS_OF_A_LISTED_AUCTION
-        counts = await self._facts.counts_of((at.task_id for at in closed), most + 1)
+        in_total = (most + 1) * len(closed)
+        counts = await self._facts.counts_of((at.task_id for at in closed), most + 1, in_total=in_total)
         large = [task_id for task_id, count in counts.items() if count > most]
         values = await self._facts.values_of_tasks(counts.keys() - large)
         for task_id in large:
@@ -153,14 +155,14 @@ class SwarmReader:
     async def outcomes_of(self, tasks: Iterable[TaskId], *, most_facts: int) -> TaskOutcomes:
         """The outcomes of the first tasks, as many as have no more than a number of facts in total.
 
-        A task that has more than that by itself is passed over.
+        A task that has more than that by itself is passed over; after many such tasks, no more are looked at.
 
         Raises:
             NotReadYetError: the changelog is still being read.
             UpgradeRequiredError: a newer learner wrote one of the records.
         """
         self._require_outcomes()
-        counts = await self._facts.counts_of(tasks, most_facts + 1)
+        counts = await self._facts.counts_of(tasks, most_facts + 1, in_total=_COUNTED_FACTS)
         read: list[TaskId] = []
         in_total = 0
         for task_id, count in counts.items():

@@ -17,6 +17,7 @@ from learner_worker.contract.facts import Bid, Close, Fact, Result, encode_fact
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros, format_time
 from learner_worker.errors import LearnerError
+from learner_worker.insights import reader as reader_module
 from learner_worker.insights.advice import AdviceReader, AgentAdvice, agent_advice
 from learner_worker.insights.advice_store import ANSWERS, AdviceStore, advice_store
 from learner_worker.insights.facts import FactStore, fact_store
@@ -260,6 +261,25 @@ async def test_auctions_of_too_many_bidders_are_left_out() -> None:
     records = [record_of(one) for one in reversed(answers_of(4))]
     advice = agent_advice(ECHO, records, known.tasks, known.outcomes, "success")
     assert (advice.answers, advice.left_out, counts(advice)[None, "classic"]["advised"]) == (2, 2, 2)
+
+
+async def test_a_bounded_number_of_facts_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks are counted in the order in which they are named, each once, and none after the bound."""
+    close = Close(Micros(AT), ECHO, 5)
+    large, small, gone = TaskId("b-large"), TaskId("a-small"), TaskId("c-gone")
+    bidders = [(large, 9), (small, 2)]
+    facts = [Fact(task, AgentId(f"a{one}"), close) for task, number in bidders for one in range(number)]
+    async with fact_store() as store:
+        await store.take(fact_records(facts))
+        tasks = [large, gone, large, small]
+        for in_total, expected in ((100, [5, 0, 2]), (6, [5, 0, 2]), (5, [5]), (1, [5])):
+            counts = await store.counts_of(tasks, 5, in_total=in_total)
+            assert list(counts.items()) == list(zip((large, gone, small), expected, strict=False))
+        assert await store.counts_of([], 5, in_total=100) == {}
+        swarm = reader_of(store)
+        assert (await swarm.outcomes_of(tasks, most_facts=4)).tasks == [gone, small]
+        monkeypatch.setattr(reader_module, "_COUNTED_FACTS", 5)
+        assert (await swarm.outcomes_of(tasks, most_facts=4)).tasks == []
 
 
 async def agents_page(facts: FactStore, advice: AdviceReader, agent: str = "echo") -> Page:
