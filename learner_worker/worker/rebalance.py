@@ -13,7 +13,7 @@
               8. the topics are compared with their record; standbys that are not wanted are closed
               9. Kafka is asked for committed offsets and offset ranges
              10. each shard continues if its memory is still valid, or is opened by rule 8
-                 (docs/protocol.md): last those without a file, which may wait for a snapshot
+                 (docs/protocol.md): last those without a file, each when its snapshot has been taken
              11. the poll loop seeks and resumes the open shards (`consumer.py`)
     restored    the shard has applied its changelog and is RUNNING; the requests that waited are answered
 
@@ -26,7 +26,7 @@ its own: the client sends no heartbeat while its listener is busy. A return to t
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -244,10 +244,28 @@ class ShardPreparation:
         await self._opener.release_standbys()
         found = await self._offsets.read(sorted(self._ownership.assigned or ()))
         fileless = await self._opener.without_files(found.keys() - self._ownership.shards.keys())
-        in_order = sorted(found, key=lambda one: (one in fileless, not self._continues(one, found[one])))
-        for shard_id in in_order:
+        for shard_id in sorted(
+            found.keys() - fileless, key=lambda one: (not self._continues(one, found[one]), one)
+        ):
             if epoch == self._ownership.epoch:
                 await self._open(shard_id, found[shard_id], epoch)
+        if fileless and epoch == self._ownership.epoch:
+            await self._open_with_snapshots(fileless, epoch)
+
+    async def _open_with_snapshots(self, unopened: set[ShardId], epoch: int) -> None:
+        """Opens shards without files, each when its snapshot is there, or when there is none to take."""
+        for shard_id in unopened:
+            self._ownership.begin_opening(shard_id)
+        try:
+            async with aclosing(self._opener.take_snapshots(frozenset(unopened), epoch)) as snapshots:
+                async for ready in snapshots:
+                    offsets = await self._offsets.read(ready)
+                    for shard_id in ready:
+                        if epoch == self._ownership.epoch:
+                            unopened.remove(shard_id)
+                            await self._open(shard_id, offsets[shard_id], epoch)
+        finally:
+            self._ownership.closed(unopened)
 
     def _continues(self, shard_id: ShardId, offsets: BrokerOffsets) -> bool:
         shard = self._ownership.shards.get(shard_id)
@@ -271,15 +289,14 @@ class ShardPreparation:
         """Opens a shard from its file; None if a new epoch began meanwhile."""
         self._ownership.begin_opening(shard_id)
         try:
-            shard = await self._opener.open(shard_id, offsets, epoch)
+            shard = await self._opener.open(shard_id, offsets)
         except BaseException:
             self._ownership.closed([shard_id])
             raise
-        if shard is not None and epoch == self._ownership.epoch:
+        if epoch == self._ownership.epoch:
             return shard
-        if shard is not None:
-            await shard.close()
-            free_in_background(shard)
+        await shard.close()
+        free_in_background(shard)
         self._ownership.closed([shard_id])
         return None
 

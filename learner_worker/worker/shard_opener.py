@@ -1,12 +1,12 @@
-"""Opens a shard: releases its standby, takes a snapshot if there is no file, and resumes from the file."""
+"""Opens a shard: releases its standby and resumes from the file; takes snapshots where files are missing."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from typing import Final
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.group.frontier import Frontier
-from learner_worker.group.offsets import BrokerOffsets, BrokerOffsetsReader
+from learner_worker.group.offsets import BrokerOffsets
 from learner_worker.kafka.batching import BatchWriter
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.watchdog import Watchdog
@@ -22,6 +22,7 @@ from learner_worker.worker.standbys import Standbys
 
 _MICROS = 1_000_000  # microseconds in a second
 _LOOK_SECONDS: Final = 0.5  # how late a new epoch may be noticed: far below what a rebalance takes
+_AT_ONCE: Final = 4  # snapshots that arrive side by side: each has two parts of its file in memory
 
 
 def shard_context(
@@ -67,13 +68,11 @@ class ShardOpener:
         context: ShardContext,
         standbys: Standbys,
         watchdog: Watchdog,
-        offsets: BrokerOffsetsReader,
         ownership: Ownership,
         restorer: SnapshotRestorer | None,
     ) -> None:
         self._files = files
         self._ownership = ownership
-        self._offsets = offsets
         self._restorer = restorer
         self._context = context
         self._standbys = standbys
@@ -92,8 +91,48 @@ class ShardOpener:
             return set()
         return {shard_id for shard_id in shard_ids if await self._restorer.is_missing(shard_id)}
 
-    async def open(self, shard_id: ShardId, offsets: BrokerOffsets, epoch: int) -> Shard | None:
-        """Opens a shard that has resumed from its file; None if a new epoch began before there was a file.
+    async def take_snapshots(
+        self, shard_ids: Collection[ShardId], epoch: int
+    ) -> AsyncGenerator[Sequence[ShardId], None]:
+        """Takes snapshots for shards without files, some side by side, until a new epoch begins.
+
+        Yields the shards that can be opened since the last time: their snapshots are there, or none is valid.
+
+        Raises:
+            BrokerError, KafkaError, TimeoutError: Kafka does not answer.
+            StateError: the state folder cannot be written.
+        """
+        turns = asyncio.Semaphore(_AT_ONCE)
+        taking = {
+            asyncio.create_task(self._take_snapshot(shard_id, turns), name="restore-shard"): shard_id
+            for shard_id in sorted(shard_ids)
+        }
+        left = set(taking)
+        try:
+            while left and epoch == self._ownership.epoch:
+                done, left = await asyncio.wait(
+                    left, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    task.result()
+                if done:
+                    yield sorted(taking[task] for task in done)
+        finally:
+            for task in taking:
+                task.cancel()
+            await asyncio.gather(*taking, return_exceptions=True)
+
+    async def _take_snapshot(self, shard_id: ShardId, turns: asyncio.Semaphore) -> None:
+        await self._standbys.release(shard_id)
+        async with turns:
+            if self._restorer is not None:
+                await self._restorer.restore(shard_id)
+
+    async def open(self, shard_id: ShardId, offsets: BrokerOffsets) -> Shard:
+        """Opens a shard that has resumed from its file; without one, it begins with an empty file.
+
+        Args:
+            offsets: read since the file is there: a snapshot may be ahead of earlier ones.
 
         Raises:
             StateError: the file cannot be opened or read.
@@ -101,12 +140,6 @@ class ShardOpener:
             BrokerError, KafkaError, TimeoutError: Kafka does not answer.
         """
         await self._standbys.release(shard_id)
-        if self._restorer is not None and await self._restorer.is_missing(shard_id):
-            await self._take_snapshot(self._restorer, shard_id, epoch)
-            if epoch != self._ownership.epoch:
-                return None
-            # A snapshot may be ahead of offsets that were read before it was taken.
-            offsets = (await self._offsets.read([shard_id]))[shard_id]
         file = await self._files.open(shard_id)
         try:
             shard = await Shard.open(shard_id, self._context, file, offsets, self._watchdog.opening_goes_on)
@@ -115,15 +148,3 @@ class ShardOpener:
             raise
         self._watchdog.opening_goes_on()
         return shard
-
-    async def _take_snapshot(self, restorer: SnapshotRestorer, shard_id: ShardId, epoch: int) -> None:
-        """Takes a snapshot for a shard without a file, or gives up when a new epoch begins."""
-        restoring = asyncio.create_task(restorer.restore(shard_id), name="restore-shard")
-        try:
-            while not restoring.done() and epoch == self._ownership.epoch:
-                await asyncio.wait([restoring], timeout=_LOOK_SECONDS)
-        finally:
-            restoring.cancel()
-            await asyncio.wait([restoring])
-        if not restoring.cancelled():
-            restoring.result()

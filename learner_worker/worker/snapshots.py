@@ -322,6 +322,9 @@ class SnapshotRestorer:
         """Why the changelog may not be the one that a snapshot was made from."""
         partition, last = TopicPartition(self._topic, shard_id), manifest.last_record
         async with running(self._make_consumer(), _START_SECONDS) as consumer:
+            consumer.assign([partition])  # asked about an unknown topic, the client pauses and asks again
+            consumer.pause(partition)  # nothing is fetched yet
+            consumer.seek(partition, last.offset)
             async with asyncio.timeout(_ASK_SECONDS):
                 changelog = (await offset_ranges(consumer, [partition]))[partition]
             reason = beyond(manifest, changelog)

@@ -186,7 +186,6 @@ class Worker:
                 context=context,
                 standbys=standbys,
                 watchdog=watchdog,
-                offsets=offsets,
                 ownership=ownership,
                 restorer=restorer,
             ),

@@ -18,7 +18,7 @@ from learner_worker.contract.times import Micros
 from learner_worker.domain.outcomes import Outcome
 from learner_worker.errors import SnapshotError
 from learner_worker.observability import Instruments
-from learner_worker.snapshots.catalog import SnapshotCatalog, new_name
+from learner_worker.snapshots.catalog import SnapshotCatalog, folder_of, new_name
 from learner_worker.snapshots.manifest import SnapshotManifest, manifest_of
 from learner_worker.snapshots.object_store import ObjectStore
 from learner_worker.snapshots.remote import RemoteStore
@@ -69,13 +69,14 @@ class SlowStore(RemoteStore):
         super().__init__(folder.as_uri())
         self.listed: list[str] = []
         self.refuses = self.hangs = self.hangs_reading = False
+        self.hangs_in = ""
         self.hanging = 0
 
     async def names(self, folder: str) -> list[str]:
         self.listed.append(folder)
         if self.refuses:
             raise SnapshotError("it is gone")
-        await self._pass(hangs=self.hangs)
+        await self._pass(hangs=self.hangs or folder == self.hangs_in)
         return await super().names(folder)
 
     async def download(self, name: str, path: Path, size: int, on_progress: Any) -> None:
@@ -245,3 +246,23 @@ async def test_nobody_waits_for_a_shard_whose_snapshot_does_not_arrive(tmp_path:
         await until_open(worker, [OTHER])
         assert owned.statuses.keys() == {OTHER}
         assert await files.is_missing(SHARD)
+
+
+async def test_snapshots_arrive_side_by_side(tmp_path: Path) -> None:
+    """A shard opens when its own snapshot is there, and so does one that has none to take."""
+    store, files = SlowStore(tmp_path / "store"), state_folder(tmp_path / "state")
+    await published(store, tmp_path / "source")
+    clients = PlayedClients(ChangelogConsumer())
+    worker = worker_on(clients, RememberedFiles(tmp_path / "state"), SnapshotPlatform(store, files))
+    owned = worker.ownership
+    async with worker.preparation.running():
+        store.hangs_in = folder_of(SHARD)  # the first to be asked for
+        await worker.rebalance.on_partitions_assigned(partitions_of(SHARD, OTHER))
+        await becomes_true(lambda: owned.shards.keys() == {OTHER})
+        assert owned.statuses[SHARD] is ShardStatus.OPENING
+        assert store.hanging == 1
+
+        store.hangs_in = ""
+        await worker.rebalance.on_partitions_assigned(partitions_of(SHARD, OTHER))
+        await until_open(worker, [SHARD, OTHER])
+    assert not await files.is_missing(SHARD)
