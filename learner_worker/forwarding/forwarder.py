@@ -48,13 +48,17 @@ class Forwarder(ConsumerRebalanceListener):
         self.last_turn_seconds = clock.monotonic()
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        """Commits before another member may read on."""
+        """Commits before another member may read on.
+
+        The positions stay until partitions are assigned anew: a batch that fails meanwhile has to be read
+        again, but the client's own position is past it.
+        """
         if revoked:
             await self._commit()
-        self._positions = {}
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Notes that the group has given this member its share: it begins where the group has committed."""
+        self._positions = {}
         self.joined = True
         _log.info(
             "forwarding.assigned", partitions=sorted(f"{one.topic}/{one.partition}" for one in assigned)

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
+from prometheus_client import Counter
 
 from learner_worker.contract.headers import REQUEST_HEADERS, Headers, header
 from learner_worker.contract.times import Micros, format_time
@@ -27,7 +27,7 @@ from learner_worker.observability import ForwardingInstruments
 from learner_worker.settings import load_settings
 from tests.support.conditions import becomes_true
 from tests.support.requests import NOW, REQUEST, ManualClock
-from tests.support.tokens import AUDIENCE, SECRET, secret_file
+from tests.support.tokens import AUDIENCE, SECRET
 
 NAMES = Topics().named()
 OWN = TopicName("suggest-bid-requests.ann")
@@ -225,18 +225,21 @@ class OwnTopic:
 
 
 class SharedTopic:
-    """A producer that has every record at once, or fails with the next of some errors."""
+    """A producer that has every record at once, or fails with the next of some errors; it can be held up."""
 
     def __init__(self, errors: Sequence[KafkaError]) -> None:
         self.errors = list(errors)
         self.values: list[bytes] = []
         self.tries = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def partitions_for(self, _topic: str) -> set[int]:
         return set(range(PARTITIONS))
 
     async def send_and_wait(self, _topic: str, *, value: bytes, **_: object) -> None:
         self.tries += 1
+        await self.answers.wait()
         if self.errors:
             raise self.errors.pop(0)
         self.values.append(value)
@@ -246,14 +249,9 @@ class SharedTopic:
         raise MessageSizeTooLargeError
 
 
-async def test_only_what_kafka_has_is_committed(tmp_path: Path) -> None:
-    """What fails is sent again with its batch; what expires or is never taken is passed over."""
-    late = record(offset=1)._replace(timestamp=0)
-    consumer = OwnTopic([record(offset=0), late, record(offset=2)])
-    producer = SharedTopic([KafkaTimeoutError()])
-    counts = ForwardingInstruments().requests
-    keys = KeySet(keys_of_secrets(secret_file(tmp_path).read_bytes()))
-    clock = ManualClock()
+def forwarder_of(consumer: OwnTopic, producer: SharedTopic, counts: Counter) -> Forwarder:
+    """A forwarder with these clients."""
+    keys, clock = KeySet(keys_of_secrets(SECRET)), ManualClock()
     sender = RequestSender(
         producer=cast("Any", producer),
         requests=NAMES.requests,
@@ -262,7 +260,16 @@ async def test_only_what_kafka_has_is_committed(tmp_path: Path) -> None:
         counts=counts,
         clock=clock,
     )
-    forwarder = Forwarder(consumer=cast("Any", consumer), sender=sender, outage=Outage(), clock=clock)
+    return Forwarder(consumer=cast("Any", consumer), sender=sender, outage=Outage(), clock=clock)
+
+
+async def test_only_what_kafka_has_is_committed() -> None:
+    """What fails is sent again with its batch; what expires or is never taken is passed over."""
+    late = record(offset=1)._replace(timestamp=0)
+    consumer = OwnTopic([record(offset=0), late, record(offset=2)])
+    producer = SharedTopic([KafkaTimeoutError()])
+    counts = ForwardingInstruments().requests
+    forwarder = forwarder_of(consumer, producer, counts)
     stopping = asyncio.Event()
     running = asyncio.create_task(forwarder.run(stopping))
     await becomes_true(lambda: producer.tries == 2)
@@ -283,3 +290,21 @@ async def test_only_what_kafka_has_is_committed(tmp_path: Path) -> None:
         if sample.name.endswith("_total")
     }
     assert results == {"forwarded": 3.0, "expired": 2.0, "refused": 1.0}
+
+
+async def test_what_fails_during_a_rebalance_is_sent_again() -> None:
+    """Until partitions are assigned anew, the client's own position is past the failed batch."""
+    consumer, producer = OwnTopic([record(offset=0), record(offset=1)]), SharedTopic([KafkaTimeoutError()])
+    forwarder = forwarder_of(consumer, producer, ForwardingInstruments().requests)
+    producer.answers.clear()
+    stopping = asyncio.Event()
+    running = asyncio.create_task(forwarder.run(stopping))
+    await becomes_true(lambda: producer.tries == 2)
+    await forwarder.on_partitions_revoked([consumer.partition])
+    producer.answers.set()
+    await becomes_true(lambda: forwarder.turns > 2)
+    stopping.set()
+    await running
+
+    assert producer.values == [REQUEST] * 3
+    assert consumer.committed == 2
