@@ -35,15 +35,15 @@ The keys of facts that a correction superseded before they expired are not found
 changelog, where they do not count, until a shard is restored from the beginning and step 5 finds them.
 """
 
-import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from learner_worker.contract.facts import Fact, ForgetMarker, encode_fact, encode_marker
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import Micros
+from learner_worker.domain.bucketed import bucketed, item_slices
 from learner_worker.domain.outcomes import (
     Cutoff,
     Outcome,
@@ -118,7 +118,7 @@ class Retention:
         self._sweeping: Cutoff | None = None
         self._swept: Cutoff | None = None
         self._after: OutcomeKey | None = None
-        self._due_tombstones: dict[bytes, Fact | None] = {}
+        self._due_tombstones: MutableMapping[bytes, Fact | None] = {}
 
     # --- the cutoff --------------------------------------------------------------------------------------
 
@@ -160,6 +160,7 @@ class Retention:
         left = self._living(fact, cutoff)
         if left is not fact:
             self._due_tombstones[encode_fact(fact)[0]] = left
+            self._due_tombstones = bucketed(self._due_tombstones)
         return left
 
     def _cutoff_of(self, fact: Fact) -> Cutoff | None:
@@ -186,14 +187,25 @@ class Retention:
         """Whether nothing may remain of this agent once it has no outcomes."""
         return self.cutoff is not None or agent_id in self._forgotten
 
-    def take_due_tombstones(self, *, restored: bool) -> list[tuple[bytes, Fact | None]]:
+    def take_due_tombstones(self, *, restored: bool) -> Iterator[list[tuple[bytes, Fact | None]]]:
         """Keys to tombstone, each with the remainder of its fact if that has to be sent first.
 
-        The caller sends them, and calls again once they are acknowledged: only then is the tombstone of a
-        key with a remainder due.
+        They are taken some at a time; meanwhile others may become due, or be found in the changelog. The
+        caller sends them, and calls again once they are acknowledged: only then is the tombstone of a key
+        with a remainder due.
         """
-        count = len(self._due_tombstones) if restored else max(0, len(self._due_tombstones) - HELD)
-        due = list(itertools.islice(self._due_tombstones.items(), count))
+        count = len(self._due_tombstones) - (0 if restored else HELD)
+        for some in item_slices(self._due_tombstones):
+            if count <= 0:
+                return
+            due = self._take(key for key, _ in some[:count])
+            count -= len(due)
+            yield due
+        if not self._due_tombstones:
+            self._due_tombstones = {}  # buckets keep the memory of what they held
+
+    def _take(self, keys: Iterable[bytes]) -> list[tuple[bytes, Fact | None]]:
+        due = [(key, self._due_tombstones[key]) for key in keys if key in self._due_tombstones]
         for key, left in due:
             if left is None:
                 del self._due_tombstones[key]

@@ -72,10 +72,11 @@ class OutcomeExpiry:
 
     async def _send_tombstones(self, *, restored: bool) -> None:
         append, topic = self._context.sink.append, self._context.topics.outcomes
-        for due in chunked(self._retention.take_due_tombstones(restored=restored), CHUNK):
-            for key, left in due:
-                if left is None:
-                    append(topic, self._shard_id, key, None)
-                else:
-                    self._facts.send([left])
-            await asyncio.sleep(0)
+        for some in self._retention.take_due_tombstones(restored=restored):
+            for due in chunked(some, CHUNK):
+                for key, left in due:
+                    if left is None:
+                        append(topic, self._shard_id, key, None)
+                    else:
+                        self._facts.send([left])
+                await asyncio.sleep(0)

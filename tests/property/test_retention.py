@@ -1,6 +1,7 @@
 """Retention knows no order: whatever is joined, taken away and repeated when, the same state remains."""
 
 import asyncio
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,8 +130,8 @@ class ShardId:
         if self.retention.cutoff is not None:
             for row in await self.learn.expire(list(self.rows.outcomes), self.retention.cutoff, 0):
                 self.retention.on_row_swept(row, self.retention.cutoff)
-        while due := self.retention.take_due_tombstones(restored=True):
-            for key, left in due:
+        while slices := list(self.retention.take_due_tombstones(restored=True)):
+            for key, left in itertools.chain.from_iterable(slices):
                 if left is None:
                     self.log.pop(key, None)
                 else:

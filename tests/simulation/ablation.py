@@ -391,8 +391,9 @@ def _untold(retention: Retention, fact: Fact) -> Fact | None:
     return fact if retention.cutoff is None else living_fact(fact, retention.cutoff)
 
 
-def _nothing_left_of(retention: Retention, *, restored: bool) -> list[tuple[bytes, Fact | None]]:
-    return [(key, None) for key, _ in _take_due_tombstones(retention, restored=restored)]
+def _nothing_left_of(retention: Retention, *, restored: bool) -> Iterator[list[tuple[bytes, Fact | None]]]:
+    for due in _take_due_tombstones(retention, restored=restored):
+        yield [(key, None) for key, _ in due]
 
 
 def _swept_before_written(retention: Retention, newest: Micros) -> None:

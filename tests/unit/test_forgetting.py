@@ -201,7 +201,7 @@ def test_retention_filters_and_tombstones_by_agent() -> None:
     assert retention.filter_read(FINISHED) is FINISHED
     retention.on_marker_superseded(forget(A, 4))
     due = [(encode_fact(SETTLED)[0], None), (encode_marker(forget(A, 4))[0], None)]
-    assert retention.take_due_tombstones(restored=True) == due
+    assert list(retention.take_due_tombstones(restored=True)) == [due]
     assert (retention.erases(A), retention.erases(B)) == (True, False)
     assert retention.idle
 

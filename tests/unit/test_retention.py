@@ -1,14 +1,17 @@
 """Retention in parts: when the cutoff moves, what it takes, which tombstones are due, and the sweep."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from learner_worker.contract.facts import Bid, Close, Fact, Result, decode_fact, encode_fact
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
+from learner_worker.domain.bucketed import LOOKED_AT
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, facts_of, living, living_fact
 from learner_worker.domain.retention import Policy, Retention, cutoff_note, read_cutoff_note
@@ -69,18 +72,84 @@ def test_what_lives_of_a_fact_goes_before_its_tombstone() -> None:
     retention = Retention(policy(), at(11), None)
     key = encode_fact(Fact(T, A, CLOSE, BID))[0]
     assert Fact(T, A, None, BID) == retention.filter_read(Fact(T, A, CLOSE, BID))
-    assert [(key, Fact(T, A, None, BID))] == retention.take_due_tombstones(restored=True)
-    assert [(key, None)] == retention.take_due_tombstones(restored=True)
-    assert retention.take_due_tombstones(restored=True) == []
+    assert [[(key, Fact(T, A, None, BID))]] == list(retention.take_due_tombstones(restored=True))
+    assert [[(key, None)]] == list(retention.take_due_tombstones(restored=True))
+    assert list(retention.take_due_tombstones(restored=True)) == []
 
 
 def test_a_tombstone_that_is_read_saves_another() -> None:
     """And a shard that is not restored sends none: its tombstones may come later in the log."""
     retention = Retention(policy(), at(40), None)
     assert retention.filter_read(Fact(T, A, CLOSE)) is None
-    assert retention.take_due_tombstones(restored=False) == []
+    assert list(retention.take_due_tombstones(restored=False)) == []
     retention.on_tombstone_read(encode_fact(Fact(T, A, CLOSE))[0])
-    assert retention.take_due_tombstones(restored=True) == []
+    assert list(retention.take_due_tombstones(restored=True)) == []
+
+
+def expired(count: int) -> list[Fact]:
+    """Facts of so many tasks; under the cutoff of these tests only every hundredth one's bid lives."""
+    return [
+        Fact(TaskId(f"t{number}"), A, CLOSE, Bid(Micros(8 if number % 100 == 0 else 1), 70, "parse"))
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [4 * LOOKED_AT, 12 * LOOKED_AT])
+def test_due_tombstones_are_taken_some_at_a_time(count: int) -> None:
+    """Each once, as many as the agent's history has left; what is read meanwhile is not taken any more.
+
+    What is left of a fact comes first, and its tombstone only when the next ones are taken.
+    """
+    retention = Retention(policy(), at(11), None)
+    facts = {encode_fact(fact)[0]: fact for fact in expired(count)}
+    left = {key: retention.filter_read(fact) for key, fact in facts.items()}
+    slices = retention.take_due_tombstones(restored=True)
+    taken = next(slices)
+    assert len(taken) <= 2 * LOOKED_AT
+    read = next(key for key in facts if left[key] is None and (key, None) not in taken)
+    retention.on_tombstone_read(read)
+    rest = list(slices)
+    assert max(map(len, rest)) <= 2 * LOOKED_AT
+    taken += itertools.chain.from_iterable(rest)
+    assert (len(taken), dict(taken)) == (count - 1, {key: left[key] for key in facts if key != read})
+    second = list(itertools.chain.from_iterable(retention.take_due_tombstones(restored=True)))
+    assert dict(second) == {key: None for key in facts if left[key] is not None}
+    assert len(second) == count // 100
+    assert list(retention.take_due_tombstones(restored=True)) == []
+
+
+@pytest.mark.parametrize("held", [LOOKED_AT // 2, 6 * LOOKED_AT])
+def test_a_restoring_shard_holds_so_many_tombstones_back(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what exceeds the bound is sent before the shard has read the log, and the rest after it."""
+    monkeypatch.setattr("learner_worker.domain.retention.HELD", held)
+    retention = Retention(policy(), at(40), None)
+    for fact in expired(7 * LOOKED_AT):
+        assert retention.filter_read(fact) is None
+    early = sum(map(len, retention.take_due_tombstones(restored=False)))
+    late = sum(map(len, retention.take_due_tombstones(restored=True)))
+    assert (early, late) == (7 * LOOKED_AT - held, held)
+
+
+async def test_tombstones_of_a_long_history_are_sent_while_the_changelog_is_read(tmp_path: Path) -> None:
+    """One that is read before its turn comes saves another: they do not all leave the memory at once."""
+    facts = expired(5 * LOOKED_AT)
+
+    class ReadMeanwhile(RecordingSink):
+        def append(self, *args: Any, **kwargs: Any) -> None:
+            super().append(*args, **kwargs)
+            if self.sends.total() == 1:
+                for fact in facts:
+                    shard.retention.on_tombstone_read(encode_fact(fact)[0])
+
+    sink = ReadMeanwhile()
+    shard = await Shard.open(SHARD, shard_context(sink), await opened_file(tmp_path), NEW)
+    shard.retention.cutoff = at(40)
+    for fact in facts:
+        assert shard.retention.filter_read(fact) is None
+    await checkpoint(shard)
+    assert 0 < sink.sends[TOPICS.outcomes] <= 2 * LOOKED_AT
+    assert list(shard.retention.take_due_tombstones(restored=True)) == []
+    await shard.close()
 
 
 def test_a_winners_close_without_its_text_has_a_key_of_its_own() -> None:
