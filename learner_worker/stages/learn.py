@@ -4,6 +4,7 @@ learner-outcomes -> the shard's file, the metrics cache, learner-agent-metrics
 """
 
 import asyncio
+import heapq
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -21,7 +22,7 @@ from learner_worker.contract.facts import Fact, ForgetMarker
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import Micros
 from learner_worker.domain.agents import Agent, AgentRow, count_words
-from learner_worker.domain.bucketed import bucketed
+from learner_worker.domain.bucketed import bucketed, item_slices
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Change, Metrics, change, plus
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, forgotten_cutoff, join, living
@@ -283,8 +284,7 @@ class Learn:
         sums = next((sums for sums in self.sums if not sums.is_complete), None)
         if sums is None or sums.counted_to is None:
             return False
-        memory = (self.writing.outcomes, self._outcomes)
-        rows, counted_to = await rows_after(sums.counted_to, memory, self.rows, BACKFILLED)
+        rows, counted_to = await rows_after(sums.counted_to, self._in_memory, self.rows, BACKFILLED)
         self.agents.pin({row.agent_id for row in rows})
         await self.agents.load({row.agent_id for row in rows}, for_change=True)
         # From here on no await: a snapshot sees all or nothing.
@@ -292,6 +292,10 @@ class Learn:
             sums.count(self._at_hand[row.agent_id], row)
         sums.counted_to = counted_to
         return not all(sums.is_complete for sums in self.sums)
+
+    def _in_memory(self) -> tuple[Mapping[OutcomeKey, Outcome], Mapping[OutcomeKey, Outcome]]:
+        """The rows that are not in the file yet, the older ones first."""
+        return self.writing.outcomes, self._outcomes
 
     def snapshot(self) -> LearnChanges:
         """Captures the changes since the last snapshot; they stay readable until `on_checkpoint_written`."""
@@ -364,17 +368,23 @@ def _discard(unused: GradualRelease, changes: LearnChanges) -> None:
 
 
 async def rows_after(
-    after: OutcomeKey, memory: Iterable[Mapping[OutcomeKey, Outcome]], file: Rows, limit: int
+    after: OutcomeKey, memory: Callable[[], Iterable[Mapping[OutcomeKey, Outcome]]], file: Rows, limit: int
 ) -> tuple[list[Outcome], OutcomeKey | None]:
     """The next rows after a key, and the last key among them; None: no row comes after them.
 
+    No row may change meanwhile, but a checkpoint may move rows from memory to the file: so the file is read
+    after the memory, and the memory is searched for keys first, some at a time.
+
     Args:
-        memory: rows that are not in the file yet, the older ones first. They are looked at before the file
-            is: a checkpoint may write them meanwhile.
+        memory: rows that are not in the file yet, the older ones first.
     """
-    newer = {key: row for rows in memory for key, row in rows.items() if key > after}
-    found = await file.outcomes_after(after, limit)
-    last = (found[-1].task_id, found[-1].agent_id) if len(found) == limit else None
-    in_file = {(row.task_id, row.agent_id): row for row in found}
-    within = {key: row for key, row in newer.items() if last is None or key <= last}
-    return list({**in_file, **within}.values()), last
+    keys = set[OutcomeKey]()
+    for rows in memory():
+        for some in item_slices(rows):
+            keys = set(heapq.nsmallest(limit, keys.union(key for key, _ in some if key > after)))
+            await asyncio.sleep(0)
+    newer = {key: row for rows in memory() for key in keys if (row := rows.get(key)) is not None}
+    in_file = {(row.task_id, row.agent_id): row for row in await file.outcomes_after(after, limit)}
+    found = {**in_file, **newer}
+    page = sorted(found)[:limit]
+    return [found[key] for key in page], page[-1] if len(page) == limit else None

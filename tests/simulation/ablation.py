@@ -538,7 +538,7 @@ async def _kept_while_off(database: Database, versions: Mapping[str, int]) -> di
 async def _file_alone(
     after: OutcomeKey, memory: object, file: learn.Rows, limit: int
 ) -> tuple[list[Outcome], OutcomeKey | None]:
-    return await _rows_after(after, (), file, limit)
+    return await _rows_after(after, tuple, file, limit)
 
 
 def _expired_unnoticed(learning: Learn, before: Outcome | None, after: Outcome) -> RowChange:

@@ -1,5 +1,6 @@
 """A strategy's sums in learn: by differences, corrected exactly, counted anew in pages from an older file."""
 
+import asyncio
 import itertools
 import random
 from collections.abc import Iterable, Sequence
@@ -11,10 +12,11 @@ import pytest
 from learner_worker.contract.facts import Bid, Close, Fact, ForgetMarker, Result
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
+from learner_worker.domain.bucketed import LOOKED_AT, BucketedDict
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 from learner_worker.domain.sums import Cells, KeptSums
 from learner_worker.operations.comparison import compare
-from learner_worker.stages.learn import FactRecord, Learn, MarkerRecord
+from learner_worker.stages.learn import BACKFILLED, FactRecord, Learn, MarkerRecord, rows_after
 from learner_worker.stages.strategy_sums import StrategySums
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.snapshot import snapshot_of
@@ -22,6 +24,7 @@ from learner_worker.store.statements import Checkpoint
 from learner_worker.strategies.expected_profit import EXPECTED_PROFIT
 from tests.support.profit_model import bin_of
 from tests.unit.test_learn import MemoryRows
+from tests.unit.test_long_histories import turns_until_done
 
 A, B = AgentId("a"), AgentId("b")
 T1 = TaskId("t1")
@@ -233,6 +236,71 @@ async def test_rows_of_an_older_file_are_counted_once_beside_changes(seed: int) 
     living = [row for row in rows.outcomes.values() if row.known]
     for agent_id in (A, B):
         assert await sums_of(story.learn, agent_id) == counted(living, agent_id) != {}
+
+
+def lost_bids(count: int, winning_sats: int, at: int = 9) -> list[Fact]:
+    """One agent's bids, each with the same close: a later one is a correction."""
+    return [
+        Fact(TaskId(f"t{number:06}"), A, close(at, B, winning_sats), bid(70) if at == 9 else None)
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [4 * LOOKED_AT, 12 * LOOKED_AT])
+async def test_rows_that_no_checkpoint_has_written_are_counted_in_pages(count: int) -> None:
+    """However many an agent has: they are searched some at a time, and a page is as long as of a file."""
+    rows = MemoryRows()
+    learn = learning(rows, FIRST)
+    await take(learn, lost_bids(count, 60))
+    turns = await turns_until_done(learn.backfill(), lambda: None)
+    assert turns >= count // (2 * LOOKED_AT)
+    assert learn.sums[0].counted_to == (f"t{BACKFILLED - 1:06}", A)
+    assert await sums_of(learn, A) == {6: {46: (BACKFILLED, 0)}}
+
+
+async def test_pages_of_rows_in_file_and_memory_are_those_of_all_rows() -> None:
+    """Rows of the file, of a checkpoint that is being written and newer ones, each key once, in order."""
+    rng = random.Random(1)
+    rows = MemoryRows()
+    generations: list[dict[OutcomeKey, Outcome]] = [
+        {
+            (TaskId(f"t{number:04}"), A): Outcome(TaskId(f"t{number:04}"), A, close(at, B, at))
+            for number in rng.sample(range(1_500), 700)
+        }
+        for at in (9, 10, 11)
+    ]
+    rows.outcomes = generations[0]
+    memory = (generations[1], BucketedDict(generations[2].items()))
+    after, found = FIRST, list[Outcome]()
+    while True:
+        page, last = await rows_after(after, lambda: memory, rows, 130)
+        found += page
+        if last is None:
+            break
+        assert (len(page), (page[-1].task_id, page[-1].agent_id)) == (130, last)
+        after = last
+    newest = generations[0] | generations[1] | generations[2]
+    assert found == [newest[key] for key in sorted(newest)]
+
+
+@pytest.mark.parametrize("turn", range(1, 12))
+async def test_a_row_is_counted_as_it_is_while_checkpoints_move_it_to_the_file(turn: int) -> None:
+    """One is written, the next one too, and both are freed, between two looks at the rows in memory."""
+    rows = MemoryRows()
+    learn = learning(rows, FIRST)
+    count = 5 * LOOKED_AT
+    await take(learn, lost_bids(count, 60))
+    first = learn.snapshot()
+    await take(learn, lost_bids(count, 30, at=10), count)
+    counting = asyncio.create_task(learn.backfill())
+    for _ in range(turn):
+        await asyncio.sleep(0)
+    for changes in (first, None):
+        rows.write(learn.snapshot() if changes is None else changes)
+        learn.on_checkpoint_written()
+        await learn.agents.unused.release()
+    await counting
+    assert await sums_of(learn, A) == {6: {bin_of(30): (BACKFILLED, 0)}}
 
 
 class Other:
