@@ -284,7 +284,9 @@ class Learn:
         sums = next((sums for sums in self.sums if not sums.is_complete), None)
         if sums is None or sums.counted_to is None:
             return False
-        rows, counted_to = await rows_after(sums.counted_to, self._in_memory, self.rows, BACKFILLED)
+        rows, counted_to = await rows_after(
+            sums.counted_to, lambda: (self.writing.outcomes, self._outcomes), self.rows, BACKFILLED
+        )
         self.agents.pin({row.agent_id for row in rows})
         await self.agents.load({row.agent_id for row in rows}, for_change=True)
         # From here on no await: a snapshot sees all or nothing.
@@ -292,10 +294,6 @@ class Learn:
             sums.count(self._at_hand[row.agent_id], row)
         sums.counted_to = counted_to
         return not all(sums.is_complete for sums in self.sums)
-
-    def _in_memory(self) -> tuple[Mapping[OutcomeKey, Outcome], Mapping[OutcomeKey, Outcome]]:
-        """The rows that are not in the file yet, the older ones first."""
-        return self.writing.outcomes, self._outcomes
 
     def snapshot(self) -> LearnChanges:
         """Captures the changes since the last snapshot; they stay readable until `on_checkpoint_written`."""
