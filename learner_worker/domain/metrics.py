@@ -52,20 +52,21 @@ class Change(msgspec.Struct, frozen=True):
 
     def __bool__(self) -> bool:
         """Whether anything changes."""
-        return self is _ONE_MORE_LOST or self.metrics != _NOTHING or bool(self.wins) or bool(self.failures)
+        return self is ONE_MORE_LOST or self.metrics != _NOTHING or bool(self.wins) or bool(self.failures)
 
 
 _NOTHING = Metrics()
 _LOST = Metrics(total_bids=1)
 _NO_WORDS: dict[str, int] = {}
-_ONE_MORE_LOST = Change(_LOST, _NO_WORDS, _NO_WORDS)
+ONE_MORE_LOST = Change(_LOST, _NO_WORDS, _NO_WORDS)
+"""The change that nearly every first fact makes: one more bid, which lost."""
 
 
 def change(before: Outcome | None, after: Outcome) -> Change:
     """The difference between an outcome and its earlier state; false if there is none."""
     new = _counted(after)
     if before is None and new is _LOST:  # the usual case: a first fact about a lost bid
-        return _ONE_MORE_LOST
+        return ONE_MORE_LOST
     difference = new if before is None else _minus(new, _counted(before))
     was = None if before is None else _keyword_source(before)
     now = _keyword_source(after)

@@ -190,13 +190,6 @@ class EventIntake:
         trace = None
         if self._tracer is not None:
             trace = self._tracer.event(place_of(record), record.headers, event.task_id)
-        facts = self._facts_of(event, record)
-        if facts:  # most bids have none until a close admits them
-            self._facts.send(facts, () if trace is None else trace.headers())
-        if trace is not None:
-            trace.finish(len(facts))
-
-    def _facts_of(self, event: DecodedEvent, record: Record) -> list[Fact]:
         place = Place(record.topic, record.offset, record_micros(record.timestamp), self._now)
         match event:
             case Placed():
@@ -207,7 +200,10 @@ class EventIntake:
                 own, facts = event.finished_at, self.settle.result(event, place)
         if own is not None and abs(own - place.micros) > self._horizon:
             self._times_off.note_off(record, own)
-        return facts
+        if facts:  # most bids have none until a close admits them
+            self._facts.send(facts, () if trace is None else trace.headers())
+        if trace is not None:
+            trace.finish(len(facts))
 
     def _reroute(self, record: Record, partition: int, kind: EventKind) -> None:
         context = self._context

@@ -24,7 +24,7 @@ from learner_worker.contract.times import Micros
 from learner_worker.domain.agents import Agent, AgentRow, count_words
 from learner_worker.domain.bucketed import bucketed, item_slices
 from learner_worker.domain.keywords import Tally
-from learner_worker.domain.metrics import Change, Metrics, change, plus
+from learner_worker.domain.metrics import ONE_MORE_LOST, Change, Metrics, change, plus
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, forgotten_cutoff, join, living
 from learner_worker.domain.sums import KeptSums
 from learner_worker.stages.agent_cache import AgentCache, AgentRows
@@ -181,7 +181,20 @@ class Learn:
         """
         changed: list[ChangedRow] = []
         for record in records:
-            self._join(record, rows, changed)
+            fact, key = record.fact, record.key
+            before = rows.get(key)
+            if before is None:  # nearly always: there is nothing to join
+                after = Outcome(fact.task_id, fact.agent_id, fact.close, fact.bid, fact.result)
+            elif (after := join(before, fact)) is before:
+                continue
+            rows[key] = self._outcomes[key] = after
+            agent = self._at_hand[key[1]]
+            changed.append((agent, before, after))
+            difference = change(before, after)
+            if difference is ONE_MORE_LOST:  # nearly always: no keyword changes
+                self._change_row(agent, difference.metrics, record.timestamp_ms, record.offset)
+            elif difference:
+                self._change_metrics(agent, difference, record.timestamp_ms, record.offset)
         for sums in self.sums:
             sums.replace(changed)
         return len(changed)
@@ -319,20 +332,6 @@ class Learn:
         for changes in (self.writing, self.snapshot()):
             _discard(self.agents.unused, changes)
         await self.agents.free()
-
-    def _join(self, record: FactRecord, rows: dict[OutcomeKey, Outcome], changed: list[ChangedRow]) -> None:
-        fact, key = record.fact, record.key
-        before = rows.get(key)
-        if before is None:  # nearly always: there is nothing to join
-            after = Outcome(fact.task_id, fact.agent_id, fact.close, fact.bid, fact.result)
-        elif (after := join(before, fact)) is before:
-            return
-        rows[key] = self._outcomes[key] = after
-        agent = self._at_hand[key[1]]
-        changed.append((agent, before, after))
-        difference = change(before, after)
-        if difference:
-            self._change_metrics(agent, difference, record.timestamp_ms, record.offset)
 
     def difference(self, before: Outcome | None, after: Outcome) -> RowChange:
         """What a row changes when it takes the place of its earlier state, for `_change` to apply later."""
