@@ -59,14 +59,16 @@ class Supervisor:
         self._children = children
         self._pages = SharedPages(children)
         self._failure: LearnerError | None = None
+        self._refused: set[int] = set()
+        """The processes that were refused, and are not started again yet."""
 
     async def live(self, stopping: asyncio.Event) -> None:
-        """Runs the processes until `stopping` is set, or until one is refused.
+        """Runs the processes until `stopping` is set, or until they cannot work.
 
         An error in the supervisor itself is raised after the processes have finished their work.
 
         Raises:
-            ConfigurationError: a process was refused; the others have ended.
+            ConfigurationError: one was refused before all were ready, or all were later; all have ended.
             LearnerError: a process failed before all were ready, or could not finish its work.
         """
         async with self._http():
@@ -103,7 +105,9 @@ class Supervisor:
             end = await child.run()
             if stopping.is_set():
                 return end
-            if end.code == _MISTAKE or (end.code > 0 and not self._pages.were_ready):
+            if end.code == _MISTAKE:
+                self._refused.add(child.number)
+            if self._cannot_work(end):
                 self._give_up(child, end, stopping)
                 return end
             if time.monotonic() - begun > _PROVEN_SECONDS:
@@ -112,10 +116,17 @@ class Supervisor:
             _log.error("process.ended", process=child.number, reason=reason, restart_seconds=pause)
             if await is_set_within(stopping, pause):
                 return ProcessEnd(0, None)
+            self._refused.discard(child.number)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
+    def _cannot_work(self, end: ProcessEnd) -> bool:
+        """Whether all have to end: a first failure has to be seen, and later no process is left.
+
+        What refuses one process alone, as its folder may, is no reason to end those that work.
+        """
+        return (end.code > 0 and not self._pages.were_ready) or len(self._refused) == len(self._children)
+
     def _give_up(self, child: Child, end: ProcessEnd, stopping: asyncio.Event) -> None:
-        """Ends all: what refuses one process refuses its next start, and a first failure has to be seen."""
         if self._failure is None:
             sentence = end.sentence or f"process {child.number} {_how(end)}: see what it has printed above"
             self._failure = (ConfigurationError if end.code == _MISTAKE else LearnerError)(sentence)

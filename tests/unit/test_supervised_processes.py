@@ -210,18 +210,36 @@ async def test_what_a_restart_cannot_mend_stops_all_in_order_and_within_limits(
     assert limits == [stopping_module.STOP_SECONDS + stopping_module.CLOSE_SECONDS + 5]
 
 
-async def test_a_process_that_is_refused_later_ends_all_too(
+async def test_a_process_that_is_refused_alone_leaves_its_siblings_at_work(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Topics that changed while all worked: exit code 2 is no failure that a restart mends."""
+    """Once all were ready, one that cannot use its folder is started again until it can."""
     monkeypatch.setattr(pages_module, "_LOOK_SECONDS", 0.001)
-    sibling = PlayedChild(0)
-    refused = PlayedChild(1, ProcessEnd(2, "other partition counts"), when=lambda: JOIN in sibling.said)
+    stopping, refusal = asyncio.Event(), ProcessEnd(2, "the folder is read-only")
+    siblings = [PlayedChild(0), PlayedChild(1, refusal, when=lambda: refused.starts > 2)]
+    refused = PlayedChild(2, refusal, refusal, when=lambda: JOIN in refused.said)
+
+    task = asyncio.create_task(supervised(settings, [*siblings, refused], stopping))
+    await becomes_true(lambda: siblings[1].starts == 2, seconds=WAIT_SECONDS)
+    assert [child.said for child in siblings] == [[JOIN], [JOIN]]
+    stopping.set()
+    await task
+
+    assert (siblings[0].starts, refused.starts) == (1, 3)
+
+
+async def test_processes_that_are_all_refused_later_end(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Topics that changed while all worked: no process is left, and a restart mends nothing."""
+    monkeypatch.setattr(pages_module, "_LOOK_SECONDS", 0.001)
+    refusals = 20 * [ProcessEnd(2, "other partition counts")]
+    children = [PlayedChild(number, *refusals, when=lambda: JOIN in children[1].said) for number in range(2)]
 
     with pytest.raises(ConfigurationError, match="other partition counts"):
-        await supervised(settings, [sibling, refused], asyncio.Event())
+        await supervised(settings, children, asyncio.Event())
 
-    assert (refused.starts, sibling.said) == (1, [JOIN, STOP])
+    assert [child.said for child in children] == [[JOIN, STOP], [JOIN, STOP]]
 
 
 async def test_an_error_of_the_parent_itself_stops_the_processes_first(
