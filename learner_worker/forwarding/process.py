@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import structlog
-from prometheus_client import generate_latest
+from prometheus_client import Gauge, generate_latest
 
 from learner_worker.contract.topics import ReplyTopics, TopicName, TopicNames, forwarding_group
 from learner_worker.errors import ConfigurationError
@@ -67,6 +67,7 @@ async def run_forwarder(settings: Settings, tell: Callable[[str], None]) -> None
         clock=clock,
     )
     forwarder = Forwarder(consumer=consumer, sender=sender, outage=outage, clock=clock)
+    observe = partial(_observe, forwarder, outage, bindings, instruments.lag)
     async with (
         all_running((producer, consumer), settings.startup_timeout_seconds),
         serving_if_wanted(
@@ -80,7 +81,7 @@ async def run_forwarder(settings: Settings, tell: Callable[[str], None]) -> None
     ):
         consumer.subscribe(topics=list(bindings), listener=forwarder)
         tell(f"Forwarding requests from {', '.join(bindings)} to {names.requests}")
-        await _until_stopped(forwarder, outage, partial(connected, connection), stopping)
+        await _until_stopped(forwarder, observe, partial(connected, connection), stopping)
 
 
 def _bindings(settings: Settings, names: TopicNames) -> Mapping[TopicName, Binding]:
@@ -125,10 +126,12 @@ async def _require_topics_and_rights(
 
 
 async def _until_stopped(
-    forwarder: Forwarder, outage: Outage, administrator: Administrator, stopping: asyncio.Event
+    forwarder: Forwarder,
+    observe: Callable[[], Awaitable[Observation]],
+    administrator: Administrator,
+    stopping: asyncio.Event,
 ) -> None:
     """Forwards and watches; once `stopping` is set, the last turn may take a while, and is then cancelled."""
-    observe = partial(_observe, forwarder, outage)
     tasks = [
         asyncio.create_task(forwarder.run(stopping), name="forward"),
         asyncio.create_task(watch(Watchdog(), observe, administrator, stopping), name="watch"),
@@ -148,9 +151,13 @@ async def _until_stopped(
             raise error
 
 
-async def _observe(forwarder: Forwarder, outage: Outage) -> Observation:
-    readings = {"agents' requests": await forwarder.reading()}
-    return Observation(outage.failing, forwarder.joined, forwarder.turns, readings)
+async def _observe(
+    forwarder: Forwarder, outage: Outage, topics: Iterable[TopicName], lag: Gauge
+) -> Observation:
+    reading = await forwarder.reading()
+    for topic in topics:
+        lag.labels(topic).set(reading.lag_of(topic))
+    return Observation(outage.failing, forwarder.joined, forwarder.turns, {"agents' requests": reading})
 
 
 def _healthy(forwarder: Forwarder) -> Verdict:

@@ -6,6 +6,7 @@ whole process, have to start anew.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from learner_worker.contract.topics import TopicName
 from learner_worker.errors import StuckError
 from learner_worker.kafka.admin import Administrator, is_reached
 from learner_worker.kafka.outage import Outage
@@ -43,6 +45,11 @@ class Reading:
         """The positions of the partitions that are not read to their end."""
         positions = self.positions.items()
         return {place: position for place, position in positions if position < self.ends.get(place, 0)}
+
+    def lag_of(self, topic: TopicName) -> float:
+        """The records of a topic that are not read yet; NaN while Kafka does not answer."""
+        positions = self.positions.items()
+        return sum(self.ends.get(at, math.nan) - position for at, position in positions if at.topic == topic)
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,13 @@ class ForwardingInstruments:
             ["topic", "result"],
             registry=self.registry,
         )
+        self.lag = Gauge(
+            "learner_forwarding_lag_records",
+            "Requests on agents' own topics that this forwarder has yet to send on, by topic. Of "
+            "`forward-requests`.",
+            ["topic"],
+            registry=self.registry,
+        )
 
 
 _without_creation_times = cast("Callable[[], None]", disable_created_metrics)

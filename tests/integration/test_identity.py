@@ -174,6 +174,10 @@ async def _asks_on_a_topic_of_its_own(broker: Broker, prefix: str, folder: Path)
         ) as learner:
             return await answer(learner, agent)
 
+    async def read_to_its_end() -> bool:
+        _, text = await forwarder.get("/metrics")
+        return f'learner_forwarding_lag_records{{topic="{topic}"}} 0.0' in text
+
     await create_agent_topic(broker.bootstrap_servers, topic)
     async with running_forwarder(broker.bootstrap_servers, prefix, folder, *flags) as forwarder:
         assert await ask(own) == "ann"
@@ -181,6 +185,7 @@ async def _asks_on_a_topic_of_its_own(broker: Broker, prefix: str, folder: Path)
         assert await ask(own, "bob", valid_token(sub="bob")) == "FORBIDDEN"
         assert await ask(Topics(prefix=prefix)) == "UNAUTHENTICATED"
         assert await forwarder.metric("learner_requests_forwarded_total") == 3
+        await until(read_to_its_end, "the forwarder shows its lag")
         assert await forwarder.stop() == 0
     assert await committed_offset(broker.bootstrap_servers, f"{prefix}learner.forwarded-requests", topic) == 3
 

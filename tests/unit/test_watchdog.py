@@ -1,7 +1,10 @@
 """The watchdog: what stands still for how long before it says so, and what it never suspects."""
 
+import math
+
 from aiokafka import TopicPartition
 
+from learner_worker.contract.topics import TopicName
 from learner_worker.kafka.watchdog import Observation, Reading, Watchdog
 
 REQUESTS = TopicPartition("requests", 0)
@@ -105,6 +108,14 @@ def test_what_fails_again_and_again_is_said_after_a_minute() -> None:
     """It may happen to one connection while another one reaches Kafka."""
     failing = [seen(failing="reading", checkpoints=n) for n in range(40)]
     assert first_word(failing) == (65, "reading fails repeatedly")
+
+
+def test_how_far_a_topic_is_read() -> None:
+    """Over the partitions that are being read; not known while Kafka does not say where they end."""
+    reading = Reading({ONE: 7, TWO: 3, REQUESTS: 1}, {ONE: 9, TWO: 3, REQUESTS: 90})
+    topic = TopicName(ONE.topic)
+    assert (reading.lag_of(topic), Reading().lag_of(topic)) == (2, 0)
+    assert math.isnan(Reading(reading.positions).lag_of(topic))
 
 
 def test_whether_everything_has_moved_once() -> None:
