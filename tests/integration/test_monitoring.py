@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes real workers under load: every query of dashboard and rules has data."""
+"""A real Prometheus scrapes workers under load and a forwarder: every query has data."""
 
 import asyncio
 import contextlib
@@ -17,11 +17,13 @@ from learner_worker import LearnerClient, Topics
 from learner_worker.brokers import BrokerKind
 from learner_worker.brokers.probing import free_ports
 from tests.conftest import BrokerPool
+from tests.support.forwarder import create_agent_topic, running_forwarder
 from tests.support.monitoring.alerts import ALERTS
 from tests.support.monitoring.dashboard import queries
 from tests.support.monitoring.files import RULES
 from tests.support.prometheus import required
 from tests.support.swarm import swarm_history
+from tests.support.tokens import secret_file
 from tests.support.workers import WorkerProcess, create_topics, http_get, publish, running_worker, until
 
 VARIABLES: Final = {"$job": ".*", "$instance": ".*", "$__rate_interval": "20s", "$__range": "1m"}
@@ -133,21 +135,25 @@ async def rules_of(prometheus: str) -> list[dict[str, Any]]:
 async def test_every_panel_and_every_rule_has_data_from_workers_under_load(
     broker_pool: BrokerPool, broker_kinds: frozenset[BrokerKind], prefix: str, tmp_path: Path
 ) -> None:
-    """Two replicas that follow each other, events and requests; the table of what each query returned."""
+    """Two replicas that follow each other, and a forwarder; the table of what each query returned."""
     required("prometheus")
     kind = BrokerKind.EMBEDDED if BrokerKind.EMBEDDED in broker_kinds else min(broker_kinds)
     servers = broker_pool.broker(kind).bootstrap_servers
     await create_topics(servers, prefix, partitions=2, advice_log=True)
+    own = f"{prefix}suggest-bid-requests.ann"
+    await create_agent_topic(servers, own)
+    flags = ("--agent-topic", f"{own}=ann", "--identity-secret-file", str(secret_file(tmp_path)))
     settings = {"--standby-replicas": "1", "--advice-log": "true"}
     async with (
         running_worker(servers, prefix, tmp_path / "one", settings=settings) as one,
         running_worker(servers, prefix, tmp_path / "two", settings=settings) as two,
-        scraping(tmp_path, [one, two]) as prometheus,
+        running_forwarder(servers, prefix, tmp_path, *flags) as forwarder,
+        scraping(tmp_path, [one, two, forwarder]) as prometheus,
         load(servers, prefix),
     ):
         found = await all_answered(prometheus)
         rules = await rules_of(prometheus)
-        assert (await one.stop(), await two.stop()) == (0, 0)
+        assert (await one.stop(), await two.stop(), await forwarder.stop()) == (0, 0, 0)
         assert [line["event"] for line in one.log if line["event"] in BEGINNING] == list(BEGINNING)
 
     sys.stdout.write(table(found))

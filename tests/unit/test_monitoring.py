@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import pytest
 import yaml
+from prometheus_client import Metric
 
 from tests.support.monitoring.alerts import ALERTS, RUNBOOKS, Alert
 from tests.support.monitoring.dashboard import ROWS, dashboard, queries
 from tests.support.monitoring.files import FILES, RULES
-from tests.support.monitoring.names import ALL
+from tests.support.monitoring.names import ALL, FORWARDING
 from tests.support.prometheus import ROOT, promtool
 
 A: Final = 'job="learner", instance="a"'
@@ -188,11 +189,16 @@ def test_the_alerts_are_few_and_each_has_a_runbook() -> None:
     }
 
 
+def collected() -> list[Metric]:
+    """All families of metrics."""
+    return [*ALL.registry.collect(), *FORWARDING.registry.collect()]
+
+
 def sample_names() -> set[str]:
-    """The names of all samples that a worker may show."""
+    """The names of all samples that a worker or a forwarder may show."""
     return {
         name
-        for family in ALL.registry.collect()
+        for family in collected()
         for suffix in ("", "_total", "_bucket", "_sum", "_count")
         for name in [f"{family.name}{suffix}"]
     }
@@ -204,9 +210,9 @@ def named_in(texts: Sequence[str]) -> set[str]:
 
 
 def test_queries_are_about_metrics_that_exist_and_every_metric_is_shown() -> None:
-    """No panel or rule names what no worker has; no metric is without a panel."""
+    """No panel or rule names what nobody has; no metric is without a panel."""
     shown = named_in([query for _, query in queries()])
-    families = {family.name for family in ALL.registry.collect() if family.name.startswith("learner_")}
+    families = {family.name for family in collected() if family.name.startswith("learner_")}
 
     assert shown | named_in([alert.query for alert in ALERTS]) <= sample_names()
     assert {name for name in families if not shown & {name, f"{name}_total", f"{name}_bucket"}} == set()

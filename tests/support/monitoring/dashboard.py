@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from tests.support.monitoring.names import ALL, BUILD, name_of
+from tests.support.monitoring.names import ALL, BUILD, FORWARDING, name_of
 
 UID: Final = "learner-worker"
 RATE: Final = "$__rate_interval"
@@ -238,6 +238,22 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
         ),
     ),
     (
+        "Forwarders",
+        (
+            Panel(
+                "Requests forwarded",
+                "Requests on agents' own topics, by what became of them; none without forward-requests.",
+                [("{{result}}", rate(FORWARDING.requests, "result"))],
+                unit="reqps",
+            ),
+            Panel(
+                "Requests to forward",
+                "Requests that are not sent on yet: the ten topics that have most.",
+                [("{{topic}}", f"topk(10, sum by (topic) ({of(FORWARDING.lag)}))")],
+            ),
+        ),
+    ),
+    (
         "The process",
         (
             Panel(
@@ -301,8 +317,9 @@ def dashboard() -> dict[str, Any]:
 
 def _variables() -> Iterator[dict[str, Any]]:
     yield {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"}
-    yield _label_variable("job", f"label_values({BUILD}, job)")
-    yield _label_variable("instance", f'label_values({BUILD}{{job=~"$job"}}, instance)')
+    own = f'__name__=~"{BUILD}|{name_of(FORWARDING.lag)}"'
+    yield _label_variable("job", f"label_values({{{own}}}, job)")
+    yield _label_variable("instance", f'label_values({{{own}, job=~"$job"}}, instance)')
 
 
 def _label_variable(label: str, query: str) -> dict[str, Any]:

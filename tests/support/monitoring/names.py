@@ -1,12 +1,13 @@
-"""The names that Prometheus knows the worker's instruments by."""
+"""The names that Prometheus knows the instruments of workers and forwarders by."""
 
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from learner_worker.observability import Instruments
+from learner_worker.observability import ForwardingInstruments, Instruments
 
 ALL: Final = Instruments()
+FORWARDING: Final = ForwardingInstruments()
 BUILD: Final = "learner_build_info"
 
 
