@@ -30,7 +30,7 @@ DEAD_LETTER_REASONS: Final[Mapping[str, str]] = {
     "not-json": "The value is not JSON.",
     "invalid": "The JSON breaks the event's schema.",
     "invalid-fact": "A record of the outcomes topic is no fact of the learner.",
-    "refused": "A fact that Kafka does not take, as for its size; it can be replayed when Kafka does.",
+    "refused": "Kafka does not take this fact or moved event, as for its size or time: replay it later.",
     "unreadable": "A header's name is not UTF-8: only the place is known; learner-message says what is lost.",
     "wrong-partition": "It was moved once and still lies on a wrong partition.",
 }

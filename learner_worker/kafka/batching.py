@@ -20,7 +20,7 @@ _HAND_OVER_SECONDS = 20.0  # a full producer drains sooner unless Kafka is unrea
 
 Place = tuple[str, int]
 """A topic and a partition."""
-Fallback = Callable[[], Outgoing]
+Fallback = Callable[[KafkaError], Outgoing]
 """Makes a smaller record, in case Kafka rejects one as too large."""
 
 
@@ -97,7 +97,7 @@ class BatchWriter:
         batch.contents.append((key, value, headers))
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
-        """Adds one record of any kind; if Kafka rejects it as too large, its fallback is sent instead."""
+        """Adds one record of any kind; its fallback for the refusal is sent if Kafka will never take it."""
         self._singles.append((record, fallback))
 
     async def send(self) -> None:
@@ -249,7 +249,7 @@ class BatchWriter:
             if fallback is None or not isinstance(error, OF_RECORD):
                 await self._give_up(record, error)
                 return
-            instead = fallback()
+            instead = fallback(error)
         else:
             return
         try:

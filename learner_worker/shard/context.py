@@ -27,7 +27,7 @@ class RecordSink(Protocol):
         ...
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
-        """Adds one record with any headers; the fallback replaces it if Kafka rejects it as too large."""
+        """Adds one record with any headers; its fallback replaces it if Kafka will never take it."""
         ...
 
     async def send(self) -> None:

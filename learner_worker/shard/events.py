@@ -7,6 +7,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import NamedTuple
 
 import structlog
+from aiokafka.errors import KafkaError
 
 from learner_worker.contract.decode import Closed, DecodedEvent, Finished, Placed, decode_event
 from learner_worker.contract.facts import Fact, encode_fact
@@ -29,6 +30,7 @@ from learner_worker.kafka.records import (
     moved,
     place_of,
 )
+from learner_worker.kafka.splitting import TOO_LARGE
 from learner_worker.shard.context import ShardContext
 from learner_worker.shard.pacing import CHUNK
 from learner_worker.shard.record_times import RecordTimes
@@ -208,8 +210,12 @@ class EventIntake:
     def _reroute(self, record: Record, partition: int, kind: EventKind) -> None:
         context = self._context
 
-        def instead() -> Outgoing:
-            error = RecordError("too-large", "the event is too large to be moved to its partition")
+        def instead(refusal: KafkaError) -> Outgoing:
+            if isinstance(refusal, TOO_LARGE):
+                error = RecordError("too-large", "the event is too large to be moved to its partition")
+            else:
+                why = type(refusal).__name__
+                error = RecordError("refused", f"Kafka refuses to move the event to its partition ({why})")
             _note_dead_letter(context, record, error)
             return dead_letter(record, context.topics.dead_letters, error)
 
@@ -244,7 +250,7 @@ def send_dead_letter(context: ShardContext, record: Record, error: RecordError) 
     topic = context.topics.dead_letters
     _note_dead_letter(context, record, error)
     context.sink.single(
-        dead_letter(record, topic, error), lambda: dead_letter(record, topic, error, truncate=True)
+        dead_letter(record, topic, error), lambda _: dead_letter(record, topic, error, truncate=True)
     )
 
 

@@ -4,6 +4,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import (
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+)
 
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.topics import HOP_HEADER, TopicName
@@ -85,9 +91,22 @@ async def test_an_event_that_is_too_large_to_be_moved_is_a_dead_letter_that_coun
     (instead,) = sink.fallbacks
     assert instead is not None
     assert instruments.registry.get_sample_value(*counted) is None
-    letter = instead()
+    letter = instead(MessageSizeTooLargeError())
     assert (letter.topic, dict(letter.headers)["learner-reason"]) == (TOPICS.dead_letters, b"too-large")
     assert instruments.registry.get_sample_value(*counted) == 1
+
+
+@pytest.mark.parametrize("refusal", [InvalidTimestampError, PolicyViolationError])
+async def test_an_event_that_kafka_refuses_to_move_says_why(
+    refusal: type[KafkaError], shard: Shard, sink: RecordingSink
+) -> None:
+    """Its dead letter names the refusal, not the size, which has nothing to do with it."""
+    await shard.process(TOPICS.auction_closed, [close_of(ELSEWHERE)])
+    (instead,) = sink.fallbacks
+    assert instead is not None
+    headers = dict(instead(refusal()).headers)
+    assert headers["learner-reason"] == b"refused"
+    assert refusal.__name__.encode() in (headers["learner-message"] or b"")
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from tests.unit.test_changelog_replay import Read
 NAMES = Topics().named()
 ADVICE = TopicName("learner-advice")
 FACTS = [Fact(TaskId(f"t{number}"), AgentId("a"), result=Result(Micros(20), True)) for number in range(30)]
+FINAL = [MessageSizeTooLargeError, PolicyViolationError, InvalidTimestampError]
 Judge = Callable[[str, list[Outgoing]], KafkaError | None]
 
 
@@ -131,7 +132,7 @@ async def test_batches_that_are_too_large_are_split_until_all_records_are_taken(
     assert (producer.refused, first < 60) == (first, True)
 
 
-@pytest.mark.parametrize("error", [MessageSizeTooLargeError, PolicyViolationError, InvalidTimestampError])
+@pytest.mark.parametrize("error", FINAL)
 async def test_a_fact_that_is_never_taken_becomes_a_dead_letter_and_no_other_fact_with_it(
     error: type[KafkaError],
 ) -> None:
@@ -159,12 +160,44 @@ async def test_a_fact_that_is_never_taken_becomes_a_dead_letter_and_no_other_fac
     assert line["reason"] == error.__name__
 
 
+@pytest.mark.parametrize("error", FINAL)
+async def test_a_metrics_record_that_is_never_taken_is_lost_alone(error: type[KafkaError]) -> None:
+    """The next change writes it again: it is counted, and every other record is acknowledged."""
+    producer = JudgedProducer(
+        lambda _, records: error() if any(record.value == b"bad" for record in records) else None
+    )
+    writer, instruments = writer_to(producer)
+    for number in range(100):
+        writer.append(NAMES.metrics, 0, str(number).encode(), b"bad" if number == 41 else b"good")
+    writer.append(NAMES.outcomes, 0, b"fact", b"fact")
+    await writer.flush()
+    metrics = sorted(int(key) for topic, key, _ in producer.taken if topic == NAMES.metrics and key)
+    assert metrics == [number for number in range(100) if number != 41]
+    assert {topic for topic, *_ in producer.taken} == {NAMES.metrics, NAMES.outcomes}
+    assert counted(instruments, NAMES.metrics) == 1
+
+
+@pytest.mark.parametrize("error", FINAL)
+async def test_a_moved_event_that_is_never_taken_becomes_its_fallback(error: type[KafkaError]) -> None:
+    """Whatever the refusal is of: the dead letter is sent, and the flush goes on."""
+    producer = JudgedProducer(lambda topic, _: error() if topic == NAMES.rerouted else None)
+    writer, _ = writer_to(producer)
+    moved = Outgoing(NAMES.rerouted, 1, b"task", b"event", timestamp_ms=0)
+
+    def instead(refusal: KafkaError) -> Outgoing:
+        return Outgoing(NAMES.dead_letters, 1, b"task", type(refusal).__name__.encode())
+
+    writer.single(moved, instead)
+    await writer.flush()
+    assert producer.taken == [(NAMES.dead_letters, b"task", error.__name__.encode())]
+
+
 async def test_a_dead_letter_that_is_too_large_is_shortened_until_it_is_taken() -> None:
     """Neither whole nor with its first 64 KiB, but with its first KiB and its size."""
     producer = JudgedProducer(at_most(5_000, NAMES.dead_letters))
     writer, instruments = writer_to(producer)
     dead = Outgoing(NAMES.dead_letters, None, b"k", b"v" * 100_000, [("learner-reason", b"invalid")])
-    writer.single(dead, lambda: dead._replace(value=b"v" * 65_536))
+    writer.single(dead, lambda _: dead._replace(value=b"v" * 65_536))
     await writer.flush()
     assert producer.taken == [(NAMES.dead_letters, b"k", b"v" * 1_024)]
     assert counted(instruments, NAMES.dead_letters) == 1
