@@ -12,7 +12,7 @@ from learner_worker.unix import RESOURCE
 DESCRIPTORS_OF_SHARD: Final = 5  # two connections to its file: the file and its log twice, the index once
 DESCRIPTORS_BESIDES: Final = 100  # Kafka's connections, HTTP, and what the process itself has open
 LEAST_BYTES: Final = 16 * 1024**2  # below this not even the files of a few shards can be made
-_LEAST_INODES: Final = 100  # several files for each of a dozen shards
+LEAST_INODES: Final = 100  # several files for each of a dozen shards
 _UNLIMITED: Final = 1_000_000  # more than any worker opens
 
 
@@ -49,7 +49,7 @@ def lacking_space(path: Path) -> Iterator[Mismatch]:
         yield Mismatch(f"{free // 1024**2} MiB are free in {path}", "free some space")
     if hasattr(os, "statvfs"):
         system = os.statvfs(path)
-        if system.f_files and system.f_favail < _LEAST_INODES:
+        if system.f_files and system.f_favail < LEAST_INODES:
             yield Mismatch(
                 f"{system.f_favail} inodes are free in {path}", "delete files there: each file takes an inode"
             )

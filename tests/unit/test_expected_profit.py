@@ -1,7 +1,9 @@
 """expected-profit: its bins, its sums, its bids in a history of one's own, and what it says about them."""
 
 import itertools
-from collections.abc import Sequence
+import random
+from collections import UserDict
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,15 @@ from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.strategies.expected_profit import EXPECTED_PROFIT
 from learner_worker.strategies.price_bins import LOWER_EDGES, lower_edge, price_bin, price_class
-from learner_worker.strategies.protocol import NO_SUMS, PaidOn, SettledBid, Suggestion, Sums
+from learner_worker.strategies.protocol import (
+    NO_SUMS,
+    Counts,
+    PaidOn,
+    SettledBid,
+    Suggestion,
+    SumKey,
+    Sums,
+)
 from learner_worker.strategies.sums import GrowingSums, correct, update
 
 METRICS = Metrics(total_bids=12, auctions_won=4, tasks_completed=3, tasks_failed=1)
@@ -181,6 +191,30 @@ def test_paid_on_win_asks_less() -> None:
     """Who is paid for failures, too, needs no margin for them."""
     paid = suggest(cost=50, paid_on="win").suggested_bid_sats
     assert paid < suggest(cost=50).suggested_bid_sats
+
+
+class LookedAt(UserDict[SumKey, Mapping[SumKey, Counts]]):
+    """Sums that note which of their groups are looked at."""
+
+    def __init__(self, sums: Sums) -> None:
+        super().__init__(sums)
+        self.groups = set[SumKey]()
+
+    def __getitem__(self, group: SumKey) -> Mapping[SumKey, Counts]:
+        self.groups.add(group)
+        return super().__getitem__(group)
+
+
+def test_prices_take_no_more_room_and_time_than_there_are_bins() -> None:
+    """Tens of thousands of outcomes with any prices: few cells, and an answer looks at three groups."""
+    chance = random.Random(5)
+    prices = [int(2 ** chance.uniform(0, 53)) for _ in range(2 * 30_000)]
+    sums = LookedAt(summed([settled(*pair) for pair in zip(prices[::2], prices[1::2], strict=True)]))
+    assert max(map(len, sums.data.values())) <= len(LOWER_EDGES)
+    suggest(sums=sums, base=2**30)
+    assert len(sums) <= price_class(MAX_SATS) + 1
+    own = price_class(2**30)
+    assert sums.groups == {own - 1, own, own + 1}
 
 
 @given(

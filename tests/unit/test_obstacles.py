@@ -2,14 +2,20 @@
 
 import errno
 import fcntl
+import json
+import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from learner_worker.errors import ConfigurationError
+from learner_worker.doctor.findings import Level
+from learner_worker.doctor.folder import check_folder
+from learner_worker.errors import ConfigurationError, StateError
 from learner_worker.store import needs
 from learner_worker.store.needs import lacking_descriptors, lacking_space
 from learner_worker.store.obstacles import obstacle
@@ -33,6 +39,17 @@ async def main():
     for file in opened:
         await file.close()
 asyncio.run(main())
+"""
+
+LIMITED = """
+import asyncio, json, resource, sys
+from learner_worker.doctor import folder
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
+async def twelve(_):
+    return 12
+folder.expected_count = twelve
+[found] = asyncio.run(folder.check_limits(None))
+print(json.dumps([found.level, found.what]))
 """
 
 
@@ -101,6 +118,39 @@ def test_needs_are_told_before_they_are_met(tmp_path: Path, monkeypatch: pytest.
     lack = lacking_descriptors(1_000_000)
     assert lack is not None
     assert "1000000 shards need 5000100" in lack.what
-    monkeypatch.setattr(needs, "LEAST_BYTES", 2**62)
-    ((what, remedy),) = lacking_space(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(needs, "LEAST_BYTES", 2**62)
+        ((what, remedy),) = lacking_space(tmp_path)
     assert (what.endswith(f"MiB are free in {tmp_path}"), remedy) == (True, "free some space")
+    if os.statvfs(tmp_path).f_files:  # some file systems have no fixed number of them
+        monkeypatch.setattr(needs, "LEAST_INODES", 2**62)
+        ((what, remedy),) = lacking_space(tmp_path)
+        assert what.endswith(f"inodes are free in {tmp_path}")
+        assert remedy.startswith("delete files there")
+
+
+async def test_a_start_and_doctor_tell_of_a_disk_that_is_nearly_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too little space: a worker does not start, and doctor has an error, by the same rule."""
+    monkeypatch.setattr(needs, "LEAST_BYTES", 2**62)
+    with pytest.raises(StateError, match="free some space"), locked_state_folder(tmp_path):
+        pass
+    case = cast("Any", SimpleNamespace(settings=SimpleNamespace(state_dir=tmp_path)))
+    [found] = [found for found in await check_folder(case) if found.level == Level.ERROR]
+    assert (found.what.endswith(f"are free in {tmp_path}"), found.remedy) == (True, "free some space")
+
+
+def test_doctor_warns_of_too_few_open_files_for_all_shards() -> None:
+    """Before the last shard is opened: what there is, what it takes, and how to raise it."""
+    few, enough = (limits_found(number) for number in (150, 1_000))
+    assert few == [2, "this process may open 150 files, and 12 shards need 160"]
+    assert enough == [0, "1000 files may be open, enough to own all 12 shards"]
+
+
+def limits_found(most: int) -> object:
+    """The level and the sentence of doctor, in a process with a limit of its own, for twelve shards."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(most)], capture_output=True, text=True, timeout=60, check=True
+    )
+    return json.loads(ended.stdout)

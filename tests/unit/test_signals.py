@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from shutil import which
 from socket import create_connection
 
 import pytest
@@ -25,6 +26,14 @@ class Signalling:
 sys.meta_path.insert(0, Signalling())
 sys.argv = ["learner-worker", *{arguments}]
 runpy.run_module("learner_worker", run_name="__main__", alter_sys=False)
+"""
+AGAIN = """
+import os, signal
+from learner_worker import signals
+assert os.getpid() == 1
+signals.end_on_next_signal([signal.SIGINT])
+os.kill(1, signal.SIGINT)
+os._exit(5)
 """
 BY_FORCE = """
 import threading, time
@@ -64,6 +73,28 @@ def test_a_signal_while_the_program_is_imported_ends_it() -> None:
     ended = {case: process.communicate() for case, process in started.items()}
     assert {case: process.returncode for case, process in started.items()} == expected
     assert [errors for _, errors in ended.values() if "Traceback" in errors] == []
+
+
+@pytest.mark.skipif(which("unshare") is None, reason="only Linux has namespaces of processes")
+def test_process_1_of_a_container_hears_its_first_and_its_second_signal() -> None:
+    """Linux drops a signal for process 1 that has no handler of its own: while importing, and at a stop."""
+    commands = [AT_IMPORT.format(number=int(signal.SIGTERM), arguments=[name]) for name in ("run", "doctor")]
+    ended = [as_process_1(code) for code in (*commands, AGAIN)]
+    if any("unshare" in errors for _, errors in ended):
+        pytest.skip("this machine lets its user make no process 1")
+    assert [code for code, _ in ended] == [0, 128 + signal.SIGTERM, 128 + signal.SIGINT], ended
+
+
+def as_process_1(code: str) -> tuple[int, str]:
+    """Runs a program as the first process of a namespace, as a container's is; exit code and stderr."""
+    ended = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--pid", "--fork", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    return ended.returncode, ended.stderr
 
 
 def test_a_signal_that_the_parent_switched_off_stays_off() -> None:

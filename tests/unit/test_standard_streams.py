@@ -6,13 +6,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from learner_worker.standard_streams import BackgroundOutput, TolerantOutput, text_on
 
+ROOT = Path(__file__).parents[2]
+NO_SPACE = "learner-worker: cannot write (No space left on device"
 PIPE_BYTES = 2**16
 LINE = b"x" * 1_000 + b"\n"
 
@@ -142,6 +144,37 @@ def test_a_lost_sentence_leaves_the_exit_code(command: str, code: int) -> None:
     """Whether anybody hears why a command ended, its exit code says what it would say otherwise."""
     ended = learner_worker(command)
     assert (ended.returncode, "Traceback" in ended.stderr) == (code, False)
+
+
+@pytest.mark.parametrize("command", [["acls", "print", "--role", "worker"], ["schemas", "release", "."]])
+@pytest.mark.parametrize(("full", "code"), [(False, 0), (True, 1)])
+def test_a_command_whose_stdout_takes_nothing_works_on(
+    command: Sequence[str], full: bool, code: int, tmp_path: Path
+) -> None:
+    """Nobody reads: it ends as if somebody did. No space left: everything is done, then one sentence."""
+    with open_output(full=full) as output:
+        ended = subprocess.run(
+            [sys.executable, "-m", "learner_worker", *command],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=280,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    assert ended.returncode == code
+    assert [line.partition(")")[0] for line in ended.stderr.splitlines()] == [NO_SPACE] * code
+    assert any(tmp_path.iterdir()) == (command[0] == "schemas")
+
+
+def open_output(*, full: bool) -> io.FileIO:
+    """A stream that takes nothing: a disk that is full, or a pipe that nobody reads."""
+    if full:
+        return io.FileIO("/dev/full", "w")
+    reading, writing = os.pipe()
+    os.close(reading)
+    return io.FileIO(writing, "w")
 
 
 def test_text_is_passed_on_line_by_line() -> None:
