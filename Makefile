@@ -54,7 +54,7 @@ check: $(READY) check-deploy check-asyncapi check-openapi check-prometheus check
 
 # Offline: hadolint, the compose specification, Kubernetes' own schemas, and ours for the custom resources.
 K8S := deploy/kubernetes
-BASE := $(filter-out %/kustomization.yaml,$(wildcard $(K8S)/base/*.yaml $(K8S)/topics/*.yaml))
+BASE := $(filter-out %/kustomization.yaml,$(wildcard $(K8S)/base/*.yaml $(K8S)/topics/*.yaml $(K8S)/forwarder/*.yaml))
 check-deploy: $(READY)
 	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml

@@ -29,7 +29,7 @@ from learner_worker.settings import Settings
 from learner_worker.worker.probes import Verdict, alive, serving_if_wanted
 from learner_worker.worker.stopping import stop_on_signals
 
-_LAST_TURN_SECONDS: Final = 15.0  # for the last turn and its commit; below a container's usual 30 s
+LAST_TURN_SECONDS: Final = 15.0  # for the last turn and its commit; below a container's usual 30 s
 _log = structlog.get_logger("learner_worker.forwarding")
 
 
@@ -141,7 +141,7 @@ async def _until_stopped(
         await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
         failed = [task for task in tasks if task.done()]
         if not failed:
-            await asyncio.wait(tasks, timeout=_LAST_TURN_SECONDS)
+            await asyncio.wait(tasks, timeout=LAST_TURN_SECONDS)
     finally:
         for task in (*tasks, stop):
             task.cancel()

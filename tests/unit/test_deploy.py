@@ -26,6 +26,7 @@ from packaging.utils import canonicalize_name
 from learner_worker.brokers.maven import KAFKA_VERSION
 from learner_worker.cli import cli
 from learner_worker.contract.topics import requests_group
+from learner_worker.forwarding import process
 from learner_worker.settings import Settings, load_settings
 from learner_worker.supervisor import processors
 from learner_worker.worker import stopping, worker
@@ -38,7 +39,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 IMAGE = f"learner-worker:{PROJECT['project']['version']}"
 CLIENTS = 4  # consumers and producers, started one after another
 DRAIN_SECONDS = stopping.STOP_SECONDS + stopping.CLOSE_SECONDS
-PARTS = ("base", "topics", "tls")
+PROBES = ("startup", "liveness", "readiness")
+PARTS = ("base", "topics", "forwarder", "tls")
 KUSTOMIZATIONS = sorted((DEPLOY / "kubernetes").glob("*/kustomization.yaml"))
 
 
@@ -262,7 +264,7 @@ def test_a_pod_has_no_privileges() -> None:
 
 async def test_probes_and_scrapes_ask_for_what_the_worker_serves() -> None:
     """Liveness asks whether the loops move, readiness whether the shards are restored; every path exists."""
-    probes = {name: CONTAINER[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+    probes = {name: CONTAINER[f"{name}Probe"]["httpGet"] for name in PROBES}
     [endpoint] = MONITOR["podMetricsEndpoints"]
     [port] = CONTAINER["ports"]
     good = Verdict(True, {})
@@ -306,10 +308,16 @@ def test_one_pod_at_a_time_is_disturbed_and_every_selector_finds_the_pods() -> N
     headless = f"http://{STATEFUL_SET['spec']['serviceName']}:{service['ports'][0]['port']}"
     assert SETTINGS_ENV["LEARNER_WORKER_URL"] == headless
     assert STATEFUL_SET["spec"]["serviceName"] == _yaml(BASE / "service.yaml")["metadata"]["name"]
-    assert policy["podSelector"]["matchLabels"] == MONITOR["selector"]["matchLabels"] == labels
+    assert policy["podSelector"] == MONITOR["selector"]
+    assert _finds(MONITOR["selector"], labels)
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     [spread] = POD["topologySpreadConstraints"]
     assert spread["labelSelector"]["matchLabels"] == labels
+
+
+def _finds(selector: Any, labels: dict[str, str]) -> bool:
+    """Whether a selector of expressions with `In` alone means pods with these labels."""
+    return all(labels.get(each["key"]) in each["values"] for each in selector["matchExpressions"])
 
 
 def _processes_of_a_pod() -> int:
@@ -372,13 +380,14 @@ def _rendered(folder: Path) -> Iterator[Any]:
 
 
 def test_certificates_are_mounted_where_the_settings_name_them(tmp_path: Path) -> None:
-    """In the workers and in the Job that creates the topics, from one Secret."""
+    """In the workers, in forwarders and in the Job that creates the topics, from one Secret."""
     here = {name: os.path.relpath(DEPLOY / "kubernetes" / name, tmp_path.resolve()) for name in PARTS}
-    kustomization = {"resources": [here["base"]], "components": [here["topics"], here["tls"]]}
+    components = [here[name] for name in PARTS[1:]]
+    kustomization = {"resources": [here["base"]], "components": components}
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), encoding="utf-8")
     found = {item["kind"]: item for item in _rendered(tmp_path)}
 
-    for kind in ("StatefulSet", "Job"):
+    for kind in ("StatefulSet", "Deployment", "Job"):
         pod = found[kind]["spec"]["template"]["spec"]
         _check_certificates(pod, found["ConfigMap"]["data"])
         assert pod["containers"][0]["envFrom"][0]["configMapRef"] == {
@@ -410,6 +419,26 @@ def test_a_job_creates_the_topics_as_compose_does_and_as_no_worker() -> None:
     assert container["securityContext"] == CONTAINER["securityContext"]
     assert job["spec"]["securityContext"].items() <= POD["securityContext"].items()
     assert job["metadata"]["labels"] != STATEFUL_SET["spec"]["template"]["metadata"]["labels"]
+
+
+def test_a_forwarder_runs_beside_the_workers_and_is_none() -> None:
+    """Their settings, privileges and probes; the secret where it is looked for; time for the last turn."""
+    template = _yaml(DEPLOY / "kubernetes/forwarder/deployment.yaml")["spec"]["template"]
+    pod, labels = template["spec"], template["metadata"]["labels"]
+    [container] = pod["containers"]
+    [mount] = container["volumeMounts"]
+    environment = {item["name"]: item["value"] for item in container["env"]}
+    same = {"image", "envFrom", "ports", "securityContext", *(f"{name}Probe" for name in PROBES)}
+
+    assert {name: container[name] for name in same} == {name: CONTAINER[name] for name in same}
+    assert pod["securityContext"].items() <= POD["securityContext"].items()
+    assert labels != STATEFUL_SET["spec"]["template"]["metadata"]["labels"]
+    assert _finds(MONITOR["selector"], labels)
+    assert CliRunner().invoke(cli, [*container["args"], "--help"]).exit_code == 0
+    assert environment["LEARNER_HTTP_PORT"] == CONTAINER_ENV["LEARNER_HTTP_PORT"]["value"]
+    assert Path(environment["LEARNER_IDENTITY_SECRET_FILE"]).parent == Path(mount["mountPath"])
+    assert load_settings({"agent_topic": environment["LEARNER_AGENT_TOPIC"]}).agent_topic
+    assert pod.get("terminationGracePeriodSeconds", 30) > process.LAST_TURN_SECONDS
 
 
 def test_the_example_renders_to_one_installation() -> None:
