@@ -6,6 +6,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from aiokafka.record.memory_records import MemoryRecords
 
 from learner_worker.contract.headers import Headers
 from learner_worker.errors import SendError
@@ -25,21 +26,19 @@ Fallback = Callable[[KafkaError], Outgoing]
 
 
 class WriterBatch:
-    """A batch of one partition, with its records in case Kafka refuses it as a whole.
+    """A batch of one partition.
 
     Attributes:
         append: adds a record to the producer's own batch, `builder`; None if it is full.
-        contents: the key, value and headers of each record.
         parts: done once all of its parts are acknowledged, if Kafka refused the batch as a whole.
     """
 
-    __slots__ = ("append", "builder", "contents", "parts", "place")
+    __slots__ = ("append", "builder", "parts", "place")
 
     def __init__(self, place: Place, builder: Any) -> None:
         self.place = place
         self.builder = builder
         self.append = builder.append
-        self.contents: list[tuple[bytes, bytes | None, Headers]] = []
         self.parts: asyncio.Future[object] | None = None
 
     @property
@@ -48,9 +47,10 @@ class WriterBatch:
         return self.place[0]
 
     def records(self) -> list[Outgoing]:
-        """Its records, to be sent again."""
+        """Its records once it was sent, read from its bytes, to be sent again."""
         topic, partition = self.place
-        return [Outgoing(topic, partition, *content) for content in self.contents]
+        batch: Any = MemoryRecords(bytes(self.builder._build())).next_batch()
+        return [Outgoing(topic, partition, found.key, found.value, found.headers) for found in batch]
 
 
 class BatchWriter:
@@ -94,7 +94,6 @@ class BatchWriter:
         if batch.append(key=key, value=value, timestamp=None, headers=listed) is None:
             batch = self._next_batch(place)
             batch.append(key=key, value=value, timestamp=None, headers=listed)
-        batch.contents.append((key, value, headers))
 
     def single(self, record: Outgoing, fallback: Fallback | None = None) -> None:
         """Adds one record of any kind; its fallback for the refusal is sent if Kafka will never take it."""
@@ -218,7 +217,7 @@ class BatchWriter:
     def _send_again_in_parts(
         self, future: "asyncio.Future[object]", batch: WriterBatch, failure: KafkaError
     ) -> None:
-        if isinstance(failure, TOO_LARGE) and len(batch.contents) > 1:
+        if isinstance(failure, TOO_LARGE) and batch.builder.record_count() > 1:
             least = min(self._most_bytes.get(batch.topic, BATCH_BYTES), batch.builder.size() // 2)
             self._most_bytes[batch.topic] = least
         parts: asyncio.Future[object] = asyncio.ensure_future(self._send_parts(batch, failure))

@@ -15,6 +15,7 @@ from aiokafka.errors import (
     PolicyViolationError,
     TopicAuthorizationFailedError,
 )
+from aiokafka.producer.message_accumulator import BatchBuilder
 from structlog.testing import capture_logs
 
 from learner_worker.contract.facts import Fact, ForgetMarker, Result, encode_fact
@@ -39,22 +40,22 @@ FINAL = [MessageSizeTooLargeError, PolicyViolationError, InvalidTimestampError]
 Judge = Callable[[str, list[Outgoing]], KafkaError | None]
 
 
-class JudgedBatch:
-    """A batch as aiokafka's, of up to 64 KiB."""
+class JudgedBatch(BatchBuilder):  # type: ignore[misc]
+    """A batch of aiokafka of up to 64 KiB, whose records a broker judges."""
 
     def __init__(self) -> None:
+        super().__init__(2**16, 0)
         self.records: list[Outgoing] = []
 
     def append(
         self, *, key: bytes | None, value: bytes | None, timestamp: int | None, headers: Headers = ()
     ) -> object | None:
-        if self.records and size([*self.records, Outgoing("", 0, key, value)]) > 2**16:
-            return None
-        self.records.append(Outgoing("", 0, key, value, headers, timestamp))
-        return self
-
-    def size(self) -> int:
-        return size(self.records)
+        added: object | None = super().append(
+            key=key, value=value, timestamp=timestamp, headers=list(headers)
+        )
+        if added is not None:
+            self.records.append(Outgoing("", 0, key, value, headers, timestamp))
+        return added
 
 
 class JudgedProducer:
