@@ -76,6 +76,11 @@ def place_of(record: Record) -> tuple[str, int, int]:
     return record.topic, record.partition, record.offset
 
 
+def size_of(record: Record) -> int:
+    """The bytes of a record's value and headers, which only Kafka's limits bound."""
+    return len(record.value or b"") + sum(map(_header_bytes, record.headers))
+
+
 def hop_of(record: Record) -> bytes | None:
     """The value of the header that marks a record as moved; None if it was not moved."""
     for name, value in reversed(record.headers):

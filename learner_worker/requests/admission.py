@@ -75,6 +75,10 @@ class Admission:
         received = ReceivedRequest(record, offsets, address, trace)
         self._replies.guard(received, self._admit, received)
 
+    def drop_unread(self, count: int) -> None:
+        """Counts requests that had expired before they could be read."""
+        self._replies.count_expired(count)
+
     def _admit(self, received: ReceivedRequest) -> None:
         record = received.record
         request = decode_request(record.value)

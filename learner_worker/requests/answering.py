@@ -50,7 +50,7 @@ class Answering:
         """Answers queued requests for some milliseconds; returns whether any are left."""
         self._queue.release()
         if not self._queue:
-            self._batches.send()  # the errors that were returned at admission
+            await self._send()  # the errors that were returned at admission
             return False
         self._pacing.asked()
         await self._serve_for(_SLICE_SECONDS)
@@ -70,11 +70,15 @@ class Answering:
         until = self._clock.monotonic() + seconds
         while self._queue and self._clock.monotonic() < until:
             await self._serve_batch()
-            self._batches.send()
             self._advisor.send()
-            if self._batches.is_full:
-                await self._batches.wait_for_room()
+            await self._send()
             await asyncio.sleep(0)
+
+    async def _send(self) -> None:
+        """Starts sending the replies, and waits while Kafka has too many of them to take."""
+        self._batches.send()
+        if self._batches.is_full:
+            await self._batches.wait_for_room()
 
     async def _serve_batch(self) -> None:
         started = self._clock.monotonic()

@@ -160,6 +160,7 @@ class RequestConsumer:
                 await self._admit(records, offsets)
         if polled.gap is not None:
             self._step_over(polled.gap)
+        self._admission.drop_unread(await self._partitions.skip_expired(polled.batches))
         self._more_queued = await self._answering.serve()
 
     async def _poll(self) -> PollResult:

@@ -11,12 +11,17 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from learner_worker.contract.fields import ShardId
+from learner_worker.contract.times import record_micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.kafka.polling import seek
+from learner_worker.kafka.records import Record
 from learner_worker.requests.clock import Clock
 from learner_worker.requests.commits import KAFKA_SECONDS, OffsetCommits
 from learner_worker.requests.in_flight import InFlightOffsets
 
+_MICROS = 1_000_000  # microseconds in a second
+_SKIPS_EVERY_SECONDS = 1.0
+"""Between two look-ups of what may be skipped: they cost round trips, and expired requests cost little."""
 _log = structlog.get_logger("learner_worker.requests")
 
 
@@ -41,6 +46,7 @@ class PartitionHandover:
         self._wanted: frozenset[ShardId] = frozenset()
         self._assignment_number = 0
         self._changes = 0
+        self._skips_at = clock.monotonic()
 
     @property
     def owned(self) -> Mapping[ShardId, InFlightOffsets]:
@@ -103,13 +109,48 @@ class PartitionHandover:
         seek(self._consumer, positions)
         _log.info("lane.owns", shards=sorted(self._owned))
 
+    async def skip_expired(self, polled: Mapping[TopicPartition, Sequence[Record]]) -> int:
+        """Skips the unread requests that have expired by their record times, if the newest read one has.
+
+        A backlog may grow faster than it is read, and nobody waits any more for what is skipped.
+
+        Returns:
+            How many requests were skipped.
+
+        Raises:
+            KafkaError, TimeoutError: Kafka did not answer an offset lookup.
+        """
+        expired = self._clock.now() - round(self._ttl_seconds * _MICROS)
+        late = [place for place, records in polled.items() if record_micros(records[-1].timestamp) < expired]
+        if not late or self._clock.monotonic() < self._skips_at:
+            return 0
+        self._skips_at = self._clock.monotonic() + _SKIPS_EVERY_SECONDS
+        changes = self._changes
+        starts = await self._living(late)
+        if changes != self._changes:  # the partitions may be left, or taken over by now
+            return 0
+        skipped = 0
+        for place in starts.keys() & self.positions.keys():
+            offsets = self._owned[ShardId(place.partition)]
+            skipped += max(0, starts[place] - offsets.position)
+            offsets.skip_to(starts[place])
+            self._consumer.seek(place, offsets.position)
+        if skipped:
+            _log.warning("requests.skipped", shards=sorted(place.partition for place in late), count=skipped)
+        return skipped
+
     async def _starts(self) -> Mapping[TopicPartition, int]:
-        new = [self._partition(shard_id) for shard_id in sorted(self._wanted - self._owned.keys())]
-        if not new:
+        return await self._living(
+            [self._partition(shard_id) for shard_id in sorted(self._wanted - self._owned.keys())]
+        )
+
+    async def _living(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The first request of each partition that may still be answered here."""
+        if not partitions:
             return {}
         oldest_ms = int(self._clock.now() / 1000 - self._ttl_seconds * 1000)
         async with asyncio.timeout(KAFKA_SECONDS):
-            return await start_offsets(self._consumer, new, oldest_ms)
+            return await start_offsets(self._consumer, partitions, oldest_ms)
 
     def _leave(self, shard_ids: Collection[ShardId]) -> None:
         """Releases partitions: requests already read from them are not answered here, even if they return."""

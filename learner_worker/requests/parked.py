@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
+from learner_worker.kafka.records import size_of
 from learner_worker.requests.request import AdmittedRequest
 
 _MAX_REQUESTS = 10_000
 """Few enough for the owner to answer soon after the restore, before the last deadlines pass."""
 _MAX_BYTES = 64 * 1024 * 1024
-"""Bounds memory, because descriptions may be long and the shards need the rest."""
+"""Bounds memory, because descriptions and headers may be long and the shards need the rest."""
 
 
 class ParkedRequests:
@@ -25,7 +26,7 @@ class ParkedRequests:
     def park(self, request: AdmittedRequest) -> None:
         """Adds a request."""
         self._requests.append(request)
-        self._bytes += len(request.received.record.value or b"")
+        self._bytes += size_of(request.received.record)
 
     def take_all(self) -> list[AdmittedRequest]:
         """Removes all requests; returns those that are still to be answered here."""

@@ -90,12 +90,16 @@ class Replies:
 
     def drop_expired(self, received: ReceivedRequest) -> None:
         """Drops a request past its deadline: its agent has stopped waiting."""
-        self._count("EXPIRED")
+        self.count_expired(1)
         received.finish("EXPIRED")
+
+    def count_expired(self, count: int) -> None:
+        """Counts requests that passed their deadline."""
+        self._requests_of("EXPIRED").inc(count)
 
     def refuse(self, record: Record, error: RefusedReplyError) -> None:
         """Counts and logs a request whose reply must not or cannot be written to its address."""
-        self._count("REFUSED")
+        self._requests_of("REFUSED").inc()
         _log.warning(
             "request.refused",
             partition=record.partition,
@@ -140,6 +144,3 @@ class Replies:
 
     def _add(self, received: ReceivedRequest, record: Outgoing, code: str) -> None:
         self._batches.add(received, record, code)
-
-    def _count(self, code: str) -> None:
-        self._requests_of(code).inc()

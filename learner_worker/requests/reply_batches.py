@@ -10,7 +10,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from learner_worker.kafka.records import Outgoing
+from learner_worker.kafka.records import Outgoing, size_of
 from learner_worker.kafka.splitting import OF_RECORD, send_in_parts
 from learner_worker.observability import RequestInstruments
 from learner_worker.requests.clock import Clock
@@ -19,6 +19,8 @@ from learner_worker.requests.request import ReceivedRequest
 
 _MAX_UNSENT = 5_000
 """More than twice the queue's limit, so that answering stops only if Kafka does not accept replies."""
+_MAX_UNSENT_BYTES = 64 * 1024 * 1024
+"""Of the requests whose replies are unsent: they are held until then, and their headers may be long."""
 UNSENT = "UNSENT"
 """What a request is counted as whose reply Kafka did not take, or did not acknowledge."""
 _log = structlog.get_logger("learner_worker.requests")
@@ -35,6 +37,7 @@ class ReplyBatch:
     requests: list[ReceivedRequest] = field(default_factory=list)
     records: list[Outgoing] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
+    request_bytes: int = 0
 
     def append(self, request: ReceivedRequest, record: Outgoing, code: str) -> bool:
         """Adds a record if it fits, and returns whether it does; an empty batch takes any."""
@@ -46,6 +49,7 @@ class ReplyBatch:
         self.requests.append(request)
         self.records.append(record)
         self.codes.append(code)
+        self.request_bytes += size_of(request.record)
         return True
 
 
@@ -71,7 +75,7 @@ class ReplyBatches:
         self._clock = clock
         self._pending: dict[Place, list[ReplyBatch]] = {}
         self._senders: dict[Place, asyncio.Task[None]] = {}
-        self._unsent = 0
+        self._unsent = self._unsent_bytes = 0
         self._moved_at = clock.monotonic()
 
     @property
@@ -82,7 +86,7 @@ class ReplyBatches:
     @property
     def is_full(self) -> bool:
         """Whether so many replies are unsent that no more should be made."""
-        return self._unsent >= _MAX_UNSENT
+        return self._unsent >= _MAX_UNSENT or self._unsent_bytes >= _MAX_UNSENT_BYTES
 
     def add(self, request: ReceivedRequest, record: Outgoing, code: str) -> None:
         """Adds a reply to a known place; the next `send` sends it.
@@ -97,6 +101,7 @@ class ReplyBatches:
             batches.append(ReplyBatch(self._producer.create_batch()))
             batches[-1].append(request, record, code)
         self._unsent += 1
+        self._unsent_bytes += size_of(request.record)
 
     def send(self) -> None:
         """Starts sending what was added."""
@@ -143,6 +148,7 @@ class ReplyBatches:
         finally:
             self._moved_at = self._clock.monotonic()
             self._unsent -= len(batch.requests)
+            self._unsent_bytes -= batch.request_bytes
             self._finish(batch, unsent)
 
     async def _send_parts(self, batch: ReplyBatch, error: KafkaError) -> Collection[int]:

@@ -60,10 +60,16 @@ class ReplyBatchBuilder:
 
 
 class ReplyProducer:
-    """A producer that has every batch at once, or its broker's error; each topic has one partition."""
+    """A producer that has every batch at once, or its broker's error; each topic has one partition.
+
+    Attributes:
+        may_send: while it is not set, Kafka takes no batch.
+    """
 
     def __init__(self) -> None:
         self.values: list[bytes] = []
+        self.may_send = asyncio.Event()
+        self.may_send.set()
         self.judge: Callable[[Sequence[bytes]], KafkaError | None] = lambda _: None
 
     def create_batch(self) -> ReplyBatchBuilder:
@@ -73,6 +79,7 @@ class ReplyProducer:
         self, batch: ReplyBatchBuilder, _topic: str, *, partition: int
     ) -> asyncio.Future[None]:
         assert partition == 0
+        await self.may_send.wait()
         done = asyncio.get_running_loop().create_future()
         error = self.judge(batch.values)
         if error is None:

@@ -182,6 +182,35 @@ async def test_more_requests_than_are_queued_wait_for_an_agent_to_be_loaded(aske
     assert (requests.offsets.committable, shard.loads) == (1 + asked, 1)
 
 
+MEBIBYTE = b"x" * 2**20
+HELD = 64  # requests of a mebibyte: no more may be in memory, waiting for their replies or a restore
+
+
+async def test_large_requests_are_not_read_on_while_kafka_does_not_take_their_replies() -> None:
+    """Refusals count, too: they are made without a turn in the queue, as fast as requests are read."""
+    requests = Requests(OpenShard())
+    await requests.ask()  # from here on the reply topic is known
+    requests.producer.may_send.clear()
+    for _ in range(HELD):
+        requests.read(b"{}", [("junk", MEBIBYTE)])
+    reading_on = asyncio.create_task(requests.replies())
+    for _ in range(100):  # turns of the loop, many more than it takes to read on
+        await asyncio.sleep(0)
+    assert not reading_on.done()
+
+    requests.producer.may_send.set()
+    assert len(await reading_on) == HELD
+
+
+async def test_the_headers_of_parked_requests_count_as_memory() -> None:
+    """During a restore only so many megabytes are kept; whoever asks then is told to ask again."""
+    requests = Requests(OpenShard(restored=False))
+    for _ in range(HELD + 1):
+        requests.read(REQUEST, [("junk", MEBIBYTE)])
+    (refused,) = await requests.replies()
+    assert refused["error"]["code"] == "RESTORING"
+
+
 class BrokenOnce(Advise):
     """Fails on the first request."""
 

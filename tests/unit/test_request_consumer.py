@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, cast
 
 from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndTimestamp
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import ReplyTopics
@@ -22,14 +23,22 @@ from tests.support.requests import REQUEST, SHARD, TOPICS, ManualClock, OpenShar
 
 SHARDS = frozenset({SHARD})
 STALL_SECONDS = 10
+TTL_SECONDS = 1_000
 PARTITION = TopicPartition(TOPICS.requests, SHARD)
 
 
 class RequestLog:
-    """A request partition that is read from its beginning, and whose polls may stand still."""
+    """A request partition that is read from its beginning, and whose polls may stand still.
+
+    Attributes:
+        at_once: the most requests of a poll.
+        read: how many requests polls have returned.
+    """
 
     def __init__(self, clock: ManualClock) -> None:
         self.commits: dict[TopicPartition, int] = {}
+        self.at_once = 1_000
+        self.read = 0
         self._clock = clock
         self._records: list[Record] = []
         self._position = 0
@@ -50,8 +59,12 @@ class RequestLog:
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(partitions, len(self._records))
 
-    async def offsets_for_times(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, None]:
-        return dict.fromkeys(times)
+    async def offsets_for_times(
+        self, times: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+        later = (record for record in self._records if record.timestamp >= times[PARTITION])
+        found = next(later, None)
+        return {PARTITION: found and OffsetAndTimestamp(found.offset, found.timestamp)}
 
     async def committed(self, partition: TopicPartition) -> int | None:
         return self.commits.get(partition)
@@ -69,7 +82,9 @@ class RequestLog:
         await asyncio.sleep(0)
         self._clock.advance(self._stall_seconds)
         self._stall_seconds = 0.0
-        found, self._position = self._records[self._position :], len(self._records)
+        found = self._records[self._position : self._position + self.at_once]
+        self._position += len(found)
+        self.read += len(found)
         return {PARTITION: found} if found else {}
 
 
@@ -81,18 +96,19 @@ class Replica:
         self.clock = ManualClock()
         self.log = RequestLog(self.clock)
         self.producer = ReplyProducer()
+        self.instruments = Instruments()
         self.path = RequestPath(
             RequestSettings(
                 topics=TOPICS,
                 reply_topics=ReplyTopics(TOPICS.reply_patterns, ()),
                 shards=1,
-                ttl_seconds=1_000,
+                ttl_seconds=TTL_SECONDS,
                 stall_seconds=STALL_SECONDS,
                 poll_ms=1,
             ),
             RequestClients(cast("Any", self.log), cast("Any", self.producer), Outage()),
             advise=Advise([CLASSIC]),
-            instruments=Instruments().requests,
+            instruments=self.instruments.requests,
             pacing=Pacing(),
             is_member=self._is_member,
             on_failure=_no_failure,
@@ -181,3 +197,24 @@ async def test_a_new_assignment_ends_the_doubt_and_begins_anew() -> None:
     await reading(replica, play)
     await replica.path.finish(1)
     assert (len(replica.producer.values), replica.log.commits) == (1, {PARTITION: 2})
+
+
+async def test_what_has_expired_unread_is_skipped_and_counted() -> None:
+    """Reading it all would keep those waiting whose deadlines are ahead; each request still has one end."""
+    replica = Replica()
+    replica.log.at_once = 2
+    replica.own(1)
+
+    async def play() -> None:
+        await becomes_true(lambda: replica.state is ConsumerState.RUNNING)
+        for _ in range(10):
+            replica.log.ask()
+        replica.clock.advance(TTL_SECONDS + 1)
+        replica.log.ask()
+        await becomes_true(lambda: len(replica.producer.values) == 1)
+
+    await reading(replica, play)
+    [family] = replica.instruments.requests.by_code.collect()
+    counted = {sample.labels["code"]: sample.value for sample in family.samples if sample.value}
+    assert counted == {"EXPIRED": 10, "OK": 1}
+    assert replica.log.read <= 2 + 2 + 1  # the first two again, after the stall
