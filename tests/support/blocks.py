@@ -98,6 +98,7 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "openssl rand": Check("serves for ever; tests/integration/test_identity.py does the same"),
         "learner-worker acls print": Check("tests/acceptance/test_rights.py grants and takes away the same"),
         "kafka-topics.sh": Check("serves for ever; tests/integration/test_identity.py does the same"),
+        "kafka-configs.sh": Check("is Kafka's script; tests/programs/chaos/floods.py runs what it starts"),
         "curl": Check("names a provider; tests/integration/test_identity.py runs a worker with such a file"),
         "pip install 'learner-worker[msk]'": Check("needs AWS; tests/unit/test_msk.py makes such a token"),
     },

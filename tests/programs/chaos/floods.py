@@ -1,30 +1,39 @@
-"""Floods of requests by hostile neighbours: what one agent that asks now and then still gets."""
+"""Floods of requests by hostile neighbours: what an agent on the same partition still gets."""
 
 import asyncio
-import itertools
-import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from learner_worker import LearnerClient, SuggestionError
-from learner_worker.contract.topics import TopicNames, Topics
+from learner_worker.contract.topics import TopicNames
+from learner_worker.kafka.partitioner import partitioner
 from tests.programs.bench.readings import percentile
+from tests.programs.chaos.flooder import KINDS, PARTITIONS, Flood, flooding
+from tests.programs.chaos.quotas import set_quota
 from tests.programs.chaos.table import Row
-from tests.support.tokens import bearer, secret_file, valid_token
-from tests.support.workers import WorkerProcess, create_topics, running_worker
+from tests.support.model import AuctionClosed, BidPlaced
+from tests.support.secured import DESCRIBE, PASSWORD, TOPIC, WRITE, SecuredKafka, allow
+from tests.support.tokens import secret_file, valid_token
+from tests.support.workers import WorkerProcess, create_topics, publish, running_worker, until
 
-FLOODED_SECONDS = 20.0  # many times the queue's limit of 2,000 requests arrives in it
-PARTITIONS = 4
+FLOODED_SECONDS = 20.0  # Kafka enforces a quota over 11 seconds
+QUOTA_BYTES = 512 * 1024  # a second: some 2,000 requests with a token
+_AGENT, _FLOODER = "modest", "other"  # the agent that asks now and then; the flood's user at Kafka
 _ASKED_EVERY_SECONDS = 0.1
 _PATIENCE_SECONDS = 2.0  # after which an agent bids its own base
-_LARGE = 100 * 1024  # bytes of a token, many times the limit
+_ANSWERED_SHARE = 0.95  # beside a flood that a quota limits
+_TTL_SECONDS = 10.0  # a worker's --request-ttl-seconds
+_RECOVERED_SECONDS = _TTL_SECONDS + 10.0  # a question's patience, and a busy machine
+_RECOVERED_AFTER = 10  # answers in a row
+_MOST_MEBIBYTES = 512  # what `--processes auto` gives each process
 _COUNTED = ("learner_requests_total", "learner_identity_checks_total")
-Request = tuple[bytes, list[tuple[str, bytes]]]
+_REQUESTS = "learner_requests_total"
+_EXPIRED = f'{_REQUESTS}{{code="EXPIRED"}}'
+_LAG = "learner_request_lag_seconds"
 
 
 @dataclass
@@ -35,109 +44,135 @@ class Heard:
         seconds: how long each answer took.
     """
 
-    seconds: list[float]
+    seconds: list[float] = field(default_factory=list)
     refused: int = 0
     unanswered: int = 0
 
+    @property
+    def answered_share(self) -> float:
+        """Of all questions."""
+        return len(self.seconds) / (len(self.seconds) + self.refused + self.unanswered)
 
-def _asked(agent: str) -> bytes:
-    return json.dumps({"agent_id": agent, "base_bid_sats": 5, "description": "d"}).encode()
-
-
-def by_one_agent() -> Iterator[Request]:
-    """As many requests as it can send, each with a valid token."""
-    return itertools.repeat((_asked("greedy"), bearer(valid_token(sub="greedy"))))
-
-
-def unauthenticated() -> Iterator[Request]:
-    """Under ids that it made up, without tokens."""
-    return ((_asked(f"nobody-{number}"), []) for number in itertools.count())
-
-
-def wrong_tokens() -> Iterator[Request]:
-    """Tokens that look right and are signed by another secret: each one is verified."""
-    token = valid_token(bytes(32), sub="victim")
-    return itertools.repeat((_asked("victim"), bearer(token)))
+    def __str__(self) -> str:
+        times = [
+            f"p{percent} {percentile(self.seconds, percent) * 1000:.0f} ms"
+            for percent in (50, 99)
+            if self.seconds
+        ]
+        answered = f"{len(self.seconds)} answered within {_PATIENCE_SECONDS:g} s"
+        others = f"{self.refused} refused, {self.unanswered} unanswered"
+        return f"the neighbour: {', '.join([answered, *times, others])}"
 
 
-def large_tokens() -> Iterator[Request]:
-    """Tokens of 100 KB."""
-    return itertools.repeat((_asked("victim"), bearer("x" * _LARGE)))
+@dataclass
+class Stage:
+    """Where floods play: a worker that requires tokens, and for how long each lasts.
 
+    Attributes:
+        auctions: those that the agent has won so far.
+    """
 
-FLOODS: dict[str, Callable[[], Iterator[Request]]] = {
-    "by one agent": by_one_agent,
-    "without tokens": unauthenticated,
-    "of wrong tokens": wrong_tokens,
-    "of tokens of 100 KB": large_tokens,
-}
-
-
-@dataclass(frozen=True)
-class FloodStage:
-    """Where floods play: a worker that requires tokens, and for how long each lasts."""
-
-    servers: str
+    kafka: SecuredKafka
     names: TopicNames
     worker: WorkerProcess
     seconds: float
+    auctions: int = 0
+
+    def client(self) -> LearnerClient:
+        """The agent that asks now and then."""
+        token = valid_token(sub=_AGENT)
+        return LearnerClient(self.kafka.open, timeout_seconds=_PATIENCE_SECONDS, token=token)
+
+    async def win(self) -> None:
+        """The agent wins one more auction."""
+        self.auctions += 1
+        task, now = f"task-{self.auctions}", int(time.time() * 1e6)
+        bid, close = BidPlaced(task, _AGENT, 5, "d", now), AuctionClosed(task, _AGENT, 5, now)
+        await publish(self.kafka.open, self.names, [bid, close])
+
+    async def samples(self, *metrics: str) -> dict[str, float]:
+        """What an operator sees of some metrics, with their labels."""
+        _, text = await self.worker.get("/metrics")
+        lines = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(metrics)]
+        return {name: float(value) for name, value in lines}
+
+    async def written(self) -> int:
+        """How many requests Kafka has taken so far, including those that the worker moved."""
+        async with AIOKafkaConsumer(bootstrap_servers=self.kafka.open) as consumer:
+            places = [TopicPartition(self.names.requests, number) for number in range(PARTITIONS)]
+            return sum((await consumer.end_offsets(places)).values())
 
 
-async def rows(servers: str, folder: Path, seconds: float, say: Callable[[str], None]) -> list[Row]:
-    """One row for each flood."""
-    names = await create_topics(servers, "", partitions=PARTITIONS)
+async def rows(kafka: SecuredKafka, folder: Path, seconds: float, say: Callable[[str], None]) -> list[Row]:
+    """Two rows for each flood: one that a quota of Kafka's limits, and one that nothing limits."""
+    names = await create_topics(kafka.open, "", partitions=PARTITIONS)
+    await allow(kafka.open, resource=TOPIC, name=names.requests, operations=[WRITE, DESCRIBE], user=_FLOODER)
     settings = {"--identity": "require", "--identity-secret-file": str(secret_file(folder))}
     found = []
-    async with running_worker(servers, "", folder / "state", settings=settings) as worker:
-        stage = FloodStage(servers, names, worker, seconds)
-        for name, requests in FLOODS.items():
-            found.append(await _row(stage, name, requests()))
-            say(f"flood {name}: {found[-1].notes}")
-        await worker.stop()
+    async with running_worker(kafka.open, "", folder / "state", settings=settings) as worker:
+        stage = Stage(kafka, names, worker, seconds)
+        for quota in (QUOTA_BYTES, None):
+            await asyncio.to_thread(set_quota, kafka.open, _FLOODER, quota, say)
+            for kind in KINDS:
+                found.append(await _row(stage, kind, quota))
+                say(f"{found[-1].fault}: {found[-1].notes}")
+        if code := await worker.stop():
+            found.append(Row("the worker's end", 1, failures=[f"exit code {code}"]))
     return found
 
 
-async def _row(stage: FloodStage, name: str, requests: Iterator[Request]) -> Row:
-    before = await _counted(stage.worker)
-    flooding = asyncio.create_task(_flood(stage, requests), name="flood")
-    try:
+async def _row(stage: Stage, kind: str, quota: int | None) -> Row:
+    before, written = await stage.samples(*_COUNTED), await stage.written()
+    shard = partitioner(PARTITIONS)(_AGENT)
+    flood = Flood(kind, stage.names.requests, shard, stage.kafka.login, _FLOODER, PASSWORD)
+    async with flooding(flood):
+        await stage.win()
         heard = await _ask_now_and_then(stage)
-    finally:
-        flooding.cancel()
-        with suppress(asyncio.CancelledError):
-            await flooding
-    grown = {key: value - before.get(key, 0) for key, value in (await _counted(stage.worker)).items()}
-    seen = [f"{key} {value:,.0f}" for key, value in grown.items() if value]
-    failures = [f"{heard.unanswered} questions of another agent got no answer"] * bool(heard.unanswered)
-    failures += ["another agent got no advice"] * (not heard.seconds)
-    return Row(f"flood {name}", 1, notes=[_described(heard), *seen], failures=failures)
-
-
-def _described(heard: Heard) -> str:
-    asked = len(heard.seconds) + heard.refused + heard.unanswered
-    times = [
-        f"p{percent} {percentile(heard.seconds, percent) * 1000:.0f} ms"
-        for percent in (50, 99)
-        if heard.seconds
+        lag = max((await stage.samples(_LAG)).values())
+    recovered = await _recovered_seconds(stage)
+    written = await stage.written() - written
+    grown = await _all_counted(stage, before, written)
+    mebibytes = _peak_mebibytes(stage.worker)
+    failures = [
+        *_of_the_worker(grown, written, mebibytes),
+        *(_of_a_limited(heard) if quota is not None else _of_an_unlimited(heard, grown, recovered)),
     ]
-    return f"another agent: {asked} questions, {heard.refused} refused, answers {', '.join(times) or 'none'}"
+    limit = "without a quota" if quota is None else f"at a quota of {quota // 1024} KiB/s"
+    notes = [
+        str(heard),
+        f"{written / stage.seconds:,.0f} requests a second, {lag:.1f} s behind at the end",
+        f"answers as before after {recovered:.1f} s",
+        f"the worker held {mebibytes} MiB at most",
+        *(f"{key} {value:,.0f}" for key, value in grown.items() if value),
+    ]
+    return Row(f"flood {kind}, {limit}", 1, notes=notes, failures=failures)
 
 
-async def _flood(stage: FloodStage, requests: Iterator[Request]) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=stage.servers, acks=1, linger_ms=5) as producer:
-        for number, (value, headers) in enumerate(requests):
-            await producer.send(stage.names.requests, value, partition=number % PARTITIONS, headers=headers)
+def _of_the_worker(grown: Mapping[str, float], written: int, mebibytes: int) -> list[str]:
+    """What never holds, whoever floods: each request has one end, and memory is bounded."""
+    counted = _requests_in(grown)
+    failures = [f"{counted:,.0f} of {written:,} requests had an end"] * (counted != written)
+    return failures + [f"the worker held {mebibytes} MiB"] * (mebibytes > _MOST_MEBIBYTES)
 
 
-async def _ask_now_and_then(stage: FloodStage) -> Heard:
-    heard, ends = Heard([]), time.monotonic() + stage.seconds
-    async with LearnerClient(
-        stage.servers, topics=Topics(), timeout_seconds=_PATIENCE_SECONDS, token=valid_token(sub="modest")
-    ) as learner:
+def _of_a_limited(heard: Heard) -> list[str]:
+    share = heard.answered_share
+    return [f"{share:.0%} of the neighbour's questions were answered in time"] * (share < _ANSWERED_SHARE)
+
+
+def _of_an_unlimited(heard: Heard, grown: Mapping[str, float], recovered: float) -> list[str]:
+    failures = [f"answers were late for {recovered:.0f} s after the flood"] * (recovered > _RECOVERED_SECONDS)
+    unseen = heard.unanswered > 0 and not grown[_EXPIRED]
+    return failures + ["questions got no answer, and no metric says so"] * unseen
+
+
+async def _ask_now_and_then(stage: Stage) -> Heard:
+    heard, ends = Heard(), time.monotonic() + stage.seconds
+    async with stage.client() as learner:
         while time.monotonic() < ends:
             began = time.monotonic()
             try:
-                await learner.suggest_bid("modest", description="d", base_bid_sats=5)
+                await learner.suggest_bid(_AGENT, description="d", base_bid_sats=5)
                 heard.seconds.append(time.monotonic() - began)
             except SuggestionError as error:
                 heard.refused += error.code != "TIMEOUT"
@@ -146,8 +181,39 @@ async def _ask_now_and_then(stage: FloodStage) -> Heard:
     return heard
 
 
-async def _counted(worker: WorkerProcess) -> dict[str, float]:
-    """The counters that an operator sees, with their labels."""
-    _, text = await worker.get("/metrics")
-    lines = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(_COUNTED)]
-    return {name: float(value) for name, value in lines}
+async def _recovered_seconds(stage: Stage) -> float:
+    """How long after a flood questions are answered in a row again, from what happened meanwhile, too."""
+    ended = time.monotonic()
+    async with stage.client() as learner:
+
+        async def answered_in_a_row() -> float | None:
+            began = time.monotonic()
+            try:
+                for _ in range(_RECOVERED_AFTER):
+                    advice = await learner.suggest_bid(_AGENT, description="d", base_bid_sats=5)
+            except SuggestionError:
+                return None
+            return began - ended if advice.metrics.auctions_won == stage.auctions else None
+
+        return await until(answered_in_a_row, "answers are as before")
+
+
+async def _all_counted(stage: Stage, before: Mapping[str, float], written: int) -> dict[str, float]:
+    """How the counters have grown, once every request has its end."""
+
+    async def counted() -> dict[str, float] | None:
+        now = await stage.samples(*_COUNTED)
+        grown = {key: value - before.get(key, 0) for key, value in now.items()}
+        return grown if _requests_in(grown) >= written else None
+
+    return await until(counted, "every request has an end")
+
+
+def _requests_in(grown: Mapping[str, float]) -> float:
+    return sum(value for key, value in grown.items() if key.startswith(_REQUESTS))
+
+
+def _peak_mebibytes(worker: WorkerProcess) -> int:
+    """The most memory that it has held so far."""
+    lines = Path(f"/proc/{worker.process.pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))

@@ -27,6 +27,7 @@ from tests.programs.chaos.table import Row, row_of
 from tests.simulation import ablation
 from tests.simulation.driver import run_seed
 from tests.simulation.environment import simulated
+from tests.support.secured import secured_kafka
 from tests.support.workers import create_topics
 
 _BROKERS = 3
@@ -221,8 +222,9 @@ def stops(options: Options) -> list[Row]:
 def request_floods(options: Options) -> list[Row]:
     """Floods of requests by hostile neighbours: what another agent still gets, what the operator sees."""
     folder = options.folder / "floods"
-    with KafkaCluster(folder / "kafka") as kafka:
-        return asyncio.run(floods.rows(kafka.bootstrap_servers, folder, floods.FLOODED_SECONDS, options.say))
+    folder.mkdir()
+    with secured_kafka(folder) as kafka:
+        return asyncio.run(floods.rows(kafka, folder, floods.FLOODED_SECONDS, options.say))
 
 
 def moves(options: Options) -> list[Row]:
