@@ -15,6 +15,7 @@ from learner_worker.contract.facts import ForgetMarker, encode_marker
 from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import Agent
+from learner_worker.domain.bucketed import LOOKED_AT
 from learner_worker.domain.outcomes import facts_of
 from learner_worker.domain.retention import Retention
 from learner_worker.kafka.records import Record, chunked
@@ -130,6 +131,7 @@ class MetricsPublisher:
         self._confirmed: set[AgentId] = set()
         self._snapshots = int(shard_id)  # not all shards publish with the same checkpoint
         self._read_to_end = False
+        self._looked_at = 0  # keywords of the agents whose records were made since it gave way
         self._position = positions[context.topics.metrics]
 
     def note_end(self) -> None:
@@ -140,10 +142,10 @@ class MetricsPublisher:
         """Compares the topic's records with this shard's agents: those that differ are due to be written."""
         for chunk in chunked(records, CHUNK):
             found = dict(pair for record in chunk if (pair := self._agent_and_content(record)) is not None)
-            agents = await self._learn.agents.load(found)
+            await self._learn.agents.load(found, for_change=True)
             due = self._learn.unpublished
             for agent_id, content in found.items():
-                if content != self._content_of(agents[agent_id]):
+                if content != self._content_of(await self._next(agent_id)):
                     due.add(agent_id)
                 elif not self._read_to_end:  # later, a record of this shard may have replaced this one
                     due.discard(agent_id)
@@ -177,12 +179,22 @@ class MetricsPublisher:
         """Writes the current metrics records of agents."""
         context = self._context
         for chunk in chunked(sorted(agent_ids), _CHUNK):
-            for agent in (await self._learn.agents.load(chunk)).values():
-                key, value = agent.agent_id.encode(), self._record_of(agent)
+            await self._learn.agents.load(chunk, for_change=True)
+            for agent_id in chunk:
+                key, value = agent_id.encode(), self._record_of(await self._next(agent_id))
                 headers = [(OWNER_HEADER, self._own.mark(key, value))]
                 context.sink.append(context.topics.metrics, self._shard_id, key, value, headers)
             await context.sink.send()
             await context.pacing.give_way()  # loading and sending may return without yielding
+
+    async def _next(self, agent_id: AgentId) -> Agent:
+        """An agent, as it is now, for its record; gives way after records of agents with many keywords."""
+        if self._looked_at >= LOOKED_AT:
+            self._looked_at = 0
+            await self._context.pacing.give_way()
+        agent = (await self._learn.agents.load([agent_id]))[agent_id]
+        self._looked_at += len(agent.tallies)
+        return agent
 
     def _take_due(self) -> set[AgentId]:
         """Takes some of the agents whose record is due; none before the topic was read to its end.

@@ -1,5 +1,7 @@
 """When a shard writes metrics records."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,11 +9,19 @@ import pytest
 from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
+from learner_worker.domain.agents import AgentRow
+from learner_worker.domain.bucketed import LOOKED_AT
+from learner_worker.domain.keywords import Tally
+from learner_worker.domain.metrics import Metrics
 from learner_worker.kafka.patches import LightRecord
+from learner_worker.shard.context import ShardSettings
 from learner_worker.shard.publishing import OWNER_HEADER, PUBLISHED_EVERY, OwnRecords
 from learner_worker.shard.shard import Shard
+from learner_worker.store.statements import Checkpoint
 from tests.support.shards import NEW, SHARD, TOPICS, RecordingSink, checkpoint, opened_file, shard_context
+from tests.unit.test_long_histories import turns_until_done
 
+CACHING = ShardSettings(tolerance_micros=0, horizon_micros=1, cached_agents=100)
 NOW = Micros(1_767_225_600_000_000)
 
 
@@ -41,6 +51,39 @@ async def test_with_a_backlog_an_agent_is_not_written_with_every_checkpoint(
     shard.note_end(backlog, NOW)
     await change_and_checkpoint(shard)
     assert sink.sends[TOPICS.metrics] == 6
+    await shard.close()
+
+
+@pytest.mark.parametrize("keywords", [LOOKED_AT // 4, LOOKED_AT, 2 * LOOKED_AT])
+async def test_records_of_agents_with_many_keywords_are_made_a_few_at_a_time(
+    keywords: int, tmp_path: Path
+) -> None:
+    """Few are written, and few of other owners' compared, between two turns of the event loop."""
+    sink = RecordingSink()
+    file = await opened_file(tmp_path)
+    ids = [AgentId(f"agent-{number:02}") for number in range(40)]
+    row = AgentRow(Metrics(total_bids=1), 1, 1)
+    tallies = {f"word{number}": Tally(number % 7, number % 5 + 1) for number in range(keywords)}
+    positions = dict.fromkeys(TOPICS.subscribed, 0)
+    agents, words = dict.fromkeys(ids, row), dict.fromkeys(ids, tallies)
+    await file.write(Checkpoint(positions, agents=agents, keywords=words))
+    shard = await Shard.open(SHARD, replace(shard_context(sink), settings=CACHING), file, NEW)
+    await shard.agents.load(ids)
+    for topic in TOPICS.subscribed:
+        shard.note_end(topic, NOW)
+
+    written, compared = [0], [0]
+    snapshot = shard.snapshot()
+    await turns_until_done(snapshot.publish(), lambda: written.append(sink.sends[TOPICS.metrics]))
+    others = [LightRecord(TOPICS.metrics, 0, n, 0, agent_id.encode(), None) for n, agent_id in enumerate(ids)]
+    assert shard.learn.unpublished == set()
+    await turns_until_done(
+        shard.process(TOPICS.metrics, others), lambda: compared.append(len(shard.learn.unpublished))
+    )
+    assert (sink.sends[TOPICS.metrics], shard.learn.unpublished) == (40, set(ids))
+    most = LOOKED_AT // keywords + 1
+    assert max(after - before for before, after in itertools.pairwise([*written, 40])) <= most
+    assert max(after - before for before, after in itertools.pairwise([*compared, 40])) <= most
     await shard.close()
 
 
