@@ -18,6 +18,8 @@ from learner_worker.shard.pacing import Pacing
 
 _BATCH = 100
 """Requests answered between two yields to the event loop: more would block it for too long."""
+_STEP_SECONDS = 0.008
+"""Time spent on a batch between two yields: enough for all of it, unless its agents have many keywords."""
 _SLICE_SECONDS = 0.02
 """Time spent answering before the next poll: fair turns and timely refusals need requests to be read."""
 
@@ -81,14 +83,27 @@ class Answering:
             await self._batches.wait_for_room()
 
     async def _serve_batch(self) -> None:
-        started = self._clock.monotonic()
+        """Answers a batch, in steps if it takes long: each step reads the agents as they are then."""
         requests = self._queue.take(_BATCH)
-        agents = await self._agents_of(requests)
+        while requests:
+            started = self._clock.monotonic()
+            agents = await self._agents_of(requests)
+            done = requests[: self._answer_some(requests, agents)]
+            answered = sum(request.request.agent_id in agents for request in done)
+            self._queue.note_rate(answered, self._clock.monotonic() - started)
+            requests = requests[len(done) :]
+            if requests:
+                await asyncio.sleep(0)
+
+    def _answer_some(self, requests: Sequence[AdmittedRequest], agents: Mapping[AgentId, Agent]) -> int:
+        """Answers the first requests, for some milliseconds; returns how many."""
+        until = self._clock.monotonic() + _STEP_SECONDS
         answer = functools.partial(self._answer, agents)
-        for request in requests:
+        for count, request in enumerate(requests, start=1):
             self._replies.guard(request.received, answer, request)
-        answered = sum(request.request.agent_id in agents for request in requests)
-        self._queue.note_rate(answered, self._clock.monotonic() - started)
+            if self._clock.monotonic() >= until:
+                return count
+        return len(requests)
 
     def _answer(self, agents: Mapping[AgentId, Agent], request: AdmittedRequest) -> None:
         received = request.received

@@ -78,10 +78,12 @@ class AgentCache:
                 await self._reading[missing[0]].wait()
             wanted.update({agent_id: self._used(agent_id) for agent_id in missing})
         agents = {agent_id: agent for agent_id, agent in wanted.items() if agent is not None}
-        for agent in () if for_change else agents.values():
-            if len(agent.tallies) > LOOKED_AT:
-                async with self._ranking:  # once, however many wait for it; facts are loaded meanwhile
-                    await _make_ready(agent)
+        large = () if for_change else [each for each in agents.values() if len(each.tallies) > LOOKED_AT]
+        for number, agent in enumerate(large):
+            if number:  # also one that is ready takes a look at its candidates
+                await asyncio.sleep(0)
+            async with self._ranking:  # once, however many wait for it; facts are loaded meanwhile
+                await _make_ready(agent)
         return agents
 
     def _used(self, agent_id: AgentId) -> Agent | None:

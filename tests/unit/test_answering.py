@@ -1,6 +1,7 @@
 """A shard that is closed while its requests are answered: they wait for it, or are left to its new owner."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from learner_worker.stages.advise import Advise
 from learner_worker.strategies.classic import CLASSIC
 from tests.support.conditions import ended
 from tests.support.requests import REQUEST, OpenShard, Requests
+from tests.unit.test_long_histories import turns_until_done
 
 CLOSED = ClosedFileError("closed")
 MOST_PARKED = 10_000  # requests that wait for agents to be loaded
@@ -209,6 +211,38 @@ async def test_the_headers_of_parked_requests_count_as_memory() -> None:
         requests.read(REQUEST, [("junk", MEBIBYTE)])
     (refused,) = await requests.replies()
     assert refused["error"]["code"] == "RESTORING"
+
+
+class NotedAdvise(Advise):
+    """Counts the answers, and tells a test of each."""
+
+    def __init__(self) -> None:
+        super().__init__([CLASSIC])
+        self.answers = 0
+        self.on_answer: Callable[[], None] = lambda: None
+
+    def answer(self, request: Request, agent: Agent, *, stale: bool = False) -> Reply:
+        self.answers += 1
+        self.on_answer()
+        return super().answer(request, agent, stale=stale)
+
+
+async def test_answers_that_take_long_are_given_a_few_at_a_time() -> None:
+    """A batch about agents with many keywords is no step of the event loop."""
+    advise = NotedAdvise()
+    requests = Requests(OpenShard(), advise=advise)
+    advise.on_answer = lambda: requests.clock.advance(0.003)
+    asked = [f"agent-{number}" for number in range(60)]
+    for agent_id in asked:
+        requests.read(REQUEST.replace(b"ann", agent_id.encode()))
+    answers, replies = [0], list[dict[str, Any]]()
+
+    async def ask() -> None:
+        replies.extend(await requests.replies())
+
+    await turns_until_done(ask(), lambda: answers.append(advise.answers))
+    assert max(after - before for before, after in itertools.pairwise(answers)) <= 3
+    assert ([reply["agent_id"] for reply in replies], requests.offsets.committable) == (asked, 60)
 
 
 class BrokenOnce(Advise):

@@ -221,6 +221,16 @@ async def test_an_agent_of_some_thousand_keywords_is_ranked_before_an_answer() -
     assert agents.get(A) is not None
 
 
+async def test_the_event_loop_turns_between_large_agents_that_are_loaded_together() -> None:
+    """Whether they have to be ranked or are ready: each takes a look at as many keywords as an answer."""
+    agents = AgentCache(Rows(), 100)
+    ids = [AgentId(f"agent-{number}") for number in range(30)]
+    assert await turns_until_done(agents.load(ids), lambda: None) >= len(ids)
+    assert all(agents.get(agent_id) is not None for agent_id in ids)
+    assert await turns_until_done(agents.load(ids), lambda: None) >= len(ids)
+    assert await turns_until_done(agents.load(ids, for_change=True), lambda: None) <= 2
+
+
 async def test_closed_shards_are_freed_one_after_the_other() -> None:
     """However many were closed, the event loop does one step in a turn, and in the end all are freed."""
 
