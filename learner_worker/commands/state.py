@@ -99,7 +99,7 @@ async def _verify(settings: Settings, shards: Sequence[ShardId], *, as_json: boo
     if not shard_files(settings.state_dir):
         raise no_shard_files(settings.state_dir)
     async with open_changelog(settings, _say) as changelog:
-        async for verdict in verify(settings.state_dir, list(dict.fromkeys(shards)), changelog):
+        async for verdict in verify(settings.state_dir, shards, changelog):
             verdicts.append(verdict)
             if not as_json:
                 click.echo("\n".join(_verdict_lines(verdict)))

@@ -9,7 +9,7 @@ from learner_worker.contract.facts import ForgetMarker
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName, TopicNames, in_first_layout
 from learner_worker.contract.topology import Topology
-from learner_worker.errors import ConfigurationError, StateError
+from learner_worker.errors import StateError
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.snapshots.catalog import (
     Listing,
@@ -23,7 +23,7 @@ from learner_worker.snapshots.manifest import SnapshotManifest, manifest_of
 from learner_worker.store.copying import copy_file
 from learner_worker.store.replacement import remove
 from learner_worker.store.snapshot import snapshot_of
-from learner_worker.store.state_folder import no_shard_files, shard_files
+from learner_worker.store.state_folder import wanted_files
 
 _COPY: Final = ".commands-copy"
 """The suffix of a copy; a worker may make copies with another suffix at the same time."""
@@ -48,13 +48,8 @@ async def publish_files(
         StateError: a file cannot be copied, or has read nothing of the changelog yet.
         SnapshotError: the store does not accept it.
     """
-    files = shard_files(state_dir)
-    if not files:
-        raise no_shard_files(state_dir)
-    for shard in shards or files:
-        if shard not in files:
-            raise ConfigurationError(f"{state_dir} has no file of shard {shard}")
-        yield await _publish(files[shard], shard, catalog, topics)
+    for shard, file in wanted_files(state_dir, shards).items():
+        yield await _publish(file, shard, catalog, topics)
 
 
 async def _publish(

@@ -12,7 +12,7 @@ from learner_worker.contract.fields import AgentId, ShardId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topology import KEEP_FOLDERS
 from learner_worker.domain.outcomes import join
-from learner_worker.errors import ConfigurationError, RecordError, StateError, UnreadableFileError
+from learner_worker.errors import RecordError, StateError, UnreadableFileError
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Record
 from learner_worker.operations.changelog import Changelog
@@ -20,7 +20,7 @@ from learner_worker.operations.comparison import FileComparison, ValueDifference
 from learner_worker.shard.changelog import ChangelogReplay
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.snapshot import Snapshot, snapshot_of
-from learner_worker.store.state_folder import no_shard_files, shard_files
+from learner_worker.store.state_folder import wanted_files
 
 
 class ShardVerdict(msgspec.Struct, frozen=True):
@@ -73,13 +73,8 @@ async def verify(
         BrokerError: Kafka stopped answering.
         StateError: a file cannot be read, or the temporary file cannot be written.
     """
-    files = shard_files(state_dir)
-    if not files:
-        raise no_shard_files(state_dir)
-    for shard in shards or files:
-        if shard not in files:
-            raise ConfigurationError(f"there is no {shard_path(state_dir, shard)} to verify")
-        yield await _verify(shard, files[shard], changelog)
+    for shard, file in wanted_files(state_dir, shards).items():
+        yield await _verify(shard, file, changelog)
 
 
 async def _verify(shard: ShardId, path: Path, changelog: Changelog) -> ShardVerdict:

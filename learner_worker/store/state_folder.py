@@ -59,6 +59,21 @@ def every_shard_file(path: Path) -> list[tuple[ShardId, Path]]:
     return sorted(files, key=lambda each: last_written(each[1]), reverse=True)
 
 
+def wanted_files(path: Path, shards: Collection[ShardId]) -> dict[ShardId, Path]:
+    """The files of the given shards in a folder; of all shards that have one, if none is given.
+
+    Raises:
+        ConfigurationError: there is no such file, or the folder cannot be read.
+    """
+    files = shard_files(path)
+    if not files:
+        raise no_shard_files(path)
+    for shard in shards:
+        if shard not in files:
+            raise ConfigurationError(f"the state folder {path} has no file of shard {shard}")
+    return {shard: files[shard] for shard in shards or files}
+
+
 def no_shard_files(path: Path) -> ConfigurationError:
     """The error for a folder without any shard's file."""
     what = "holds no shard's file" if path.is_dir() else "does not exist"
