@@ -1,8 +1,6 @@
 """Runs several workers as processes of one replica: starts them, starts them again, ends them together."""
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -10,7 +8,6 @@ from typing import Final
 
 import structlog
 
-from learner_worker import __version__
 from learner_worker.errors import ConfigurationError, LearnerError
 from learner_worker.lifecycle import is_set_within
 from learner_worker.operations.members import arrange_processes
@@ -21,7 +18,7 @@ from learner_worker.store.state_folder import locked_state_folder
 from learner_worker.supervisor.child import Child, ProcessEnd
 from learner_worker.supervisor.pages import SharedPages
 from learner_worker.worker.probes import serving_if_wanted
-from learner_worker.worker.readiness import ReadinessLog
+from learner_worker.worker.readiness import ReadinessLog, log_start
 from learner_worker.worker.stopping import stop_on_signals, stop_within_limits
 
 _FIRST_PAUSE_SECONDS: Final = 1.0
@@ -72,7 +69,7 @@ class Supervisor:
             LearnerError: a process failed before all were ready, or could not finish its work.
         """
         async with self._http():
-            self._log_start()
+            log_start(_log, self._settings, processes=len(self._children))
             telling = ReadinessLog(self._pages.last_readiness).tell(stopping)
             watching = [
                 asyncio.create_task(telling, name="readiness"),
@@ -141,16 +138,6 @@ class Supervisor:
         finally:
             for child in self._children:
                 child.stop()
-
-    def _log_start(self) -> None:
-        _log.info(
-            "worker.starting",
-            version=__version__,
-            instance=self._settings.group_instance_id,
-            host=socket.gethostname(),
-            process=os.getpid(),
-            processes=len(self._children),
-        )
 
     def _http(self) -> AbstractAsyncContextManager[None]:
         return serving_if_wanted(

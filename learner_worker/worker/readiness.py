@@ -1,18 +1,34 @@
-"""Tells in the log when this replica becomes ready, and when it no longer is."""
+"""Tells in the log who is starting, when this replica becomes ready, and when it no longer is."""
 
 import asyncio
+import os
+import socket
 import time
 from collections.abc import Mapping
 from typing import Final, cast
 
 import structlog
 
+from learner_worker import __version__
 from learner_worker.lifecycle import is_set_within
+from learner_worker.settings import Settings
 from learner_worker.worker.probes import Probe
 
 _LOOK_SECONDS: Final = 0.25
 """Often enough that the line's time tells how long a start took."""
 _log = structlog.get_logger("learner_worker.worker")
+
+
+def log_start(log: structlog.stdlib.BoundLogger, settings: Settings, **more: object) -> None:
+    """Says once who is running; a worker that is refused says only why."""
+    log.info(
+        "worker.starting",
+        version=__version__,
+        instance=settings.group_instance_id,
+        host=socket.gethostname(),
+        process=os.getpid(),
+        **more,
+    )
 
 
 class ReadinessLog:

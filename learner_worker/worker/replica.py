@@ -1,8 +1,6 @@
 """A replica: handles signals, locks the state folder, serves HTTP, and rebuilds a worker that is stuck."""
 
 import asyncio
-import os
-import socket
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -13,7 +11,6 @@ import structlog
 from aiokafka.errors import KafkaError
 from prometheus_client import generate_latest
 
-from learner_worker import __version__
 from learner_worker.errors import (
     BrokerError,
     ConfigurationError,
@@ -39,6 +36,7 @@ from learner_worker.worker.parent_link import Answer, ParentLink, Question
 from learner_worker.worker.platform import KafkaClients, kafka_platform
 from learner_worker.worker.probation import noted_start
 from learner_worker.worker.probes import Verdict, serving_if_wanted
+from learner_worker.worker.readiness import log_start
 from learner_worker.worker.stopping import CLOSE_SECONDS, STOP_SECONDS, stop_on_signals, stop_within_limits
 from learner_worker.worker.worker import UNFINISHED, Worker
 
@@ -144,7 +142,7 @@ class Replica:
             patience = settings.startup_timeout_seconds
             async with self._http():
                 worker: Worker | None = await self._make_worker(patience, take_over=take_over)
-                self._log_start()
+                log_start(_log, self._settings)
                 if probation:
                     await self._leave_old_membership()
                 while worker is not None and not await self._work(worker, stopping):
@@ -155,16 +153,6 @@ class Replica:
         if self._superseded is not None:
             raise self._superseded
         _log.info("worker.stopped")
-
-    def _log_start(self) -> None:
-        """Says once who is running; a worker that is refused says only why."""
-        _log.info(
-            "worker.starting",
-            version=__version__,
-            instance=self._settings.group_instance_id,
-            host=socket.gethostname(),
-            process=os.getpid(),
-        )
 
     async def _make_worker(self, patience_seconds: float, *, take_over: bool = False) -> Worker:
         settings = self._settings
