@@ -8,6 +8,7 @@ import msgspec
 from learner_worker.contract.encode import KeywordTally
 from learner_worker.contract.fields import AgentId
 from learner_worker.domain.keywords import TOP
+from learner_worker.domain.metrics import Metrics
 from learner_worker.insights.agents import AgentDirectory, AgentFigures, AgentPage
 from learner_worker.insights.history import AgentHistory
 
@@ -40,34 +41,28 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def agent_answer(figures: AgentFigures) -> AgentAnswer:
     """An agent's figures, rounded."""
-    return AgentAnswer(
-        figures.total_bids,
-        figures.auctions_won,
-        figures.tasks_completed,
-        figures.tasks_failed,
-        round(figures.win_rate, _RATE_DIGITS),
-        round(figures.success_rate, _RATE_DIGITS),
-        round(figures.avg_winning_bid, _SATS_DIGITS),
-        figures.top_keywords,
-    )
+    return AgentAnswer(*_rounded(figures, figures.avg_winning_bid), figures.top_keywords)
 
 
 def one_agent_answer(agent_id: AgentId, history: AgentHistory) -> bytes:
     """An agent's figures, rounded, and all of its keywords."""
     metrics, keywords = history.metrics, history.keywords
-    answer = OneAgentAnswer(
+    figures = _rounded(metrics, metrics.avg_winning_bid_sats)
+    return _encode(OneAgentAnswer(*figures, keywords[:TOP], agent_id=agent_id, learned_keywords=keywords))
+
+
+def _rounded(
+    metrics: AgentFigures | Metrics, avg_winning_bid: float
+) -> tuple[int, int, int, int, float, float, float]:
+    return (
         metrics.total_bids,
         metrics.auctions_won,
         metrics.tasks_completed,
         metrics.tasks_failed,
         round(metrics.win_rate, _RATE_DIGITS),
         round(metrics.success_rate, _RATE_DIGITS),
-        round(metrics.avg_winning_bid_sats, _SATS_DIGITS),
-        keywords[:TOP],
-        agent_id=agent_id,
-        learned_keywords=keywords,
+        round(avg_winning_bid, _SATS_DIGITS),
     )
-    return _encode(answer)
 
 
 def agents_answer(agents: AgentDirectory, page: AgentPage) -> Iterator[bytes]:
