@@ -14,6 +14,7 @@ from tests.simulation.snapshot_sequences import SCENARIOS
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "learner_worker"
 PROTOCOL = ROOT / "docs/protocol.md"
+RELIABILITY = ROOT / "docs/reliability.md"
 _BUILT = {".venv", "node_modules", "build", "dist", "target"}
 _RULE = re.compile(r"\brule (\d+)\b", re.IGNORECASE)
 _IN_CODE = re.compile(r"rule \d+ \(docs/protocol\.md\)")
@@ -22,6 +23,7 @@ _ORDINAL = re.compile(r"\b(?:first|second|third|fourth|fifth|sixth|seventh|eight
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^()\s]+)\)")
 _PATH = re.compile(r"[\w/.-]*\w\.(?:py|sql)|(?:tests|deploy|docs|schemas)/[\w/.-]+")
 _PLACE = re.compile(r"`([\w/]+\.py)`\s+\(((?:`\w+`,?\s*)+)\)")
+_FAULTS = "## Faults that programs like this one are reported for\n"
 _PLACEHOLDERS = {"schemas/released/VERSION/asyncapi.json"}
 
 
@@ -134,3 +136,17 @@ def test_the_protocol_names_sequences_and_ablations_that_are_there() -> None:
     assert sequences <= SCENARIOS.keys() | SEQUENCES.keys()
     assert safeguards
     assert set(safeguards) <= ABLATIONS.keys()
+
+
+def test_the_table_of_faults_names_tests_that_are_there() -> None:
+    """Of each kind the case itself and at least three beside it, each once, in the file that is named."""
+    section = RELIABILITY.read_text(encoding="utf-8").partition(_FAULTS)[2].partition("\n## ")[0]
+    kinds = [line for line in section.splitlines() if "::" in line]
+
+    assert len(kinds) == 9
+    for kind in kinds:
+        named = re.findall(r"`([^`]+\.py)::(test_\w+)`", kind)
+        assert len(set(named)) == len(named) == kind.count("::") > 3, kind
+        for path, name in named:
+            code = (ROOT / path).read_text(encoding="utf-8")
+            assert re.search(rf"^(?:async )?def {name}\(", code, re.MULTILINE), f"{path}: {name}"
