@@ -1,5 +1,7 @@
 """Records written in batches of their partitions: several times cheaper than one at a time."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -44,3 +46,14 @@ class Batches:
             await self._producer.send_batch(batch, topic, partition=partition)
         self._open = {}
         await self._producer.flush()
+
+
+@asynccontextmanager
+async def batches_to(servers: str) -> AsyncIterator[Batches]:
+    """Collects records for Kafka, which has all of them at the end."""
+    async with AIOKafkaProducer(
+        bootstrap_servers=servers, acks="all", max_batch_size=BATCH_BYTES
+    ) as producer:
+        batches = Batches(producer)
+        yield batches
+        await batches.flush()

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
-from aiokafka import AIOKafkaProducer
 
 from learner_worker.contract.advice import AdviceRecord, encode_advice
 from learner_worker.contract.encode import encode_metrics
@@ -17,7 +16,6 @@ from learner_worker.contract.times import Micros, format_time
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import Agent
 from learner_worker.insights.advice_store import ANSWERS
-from learner_worker.kafka.batching import BATCH_BYTES
 from learner_worker.kafka.partitioner import partitioner
 from tests.programs.bench.auction_indexes import index_figures
 from tests.programs.bench.figures import Figure
@@ -25,7 +23,7 @@ from tests.programs.bench.held import agent_row, keywords_of_agent
 from tests.programs.bench.load import BIDDERS, past_fact, preload_changelog
 from tests.programs.bench.readings import Reading, percentile, reading
 from tests.programs.bench.stage import PARTITIONS, Stage, running_child, said_ready
-from tests.support.batches import Batches
+from tests.support.batches import batches_to
 from tests.support.insights import InsightsProcess, running_insights
 from tests.support.workers import until
 
@@ -173,8 +171,7 @@ def _resident_megabytes(process: int) -> float:
 async def preload_advice(servers: str, topic: TopicName, outcomes: int) -> None:
     """Writes as many answers to one agent as insights keep, each for another one of the changelog's tasks."""
     partition = partitioner(PARTITIONS)(_ADVISED)
-    async with AIOKafkaProducer(bootstrap_servers=servers, acks="all") as producer:
-        batches = Batches(producer)
+    async with batches_to(servers) as batches:
         for auction in range(min(ANSWERS, outcomes // BIDDERS)):
             fact = past_fact(auction * BIDDERS)
             assert fact.close is not None
@@ -189,16 +186,12 @@ async def preload_advice(servers: str, topic: TopicName, outcomes: int) -> None:
                 costs=False,
             )
             await batches.add(topic, partition, _ADVISED.encode(), encode_advice(record))
-        await batches.flush()
 
 
 async def preload_metrics(servers: str, topic: TopicName, outcomes_each: int, agents: int) -> None:
     """Writes a metrics record of every agent."""
     partition_of = partitioner(PARTITIONS)
-    async with AIOKafkaProducer(
-        bootstrap_servers=servers, acks="all", max_batch_size=BATCH_BYTES
-    ) as producer:
-        batches = Batches(producer)
+    async with batches_to(servers) as batches:
         for number in range(agents):
             agent_id = AgentId(f"agent-{number:06d}")
             agent = Agent(agent_id, agent_row(outcomes_each), keywords_of_agent(agent_id))
@@ -206,4 +199,3 @@ async def preload_metrics(servers: str, topic: TopicName, outcomes_each: int, ag
             await batches.add(topic, partition_of(agent_id), agent_id.encode(), value)
             if number % 1_000 == 0:
                 await asyncio.sleep(0)
-        await batches.flush()

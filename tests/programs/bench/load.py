@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from aiokafka import AIOKafkaProducer
-
 from learner_worker.contract.facts import Bid, Close, Fact, Result, encode_fact
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros, format_time
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.kafka.partitioner import partitioner
 from tests.programs.bench.stage import PARTITIONS
-from tests.support.batches import BATCH_BYTES, Batches
+from tests.support.batches import batches_to
 
 BIDDERS = 10
 AGENTS = 2_000
@@ -117,15 +115,13 @@ async def preload_auctions(servers: str, names: TopicNames, load: Auctions) -> i
     """Writes the events, each topic in the order of its times; the mean size of a bid in bytes."""
     partition_of = partitioner(PARTITIONS)
     bytes_of_bids = 0
-    async with _producer(servers) as producer:
-        batches = Batches(producer)
+    async with batches_to(servers) as batches:
         for auction in range(load.auctions):
             task = load.task(auction)
             partition, key = partition_of(task), task.encode()
             for topic, value, timestamp_ms in events_of(load, names, auction):
                 bytes_of_bids += len(value) if topic == names.bid_placed else 0
                 await batches.add(TopicName(topic), partition, key, value, timestamp_ms)
-        await batches.flush()
     return round(bytes_of_bids / load.bids)
 
 
@@ -206,16 +202,10 @@ async def preload_changelog(
     """Writes facts as settle would, one an outcome; the mean size of a record in bytes, key and value."""
     partition_of = partitioner(PARTITIONS)
     written = 0
-    async with _producer(servers) as producer:
-        batches = Batches(producer)
+    async with batches_to(servers) as batches:
         for number in range(first, first + outcomes):
             fact = past_fact(number, agents)
             key, value = encode_fact(fact)
             written += len(key) + len(value)
             await batches.add(topic, partition_of(fact.agent_id), key, value)
-        await batches.flush()
     return round(written / max(1, outcomes))
-
-
-def _producer(servers: str) -> AIOKafkaProducer:
-    return AIOKafkaProducer(bootstrap_servers=servers, acks="all", max_batch_size=BATCH_BYTES)

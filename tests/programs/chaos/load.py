@@ -12,7 +12,7 @@ from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.kafka.partitioner import partitioner
-from tests.support.batches import BATCH_BYTES, Batches
+from tests.support.batches import batches_to
 from tests.support.model import Event, Outcome
 from tests.support.swarm import START_US, TOPICS, swarm_history
 from tests.support.workers import topic_of
@@ -178,10 +178,6 @@ def past_outcomes(count: int) -> dict[tuple[str, str], Outcome]:
 async def preload(servers: str, names: TopicNames, partitions: int, outcomes: int) -> None:
     """Writes the facts of so many outcomes of long ago, as settle would."""
     partition_of = partitioner(partitions)
-    async with AIOKafkaProducer(
-        bootstrap_servers=servers, acks="all", max_batch_size=BATCH_BYTES
-    ) as producer:
-        batches = Batches(producer)
+    async with batches_to(servers) as batches:
         for fact in past_facts(outcomes):
             await batches.add(names.outcomes, partition_of(fact.agent_id), *encode_fact(fact))
-        await batches.flush()
