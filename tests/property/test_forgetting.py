@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from learner_worker.contract.facts import Fact, ForgetMarker
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
-from learner_worker.domain.keywords import Tally
-from learner_worker.domain.metrics import Metrics, change, plus
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, agents_cutoff, join, living
 from learner_worker.shard.changelog import MarkerFilter
 from learner_worker.stages.learn import FactRecord, Learn, MarkerRecord
 from tests.property.test_retention import AGENTS, TIMES, facts
+from tests.support.totals import totals
 from tests.unit.test_learn import MemoryRows, checkpoint
 
 EXAMPLES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 200
@@ -74,15 +73,6 @@ def test_any_order_and_any_copies_end_in_the_same_rows_and_metrics(
     known = {key: row for key, row in rows.outcomes.items() if row.known}
     assert known == expected(contents)
     for agent_id in AGENTS:
-        metrics, words = Metrics(), dict[str, Tally]()
-        for key, row in sorted(known.items()):
-            if key[1] == agent_id:
-                part = change(None, row)
-                metrics = plus(metrics, part.metrics)
-                for word in {*part.wins, *part.failures}:
-                    old = words.get(word, Tally())
-                    words[word] = Tally(
-                        old.wins + part.wins.get(word, 0), old.failures + part.failures.get(word, 0)
-                    )
         agent = asyncio.run(learn.agents.load([agent_id]))[agent_id]
-        assert (agent.metrics, agent.tallies) == (metrics, words)
+        own = (row for row in known.values() if row.agent_id == agent_id)
+        assert (agent.metrics, agent.tallies) == totals(own)

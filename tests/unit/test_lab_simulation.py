@@ -8,8 +8,6 @@ import pytest
 from learner_worker.contract.facts import Bid, Close, Result
 from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
-from learner_worker.domain.keywords import Tally
-from learner_worker.domain.metrics import Metrics, change, plus
 from learner_worker.domain.outcomes import Outcome
 from learner_worker.laboratory.auctions import Player, payment, play
 from learner_worker.laboratory.bidders import RANDOM, Contender, StaticBidder
@@ -24,6 +22,7 @@ from learner_worker.laboratory.trials import POPULATIONS, Trial, run_trials
 from learner_worker.strategies.expected_profit import EXPECTED_PROFIT
 from learner_worker.strategies.protocol import SettledBid
 from learner_worker.strategies.sums import GrowingSums, settled_bid, update
+from tests.support.totals import totals
 from tests.unit.lab_strategies import DEAR, STILL
 
 STILL_ONE = Contender("still", "tests.unit.lab_strategies:STILL")
@@ -223,23 +222,14 @@ def _best_by_trial(market: MarketModel, auction: DrawnAuction, agent: int) -> in
 def test_memory_is_what_the_learner_keeps() -> None:
     """Metrics, keywords and sums of random bids equal those that outcomes make."""
     chance = random.Random("memory")
-    memory, metrics = AgentMemory(EXPECTED_PROFIT), Metrics()
-    tallies: dict[str, Tally] = {}
+    memory, outcomes = AgentMemory(EXPECTED_PROFIT), [_drawn_outcome(chance, one) for one in range(200)]
     sums: GrowingSums = {}
-    for number in range(200):
-        outcome = _drawn_outcome(chance, number)
+    for outcome in outcomes:
         settled = settled_bid(outcome)
         assert settled is not None
         memory.learn(settled)
         update(EXPECTED_PROFIT, sums, settled)
-        difference = change(None, outcome)
-        metrics = plus(metrics, difference.metrics)
-        for word in difference.wins.keys() | difference.failures.keys():
-            won, failed = tallies.get(word, Tally())
-            tallies[word] = Tally(
-                won + difference.wins.get(word, 0), failed + difference.failures.get(word, 0)
-            )
-    assert (memory.metrics, memory.tallies, memory.sums) == (metrics, tallies, sums)
+    assert (memory.metrics, memory.tallies, memory.sums) == (*totals(outcomes), sums)
 
 
 def _drawn_outcome(chance: random.Random, number: int) -> Outcome:

@@ -14,11 +14,12 @@ from learner_worker.contract.suggestions import AgentMetricsRecord
 from learner_worker.contract.times import Micros
 from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.domain.keywords import Tally
-from learner_worker.domain.metrics import Metrics, change, plus
+from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Outcome, OutcomeKey
 from learner_worker.domain.sums import KeptSums
 from learner_worker.stages.learn import FactRecord, Learn, LearnChanges
 from learner_worker.stages.strategy_sums import StrategyAgent
+from tests.support.totals import totals
 
 A, B, C, D = AgentId("a"), AgentId("b"), AgentId("c"), AgentId("d")
 T1, T2 = TaskId("t1"), TaskId("t2")
@@ -386,19 +387,9 @@ async def _incremental_equals_recomputed(batches: list[list[Fact]], cached_agent
         await checkpoint(learn, rows)
         offset += len(batch)
     for agent_id in (A, B):
-        metrics = Metrics()
-        tallies: dict[str, Tally] = {}
-        for outcome in rows.outcomes.values():
-            if outcome.agent_id == agent_id:
-                added = change(None, outcome)
-                metrics = plus(metrics, added.metrics)
-                for word in {*added.wins, *added.failures}:
-                    old = tallies.get(word, Tally())
-                    tallies[word] = Tally(
-                        old.wins + added.wins.get(word, 0), old.failures + added.failures.get(word, 0)
-                    )
         agent = await agent_of(learn, agent_id)
-        assert (metrics, tallies) == (agent.metrics, agent.tallies)
+        own = (row for row in rows.outcomes.values() if row.agent_id == agent_id)
+        assert totals(own) == (agent.metrics, agent.tallies)
 
 
 class TrimmingRows(MemoryRows):
