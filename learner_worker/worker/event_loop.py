@@ -27,7 +27,7 @@ _SWITCH_SECONDS = 0.0005
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Runs a process's main coroutine until it ends."""
-    gc.set_threshold(_YOUNG, _NEVER, _NEVER)
+    collect_young_only()
     sys.setswitchinterval(_SWITCH_SECONDS)
     if find_spec("uvloop") is None:
         raise ConfigurationError(
@@ -35,6 +35,11 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         )
     with asyncio.Runner(loop_factory=import_module("uvloop").new_event_loop) as runner:
         runner.run(_with_collections(main))
+
+
+def collect_young_only() -> None:
+    """Lets the collector traverse only what is new, by itself."""
+    gc.set_threshold(_YOUNG, _NEVER, _NEVER)
 
 
 def freeze() -> None:

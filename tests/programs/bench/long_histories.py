@@ -1,6 +1,7 @@
 """The event loop's longest step with an agent of very many keywords: processor time, no Kafka."""
 
 import asyncio
+import gc
 import itertools
 import string
 import time
@@ -27,6 +28,7 @@ from learner_worker.stages.advise import Advise
 from learner_worker.store.identity import shard_identity
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.strategies.classic import CLASSIC
+from learner_worker.worker.event_loop import collect_young_only
 from tests.programs.bench.figures import Better, Figure, Goal
 from tests.programs.bench.readings import reading
 from tests.programs.bench.stage import Stage
@@ -49,7 +51,12 @@ _ASKED = (
 async def measure(stage: Stage) -> list[Figure]:
     """The section's figures, each the longest step of one kind of work."""
     keywords = stage.scaled(KEYWORDS, least=2 * _WORDS)
-    turns = [await _turn(stage, keywords) for _ in range(stage.turns)]
+    thresholds = gc.get_threshold()
+    collect_young_only()  # as in a worker: this process would traverse all keywords again and again
+    try:
+        turns = [await _turn(stage, keywords) for _ in range(stage.turns)]
+    finally:
+        gc.set_threshold(*thresholds)
     sizes = {"keywords": keywords, "keywords_a_description": _WORDS}
     return [
         Figure(
