@@ -248,14 +248,19 @@ async def test_an_end_in_the_middle_of_a_discard_closes_every_file(
     assert [await is_closed(file) for file in race.files.opened] == [True, True]
 
 
-async def test_a_flush_waits_for_what_another_task_is_handing_over() -> None:
-    """Batches between the writer and the producer are not yet sent: a flush knows of them."""
-    producer = FakeProducer()
+async def handing_over(producer: FakeProducer) -> tuple[BatchWriter, "asyncio.Task[None]"]:
+    """A writer whose record is between it and the producer, and the task that hands it over."""
     writer = BatchWriter(producer)
     producer.stuck = True
     writer.append(TOPICS.outcomes, 0, b"key", b"fact")
     sending = asyncio.create_task(writer.send())
     await producer.asked.wait()
+    return writer, sending
+
+
+async def test_a_flush_waits_for_what_another_task_is_handing_over() -> None:
+    """Batches between the writer and the producer are not yet sent: a flush knows of them."""
+    writer, sending = await handing_over(FakeProducer())
     with pytest.raises(SendError):
         await writer.flush()
     with pytest.raises(SendError):
@@ -265,11 +270,7 @@ async def test_a_flush_waits_for_what_another_task_is_handing_over() -> None:
 async def test_a_cancelled_hand_over_is_a_failure() -> None:
     """What a cancelled send did not hand over is lost: the next flush must not succeed."""
     producer = FakeProducer()
-    writer = BatchWriter(producer)
-    producer.stuck = True
-    writer.append(TOPICS.outcomes, 0, b"key", b"fact")
-    sending = asyncio.create_task(writer.send())
-    await producer.asked.wait()
+    writer, sending = await handing_over(producer)
     sending.cancel()
     await asyncio.wait([sending])
     producer.stuck = False
