@@ -156,17 +156,22 @@ async def test_the_loop_is_idle_without_a_shard_takes_one_over_and_runs() -> Non
     assert states == [ConsumerState.IDLE, ConsumerState.TAKING_OVER, ConsumerState.TAKING_OVER]
 
 
+async def comes_in_doubt(replica: Replica) -> None:
+    """A stall after a request, and a group that does not confirm that the replica has its shard still."""
+    await becomes_true(lambda: replica.state is ConsumerState.RUNNING)
+    replica.counts = False
+    replica.log.ask()
+    replica.log.stall(STALL_SECONDS + 1)
+    await becomes_true(lambda: replica.state is ConsumerState.IN_DOUBT)
+
+
 async def test_after_a_stall_nothing_is_answered_before_the_group_confirms_the_replica() -> None:
     """Who stood still may have lost the shard: the request that was polled then is read again."""
     replica = Replica()
     replica.own(1)
 
     async def play() -> None:
-        await becomes_true(lambda: replica.state is ConsumerState.RUNNING)
-        replica.counts = False
-        replica.log.ask()
-        replica.log.stall(STALL_SECONDS + 1)
-        await becomes_true(lambda: replica.state is ConsumerState.IN_DOUBT)
+        await comes_in_doubt(replica)
         await asyncio.sleep(0)
         assert replica.producer.values == []
         replica.counts = True
@@ -183,11 +188,7 @@ async def test_a_new_assignment_ends_the_doubt_and_begins_anew() -> None:
     replica.own(1)
 
     async def play() -> None:
-        await becomes_true(lambda: replica.state is ConsumerState.RUNNING)
-        replica.counts = False
-        replica.log.ask()
-        replica.log.stall(STALL_SECONDS + 1)
-        await becomes_true(lambda: replica.state is ConsumerState.IN_DOUBT)
+        await comes_in_doubt(replica)
         replica.log.commits[PARTITION] = 1
         replica.own(2)
         await becomes_true(lambda: replica.state is ConsumerState.RUNNING)
