@@ -57,6 +57,17 @@ async def test_a_replaced_replica_without_shards_stays_out_too(tmp_path: Path) -
     staying_out.cancel()
 
 
+async def reading_ends(replica: Replica, error: type[Exception], words: str) -> None:
+    """A replica that is assigned a shard stops reading with this error."""
+    async with replica.worker.preparation.running():
+        reading = replica.read()
+        await replica.consumer.polled.wait()
+        await replica.worker.rebalance.on_partitions_assigned(partitions_of(0))
+        async with asyncio.timeout(5):
+            with pytest.raises(error, match=words):
+                await reading
+
+
 async def test_topics_that_changed_end_the_worker_before_a_shard_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,13 +79,7 @@ async def test_topics_that_changed_end_the_worker_before_a_shard_is_opened(
         raise ConfigurationError("the topics have 24 partitions now")
 
     monkeypatch.setattr(SteadyTopics, "look", changed)
-    async with replica.worker.preparation.running():
-        reading = replica.read()
-        await replica.consumer.polled.wait()
-        await replica.worker.rebalance.on_partitions_assigned(partitions_of(0))
-        async with asyncio.timeout(5):
-            with pytest.raises(ConfigurationError, match="24 partitions now"):
-                await reading
+    await reading_ends(replica, ConfigurationError, "24 partitions now")
     assert list((tmp_path / "state").iterdir()) == []
 
 
@@ -88,10 +93,4 @@ async def test_a_standby_that_cannot_be_closed_ends_the_worker(
         raise StateError("the disk is full")
 
     monkeypatch.setattr(replica.worker.standbys, "release_unwanted", no_room)
-    async with replica.worker.preparation.running():
-        reading = replica.read()
-        await replica.consumer.polled.wait()
-        await replica.worker.rebalance.on_partitions_assigned(partitions_of(0))
-        async with asyncio.timeout(5):
-            with pytest.raises(StateError, match="the disk is full"):
-                await reading
+    await reading_ends(replica, StateError, "the disk is full")
