@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError
 
 from learner_worker.contract.decode import Finished, decode_event
 from learner_worker.contract.facts import agent_of_key
@@ -22,6 +22,7 @@ from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, Top
 from learner_worker.errors import RecordError
 from learner_worker.kafka.batching import send_single
 from learner_worker.kafka.records import EVENT_KINDS, ORIGIN_HEADER, Outgoing
+from learner_worker.kafka.splitting import OF_RECORD, TOO_LARGE
 from learner_worker.operations.dead_letters import DeadLetter, DeadLetterId, Handled, mark
 from learner_worker.refusals.denials import failure
 
@@ -175,8 +176,11 @@ async def _send_one(result: ReplayResult, producer: AIOKafkaProducer) -> ReplayR
         return result
     try:
         await send_single(producer, result.sent)
-    except MessageSizeTooLargeError:
+    except TOO_LARGE:
         why = f"Kafka refuses it for its size: raise max.message.bytes of {result.sent.topic}"
+        return ReplayResult(result.id, result.origin, None, why)
+    except OF_RECORD as error:
+        why = f"Kafka refuses it ({type(error).__name__}): change the limits of {result.sent.topic}"
         return ReplayResult(result.id, result.origin, None, why)
     except (KafkaError, TimeoutError) as error:
         raise failure("Kafka did not accept a record", error, "repeat the command, that is safe") from error

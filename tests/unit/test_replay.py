@@ -1,15 +1,23 @@
 """What becomes of a dead letter that is sent back."""
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from aiokafka.errors import (
+    InvalidTimestampError,
+    KafkaError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+)
 
 from learner_worker.contract.topics import HOP_HEADER, Topics
 from learner_worker.kafka.partitioner import partitioner
 from learner_worker.operations.dead_letters import DeadLetter, DeadLetterId
 from learner_worker.operations.replay import Replay
 from tests.support.steady import nothing_to_confirm
+from tests.unit.test_refusals import JudgedProducer
 
 NAMES = Topics(prefix="p-").named()
 BID = b'{"task_id":"task-1","agent_id":"a","bid_sats":5,"description":"x"}'
@@ -81,3 +89,25 @@ def test_bids_and_closes_of_old_auctions_are_late_and_results_never() -> None:
     assert not REPLAY.judge(replace(LETTER, original_ms=2_000)).late
     result = replace(LETTER, topic=NAMES.task_finished, value=RESULT)
     assert not REPLAY.judge(result).late
+
+
+@pytest.mark.parametrize("error", [RecordListTooLargeError, InvalidTimestampError, PolicyViolationError])
+async def test_what_kafka_never_takes_stays_and_keeps_no_other_back(error: type[KafkaError]) -> None:
+    """One of three is refused whenever it is sent: the others go back and are marked, it says why not."""
+    producer = JudgedProducer(
+        lambda topic, records: (
+            error() if topic == NAMES.rerouted and any(record.key == b"bad" for record in records) else None
+        )
+    )
+
+    async def letters() -> AsyncIterator[DeadLetter]:
+        for number, key in enumerate((b"first", b"bad", b"last")):
+            yield replace(LETTER, id=DeadLetterId(0, number), key=key)
+
+    replay = Replay(NAMES, partitioner(2), confirm=nothing_to_confirm)
+    results = [result async for result in replay.run(letters(), cast("Any", producer))]
+    assert [result.sent is None for result in results] == [False, True, False]
+    assert results[1].why.startswith("Kafka refuses it")
+    assert NAMES.rerouted in results[1].why
+    sent = [topic for topic, *_ in producer.taken]
+    assert (sent.count(NAMES.rerouted), sent.count(NAMES.dead_letters)) == (2, 2)
