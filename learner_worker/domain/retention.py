@@ -54,7 +54,7 @@ from learner_worker.domain.outcomes import (
     living_fact,
 )
 
-SCANNED: Final = 5_000
+SCANNED: Final = 2_000
 """Rows scanned in one read: more would occupy the file's thread while answers wait for it."""
 EXPIRED: Final = 500
 """Expired rows returned by one read: their changes are held in memory until the next checkpoint."""

@@ -37,18 +37,21 @@ _DROP_CONVERSIONS = "DROP TABLE conversions"
 class Conversion:
     """The conversion of a table's rows, in the order of their keys.
 
-    Until it is complete the file holds rows of both kinds, and readers must distinguish them.
+    Until it is complete, readers must find every row: they distinguish rows of both kinds, or all rows of the
+    former kind are kept, and current, until then.
 
     Attributes:
         page: a query for the rows after a key; its parameters are the key's columns and the most rows; a row
             begins with the columns of its key.
         before_first: a key that is smaller than any row's.
         convert: makes the statements to run for some rows.
+        end: statements to run with the last page.
     """
 
     page: str
     before_first: tuple[str | int, ...]
     convert: Callable[[Sequence[SqlRow]], Writes]
+    end: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,35 @@ def _script(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
+_OUTCOMES_AFTER = (
+    "SELECT task_id, agent_id FROM outcomes WHERE (task_id, agent_id) > (?, ?)"
+    " ORDER BY task_id, agent_id LIMIT ?"
+)
+_COPY_OUTCOMES = (
+    "INSERT OR IGNORE INTO new_outcomes SELECT * FROM outcomes"
+    " WHERE (task_id, agent_id) BETWEEN (?, ?) AND (?, ?) ORDER BY task_id, agent_id"
+)
+
+
+def _copy_outcomes(keys: Sequence[SqlRow]) -> Writes:
+    """Copies the rows from the first key to the last; those that have changed before are there already."""
+    if keys:
+        yield _COPY_OUTCOMES, [(*keys[0], *keys[-1])]
+
+
 CHANGES: Final[Mapping[int, FormatChange]] = {
     2: FormatChange(_script("migrations/0002.sql")),
     3: FormatChange(_script("migrations/0003.sql")),
     4: FormatChange(_script("migrations/0004.sql")),
+    5: FormatChange(
+        _script("migrations/0005.sql"),
+        Conversion(
+            _OUTCOMES_AFTER,
+            ("", ""),
+            _copy_outcomes,
+            end=("DROP TABLE outcomes", "ALTER TABLE new_outcomes RENAME TO outcomes"),
+        ),
+    ),
 }
 """The changes by the format that each one makes. Format 1 is the schema of the first release."""
 FORMAT: Final = max(CHANGES)
@@ -130,6 +158,8 @@ async def convert_page(
         key = found[-1][: len(conversion.before_first)]
         await connection.execute(_SAVE_CONVERSION, (number, json.dumps(key)))
         return True
+    for sql in conversion.end:
+        await connection.execute(sql)
     await connection.execute(_END_CONVERSION, (number,))
     if not others:
         await connection.execute(_DROP_CONVERSIONS)

@@ -1,4 +1,4 @@
--- One file a shard. Format 4; PRAGMA user_version says which format a file has.
+-- One file a shard. Format 5; PRAGMA user_version says which format a file has.
 
 -- Whose file this is: cluster_id, topic_prefix, partitions, shard, incarnation, generation. A mismatch refuses
 -- the start; a file of an older version lacks the last two and gains them when it is opened. last_record is
@@ -21,8 +21,9 @@ CREATE TABLE auctions (
 ) WITHOUT ROWID;
 
 -- What is known of every agent in every task: a close, a bid, a result; any of them may be missing.
--- Times are microseconds since 1970. The key begins with the task: tasks come almost in order.
-CREATE TABLE outcomes (
+-- Times are microseconds since 1970. Ids are random: a row is appended under its rowid, and only its key goes to
+-- a random place. The name is in quotes as ALTER TABLE RENAME writes it, see migrations/0005.sql.
+CREATE TABLE "outcomes" (
     task_id           TEXT NOT NULL,
     agent_id          TEXT NOT NULL,
     closed_at         INTEGER,
@@ -35,8 +36,8 @@ CREATE TABLE outcomes (
     description       TEXT,
     finished_at       INTEGER,
     succeeded         INTEGER,
-    PRIMARY KEY (task_id, agent_id)
-) WITHOUT ROWID;
+    UNIQUE (task_id, agent_id)
+);
 
 -- An agent's metrics. priced_sats is a sum of sats that may pass 2^63, hence text.
 -- as_of is the record time (ms) of the last change; outcome_offset the last changelog record counted;

@@ -3,6 +3,7 @@
 `formats/N.sql` is a dump of a file of format N, made by code that wrote that format.
 """
 
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -104,6 +105,8 @@ async def test_a_file_of_any_format_becomes_one_of_todays(number: int, tmp_path:
         for who, of in (await file.load_sums(list(AGENTS))).items()
     }
     assert sums == (SUMS if number >= 4 else {})
+    await file.write(Checkpoint({}))
+    assert await file.load_outcomes(list(OUTCOMES)) == OUTCOMES
     await file.close()
     with closing(sqlite3.connect(":memory:")) as new:
         new.executescript(resources.files(store).joinpath("schema.sql").read_text("utf-8"))
@@ -167,10 +170,11 @@ def rows(first: int, count: int) -> dict[OutcomeKey, Outcome]:
     return {(task_id, A): Outcome(task_id, A, CLOSE) for task_id in ids}
 
 
-async def grown(folder: Path, count: int = ROWS) -> Path:
-    """A file of today's format with some pages of rows."""
-    path = file_of(FORMAT, folder)
-    file = await ShardFile.open(path, IDENTITY)
+async def grown(folder: Path, count: int = ROWS, number: int = FORMAT) -> Path:
+    """A file of a format with some pages of rows."""
+    path = file_of(number, folder)
+    former = {before: change for before, change in CHANGES.items() if before <= number}
+    file = await ShardFile.open(path, IDENTITY, former)
     await file.write(Checkpoint({}, outcomes=rows(0, count)))
     await file.close()
     return path
@@ -264,7 +268,7 @@ async def test_conversions_follow_one_another_in_the_order_of_their_formats(tmp_
         FORMAT + 1: FormatChange("CREATE TABLE first (a);", noted("first")),
         FORMAT + 2: FormatChange("CREATE TABLE second (a);", noted("second")),
     }
-    database = await Database.open(file_of(1, tmp_path), changes)
+    database = await Database.open(file_of(FORMAT, tmp_path), changes)
     assert await database.convert_page()
     assert not await database.convert_page()
     await database.close()
@@ -276,3 +280,122 @@ async def test_a_new_file_has_nothing_to_convert(tmp_path: Path) -> None:
     database = await Database.open(shard_path(tmp_path, ShardId(3)))
     assert not await database.convert_page()
     await database.close()
+
+
+# --- format 5: outcomes by rowid ---------------------------------------------------------------------------
+
+WRITTEN = (1, 0), (-1, 20 * PAGE), (1, 20 * PAGE)
+NO_END = "CREATE TRIGGER refuse BEFORE DELETE ON conversions BEGIN SELECT RAISE(ABORT, 'no'); END"
+
+
+def key_of(number: int) -> OutcomeKey:
+    (key,) = rows(number, 1)
+    return key
+
+
+def parts_of(path: Path) -> set[str]:
+    """The tables of outcomes in a file, and the triggers on them."""
+    return {name for name, _ in shape_of(path)[0] if "outcome" in name and not name.startswith("sqlite_")}
+
+
+async def seen(file: ShardFile) -> dict[OutcomeKey, Outcome]:
+    """All outcomes, page by page; every other way to read them agrees."""
+    pages = [page async for page in file.all_outcomes()]
+    found = {(row.task_id, row.agent_id): row for page in pages for row in page}
+    assert list(found) == sorted(found)
+    assert sum(map(len, pages)) == len(found)
+    assert await file.load_outcomes(list(found)) == found
+    of_b = [key async for page in file.keys_of_agents([B]) for key in page]
+    assert of_b == [key for key in found if key[1] == B]
+    all_expired = Cutoff(Micros(2**60), Micros(2**60))
+    expired, _ = await file.expired_after(None, all_expired, scanned=len(found), limit=len(found))
+    assert expired == list(found)
+    with snapshot_of(file.path) as snapshot:
+        assert [row[:2] for row in snapshot.outcomes_by_task()] == list(found)
+        assert snapshot.counts().rows == len(found)
+    return found
+
+
+async def test_outcomes_are_complete_while_they_get_rowids(tmp_path: Path) -> None:
+    """Rows before and behind the last one copied are added, changed and deleted; every read shows that."""
+    path = await grown(tmp_path, 20 * PAGE, 4)
+    file = await ShardFile.open(path, IDENTITY)
+    expected = OUTCOMES | rows(0, 20 * PAGE)
+    assert await seen(file) == expected
+    checkpoints = 0
+    while len(parts_of(path)) > 1:
+        checkpoints += 1
+        assert checkpoints < 10
+        first, last, new = (key_of(number * checkpoints + start) for number, start in WRITTEN)
+        early = TaskId(f"a{checkpoints}"), B
+        changes = {
+            key: Outcome(*key, None, Bid(Micros(5), checkpoints, "again"))
+            for key in (first, last, new, early, (T1, A))
+        }
+        gone = [key_of(number + checkpoints) for number in (100, 15 * PAGE)]
+        await file.write(Checkpoint({}, outcomes={**changes, **{key: Outcome(*key) for key in gone}}))
+        expected = {key: row for key, row in (expected | changes).items() if key not in gone}
+        assert await seen(file) == expected
+    await file.close()
+
+    assert checkpoints > 1
+    assert parts_of(path) == {"outcomes"}
+    file = await ShardFile.open(path, IDENTITY)
+    assert await seen(file) == expected
+    await file.close()
+
+
+async def test_outcomes_get_rowids_in_whatever_steps(tmp_path: Path) -> None:
+    """The disk as it is after any step leads to the same file: a process may be killed after each."""
+    path = await grown(tmp_path, ROWS, 4)
+    database = await Database.open(path)
+    steps = 0
+    more = True
+    while more:
+        steps += 1
+        killed = tmp_path / f"killed-{steps}"
+        killed.mkdir()
+        for part in path.parent.glob(f"{path.name}*"):
+            shutil.copy(part, killed)
+        file = await ShardFile.open(killed / path.name, IDENTITY)
+        assert await seen(file) == OUTCOMES | rows(0, ROWS)
+        await file.write(Checkpoint({}))
+        assert await seen(file) == OUTCOMES | rows(0, ROWS)
+        await file.close()
+        assert parts_of(killed / path.name) == {"outcomes"}
+        more = await database.convert_page()
+    await database.close()
+    assert steps == (ROWS + len(OUTCOMES)) // PAGE + 1
+
+
+async def test_the_former_outcomes_stay_until_the_last_step_is_complete(tmp_path: Path) -> None:
+    """A step that fails leaves them in use; then they go, and nothing of them stays in the file."""
+    path = await grown(tmp_path, 10, 4)
+    file = await ShardFile.open(path, IDENTITY)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(NO_END)
+    changed = {(T1, A): Outcome(T1, A, CLOSE)}
+    with pytest.raises(StateError, match="cannot write"):
+        await file.write(Checkpoint({}, outcomes=changed))
+    assert await seen(file) == OUTCOMES | rows(0, 10) | changed
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("DROP TRIGGER refuse")
+    await file.write(Checkpoint({}, outcomes={(T1, B): Outcome(T1, B)}))
+    left = await seen(file)
+    await file.close()
+
+    assert left == {key: row for key, row in (OUTCOMES | rows(0, 10) | changed).items() if key != (T1, B)}
+    assert b"parse invoices" not in path.read_bytes()
+
+
+async def test_rows_are_copied_by_their_keys(tmp_path: Path) -> None:
+    """A page reads no more of either table than its rows."""
+    conversion = CHANGES[5].conversion
+    assert conversion is not None
+    path = await grown(tmp_path, 10, 4)
+    await (await ShardFile.open(path, IDENTITY)).close()
+    ((copy, _),) = conversion.convert([(T1, A), (T2, C)])
+    with closing(sqlite3.connect(path)) as connection:
+        for sql in (conversion.page, copy):
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", [""] * sql.count("?")).fetchall()
+            assert [row[3].split(" (")[0] for row in plan] == ["SEARCH outcomes USING PRIMARY KEY"]

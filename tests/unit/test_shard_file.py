@@ -313,7 +313,7 @@ async def test_agents_are_unpublished_until_a_checkpoint_says_otherwise(path: Pa
 
 
 async def test_the_schema_of_a_fresh_file(path: Path) -> None:
-    """Format 4: its tables with their columns, the version, write-ahead logging."""
+    """Format 5: its tables with their columns, the version, write-ahead logging."""
     await write(path)
 
     with closing(sqlite3.connect(path)) as database:
@@ -333,13 +333,14 @@ async def test_the_schema_of_a_fresh_file(path: Path) -> None:
             "outcomes": "task_id agent_id closed_at winner_agent_id winning_bid_sats close_digest"
             " close_description placed_at bid_sats description finished_at succeeded",
             "positions": "topic next_offset",
+            "sqlite_autoindex_outcomes_1": "",
             "strategies": "name version counted_task counted_agent",
             "sums": "agent_id strategy cells",
         }
         assert (
             database.execute("PRAGMA user_version").fetchone()[0],
             database.execute("PRAGMA journal_mode").fetchone()[0],
-        ) == (4, "wal")
+        ) == (5, "wal")
         assert dict(database.execute("SELECT name, value FROM identity")) == IDENTITY
 
 

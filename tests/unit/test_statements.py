@@ -96,11 +96,11 @@ def test_an_unknown_statement_is_a_key_error() -> None:
 
 
 def test_every_load_goes_by_a_key(database: sqlite3.Connection) -> None:
-    """No batched read scans a table: outcomes, agents and keywords are searched by their primary keys."""
+    """No batched read scans a table: outcomes, agents and keywords are searched by their keys."""
     for name in ("load_outcomes", "load_agents", "load_keywords"):
         plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statement(name)}", ["[]"])]
         assert [step.split()[0] for step in plan] == ["SCAN", "SEARCH"]
-        assert "PRIMARY KEY" in plan[1]
+        assert re.search(r"USING (PRIMARY KEY|INDEX sqlite_autoindex_outcomes_1) \(.*=\?", plan[1])
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -139,11 +139,22 @@ def test_an_outcome_of_which_nothing_is_known_has_no_row(database: sqlite3.Conne
         assert database.execute("SELECT count(*) FROM outcomes").fetchone() == (0,)
 
 
-def test_a_page_of_expired_rows_is_searched_by_key(database: sqlite3.Connection) -> None:
-    """Looking for expired rows reads no more of the table than its page."""
-    for name, parameters in (("load_expired", 8), ("load_page_end", 3)):
-        plan = database.execute(f"EXPLAIN QUERY PLAN {statement(name)}", [None] * parameters).fetchall()
-        assert [row[3].split(" (")[0] for row in plan] == ["SEARCH outcomes USING PRIMARY KEY"]
+def test_pages_of_outcomes_are_searched_by_key(database: sqlite3.Connection) -> None:
+    """They read no more of the table than the page, and none of it where only keys are asked for."""
+    by_key = "SEARCH outcomes USING INDEX sqlite_autoindex_outcomes_1"
+    only_keys = "SEARCH outcomes USING COVERING INDEX sqlite_autoindex_outcomes_1"
+    for name, expected in {
+        "load_outcomes_after": by_key,
+        "load_expired": by_key,
+        "load_page_end": only_keys,
+        "load_keys_of_agents": only_keys,
+        "delete_outcome": by_key,
+    }.items():
+        sql = statement(name)
+        plan = database.execute(f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?")).fetchall()
+        steps = [row[3].split(" (")[0] for row in plan]
+        assert steps[0] == expected
+        assert not {step for step in steps if "outcomes" in step or "ORDER BY" in step} - {expected}
 
 
 def test_an_outcome_replaces_its_earlier_row(database: sqlite3.Connection) -> None:

@@ -1,0 +1,97 @@
+PRAGMA user_version = 5;
+BEGIN TRANSACTION;
+CREATE TABLE agents (
+    agent_id        TEXT PRIMARY KEY,
+    total_bids      INTEGER NOT NULL,
+    auctions_won    INTEGER NOT NULL,
+    tasks_completed INTEGER NOT NULL,
+    tasks_failed    INTEGER NOT NULL,
+    priced_wins     INTEGER NOT NULL,
+    priced_sats     TEXT NOT NULL,
+    as_of           INTEGER NOT NULL,
+    outcome_offset  INTEGER NOT NULL,
+    published       INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+INSERT INTO "agents" VALUES('a',1,1,1,0,1,'60',3000,5,1);
+INSERT INTO "agents" VALUES('b',1,0,0,0,0,'0',2000,6,0);
+INSERT INTO "agents" VALUES('c',1,1,0,1,0,'0',3500,8,0);
+CREATE TABLE auctions (
+    task_id TEXT PRIMARY KEY,
+    state   BLOB NOT NULL
+) WITHOUT ROWID;
+INSERT INTO "auctions" VALUES('t1',X'7B2266697273745F6D6963726F73223A313030303030302C2266697273745F6F666673657473223A7B226269642D706C61636564223A312C2261756374696F6E2D636C6F736564223A307D2C227374616E64696E67223A7B22636C6F7365645F6174223A323030303030302C2277696E6E6572223A2261222C2277696E6E696E675F6269645F73617473223A36307D2C22746F6C64223A5B2261222C2262225D2C2277616974696E67223A7B7D7D');
+INSERT INTO "auctions" VALUES('t5',X'7B2266697273745F6D6963726F73223A313230303030302C2266697273745F6F666673657473223A7B226269642D706C61636564223A347D2C227374616E64696E67223A6E756C6C2C22746F6C64223A5B5D2C2277616974696E67223A7B2262223A5B7B22706C616365645F6174223A313230303030302C226269645F73617473223A393030373139393235343734303939312C226465736372697074696F6E223A227370C3A4746520C39C6265727365747A756E67227D5D7D7D');
+CREATE TABLE cutoff (
+    only   INTEGER PRIMARY KEY CHECK (only = 1),
+    closes INTEGER NOT NULL,
+    others INTEGER NOT NULL
+);
+INSERT INTO "cutoff" VALUES(1,500000,250000);
+CREATE TABLE forgotten (
+    agent_id TEXT PRIMARY KEY,
+    until    INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO "forgotten" VALUES('z',400000);
+CREATE TABLE identity (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+INSERT INTO "identity" VALUES('cluster_id','c1');
+INSERT INTO "identity" VALUES('partitions','12');
+INSERT INTO "identity" VALUES('shard','3');
+INSERT INTO "identity" VALUES('topic_prefix','');
+CREATE TABLE keywords (
+    agent_id TEXT NOT NULL,
+    keyword  TEXT NOT NULL,
+    wins     INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    PRIMARY KEY (agent_id, keyword)
+) WITHOUT ROWID;
+INSERT INTO "keywords" VALUES('a','invoices',1,0);
+INSERT INTO "keywords" VALUES('a','parse',1,0);
+INSERT INTO "keywords" VALUES('c','images',0,1);
+INSERT INTO "keywords" VALUES('c','label',0,1);
+CREATE TABLE "outcomes" (
+    task_id           TEXT NOT NULL,
+    agent_id          TEXT NOT NULL,
+    closed_at         INTEGER,
+    winner_agent_id   TEXT,
+    winning_bid_sats  INTEGER,
+    close_digest      TEXT,
+    close_description TEXT,
+    placed_at         INTEGER,
+    bid_sats          INTEGER,
+    description       TEXT,
+    finished_at       INTEGER,
+    succeeded         INTEGER,
+    UNIQUE (task_id, agent_id)
+);
+INSERT INTO "outcomes" VALUES('t1','a',2000000,'a',60,NULL,NULL,1000000,60,'parse invoices',3000000,1);
+INSERT INTO "outcomes" VALUES('t1','b',2000000,'a',60,NULL,NULL,1100000,70,'parse invoices',NULL,NULL);
+INSERT INTO "outcomes" VALUES('t2','c',2500000,'c',NULL,'b18b4d420ece16ea84b562fb86a070282c61ead33a47f140139b2f7bedf50e7e','label images',NULL,NULL,NULL,3500000,0);
+INSERT INTO "outcomes" VALUES('t3','a',NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,3600000,0);
+CREATE TABLE positions (
+    topic       TEXT PRIMARY KEY,
+    next_offset INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO "positions" VALUES('auction-closed',2);
+INSERT INTO "positions" VALUES('bid-placed',7);
+INSERT INTO "positions" VALUES('learner-outcomes',9);
+INSERT INTO "positions" VALUES('task-finished',3);
+CREATE TABLE strategies (
+    name          TEXT PRIMARY KEY,
+    version       INTEGER NOT NULL,
+    counted_task  TEXT,
+    counted_agent TEXT
+) WITHOUT ROWID;
+INSERT INTO "strategies" VALUES('expected-profit',1,NULL,NULL);
+CREATE TABLE sums (
+    agent_id TEXT NOT NULL,
+    strategy TEXT NOT NULL,
+    cells    BLOB NOT NULL,
+    PRIMARY KEY (agent_id, strategy)
+) WITHOUT ROWID;
+INSERT INTO "sums" VALUES('a','expected-profit',X'8105812E920001');
+INSERT INTO "sums" VALUES('b','expected-profit',X'8106812E920100');
+CREATE INDEX agents_unpublished ON agents (agent_id) WHERE published = 0;
+COMMIT;
