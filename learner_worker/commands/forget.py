@@ -140,7 +140,9 @@ async def _run(settings: Settings, marker: ForgetMarker, *, dry_run: bool, wait_
         if wait_seconds == 0:
             click.echo("not awaited: it takes effect when a worker reads the marker")
             return 0 if await _delete_snapshots(catalog, scene, marker) else 1
-        in_effect = await scene.forgetting.in_effect(scene.cluster, scene.group_id, wait_seconds=wait_seconds)
+        in_effect = await scene.forgetting.in_effect(
+            scene.cluster, scene.group_id, incarnation=scene.layout.incarnation, wait_seconds=wait_seconds
+        )
         click.echo(_done(scene) if in_effect else await _undone(scene, wait_seconds))
         # After the wait: an owner that has read the marker publishes no more snapshots from before it.
         deleted = await _delete_snapshots(catalog, scene, marker)

@@ -4,6 +4,7 @@ import ssl
 from contextlib import AsyncExitStack
 
 from learner_worker.contract.topics import TopicName, TopicNames, in_layout
+from learner_worker.contract.topology import Topology
 from learner_worker.doctor.kafka import Kafka, kafka
 from learner_worker.errors import LearnerError
 from learner_worker.interface.rights import Role
@@ -20,17 +21,22 @@ class Case:
     Attributes:
         role: whose rights are checked.
         reached: the configured addresses that accept connections; set by the first check.
-        layout: the number of the recorded layout; known once the cluster is connected.
+        topology: the record of the topics; None without one, and until the cluster is connected.
     """
 
     def __init__(self, settings: Settings, stack: AsyncExitStack, role: Role = "worker") -> None:
         self.settings = settings
         self.role = role
         self.reached: list[tuple[str, int]] = []
-        self.layout = 1
+        self.topology: Topology | None = None
         self._stack = stack
         self._listener: Listener | None = None
         self._kafka: Kafka | None = None
+
+    @property
+    def layout(self) -> int:
+        """The number of the recorded layout; 1 if nothing says another."""
+        return 1 if self.topology is None else self.topology.layout
 
     @property
     def names(self) -> TopicNames:
@@ -73,16 +79,15 @@ class Case:
         """The cluster; connected on first use, until the examination ends."""
         if self._kafka is None:
             self._kafka = await self._stack.enter_async_context(kafka(self.connection(), *self.reached[0]))
-            self.layout = await self._recorded_layout(self._kafka)
+            self.topology = await self._recorded(self._kafka)
         return self._kafka
 
-    async def _recorded_layout(self, cluster: Kafka) -> int:
-        """The layout's number; 1 if nothing says another: the check of the topology says why."""
+    async def _recorded(self, cluster: Kafka) -> Topology | None:
+        """The record of the topics; None if it cannot be read: the check of the topology says why."""
         name = self.names.topology
         try:
-            topology = await cluster.topology(name) if name in await cluster.existing([name]) else None
+            return await cluster.topology(name) if name in await cluster.existing([name]) else None
         except (LearnerError, *KAFKA_FAILURES):
-            return 1
+            return None
         finally:
             cluster.hidden.discard(name)  # nobody has concluded anything from it yet
-        return 1 if topology is None else topology.layout

@@ -8,7 +8,8 @@ from learner_worker.contract.topics import TopicName, requests_group
 from learner_worker.doctor.case import Case
 from learner_worker.doctor.findings import Finding, error, note, ok, warning
 from learner_worker.doctor.kafka import Kafka, code_in_words
-from learner_worker.kafka.admin import NO_ERROR, REBALANCING
+from learner_worker.group.commits import own_commits
+from learner_worker.kafka.admin import NO_ERROR, REBALANCING, Committed
 
 _MUCH = 10_000  # records: more than a worker that keeps up leaves unread
 _RUN = "`learner-worker run`"
@@ -22,10 +23,12 @@ async def check_group(case: Case) -> Sequence[Finding]:
     if group.code != NO_ERROR:
         return [error(f"the group {name} cannot be seen: {code_in_words(group.code)}", "see `rights` above")]
     partitions = await _partitions(kafka, case.names.subscribed)
-    committed = await kafka.committed(name)
+    committed = own_commits(
+        await kafka.committed(name), None if case.topology is None else case.topology.incarnation
+    )
     if not committed and not group.members:
         return [note(f"no worker has ever run in the group {name}", f"start one with {_RUN}")]
-    lags, lost = await _lags(kafka, name, partitions)
+    lags, lost = await _lags(kafka, committed, partitions)
     return [*_lost(name, lost), *_members(name, group.state, group.members, lags, partitions)]
 
 
@@ -65,9 +68,10 @@ async def check_requests_group(case: Case) -> Sequence[Finding]:
     """Checks the number of unanswered requests."""
     kafka, name = await case.kafka(), requests_group(case.group_id)
     partitions = await _partitions(kafka, (case.names.requests,))
-    if not await kafka.committed(name):
+    committed = await kafka.committed(name)
+    if not committed:
         return [note("no request was ever answered")]
-    lags, _ = await _lags(kafka, name, partitions)
+    lags, _ = await _lags(kafka, committed, partitions)
     unread = sum(lags.values())
     if unread > _MUCH:
         return [warning(f"{unread} requests wait for an answer", "add replicas; the late ones are dropped")]
@@ -80,10 +84,9 @@ async def _partitions(kafka: Kafka, names: Sequence[TopicName]) -> list[TopicPar
 
 
 async def _lags(
-    kafka: Kafka, group: str, partitions: Sequence[TopicPartition]
+    kafka: Kafka, committed: Mapping[TopicPartition, Committed], partitions: Sequence[TopicPartition]
 ) -> tuple[dict[str, int], list[TopicPartition]]:
     """The lag by topic, and the partitions whose next record is deleted."""
-    committed = await kafka.committed(group)
     lags: dict[str, int] = {}
     lost = []
     for partition, (start, end) in (await kafka.ranges(partitions)).items():

@@ -16,8 +16,8 @@ _NOTE = re.compile(r"incarnation=([^;]*);")
 
 
 def noted(committed: Committed, incarnation: str) -> Committed:
-    """The commit, with the incarnation of its topics in the metadata."""
-    return Committed(committed.offset, f"incarnation={incarnation};{committed.metadata}")
+    """The commit, with the incarnation of its topics in the metadata, and no other one."""
+    return Committed(committed.offset, f"incarnation={incarnation};{unnamed(committed)}")
 
 
 def unnamed(committed: Committed) -> str:
@@ -26,10 +26,18 @@ def unnamed(committed: Committed) -> str:
 
 
 def own_commits(
-    committed: Mapping[TopicPartition, Committed], incarnation: str
+    committed: Mapping[TopicPartition, Committed], incarnation: str | None
 ) -> dict[TopicPartition, Committed]:
-    """The commits that name this incarnation, or none, as those of commands and of 0.1.0."""
-    return {place: one for place, one in committed.items() if _incarnation_of(one) in {None, incarnation}}
+    """The commits that name this incarnation, or none, as those of 0.1.0.
+
+    Args:
+        incarnation: None if the topics have no record; then it is not known which commits are foreign.
+    """
+    return {
+        place: one
+        for place, one in committed.items()
+        if incarnation is None or _incarnation_of(one) in {None, incarnation}
+    }
 
 
 def _incarnation_of(committed: Committed) -> str | None:

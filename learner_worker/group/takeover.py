@@ -3,7 +3,8 @@
     1. recorded   a record of a higher generation names the new owner, and the one before in `taken_from`;
                   the old group's workers see it within seconds, finish their work and leave their group
     2. emptied    the new owner waits until the old group has no members
-    3. inherited  the old group's commits become the new group's: offsets, rewind offsets, answered requests
+    3. inherited  the old group's commits become the new group's: offsets, rewind offsets, answered requests;
+                  those of events name the incarnation, as the workers' do (`commits.py`)
     4. completed  a record of the next generation has no `taken_from` any more
 
 A worker of the new group that is killed in between is followed by one that goes on at step 2: both groups are
@@ -29,7 +30,7 @@ from aiokafka.errors import KafkaError
 from learner_worker.contract.topics import in_layout, requests_group
 from learner_worker.contract.topology import Origin, Topology
 from learner_worker.errors import BrokerError, ConfigurationError, Mismatch
-from learner_worker.group.commits import unnamed
+from learner_worker.group.commits import noted, own_commits, unnamed
 from learner_worker.group.topology import LiveTopics, require_same
 from learner_worker.group.topology_view import TopologyView
 from learner_worker.kafka.admin import Cluster, Committed
@@ -106,7 +107,7 @@ async def complete(view: TopologyView, topology: Topology, group_id: str) -> Top
     old, new = in_layout(origin.group_id, topology.layout), in_layout(group_id, topology.layout)
     try:
         await until_empty(view.cluster, old, new)  # 2. emptied
-        for group, commits in (await commits_to_inherit(view, origin, live, old, new)).items():
+        for group, commits in (await commits_to_inherit(view, topology, live, old, new)).items():
             await view.commit(group, commits)  # 3. inherited
     except (KafkaError, TimeoutError) as error:
         again = (await view.look()).topology
@@ -144,16 +145,20 @@ async def until_empty(cluster: Cluster, old: str, new: str) -> None:
 
 
 async def commits_to_inherit(
-    view: TopologyView, origin: Origin, live: LiveTopics, old: str, new: str
+    view: TopologyView, topology: Topology, live: LiveTopics, old: str, new: str
 ) -> Mapping[str, Mapping[TopicPartition, Committed]]:
     """The commits that the new group and its requests' group begin with."""
-    names = live.names
+    names, incarnation, origin = live.names, topology.incarnation, topology.taken_from
     events = await view.cluster.committed(old)
     answered = await view.cluster.committed(requests_group(old))
-    if origin.cluster_id != live.cluster_id:
+    if origin is not None and origin.cluster_id != live.cluster_id:
         events, answered = await _beginnings(view, live, events), await _beginnings(view, live, answered)
     return {
-        new: {place: one for place, one in events.items() if place.topic in names.subscribed},
+        new: {
+            place: noted(one, incarnation)
+            for place, one in own_commits(events, incarnation).items()
+            if place.topic in names.subscribed
+        },
         requests_group(new): {place: one for place, one in answered.items() if place.topic == names.requests},
     }
 

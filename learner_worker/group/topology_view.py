@@ -53,6 +53,11 @@ class Layout(NamedTuple):
     topology: Topology | None
     names: TopicNames
 
+    @property
+    def incarnation(self) -> str | None:
+        """The incarnation of the topics; None without a record."""
+        return None if self.topology is None else self.topology.incarnation
+
     def owner(self, given: str | None, default: str) -> str:
         """The group in question: the given one, the owner, or a default one."""
         return given or (self.topology and self.topology.owner_group) or default

@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName, requests_group
+from learner_worker.group.commits import own_commits
 from learner_worker.group.lag import PartitionLag
 from learner_worker.group.membership import claim_in, shards_in
 from learner_worker.group.topology_view import Layout
@@ -83,6 +84,7 @@ class GroupLook:
         self._settings = settings
         self._shards = layout.shards
         self._names = layout.names
+        self._incarnation = layout.incarnation
         self._group_id = group_id
         self._lags: dict[TopicPartition, PartitionLag] = {}
         self._clients: _Clients | None = None
@@ -133,7 +135,7 @@ class GroupLook:
         cluster = clients.cluster
         try:
             committed = {
-                **await cluster.committed(self._group_id),
+                **own_commits(await cluster.committed(self._group_id), self._incarnation),
                 **await cluster.committed(requests_group(self._group_id)),
             }
             ranges = await offset_ranges(clients.consumer, partitions)

@@ -58,7 +58,7 @@ class Changelog:
             topic_prefix=self._prefix,
             partitions=self.partitions,
             shard=shard,
-            incarnation=None if topology is None else topology.incarnation,
+            incarnation=self._layout.incarnation,
             generation=None if topology is None else topology.generation,
         )
 

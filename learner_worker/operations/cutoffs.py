@@ -22,6 +22,8 @@ _KAFKA_SECONDS = 30.0  # aiokafka repeats a request without a limit
 async def committed_cutoffs(settings: Settings, group_id: str, changelog: TopicName) -> dict[ShardId, Cutoff]:
     """The cutoffs that the group's workers have committed with the changelog's positions, by shard.
 
+    Those of other incarnations are among them: what has expired on one cluster has expired on its copies.
+
     Raises:
         BrokerError: Kafka does not answer.
     """

@@ -29,6 +29,7 @@ from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName, TopicNames
 from learner_worker.domain.outcomes import forgotten_cutoff, living_fact
 from learner_worker.errors import RecordError
+from learner_worker.group.commits import own_commits
 from learner_worker.kafka.admin import Cluster
 from learner_worker.kafka.batching import send_single
 from learner_worker.kafka.offsets import OffsetRange
@@ -170,23 +171,28 @@ class Forgetting:
         await self._send(producer, [(key, None) for key in due_tombstones])
         return len(due_tombstones)
 
-    async def in_effect(self, cluster: Cluster, group_id: str, *, wait_seconds: float) -> bool:
+    async def in_effect(
+        self, cluster: Cluster, group_id: str, *, incarnation: str | None, wait_seconds: float
+    ) -> bool:
         """Step 3: waits until the shard's owner has forgotten the agent; False if it takes too long.
+
+        Args:
+            incarnation: that of the topics; commits that name another one are ignored.
 
         Raises:
             BrokerError: Kafka does not answer.
         """
         deadline = asyncio.get_running_loop().time() + wait_seconds
-        while not await self._is_in_effect(cluster, group_id):
+        while not await self._is_in_effect(cluster, group_id, incarnation):
             if asyncio.get_running_loop().time() > deadline:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
         return True
 
-    async def _is_in_effect(self, cluster: Cluster, group_id: str) -> bool:
+    async def _is_in_effect(self, cluster: Cluster, group_id: str, incarnation: str | None) -> bool:
         if self.offset is None:
             return False
-        committed = (await cluster.committed(group_id)).get(self._changelog)
+        committed = own_commits(await cluster.committed(group_id), incarnation).get(self._changelog)
         if committed is None or committed.offset <= self.offset:
             return False
         await self.metrics.read()

@@ -33,7 +33,7 @@ from learner_worker.contract.topology import (
     Topology,
 )
 from learner_worker.errors import Mismatch
-from learner_worker.group.commits import own_commits
+from learner_worker.group.commits import noted, own_commits
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Outgoing
@@ -140,12 +140,15 @@ class Resharding:
     async def _inherit(self, topology: Topology, change: Reshard) -> None:
         """Copies commits, before any barrier: what they cover is in the old changelog before its barriers.
 
-        Whatever zombies commit later, the new layout does not see it: it has a group of its own.
+        Whatever zombies commit later, the new layout does not see it: it has a group of its own. The commits
+        name the new layout's incarnation, as those of its workers will.
         """
         old, new = old_group(topology), new_group(topology)
         events = own_commits(await self._access.committed(old), topology.incarnation)
         answered = await self._access.committed(requests_group(old))
-        await self._access.commit(new, await self._inherited(topology, change, events))
+        inherited = await self._inherited(topology, change, events)
+        named = {place: noted(one, new_incarnation(topology)) for place, one in inherited.items()}
+        await self._access.commit(new, named)
         await self._access.commit(
             requests_group(new), await self._inherited_requests(topology, change, answered)
         )
@@ -190,7 +193,7 @@ class Resharding:
     async def _copy(self, topology: Topology, change: Reshard) -> None:
         names = old, new = self._old(topology), self._new(topology)
         counts = await self._access.counts([old.outcomes, old.rerouted])
-        commits = await self._access.committed(new_group(topology))
+        commits = own_commits(await self._access.committed(new_group(topology)), new_incarnation(topology))
         copy = LayoutCopy(
             self._access,
             names,
@@ -212,7 +215,7 @@ class Resharding:
             generation=topology.generation + 1,
             layout=topology.layout + 1,
             shards=change.shards,
-            incarnation=uuid.uuid4().hex,  # the files of the old layout hold other offsets
+            incarnation=new_incarnation(topology),  # the files of the old layout hold other offsets
             topics=OwnTopics.of(self._new(topology)),
             reshard=None,
             former=[*topology.former, FormerLayout(topology.incarnation, topology.shards)],
@@ -228,6 +231,14 @@ def old_group(topology: Topology) -> str:
 def new_group(topology: Topology) -> str:
     """The group of the layout to come."""
     return in_layout(topology.owner_group or "", topology.layout + 1)
+
+
+def new_incarnation(topology: Topology) -> str:
+    """The incarnation of the layout to come; the same in every run, because its commits name it beforehand.
+
+    As random as that of the layout before.
+    """
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"{topology.incarnation}/{topology.layout + 1}").hex
 
 
 def _partitions(topics: tuple[TopicName, ...], count: int) -> list[TopicPartition]:

@@ -24,6 +24,9 @@ from learner_worker.doctor.case import Case
 from learner_worker.doctor.examination import Check
 from learner_worker.doctor.findings import Finding, ok
 from learner_worker.errors import RecordError
+from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.connection import Connection
+from learner_worker.kafka.group_offsets import commit_for_group
 from learner_worker.kafka.patches import LightRecord
 from learner_worker.kafka.records import dead_letter
 from learner_worker.settings import load_settings
@@ -304,6 +307,22 @@ async def test_a_group_that_nobody_reads_for_is_told_with_its_lag(
     what = only(report, "group", Level.ERROR)
     assert "no member reads" in what
     assert f"{names.bid_placed} {len(bids)}" in what
+
+
+async def test_commits_that_a_mirror_has_copied_count_as_none(
+    broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """They name the original's incarnation: a worker would begin at the start, and so does the lag."""
+    names = await create_topics(broker.bootstrap_servers, prefix, partitions=PARTITIONS)
+    copied = Committed(7, "incarnation=of-the-original;rewind=7")
+    await commit_for_group(
+        Connection(broker.bootstrap_servers),
+        f"{prefix}learner",
+        {TopicPartition(names.bid_placed, 0): copied},
+    )
+    report = await examined(tmp_path, broker.bootstrap_servers, prefix)
+    found = [finding.what for name, finding in report.findings if name == "group"]
+    assert found == [f"no worker has ever run in the group {prefix}learner"]
 
 
 async def test_a_publishers_clock_ahead_of_this_one_is_told(

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
 from learner_worker.brokers import Broker
 from learner_worker.client import LearnerClient
 from learner_worker.contract.facts import Fact, decode_outcome_record
 from learner_worker.contract.topics import TopicNames, Topics
+from learner_worker.kafka.admin import Committed
+from learner_worker.kafka.connection import Connection
+from learner_worker.kafka.group_offsets import commit_for_group
 from tests.acceptance.test_refusals import Ended, learner_worker
 from tests.support.forked import clean_environment
 from tests.support.model import AuctionClosed, BidPlaced, Event, TaskFinished
@@ -262,3 +266,14 @@ def test_a_no_writes_nothing() -> None:
     assert ended.returncode == 2
     assert b"Forget all that agent 'ann' did until" in ended.stdout
     assert ended.stderr == b"learner-worker: not confirmed: nothing was written\n"
+
+
+async def test_a_commit_that_a_mirror_has_copied_is_no_workers(broker: Broker, prefix: str) -> None:
+    """It is behind the marker, but of other topics: no worker has read the marker yet."""
+    names = await create_topics(broker.bootstrap_servers, prefix, partitions=1)
+    copied = Committed(1_000, "incarnation=of-the-original;rewind=1000")
+    await commit_for_group(
+        Connection(broker.bootstrap_servers), f"{prefix}learner", {TopicPartition(names.outcomes, 0): copied}
+    )
+    undone = await forget(broker, prefix, "ann", "--yes", "--wait", "1")
+    assert undone.code == 1, undone

@@ -19,6 +19,7 @@ from tests.simulation.broker import Broker
 from tests.simulation.disk import Disk
 from tests.simulation.log import Partition, Sent
 from tests.simulation.worker import TOPICS
+from tests.support.steady import SteadyTopics
 
 GROUP = "learner"
 _EMPTY_SECONDS = 0.5
@@ -57,6 +58,10 @@ class Layouts:
         found = standing(self.records)
         assert found is not None
         return found
+
+    def guard(self) -> SteadyTopics:
+        """The guard of a worker that starts now: it ignores the commits of other incarnations."""
+        return SteadyTopics(self.standing.incarnation)
 
     def switched(self) -> None:
         """The record names the new layout; what an ablation makes of that, the workers do not see."""

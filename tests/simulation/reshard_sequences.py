@@ -63,7 +63,7 @@ def _zombie_reads_the_result(world: World) -> None:
 
 def _switch(world: World, layouts: Layouts) -> World:
     require(layouts.standing.layout == 2, "nothing was switched", layouts.standing)
-    world.broker, world.shards = layouts.new, layouts.shards
+    world.broker, world.shards, world.guard = layouts.new, layouts.shards, layouts.guard
     world.partition_of = partitioner(layouts.shards)
     world.disks = {"n0": Disk()}
     world.start("n0")

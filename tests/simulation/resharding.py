@@ -243,8 +243,14 @@ class ReshardWeather(Weather):
         require(self.layouts.standing.layout == 2, "nothing was switched", self.layouts.standing)
         world = self.world
         world.note("switched")
+        named = f"incarnation={self.layouts.standing.incarnation};"
+        unnamed = [
+            one for one in self.layouts.new.log.committed.values() if not one.metadata.startswith(named)
+        ]
+        require(not unnamed, "commits do not name the new layout", unnamed)
         self.layouts.switched()
         world.broker, world.shards = self.layouts.new, self.layouts.shards
+        world.guard = self.layouts.guard
         world.partition_of = partitioner(world.shards)
         world.disks = {f"n{number}": Disk() for number in range(len(world.disks))}
         self.stormy = True

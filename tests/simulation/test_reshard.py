@@ -6,6 +6,7 @@ SIMULATION_SEED=123 pytest tests/simulation/test_reshard.py     one seed again
 
 import functools
 import os
+from collections import UserDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from learner_worker.domain.outcomes import Cutoff, later_cutoff
+from learner_worker.group.commits import unnamed
 from learner_worker.kafka.admin import Committed
 from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.operations import reshard_copy, resharding
@@ -98,8 +100,17 @@ def _latest(shard: int, cutoffs: Mapping[int, Cutoff], shards: tuple[int, int]) 
     return found
 
 
+class _OfFirstVersion(UserDict[tuple[str, int], Committed]):
+    """The commits of a group of 0.1.0, whose workers name no incarnation that could tell them apart."""
+
+    def __setitem__(self, place: tuple[str, int], one: Committed) -> None:
+        super().__setitem__(place, Committed(one.offset, unnamed(one)))
+
+
 def _one_group(layouts: Layouts) -> None:
-    layouts.old.log.committed = layouts.new.log.committed
+    shared: Any = _OfFirstVersion()
+    shared.data = layouts.new.log.committed
+    layouts.old.log.committed = shared
 
 
 _add = AgentDigests.add

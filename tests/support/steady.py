@@ -12,6 +12,9 @@ class SteadyTopics:
 
     incarnation = "first"
 
+    def __init__(self, incarnation: str = incarnation) -> None:
+        self.incarnation = incarnation
+
     async def look(self) -> None:
         """They are the same."""
 

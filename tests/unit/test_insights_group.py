@@ -13,17 +13,26 @@ from aiokafka.errors import KafkaConnectionError
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import Topics
+from learner_worker.contract.topology import OwnTopics, Topology
 from learner_worker.group.placement import Claim
 from learner_worker.group.topology_view import Layout
 from learner_worker.insights import group_view, workers
 from learner_worker.insights.group_view import GroupLook, MemberView
 from learner_worker.insights.workers import WorkersWatch
-from learner_worker.kafka.admin import GroupMember
+from learner_worker.kafka.admin import Committed, GroupMember
 from learner_worker.settings import Settings
 
 NAMES = Topics().named()
 SHARDS = 2
-LAYOUT = Layout("cluster", SHARDS, None, NAMES)
+TOPOLOGY = Topology(
+    generation=1,
+    shards=SHARDS,
+    cluster_id="cluster",
+    incarnation="i",
+    owner_group="learner",
+    topics=OwnTopics.of(NAMES),
+)
+LAYOUT = Layout("cluster", SHARDS, TOPOLOGY, NAMES)
 CLAIM = msgspec.json.encode(Claim("run", name="replica-0"))
 METADATA = ConsumerProtocolMemberMetadata(0, list(NAMES.subscribed), CLAIM).encode()
 
@@ -33,6 +42,7 @@ class PlayedKafka:
 
     def __init__(self, members: Sequence[GroupMember] = ()) -> None:
         self.members = members
+        self.commits: Mapping[TopicPartition, Committed] = {}
         self.opened = self.closed = 0
         self.failures: list[Exception] = []
         self.hanging = asyncio.Event()
@@ -47,15 +57,15 @@ class PlayedKafka:
         finally:
             self.closed += 1
 
-    async def committed(self, group_id: str) -> Mapping[TopicPartition, object]:
-        """Nothing, or what fails next."""
+    async def committed(self, group_id: str) -> Mapping[TopicPartition, Committed]:
+        """The commits, or what fails next."""
         assert group_id
         if self.hangs:
             self.hanging.set()
             await asyncio.get_running_loop().create_future()
         if self.failures:
             raise self.failures.pop(0)
-        return {}
+        return {} if group_id.endswith(".requests") else self.commits
 
     async def stable_members(self, _: str) -> Sequence[GroupMember]:
         """The members."""
@@ -109,6 +119,13 @@ async def test_the_clients_of_one_look_serve_the_next_until_they_fail(kafka: Pla
     await look.look()
     await look.close()
     assert (kafka.opened, kafka.closed) == (4, 4)
+
+
+async def test_commits_that_a_mirror_has_copied_have_read_nothing(kafka: PlayedKafka) -> None:
+    """They name the original's topics: a worker of these begins at the start."""
+    own, copied = (TopicPartition(NAMES.bid_placed, shard) for shard in range(SHARDS))
+    kafka.commits = {own: Committed(2, "incarnation=i;"), copied: Committed(2, "incarnation=of-another;")}
+    assert [shard.unread[0].records for shard in (await new_look().look()).lag] == [1, 3]
 
 
 async def test_the_clients_of_a_look_that_is_interrupted_are_closed(kafka: PlayedKafka) -> None:

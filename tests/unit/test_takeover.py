@@ -33,8 +33,15 @@ EVENTS = {
     TopicPartition(NAMES.bid_placed, 0): Committed(7, "rewind=3"),
     TopicPartition(NAMES.outcomes, 1): Committed(9, "incarnation=i;rewind=9;cutoff=5,6"),
 }
+INHERITED = {
+    TopicPartition(NAMES.bid_placed, 0): Committed(7, "incarnation=i;rewind=3"),
+    TopicPartition(NAMES.outcomes, 1): Committed(9, "incarnation=i;rewind=9;cutoff=5,6"),
+}
 ANSWERED = {TopicPartition(NAMES.requests, 1): Committed(4, "")}
-FOREIGN = {TopicPartition("somebody-elses", 0): Committed(1, "")}
+FOREIGN = {
+    TopicPartition("somebody-elses", 0): Committed(1, ""),
+    TopicPartition(NAMES.bid_placed, 1): Committed(8, "incarnation=of-the-original;rewind=8"),
+}
 
 
 class PlayedView:
@@ -109,14 +116,17 @@ async def taken_over(view: Any, group_id: str = NEW) -> Topology:
 
 
 async def test_the_new_owner_is_recorded_first_and_begins_with_the_old_ones_commits() -> None:
-    """Offsets, rewind metadata and requests, once the old group is empty; topics of others are left out."""
+    """Offsets, rewind metadata and requests, once the old group is empty; others' topics are left out.
+
+    So is what a mirror has copied, and what is inherited names the topics.
+    """
     view = PlayedView(OWNED)
     done = await taken_over(view)
     steps = [(one.generation, one.owner_group, one.taken_from) for one in view.records[1:]]
     assert steps == [(3, NEW, Origin(OLD, "c")), (4, NEW, None)]
     assert done == view.records[-1]
     assert (done.incarnation, done.shards) == ("i", 2)
-    assert view.commits[NEW] == EVENTS
+    assert view.commits[NEW] == INHERITED
     assert view.commits[f"{NEW}.requests"] == ANSWERED
     assert view.asked == [OLD, OLD, OLD]
 
@@ -129,12 +139,12 @@ async def test_a_worker_killed_while_it_takes_over_is_followed_by_one_that_compl
     view: Any = PlayedView(OWNED)
     await record_owner(view, NEW)
     if killed_after != "recorded":
-        view.commits[NEW] = EVENTS
+        view.commits[NEW] = INHERITED
     if killed_after == "all commits":
         view.commits[f"{NEW}.requests"] = ANSWERED
     done = await complete(view, view.stands, NEW)
     assert (done.generation, done.taken_from) == (4, None)
-    assert (view.commits[NEW], view.commits[f"{NEW}.requests"]) == (EVENTS, ANSWERED)
+    assert (view.commits[NEW], view.commits[f"{NEW}.requests"]) == (INHERITED, ANSWERED)
 
 
 async def test_of_two_groups_that_take_over_at_once_the_first_has_it() -> None:
@@ -219,9 +229,9 @@ async def test_another_cluster_begins_at_the_start_of_every_topic() -> None:
     done = await taken_over(view, OLD)
     assert (done.cluster_id, done.owner_group, done.generation) == ("mirror", OLD, 4)
     assert done.incarnation != "i"
-    commits = view.commits[OLD]
-    assert commits[TopicPartition(NAMES.bid_placed, 1)] == Committed(101, "rewind=101")
-    assert commits[TopicPartition(NAMES.outcomes, 1)] == Committed(101, "rewind=9;cutoff=5,6")
+    commits, named = view.commits[OLD], f"incarnation={done.incarnation};"
+    assert commits[TopicPartition(NAMES.bid_placed, 1)] == Committed(101, f"{named}rewind=101")
+    assert commits[TopicPartition(NAMES.outcomes, 1)] == Committed(101, f"{named}rewind=9;cutoff=5,6")
     assert len(commits) == 2 * len(NAMES.subscribed)
     assert view.commits[f"{OLD}.requests"].keys() == {TopicPartition(NAMES.requests, n) for n in (0, 1)}
     assert view.asked == []
