@@ -54,6 +54,30 @@ KNOWN: Final[dict[str, str]] = {
     "the marker is applied to rows in memory, too": "rows_that_no_checkpoint_has_written_are_forgotten",
     "the latest marker stands": "forgotten_until_then_until_earlier",
     "a marker's key names its moment": "forgotten_until_then_until_later",
+    "a standby refuses what is forgotten": "seed 2 forgetting",
+    "markers are published again after a lost end": "a_changelog_loses_a_marker",
+    "a forgotten agent's record becomes a tombstone": "an_agent_is_forgotten_everywhere",
+    "the facts behind forgotten rows are tombstoned": "outcomes_age_away_everywhere",
+    "a corrected price is taken out of the sums": "outcomes_age_away_everywhere",
+    "sums in the transaction of their rows": "a_crash_once_sums_are_written",
+    "how far rows are counted, in the transaction of the sums": "a_crash_once_counted_rows_are_written",
+    "rows that are still to be counted change no sums": "outcomes_expire_while_rows_are_counted",
+    "a file without a strategy's stamp is counted": "a_strategy_is_on_then_off_then_on",
+    "sums and stamp go when a strategy is off": "a_strategy_is_on_then_off_then_on",
+    "rows in memory are counted, too": "a_rolling_restart_mixes_settings",
+    "what expires and what is forgotten leaves the sums": "outcomes_age_away_everywhere",
+    "a snapshot of another incarnation is refused": "the_same_topics_with_another_incarnation",
+    "a snapshot that the changelog does not know is refused": (
+        "a_changelog_loses_its_end_and_grows_beyond_a_snapshot"
+    ),
+    "a snapshot beyond the changelog's end is refused": "topics_are_made_anew_and_a_snapshot_is_beyond_them",
+    "no two snapshots have the same name": "a_lost_disk_takes_a_snapshot",
+    "a snapshot made while an agent is forgotten is taken back": (
+        "an_agent_is_forgotten_while_a_snapshot_is_made"
+    ),
+    "a snapshot from before a marker that nobody took back is deleted": (
+        "a_worker_dies_before_it_takes_a_snapshot_back"
+    ),
     "a barrier at the end of the old changelog": "a_zombie_commits_between_two_runs_of_a_step",
     "sources from the rewind offsets, not the committed ones": "seed 4",
     "commits inherited before the barriers": "a_zombie_commits_behind_the_barrier",
