@@ -49,7 +49,6 @@ class ReplyBatch:
         self.requests.append(request)
         self.records.append(record)
         self.codes.append(code)
-        self.request_bytes += size_of(request.record)
         return True
 
 
@@ -101,7 +100,9 @@ class ReplyBatches:
             batches.append(ReplyBatch(self._producer.create_batch()))
             batches[-1].append(request, record, code)
         self._unsent += 1
-        self._unsent_bytes += size_of(request.record)
+        request_bytes = size_of(request.record)
+        batches[-1].request_bytes += request_bytes
+        self._unsent_bytes += request_bytes
 
     def send(self) -> None:
         """Starts sending what was added."""
