@@ -100,12 +100,12 @@ async def test_what_kafka_never_takes_stays_and_keeps_no_other_back(error: type[
         )
     )
 
-    async def letters() -> AsyncIterator[DeadLetter]:
+    async def dead_letters() -> AsyncIterator[DeadLetter]:
         for number, key in enumerate((b"first", b"bad", b"last")):
             yield replace(LETTER, id=DeadLetterId(0, number), key=key)
 
     replay = Replay(NAMES, partitioner(2), confirm=nothing_to_confirm)
-    results = [result async for result in replay.run(letters(), cast("Any", producer))]
+    results = [result async for result in replay.run(dead_letters(), cast("Any", producer))]
     assert [result.sent is None for result in results] == [False, True, False]
     assert results[1].why.startswith("Kafka refuses it")
     assert NAMES.rerouted in results[1].why
