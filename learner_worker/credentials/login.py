@@ -7,7 +7,12 @@ from typing import Literal
 
 from aiokafka.abc import AbstractTokenProvider
 
-from learner_worker.credentials.oauth import ClientCredentials, OwnTokens, token_function
+from learner_worker.credentials.oauth import (
+    ClientCredentials,
+    OwnTokens,
+    notice_refused_tokens,
+    token_function,
+)
 from learner_worker.credentials.passwords import FilePassword, secret_in
 
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
@@ -80,6 +85,7 @@ def token_provider(login: Login) -> AbstractTokenProvider | None:
     oauth = login.oauth
     if login.mechanism != "OAUTHBEARER":
         return None
+    notice_refused_tokens()
     if oauth.provider is not None:
         return OwnTokens(token_function(oauth.provider))
     if oauth.token_url is None or oauth.client_id is None or oauth.client_secret_file is None:

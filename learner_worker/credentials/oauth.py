@@ -14,6 +14,7 @@ from urllib.parse import quote_plus
 import aiohttp
 import msgspec
 from aiokafka.abc import AbstractTokenProvider
+from aiokafka.conn import OAuthAuthenticator
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
 
 from learner_worker.errors import ConfigurationError, LearnerError
@@ -21,7 +22,10 @@ from learner_worker.errors import ConfigurationError, LearnerError
 _RENEWED_AFTER: Final = 0.8  # of its lifetime: clocks differ, and a login takes its time
 _FALLBACK_SECONDS: Final = 60.0  # a lifetime that the server does not state: short, and no request a login
 _REQUEST_SECONDS: Final = 5.0  # a token server that takes longer is away
+_SHOWN_BYTES: Final = 200
+"""Of Kafka's answer to a token: enough for its status."""
 TokenFunction = Callable[[], str | Awaitable[str]]
+_step = OAuthAuthenticator.step
 
 
 class _Answer(msgspec.Struct):
@@ -129,6 +133,27 @@ class OwnTokens(AbstractTokenProvider):
         if not isinstance(brought, str) or not brought:
             raise SaslAuthenticationFailed("the token function returned no text")
         return brought
+
+
+async def _step_or_refusal(authenticator: OAuthAuthenticator, payload: bytes | None) -> Any:
+    """A step of the login; an answer to the token that is not empty says why it is refused (RFC 7628, 3.2.2).
+
+    Raises:
+        SaslAuthenticationFailed: Kafka refuses the token.
+    """
+    if payload:
+        raise SaslAuthenticationFailed(f"Kafka answers {payload[:_SHOWN_BYTES].decode(errors='replace')}")
+    return await _step(authenticator, payload)
+
+
+def notice_refused_tokens() -> None:
+    """Makes logins by a token fail if Kafka refuses it, in this process.
+
+    aiokafka does not look at the answer, goes on, and takes the connection that Kafka closes for an outage.
+    It is left unchanged if its method has other parameters.
+    """
+    if list(inspect.signature(_step).parameters) == ["self", "payload"]:
+        OAuthAuthenticator.step = _step_or_refusal
 
 
 def token_function(name: str) -> TokenFunction:

@@ -4,6 +4,7 @@ With `-rP` or `-s` the test prints its table: what was done, by which way to log
 """
 
 import asyncio
+import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,8 +18,12 @@ from aiohttp import web
 from learner_worker import BlockingLearnerClient, EventPublisher, LearnerClient
 from learner_worker.brokers import BrokerKind
 from learner_worker.contract.topics import TopicNames, Topics
+from learner_worker.credentials.login import Login, OAuthLogin, token_provider
 from learner_worker.errors import SuggestionError
+from learner_worker.kafka.connection import Connection
 from learner_worker.kafka.partitioner import partitioner
+from learner_worker.refusals.denials import CORRECT_TOKENS
+from learner_worker.refusals.diagnosis import addresses_of, login_problem
 from learner_worker.settings import load_settings
 from tests.support import forked
 from tests.support.certificates import Authority
@@ -295,6 +300,30 @@ async def test_every_way_to_log_in_works_for_all(guarded: GuardedKafka, prefix: 
     found = {agent: (each["total_bids"], each["auctions_won"]) for agent, each in metrics.items()}
     assert found == {AGENT: (bids, 1), **won}
     assert [way.name for way in ways if way.worker.logged("credentials.changed")] == ["mTLS", "SCRAM-SHA-512"]
+
+
+async def test_a_token_that_kafka_refuses_is_no_outage(guarded: GuardedKafka) -> None:
+    """Its refusal is named with Kafka's answer and the remedy, not as a connection that was lost."""
+    login = Login(mechanism="OAUTHBEARER", oauth=OAuthLogin(provider=f"{__name__}:token_of_the_future"))
+    connection = Connection(
+        guarded.sasl,
+        security_protocol="SASL_SSL",
+        ssl_context=ssl.create_default_context(cafile=guarded.ca),
+        sasl_mechanism="OAUTHBEARER",
+        sasl_oauth_token_provider=token_provider(login),
+    )
+    [address] = addresses_of(guarded.sasl)
+    refused = await login_problem(connection.options(), *address)
+    assert refused is not None
+    assert (refused.what, refused.remedy) == (
+        'Kafka refuses the login by a token: Kafka answers {"status":"invalid_token"}',
+        CORRECT_TOKENS,
+    )
+
+
+def token_of_the_future() -> str:
+    """A token that no Kafka takes yet."""
+    return unsecured_token(issued_ago=-300.0)
 
 
 async def own_a_shard(way: Way) -> None:

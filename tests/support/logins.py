@@ -38,9 +38,13 @@ public class Alter {
 """
 
 
-def unsecured_token() -> str:
-    """A token that this Kafka takes, as an identity provider or a function of the user's brings it."""
-    claims = {"sub": USER, "iat": time.time(), "exp": time.time() + 600}
+def unsecured_token(*, issued_ago: float = 60.0) -> str:
+    """A token that this Kafka takes, as an identity provider or a function of the user's brings it.
+
+    Args:
+        issued_ago: seconds since it was issued: Kafka refuses a token of the future, even of a millisecond.
+    """
+    claims = {"sub": USER, "iat": time.time() - issued_ago, "exp": time.time() + 600}
     return unsigned({"alg": "none"}, json.dumps(claims).encode())
 
 
