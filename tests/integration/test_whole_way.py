@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aiokafka.admin import NewTopic
+
 from learner_worker.brokers import Broker
 from learner_worker.client import LearnerClient
 from learner_worker.contract.topics import TopicNames, Topics
@@ -15,6 +17,7 @@ from tests.support import model
 from tests.support.swarm import TOPICS, shuffled_with_duplicates, swarm_history
 from tests.support.workers import (
     WorkerProcess,
+    administrator,
     create_topics,
     outcomes_on_disk,
     publish,
@@ -51,7 +54,15 @@ async def test_events_without_keys_on_any_partition_count_the_same(
 
 
 async def test_record_times_in_seconds_cost_no_outcome(broker: Broker, prefix: str, tmp_path: Path) -> None:
-    """1970, by the records: the closes come when all bids have long been read, and every auction counts."""
+    """1970, by the records: the closes come when all bids have long been read, and every auction counts.
+
+    Kafka keeps them whatever their times are: by its default it would delete them, now or some minutes later.
+    """
+    planned = Topics(prefix=prefix).named()
+    sources = (planned.bid_placed, planned.auction_closed, planned.task_finished)
+    async with administrator(broker.bootstrap_servers) as admin:
+        kept = {"retention.ms": "-1"}
+        await admin.create_topics([NewTopic(topic, 1, 1, topic_configs=kept) for topic in sources])
     names = await create_topics(broker.bootstrap_servers, prefix, partitions=1)
     events, seconds = swarm_history(5, AUCTIONS), int(time.time())
     bids = [event for event in events if isinstance(event, model.BidPlaced)]
