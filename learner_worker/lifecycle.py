@@ -1,11 +1,12 @@
 """Starts and stops aiokafka's clients, and waits for a stop, every step within a time limit.
 
 Otherwise aiokafka may wait without end while Kafka is unreachable: a start waits for the cluster, a stop for
-unsent records.
+unsent records. `replace_method` is for what has to be different in aiokafka itself.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, NamedTuple
 
 from aiokafka.client import AIOKafkaClient
@@ -78,4 +79,25 @@ async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
             await event.wait()
     except TimeoutError:
         return False
+    return True
+
+
+def replace_method(
+    owner: type,
+    name: str,
+    parameters: Sequence[str],
+    make: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> bool:
+    """Replaces a method of a class by `make(method)`, for this process.
+
+    Args:
+        parameters: the names that the method's parameters must have, including `self`.
+
+    Returns:
+        False if the method is missing or has other parameters: it is then left unchanged.
+    """
+    method = getattr(owner, name, None)
+    if method is None or list(inspect.signature(method).parameters) != list(parameters):
+        return False
+    setattr(owner, name, make(method))
     return True

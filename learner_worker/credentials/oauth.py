@@ -18,6 +18,7 @@ from aiokafka.conn import OAuthAuthenticator
 from aiokafka.errors import KafkaConnectionError, SaslAuthenticationFailed
 
 from learner_worker.errors import ConfigurationError, LearnerError
+from learner_worker.lifecycle import replace_method
 
 _RENEWED_AFTER: Final = 0.8  # of its lifetime: clocks differ, and a login takes its time
 _FALLBACK_SECONDS: Final = 60.0  # a lifetime that the server does not state: short, and no request a login
@@ -152,8 +153,7 @@ def notice_refused_tokens() -> None:
     aiokafka does not look at the answer, goes on, and takes the connection that Kafka closes for an outage.
     It is left unchanged if its method has other parameters.
     """
-    if list(inspect.signature(_step).parameters) == ["self", "payload"]:
-        OAuthAuthenticator.step = _step_or_refusal
+    replace_method(OAuthAuthenticator, "step", ["self", "payload"], lambda _: _step_or_refusal)
 
 
 def token_function(name: str) -> TokenFunction:

@@ -5,8 +5,6 @@
 """
 
 import functools
-import inspect
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +13,7 @@ from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import KafkaConnectionError
 
 from learner_worker.contract.headers import Headers
+from learner_worker.lifecycle import replace_method
 
 
 class LightRecord(msgspec.Struct, gc=False):
@@ -35,7 +34,7 @@ def use_light_records() -> bool:
     Returns:
         False if this aiokafka is built differently: it keeps its own records, which work as well.
     """
-    return _replace_method(
+    return replace_method(
         PartitionRecords, "_consumer_record", ["self", "tp", "record"], lambda _: _light_record
     )
 
@@ -50,7 +49,7 @@ def take_closed_for_broken() -> bool:
     Returns:
         False if this aiokafka is built differently: it is left unchanged.
     """
-    return _replace_method(
+    return replace_method(
         AIOKafkaConnection, "send", ["self", "request", "expect_response"], _translating_closed
     )
 
@@ -78,24 +77,3 @@ def _translating_closed(send: Any) -> Any:
             raise KafkaConnectionError(f"the connection is closed: {error}") from error
 
     return translating
-
-
-def _replace_method(
-    owner: type,
-    name: str,
-    parameters: Sequence[str],
-    make: Callable[[Callable[..., Any]], Callable[..., Any]],
-) -> bool:
-    """Replaces a method of a class by `make(method)`, for this process.
-
-    Args:
-        parameters: the names that the method's parameters must have, including `self`.
-
-    Returns:
-        False if the method is missing or has other parameters: it is then left unchanged.
-    """
-    method = getattr(owner, name, None)
-    if method is None or list(inspect.signature(method).parameters) != list(parameters):
-        return False
-    setattr(owner, name, make(method))
-    return True
