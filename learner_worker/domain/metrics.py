@@ -52,7 +52,7 @@ class Change(msgspec.Struct, frozen=True):
 
     def __bool__(self) -> bool:
         """Whether anything changes."""
-        return self is ONE_MORE_LOST or self.metrics != _NOTHING or bool(self.wins) or bool(self.failures)
+        return self.metrics != _NOTHING or bool(self.wins) or bool(self.failures)
 
 
 _NOTHING = Metrics()
