@@ -72,6 +72,17 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
 DecodedEvent: TypeAlias = Placed | Closed | Finished
 
 
+def own_time(event: DecodedEvent) -> Micros | None:
+    """The time at which an event says that it happened; None if it says none."""
+    match event:
+        case Placed():
+            return event.placed_at
+        case Closed():
+            return event.closed_at
+        case Finished():
+            return event.finished_at
+
+
 class Request(msgspec.Struct, frozen=True, gc=False):
     """A decoded `SuggestBidRequest`."""
 

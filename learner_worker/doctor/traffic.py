@@ -5,7 +5,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from learner_worker.contract.decode import Closed, DecodedEvent, Finished, Placed, decode_event, readable_ids
+from learner_worker.contract.decode import Closed, decode_event, own_time, readable_ids
 from learner_worker.contract.times import Micros, record_micros
 from learner_worker.contract.topics import HOP_HEADER, EventKind, TopicName, TopicNames
 from learner_worker.doctor.case import Case
@@ -211,21 +211,11 @@ def record_times_off(
 def _own_times(kind: EventKind, records: Sequence[Record]) -> Iterator[tuple[Record, Micros]]:
     for record in records:
         try:
-            own = _own_time(decode_event(kind, record.value))
+            own = own_time(decode_event(kind, record.value))
         except RecordError:
             continue
         if own is not None:
             yield record, own
-
-
-def _own_time(event: DecodedEvent) -> Micros | None:
-    match event:
-        case Placed():
-            return event.placed_at
-        case Closed():
-            return event.closed_at
-        case Finished():
-            return event.finished_at
 
 
 def _now_ms() -> int:
