@@ -189,10 +189,13 @@ class MetricsPublisher:
 
     async def _next(self, agent_id: AgentId) -> Agent:
         """An agent, as it is now, for its record; gives way after records of agents with many keywords."""
+        agents = self._learn.agents
         if self._looked_at >= LOOKED_AT:
             self._looked_at = 0
             await self._context.pacing.give_way()
-        agent = (await self._learn.agents.load([agent_id]))[agent_id]
+        agent = agents.get(agent_id)
+        if agent is None or len(agent.tallies) > LOOKED_AT:  # read it, or look through its keywords in steps
+            agent = (await agents.load([agent_id]))[agent_id]
         self._looked_at += len(agent.tallies)
         return agent
 

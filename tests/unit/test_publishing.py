@@ -11,7 +11,7 @@ from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import AgentRow
 from learner_worker.domain.bucketed import LOOKED_AT
-from learner_worker.domain.keywords import Tally
+from learner_worker.domain.keywords import TOP, Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.kafka.patches import LightRecord
 from learner_worker.shard.context import ShardSettings
@@ -84,6 +84,31 @@ async def test_records_of_agents_with_many_keywords_are_made_a_few_at_a_time(
     most = LOOKED_AT // keywords + 1
     assert max(after - before for before, after in itertools.pairwise([*written, 40])) <= most
     assert max(after - before for before, after in itertools.pairwise([*compared, 40])) <= most
+    await shard.close()
+
+
+async def test_the_first_keywords_of_a_record_are_looked_for_some_at_a_time(tmp_path: Path) -> None:
+    """Also of an agent that is in memory and ready for answers, once none of its strongest ones wins."""
+    sink = RecordingSink()
+    file = await opened_file(tmp_path)
+    agent_id, slices = AgentId("ann"), 6
+    tallies = {f"word{number}": Tally(0, number % 5 + 1) for number in range(slices * LOOKED_AT)}
+    won = {f"won{number}": Tally(9, 0) for number in range(TOP)}
+    positions, row = dict.fromkeys(TOPICS.subscribed, 0), AgentRow(Metrics(total_bids=1), 1, 1)
+    await file.write(Checkpoint(positions, agents={agent_id: row}, keywords={agent_id: tallies | won}))
+    shard = await Shard.open(SHARD, replace(shard_context(sink), settings=CACHING), file, NEW)
+    agent = (await shard.agents.load([agent_id]))[agent_id]
+    for keyword in won:
+        agent.tallies_to_change()[keyword] = Tally(9, 18)
+        agent.strongest.note(keyword)
+    assert shard.agents.get(agent_id) is agent
+    for topic in TOPICS.subscribed:
+        shard.note_end(topic, NOW)
+    shard.learn.unpublished.add(agent_id)
+
+    turns = await turns_until_done(shard.snapshot().publish(), lambda: None)
+    assert sink.sends[TOPICS.metrics] == 1
+    assert turns > slices
     await shard.close()
 
 
