@@ -183,6 +183,7 @@ async def running_worker(
     settings: Mapping[str, str] | None = None,
     flags: Sequence[str] = (),
     program: Sequence[str] = ("-m", "learner_worker"),
+    environment: Mapping[str, str] | None = None,
     preexec_fn: Callable[[], None] | None = None,
     wait: bool = True,
     piped: bool = False,
@@ -192,6 +193,7 @@ async def running_worker(
 
     Args:
         program: what Python runs.
+        environment: variables besides a clean environment.
         preexec_fn: what the new process does before.
         piped: another process reads its log through a small pipe and writes the file.
         fresh: Python is started for it, as it is in production, and imports the program.
@@ -211,7 +213,13 @@ async def running_worker(
         reader = None
         if piped:
             reader, log = await _log_reader(log, files)
-        process = await started((*program, "run", *arguments), log=log, fresh=fresh, preexec_fn=preexec_fn)
+        process = await started(
+            (*program, "run", *arguments),
+            log=log,
+            environment=environment,
+            fresh=fresh,
+            preexec_fn=preexec_fn,
+        )
     worker = WorkerProcess(process, log_path, reader)
     try:
         if wait:

@@ -65,7 +65,7 @@ async def measure(stage: Stage) -> list[Figure]:
     last = [5_000.0]
 
     async def ours() -> Busy:
-        busy = await _of_worker(stage, setting, seconds)
+        busy = await of_worker(stage, setting, seconds)
         last[0] = max(1.0, busy.asked_rate)
         return busy
 
@@ -122,7 +122,7 @@ def _figures(stage: Stage, mine: list[Busy], raw: list[Busy], load: Auctions, se
     ]
 
 
-async def _of_worker(stage: Stage, load: Setting, seconds: float) -> Busy:
+async def of_worker(stage: Stage, load: Setting, seconds: float) -> Busy:
     """The worker becomes faster while it runs: not asked, it is measured before and after."""
     setting = await stage.new_internals(load)
     state_dir = stage.new_folder("state")

@@ -42,6 +42,7 @@ class Stage:
         scale: what all sizes are multiplied with; 1 is the published bench.
         settings: of every worker, besides what a section sets.
         broker_pids: the processes of the broker.
+        other: whose program the workers run, if not this one.
     """
 
     broker: Broker
@@ -51,6 +52,7 @@ class Stage:
     settings: Mapping[str, str]
     say: Callable[[str], None]
     broker_pids: Sequence[int] = ()
+    other: "OtherProgram | None" = None
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     @property
@@ -116,10 +118,27 @@ class Stage:
     ) -> AsyncIterator[WorkerProcess]:
         """A worker started by its command line, with default settings but for those given."""
         flags = {**setting.flags(), **self.settings, **(settings or {})}
+        other: dict[str, Any] = {}
+        if self.other is not None:
+            flags = {name: value for name, value in flags.items() if name in self.other.options}
+            other = {"program": self.other.program, "environment": self.other.environment}
         async with running_worker(
-            self.servers, setting.topics.prefix, state_dir, settings=flags, wait=wait, fresh=True
+            self.servers, setting.topics.prefix, state_dir, settings=flags, wait=wait, fresh=True, **other
         ) as worker:
             yield worker
+
+
+@dataclass(frozen=True, slots=True)
+class OtherProgram:
+    """The worker of another source tree, run by this Python.
+
+    Attributes:
+        options: those of its `run`; others are not passed to it.
+    """
+
+    options: frozenset[str]
+    program: Sequence[str]
+    environment: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
