@@ -70,8 +70,8 @@ class AgentPage(NamedTuple):
     next: AgentId | None
 
 
-class _MetricsValue(MetricsPart, frozen=True, gc=False):
-    """What is read of a metrics record; records of 0.1.0 have no `top_keywords`."""
+class MetricsValue(MetricsPart, frozen=True, gc=False, kw_only=True):
+    """What is read of a metrics record; a field that older records lack has a default here."""
 
     agent_id: AgentId
     learned_keywords: list[KeywordTally]
@@ -79,7 +79,7 @@ class _MetricsValue(MetricsPart, frozen=True, gc=False):
     top_keywords: list[KeywordTally] | None = None
 
 
-_decoder = msgspec.json.Decoder(_MetricsValue)
+_decoder = msgspec.json.Decoder(MetricsValue)
 
 
 class AgentDirectory:
