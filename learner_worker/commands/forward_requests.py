@@ -7,7 +7,7 @@ import click
 
 from learner_worker.commands.options import CONNECTION, TOPICS, given, settings_flags
 from learner_worker.forwarding.process import run_forwarder
-from learner_worker.kafka.patches import take_closed_for_broken, use_light_records
+from learner_worker.kafka.patches import keep_member_ids, take_closed_for_broken, use_light_records
 from learner_worker.observability import configure_logging
 
 _SETTINGS = (
@@ -40,4 +40,5 @@ def forward_requests(**flags: Any) -> None:
     configure_logging(settings.log_format, settings.log_level)
     use_light_records()
     take_closed_for_broken()
+    keep_member_ids()
     asyncio.run(run_forwarder(settings, click.echo))

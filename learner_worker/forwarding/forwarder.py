@@ -43,6 +43,7 @@ class Forwarder(ConsumerRebalanceListener):
         self._positions: dict[TopicPartition, int] = {}
         self._committed: Mapping[TopicPartition, int] = {}
         self._commit_at = 0.0
+        self._rejoining = False
         self.joined = False
         self.turns = 0
         self.last_turn_seconds = clock.monotonic()
@@ -55,10 +56,12 @@ class Forwarder(ConsumerRebalanceListener):
         """
         if revoked:
             await self._commit()
+        self._rejoining = True
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Notes that the group has given this member its share: it begins where the group has committed."""
         self._positions = {}
+        self._rejoining = False
         self.joined = True
         _log.info(
             "forwarding.assigned", partitions=sorted(f"{one.topic}/{one.partition}" for one in assigned)
@@ -109,6 +112,8 @@ class Forwarder(ConsumerRebalanceListener):
 
     async def _commit(self) -> None:
         self._commit_at = self._clock.monotonic() + _COMMIT_EVERY_SECONDS
+        if self._rejoining:  # Kafka answers it after the join, and refuses it: it is of the last generation
+            return
         if not (offsets := self._own()) or offsets == self._committed:
             return
         try:

@@ -293,7 +293,10 @@ async def test_only_what_kafka_has_is_committed() -> None:
 
 
 async def test_what_fails_during_a_rebalance_is_sent_again() -> None:
-    """Until partitions are assigned anew, the client's own position is past the failed batch."""
+    """Until partitions are assigned anew, the client's own position is past the failed batch.
+
+    Nor is anything committed until then: the group would refuse it.
+    """
     consumer, producer = OwnTopic([record(offset=0), record(offset=1)]), SharedTopic([KafkaTimeoutError()])
     forwarder = forwarder_of(consumer, producer, ForwardingInstruments().requests)
     producer.answers.clear()
@@ -303,6 +306,10 @@ async def test_what_fails_during_a_rebalance_is_sent_again() -> None:
     await forwarder.on_partitions_revoked([consumer.partition])
     producer.answers.set()
     await becomes_true(lambda: forwarder.turns > 2)
+    assert consumer.committed == 0
+    await forwarder.on_partitions_assigned([consumer.partition])
+    turns = forwarder.turns
+    await becomes_true(lambda: forwarder.turns > turns + 1)
     stopping.set()
     await running
 

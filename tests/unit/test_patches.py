@@ -1,4 +1,4 @@
-"""What is replaced in aiokafka: light records, and closed connections as broken ones on a worker's loop."""
+"""What is replaced in aiokafka: light records, closed connections, what a refused commit costs."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,23 +9,34 @@ import uvloop
 from aiokafka import TopicPartition
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import IllegalGenerationError, KafkaConnectionError, KafkaError, UnknownMemberIdError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.admin import ApiVersionRequest
+from aiokafka.protocol.commit import OffsetCommitResponse_v2
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import OffsetAndMetadata
 
-from learner_worker.kafka.patches import LightRecord, take_closed_for_broken, use_light_records
+from learner_worker.kafka.patches import (
+    LightRecord,
+    keep_member_ids,
+    take_closed_for_broken,
+    use_light_records,
+)
 from tests.support.batches import bytes_of
 
 FIELDS = LightRecord.__struct_fields__
+PLACE = TopicPartition("topic", 3)
 
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     """aiokafka as it is."""
     record, send = PartitionRecords._consumer_record, AIOKafkaConnection.send
+    commit = GroupCoordinator._do_commit_offsets
     yield
     PartitionRecords._consumer_record, AIOKafkaConnection.send = record, send
+    GroupCoordinator._do_commit_offsets = commit
 
 
 def unpacked() -> list[Any]:
@@ -35,8 +46,7 @@ def unpacked() -> list[Any]:
     batch.append(timestamp=1_001, key=None, value=b"", headers=[])
     batch.append(timestamp=1_002, key=b"gone", value=None, headers=[])
     records = MemoryRecords(bytes_of(batch))
-    partition = TopicPartition("topic", 3)
-    return list(PartitionRecords(partition, records, [], 0, None, None, True, READ_COMMITTED))
+    return list(PartitionRecords(PLACE, records, [], 0, None, None, True, READ_COMMITTED))
 
 
 def test_light_records_say_what_aiokafkas_own_say() -> None:
@@ -100,3 +110,50 @@ def test_connections_of_an_aiokafka_that_is_built_differently_stay(monkeypatch: 
     monkeypatch.setattr(AIOKafkaConnection, "send", other)
     assert not take_closed_for_broken()
     assert AIOKafkaConnection.send is other
+
+
+class RefusedMember(GroupCoordinator):  # type: ignore[misc] # aiokafka has no types
+    """A member of the second generation, to whom the group answers a commit with an error."""
+
+    def __init__(self, error: type[KafkaError]) -> None:
+        self.group_id, self.coordinator_id = "group", 1
+        self.member_id, self.generation = "member", 2
+        self._rejoin_needed_fut = asyncio.get_running_loop().create_future()
+        self._error = error
+
+    async def _send_req(self, _request: Any) -> Any:
+        return OffsetCommitResponse_v2([(PLACE.topic, [(PLACE.partition, self._error.errno)])])
+
+    async def is_refused(self) -> None:
+        """Commits, and is told to rejoin."""
+        with pytest.raises(self._error):
+            await self._do_commit_offsets(None, {PLACE: OffsetAndMetadata(1, "")})
+        assert self._rejoin_needed_fut.done()
+
+
+async def test_without_the_patch_a_refused_generation_costs_the_member_its_id() -> None:
+    """What it is for: should this fail with another aiokafka, it is not needed any more."""
+    member = RefusedMember(IllegalGenerationError)
+    await member.is_refused()
+    assert not member.member_id
+
+
+async def test_a_member_whose_generation_is_refused_keeps_its_id() -> None:
+    """It rejoins as the member that the group waits for; one that the group does not know joins anew."""
+    assert keep_member_ids()
+    member, unknown = RefusedMember(IllegalGenerationError), RefusedMember(UnknownMemberIdError)
+    await member.is_refused()
+    await unknown.is_refused()
+    assert (member.member_id, member.generation) == ("member", 2)
+    assert not unknown.member_id
+
+
+def test_commits_of_an_aiokafka_that_is_built_differently_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on as it is."""
+
+    async def other(self: object, offsets: object) -> object:
+        return self, offsets
+
+    monkeypatch.setattr(GroupCoordinator, "_do_commit_offsets", other)
+    assert not keep_member_ids()
+    assert GroupCoordinator._do_commit_offsets is other
