@@ -117,7 +117,7 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "learner-worker topics create": _LEAGUE,
         "learner-worker run": _LEAGUE,
     },
-    "docs/performance.md": {"IMPORT_ROWS": _SUITE},
+    "docs/performance.md": {"IMPORT_ROWS": _SUITE, ".venv/bin/python -m tests.programs.bench": _SUITE},
     "docs/interop.md": {
         "async def main": Run(),
         "client = LearnerClient(": Check("names a cluster with a login of the reader's own"),
