@@ -2,13 +2,16 @@
 
     python -m tests.programs.league_coverage --runs 200
 
-The truth is the mean difference over many other luck seeds under the same split of the tasks. An A/A
+The truth is the mean difference over many other luck seeds under the same split of the tasks and the same
+agents: how far an agent's base bids are off, which a market draws anew for each run, is drawn once. An A/A
 experiment, of one strategy under two names, is among the cases. Exit code 1 if an interval covers the truth
 in less than 92 % of the runs: of 95 % intervals over 200 runs, 184 or more are expected in 98 of 100 cases.
 """
 
 import argparse
+import math
 import multiprocessing
+import random
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +21,7 @@ from typing import Any
 
 from learner_worker.laboratory.families import families
 from learner_worker.laboratory.league import ArmDifference, league
+from learner_worker.laboratory.market import MarketAgent, MarketModel
 from learner_worker.strategies.classic import CLASSIC
 from learner_worker.strategies.expected_profit import EXPECTED_PROFIT
 from learner_worker.strategies.experiment import Experiment
@@ -49,9 +53,23 @@ STRATEGIES: Mapping[str, Strategy] = {
 ARMS = (("classic", "expected-profit"), ("classic", "classic-again"))
 
 
+def with_fixed_agents(market: MarketModel) -> MarketModel:
+    """The market with what it would draw for the agents of one run as their own in all runs."""
+    chance = random.Random(market.name)
+
+    def marked_up(agent: MarketAgent) -> MarketAgent:
+        markup = math.exp(chance.gauss(0, market.markup_spread))
+        shares = {"cost_share": agent.cost_share, "failure_cost_share": agent.failure_cost_share}
+        off = {name: share / markup for name, share in shares.items()}
+        return agent.model_copy(update={"base_bid_sats": round(agent.base_bid_sats * markup), **off})
+
+    agents = [marked_up(agent) for agent in market.agents]
+    return market.model_copy(update={"agents": agents, "markup_spread": 0.0})
+
+
 def difference(family: str, arms: tuple[str, str], auctions: int, seed: int) -> ArmDifference:
     """What the league says of one simulated run."""
-    market = families()[family].model_copy(update={"auctions": auctions})
+    market = with_fixed_agents(families()[family]).model_copy(update={"auctions": auctions})
     experiment = Experiment("coverage", dict.fromkeys(arms, 0.5))
     run = run_experiment(market, seed, experiment, {name: STRATEGIES[name] for name in arms})
     (found,) = league(run.advice, run.auctions).differences
