@@ -100,6 +100,7 @@ async def answers_beside_backlog(stage: Stage) -> Turn:
     load = recent_auctions(stage.scaled(answers_busy.BIDS, least=400_000))
     setting = await stage.new_topics("busy")
     await preload_auctions(stage.servers, setting.names, load)
+    await warm_up_broker(stage, setting)
 
     async def turn(of: Stage) -> Samples:
         busy = await answers_busy.of_worker(of, setting, _ASKED_SECONDS * min(1.0, of.scale))
@@ -132,20 +133,18 @@ def main(*, revision: str, only: Sequence[str], turns: int, scale: float, worker
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
     settings = {f"--{name}": value for name, _, value in (given.partition("=") for given in worker)}
     kind = BrokerKind.EMBEDDED if why_not(BrokerKind.KAFKA) else BrokerKind.KAFKA
-    figures: list[Figure] = []
-    description = ""
+    console = Console(width=_TABLE_WIDTH)
     with ExitStack() as cleanup:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="learner-revisions-")))
         other = _program(revision, folder / "other")
         for name in only or _SECTIONS:
             place = folder / name
             with running_broker(kind, data_dir=place / "broker", log=_say) as broker:
-                description = broker.description
                 stage = Stage(broker, place, turns, scale, {}, _say, descendants(os.getpid()))
-                figures += asyncio.run(_compared(name, stage, settings, revision, other))
+                figures = asyncio.run(_compared(name, stage, settings, revision, other))
+                title = ", ".join([broker.description, f"{turns} turns", f"sizes x {scale:g}", *worker])
+            console.print(report.table_of(figures, title))
             shutil.rmtree(place, ignore_errors=True)
-    title = ", ".join([description, f"{turns} turns", f"sizes x {scale:g}", *worker])
-    Console(width=_TABLE_WIDTH).print(report.table_of(figures, title))
 
 
 async def _compared(
