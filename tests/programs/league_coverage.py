@@ -59,9 +59,13 @@ def with_fixed_agents(market: MarketModel) -> MarketModel:
 
     def marked_up(agent: MarketAgent) -> MarketAgent:
         markup = math.exp(chance.gauss(0, market.markup_spread))
-        shares = {"cost_share": agent.cost_share, "failure_cost_share": agent.failure_cost_share}
-        off = {name: share / markup for name, share in shares.items()}
-        return agent.model_copy(update={"base_bid_sats": round(agent.base_bid_sats * markup), **off})
+        return agent.model_copy(
+            update={
+                "base_bid_sats": round(agent.base_bid_sats * markup),
+                "cost_share": agent.cost_share / markup,
+                "failure_cost_share": agent.failure_cost_share / markup,
+            }
+        )
 
     agents = [marked_up(agent) for agent in market.agents]
     return market.model_copy(update={"agents": agents, "markup_spread": 0.0})
