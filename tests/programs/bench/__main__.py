@@ -1,10 +1,8 @@
 """`python -m tests.programs.bench`: every figure beside its floor or peer, as a table, JSON and a picture."""
 
 import asyncio
-import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -14,8 +12,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from learner_worker.brokers import BrokerKind, running_broker, why_not
+from learner_worker.brokers import running_broker
 from tests.programs.bench import report
+from tests.programs.bench.command import TABLE_WIDTH, begin, broker_kind, say, worker_settings
 from tests.programs.bench.figures import Figure
 from tests.programs.bench.picture import write_picture
 from tests.programs.bench.processor import descendants
@@ -23,7 +22,6 @@ from tests.programs.bench.sections import SECTIONS
 from tests.programs.bench.stage import Stage
 
 BROKE_OFF = "broke off"
-_TABLE_WIDTH = 170
 _RESULTS = Path("build/performance")
 _PAGE = Path("docs/performance.md")
 
@@ -55,23 +53,20 @@ def main(
     write: bool,
 ) -> None:
     """Measure the worker, each figure beside the raw client or a peer, in alternating turns."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: broker and workers end, too
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
+    begin()
     began = time.monotonic()
-    settings = {f"--{name}": value for name, _, value in (given.partition("=") for given in worker)}
+    settings = worker_settings(worker)
     folder = Path(tempfile.mkdtemp(prefix="learner-performance-"))
-    kind = BrokerKind.EMBEDDED if embedded or why_not(BrokerKind.KAFKA) else BrokerKind.KAFKA
-    if kind is BrokerKind.EMBEDDED and not embedded:
-        _say(f"not on Apache Kafka. {why_not(BrokerKind.KAFKA)}")
+    kind = broker_kind(embedded=embedded)
     figures: list[Figure] = []
     description = ""
     try:
         for name in only or SECTIONS:
             place = folder / name
-            with running_broker(kind, data_dir=place / "broker", log=_say) as broker:
+            with running_broker(kind, data_dir=place / "broker", log=say) as broker:
                 description = broker.description
                 pids = descendants(os.getpid())  # nothing else runs yet
-                figures += _measured(name, Stage(broker, place, turns, scale, settings, _say, pids))
+                figures += _measured(name, Stage(broker, place, turns, scale, settings, say, pids))
             shutil.rmtree(place, ignore_errors=True)
             report.write_json(  # after each: hours later something may end the run
                 results / "figures.json",
@@ -90,7 +85,7 @@ def main(
     if write:
         report.write_page(_PAGE, figures, title)
         write_picture(_PAGE.with_suffix(".svg"), figures, title)
-    _say(f"{seconds / 60:.0f} minutes; written: {results}/figures.json and figures.svg")
+    say(f"{seconds / 60:.0f} minutes; written: {results}/figures.json and figures.svg")
     if any(figure.name == BROKE_OFF for figure in figures):
         sys.exit(1)
 
@@ -98,12 +93,12 @@ def main(
 def _measured(name: str, stage: Stage) -> list[Figure]:
     """A section's figures; one that breaks off says why, and the next one runs all the same."""
     began = time.monotonic()
-    _say(f"== {name}")
+    say(f"== {name}")
     try:
         figures = asyncio.run(SECTIONS[name](stage))
     except Exception as error:  # noqa: BLE001 (said in the table)
         figures = [Figure(name, BROKE_OFF, "", None, failure=repr(_innermost(error)))]
-    _say(f"== {name} took {time.monotonic() - began:.0f} s")
+    say(f"== {name} took {time.monotonic() - began:.0f} s")
     return figures
 
 
@@ -114,17 +109,12 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _show(figures: Sequence[Figure], title: str) -> None:
-    console = Console(width=_TABLE_WIDTH)
+    console = Console(width=TABLE_WIDTH)
     for line in report.header_of(figures):
         console.print(line, highlight=False, markup=False)
     console.print(report.table_of(figures, title))
     for line in report.details_of(figures):
         console.print(line, highlight=False, markup=False)
-
-
-def _say(line: str) -> None:
-    click.echo(f"{time.strftime('%H:%M:%S')} {line}")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

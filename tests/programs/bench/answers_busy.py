@@ -61,7 +61,7 @@ async def measure(stage: Stage) -> list[Figure]:
     await preload_auctions(stage.servers, setting.names, load)
     stage.say(f"preloaded {load.events:,} events")
     await warm_up_broker(stage, setting)
-    seconds = max(5.0, SECONDS * min(1.0, stage.scale))
+    seconds = asked_seconds(stage)
     last = [5_000.0]
 
     async def ours() -> Busy:
@@ -120,6 +120,11 @@ def _figures(stage: Stage, mine: list[Busy], raw: list[Busy], load: Auctions, se
             sizes,
         ),
     ]
+
+
+def asked_seconds(stage: Stage) -> float:
+    """How long questions are asked: shorter in a smaller trial."""
+    return max(5.0, SECONDS * min(1.0, stage.scale))
 
 
 async def of_worker(stage: Stage, load: Setting, seconds: float) -> Busy:

@@ -7,7 +7,6 @@ range is on one side of 1 is a difference; any other is noise.
 
 import asyncio
 import io
-import logging
 import os
 import re
 import shutil
@@ -23,31 +22,28 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from learner_worker.brokers import BrokerKind, running_broker, why_not
-from tests.programs.bench import answers_busy, report
-from tests.programs.bench.answers_idle import REQUESTS, Sequential, warm_up_broker
+from learner_worker.brokers import running_broker
+from tests.programs.bench import answers_busy, answers_idle, report
+from tests.programs.bench.command import TABLE_WIDTH, begin, broker_kind, say, worker_settings
 from tests.programs.bench.figures import Figure
 from tests.programs.bench.load import preload_auctions, preload_changelog, recent_auctions
 from tests.programs.bench.processor import descendants
 from tests.programs.bench.readings import percentile, reading
-from tests.programs.bench.restore import restored
+from tests.programs.bench.restore import OUTCOMES, restored
 from tests.programs.bench.stage import OtherProgram, Stage, in_turns
-from tests.programs.bench.whole_way import worker_run
+from tests.programs.bench.whole_way import BIDS, worker_run
 from tests.support.forked import clean_environment
 
 Samples = Mapping[tuple[str, str], float]
 """What one turn measured, by figure and unit."""
 Turn = Callable[[Stage], Awaitable[Samples]]
 """One turn of one revision, the one whose program the stage runs."""
-_OUTCOMES, _HELD = 1_000_000, 100_000
-_ASKED_SECONDS = 20.0
-_TABLE_WIDTH = 170
 _OPTION = re.compile("--[a-z-]+")
 
 
 async def whole_way(stage: Stage) -> Turn:
     """Events to outcomes in SQLite and committed offsets."""
-    load = recent_auctions(stage.scaled(_OUTCOMES))
+    load = recent_auctions(stage.scaled(BIDS))
     setting = await stage.new_topics("whole-way")
     await preload_auctions(stage.servers, setting.names, load)
 
@@ -63,7 +59,7 @@ async def whole_way(stage: Stage) -> Turn:
 
 async def restore(stage: Stage) -> Turn:
     """The changelog to outcomes on an empty disk."""
-    outcomes = stage.scaled(_OUTCOMES)
+    outcomes = stage.scaled(OUTCOMES)
     setting = await stage.new_topics("restore")
     await preload_changelog(stage.servers, setting.names.outcomes, outcomes)
 
@@ -81,12 +77,12 @@ async def restore(stage: Stage) -> Turn:
 async def answers(stage: Stage) -> Turn:
     """One question after the other, nothing else going on."""
     setting = await stage.new_topics("idle")
-    await preload_changelog(stage.servers, setting.names.outcomes, stage.scaled(_HELD))
-    await warm_up_broker(stage, setting)
+    await preload_changelog(stage.servers, setting.names.outcomes, stage.scaled(answers_idle.OUTCOMES))
+    await answers_idle.warm_up_broker(stage, setting)
 
     async def turn(of: Stage) -> Samples:
         fresh = await of.new_internals(setting, keep=("outcomes",))
-        asked = Sequential(of, fresh, of.new_folder("state"), REQUESTS)
+        asked = answers_idle.Sequential(of, fresh, of.new_folder("state"), answers_idle.REQUESTS)
         latencies = await asked.of_worker()
         return {
             (f"request to reply, p{percent}", "ms"): percentile(latencies, percent) for percent in (50, 99)
@@ -100,10 +96,10 @@ async def answers_beside_backlog(stage: Stage) -> Turn:
     load = recent_auctions(stage.scaled(answers_busy.BIDS, least=400_000))
     setting = await stage.new_topics("busy")
     await preload_auctions(stage.servers, setting.names, load)
-    await warm_up_broker(stage, setting)
+    await answers_idle.warm_up_broker(stage, setting)
 
     async def turn(of: Stage) -> Samples:
-        busy = await answers_busy.of_worker(of, setting, _ASKED_SECONDS * min(1.0, of.scale))
+        busy = await answers_busy.of_worker(of, setting, answers_busy.asked_seconds(of))
         return {
             ("request to reply beside a backlog, p99", "ms"): busy.p99_ms,
             ("records worked off a second while asked", "records/s"): busy.asked_rate,
@@ -130,17 +126,16 @@ _SECTIONS: Mapping[str, Callable[[Stage], Awaitable[Turn]]] = {
 @click.option("--worker", multiple=True, help="Setting of this tree's workers, such as strategies=classic.")
 def main(*, revision: str, only: Sequence[str], turns: int, scale: float, worker: Sequence[str]) -> None:
     """Compare the worker of this source tree with that of a revision, in alternating turns."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
-    settings = {f"--{name}": value for name, _, value in (given.partition("=") for given in worker)}
-    kind = BrokerKind.EMBEDDED if why_not(BrokerKind.KAFKA) else BrokerKind.KAFKA
-    console = Console(width=_TABLE_WIDTH)
+    begin()
+    settings, kind = worker_settings(worker), broker_kind()
+    console = Console(width=TABLE_WIDTH)
     with ExitStack() as cleanup:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="learner-revisions-")))
         other = _program(revision, folder / "other")
         for name in only or _SECTIONS:
             place = folder / name
-            with running_broker(kind, data_dir=place / "broker", log=_say) as broker:
-                stage = Stage(broker, place, turns, scale, {}, _say, descendants(os.getpid()))
+            with running_broker(kind, data_dir=place / "broker", log=say) as broker:
+                stage = Stage(broker, place, turns, scale, {}, say, descendants(os.getpid()))
                 figures = asyncio.run(_compared(name, stage, settings, revision, other))
                 title = ", ".join([broker.description, f"{turns} turns", f"sizes x {scale:g}", *worker])
             console.print(report.table_of(figures, title))
@@ -185,11 +180,6 @@ def _program(revision: str, folder: Path) -> OtherProgram:
         env={**clean_environment(), **environment},
     )
     return OtherProgram(frozenset(_OPTION.findall(shown.stdout)), program, environment)
-
-
-def _say(line: str) -> None:
-    click.echo(line)
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":
