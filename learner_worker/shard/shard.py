@@ -262,7 +262,7 @@ class Shard:
 
     async def release(self) -> None:
         """Frees what is no longer needed since the last checkpoint, in steps that no answer notices."""
-        await self.agents.unused.release()
+        await self.agents.unused.release(self._context.pacing.give_way)
 
     async def close(self) -> None:
         """Closes the file, which stays on disk in case the shard returns."""

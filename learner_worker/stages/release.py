@@ -2,10 +2,15 @@
 
 import asyncio
 import weakref
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from learner_worker.domain.bucketed import LOOKED_AT, parts_of
+
+
+async def _one_turn() -> None:
+    """Lets the event loop turn once."""
+    await asyncio.sleep(0)
 
 
 class GradualRelease:
@@ -24,8 +29,8 @@ class GradualRelease:
         if len(mapping) > LOOKED_AT:
             weakref.finalize(owner, self.add, mapping).atexit = False
 
-    async def release(self) -> None:
-        """Empties all mappings, in steps that each take about a millisecond."""
+    async def release(self, give_way: Callable[[], Awaitable[None]] = _one_turn) -> None:
+        """Empties all mappings, in steps that each take a millisecond or two, and gives way after each."""
         left = LOOKED_AT
         while self._unused:
             mapping = self._unused[-1]
@@ -39,4 +44,4 @@ class GradualRelease:
                 left = 0
             if left <= 0:
                 left = LOOKED_AT
-                await asyncio.sleep(0)
+                await give_way()

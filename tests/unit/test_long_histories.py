@@ -327,6 +327,20 @@ async def test_a_large_mapping_is_emptied_a_part_at_a_time() -> None:
     assert max(steps) <= LOOKED_AT
 
 
+async def test_a_release_gives_way_as_its_caller_does() -> None:
+    """A checkpoint frees what it wrote while agents ask: a turn of the loop after each step is too little."""
+    unused, taken = GradualRelease(), []
+    large = Counted((number, 0) for number in range(3 * LOOKED_AT))
+    unused.add(large)
+
+    async def give_way() -> None:
+        taken.append(large.taken)
+
+    await unused.release(give_way)
+    assert taken[:2] == [LOOKED_AT, 2 * LOOKED_AT]
+    assert not large
+
+
 class Rows(MemoryRows):
     """Agents with more keywords than are freed at once."""
 
