@@ -114,18 +114,15 @@ class SteppedLoop(asyncio.AbstractEventLoop):
 
     def step(self, callbacks: int = 1) -> int:
         """Runs up to so many callbacks; how many there were."""
-        ran = 0
-        asyncio._set_running_loop(self)
-        try:
-            while ran < callbacks:
-                self._wake()
-                if not self._ready:
-                    break
-                self._ready.popleft()._run()
-                ran += 1
-        finally:
-            asyncio._set_running_loop(None)
-        return ran
+        return self.inside(functools.partial(self._run_ready, callbacks))
+
+    def _run_ready(self, callbacks: int) -> int:
+        for ran in range(callbacks):
+            self._wake()
+            if not self._ready:
+                return ran
+            self._ready.popleft()._run()
+        return callbacks
 
     def inside(self, function: Callable[[], T]) -> T:
         """Calls a function as if a task of this loop did."""

@@ -1,7 +1,6 @@
 """What is replaced in aiokafka: light records, closed connections, what a refused commit costs."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,14 +28,18 @@ FIELDS = LightRecord.__struct_fields__
 PLACE = TopicPartition("topic", 3)
 
 
+REPLACED = (
+    (PartitionRecords, "_consumer_record"),
+    (AIOKafkaConnection, "send"),
+    (GroupCoordinator, "_do_commit_offsets"),
+)
+
+
 @pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """aiokafka as it is."""
-    record, send = PartitionRecords._consumer_record, AIOKafkaConnection.send
-    commit = GroupCoordinator._do_commit_offsets
-    yield
-    PartitionRecords._consumer_record, AIOKafkaConnection.send = record, send
-    GroupCoordinator._do_commit_offsets = commit
+def restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiokafka is as it was again after each test."""
+    for owner, name in REPLACED:
+        monkeypatch.setattr(owner, name, getattr(owner, name))
 
 
 def unpacked() -> list[Any]:
