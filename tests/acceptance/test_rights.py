@@ -33,6 +33,7 @@ from learner_worker.operations.reshard_plan import delete_replaced, plan
 from learner_worker.settings import load_settings
 from tests.support import forked
 from tests.support.commands import (
+    AFTER_IT,
     AGENT,
     BESIDE_A_WORKER,
     Caller,
@@ -189,7 +190,7 @@ async def test_exactly_the_printed_rights_are_enough(granted: SecuredKafka, tmp_
         await _an_agent_asks_on_its_own_topic(granted, tmp_path)
         assert await worker.stop() == 0
     await operator.lacks(GROUP_ID, "Read", ("leave",))
-    await operator.run(("leave", "state rebuild"))  # `reshard` has a role of its own
+    await operator.run(name for name in ("leave", *AFTER_IT) if name not in OF_OTHERS)
     assert worker.logged("kafka.refused") == []
 
 
@@ -197,7 +198,7 @@ async def _at_least(worker: WorkerProcess, metric: str, value: float) -> bool:
     return await worker.metric(metric) >= value
 
 
-OF_OTHERS: Final = {"topics create", "forward-requests"}
+OF_OTHERS: Final = {"topics create", "forward-requests", "reshard"}
 """Commands that were run before, or have a role of their own."""
 NEEDED: Final[Mapping[tuple[str, RightOperation], tuple[str, ...]]] = {
     (NAMES.topology, "Read"): ("topics check",),
