@@ -17,7 +17,7 @@ from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import Record
 from learner_worker.operations.progress import Progress
 from learner_worker.settings import Settings
-from learner_worker.shard.changelog import ChangelogReplay
+from learner_worker.shard.replay import ChangelogReplay
 from learner_worker.store.former import is_former
 from learner_worker.store.identity import GAINED, mismatch, shard_identity, stranger
 from learner_worker.store.snapshot import Snapshot

@@ -17,7 +17,8 @@ from learner_worker.kafka.records import Record, chunked
 from learner_worker.operations.changelog import Changelog, Say, open_changelog
 from learner_worker.operations.cutoffs import committed_cutoffs
 from learner_worker.settings import Settings
-from learner_worker.shard.changelog import ChangelogReplay
+from learner_worker.shard.pacing import Pacing
+from learner_worker.shard.replay import ChangelogReplay
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.snapshot import Snapshot, snapshot_of
 from learner_worker.store.statements import outcome_of
@@ -97,7 +98,11 @@ async def replayed(
         file = await ShardFile.open(shard_path(Path(folder), shard), changelog.identity(shard))
         try:
             replay = await ChangelogReplay.open(
-                file, changelog.topic, cached_agents=changelog.cached_agents, strategies=strategies
+                file,
+                changelog.topic,
+                cached_agents=changelog.cached_agents,
+                pacing=Pacing(),
+                strategies=strategies,
             )
             await changelog.replay(replay, shard, await changelog.range_of(shard), wanted=wanted)
             if cutoff is not None:

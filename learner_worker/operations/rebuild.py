@@ -8,7 +8,8 @@ import msgspec
 from learner_worker.contract.fields import ShardId
 from learner_worker.errors import ConfigurationError, UnreadableFileError
 from learner_worker.operations.changelog import Changelog
-from learner_worker.shard.changelog import ChangelogReplay
+from learner_worker.shard.pacing import Pacing
+from learner_worker.shard.replay import ChangelogReplay
 from learner_worker.store.replacement import remove, replace
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.snapshot import snapshot_of
@@ -106,6 +107,7 @@ async def _replay(new: Path, shard: ShardId, changelog: Changelog) -> ChangelogR
             file,
             changelog.topic,
             cached_agents=changelog.cached_agents,
+            pacing=Pacing(),
             strategies=changelog.strategies,
         )
         await changelog.replay(replay, shard, offsets)

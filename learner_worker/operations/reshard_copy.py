@@ -29,7 +29,8 @@ from learner_worker.kafka.partitioner import partitioner
 from learner_worker.kafka.records import EVENT_KINDS, Outgoing, Record, hop_of
 from learner_worker.operations.progress import RecordProgress
 from learner_worker.operations.reshard_access import ClusterAccess
-from learner_worker.shard.changelog import ChangelogReplay
+from learner_worker.shard.pacing import Pacing
+from learner_worker.shard.replay import ChangelogReplay
 from learner_worker.shard.resume import rewound_position
 from learner_worker.store.shard_file import ShardFile
 
@@ -218,7 +219,12 @@ class LayoutCopy:
         self, file: ShardFile, topic: TopicName, offsets: OffsetRange, forgotten: dict[AgentId, Micros]
     ) -> ChangelogReplay:
         return ChangelogReplay(
-            file, topic, position=offsets.start, cached_agents=_CACHED_AGENTS, forgotten=forgotten
+            file,
+            topic,
+            position=offsets.start,
+            cached_agents=_CACHED_AGENTS,
+            forgotten=forgotten,
+            pacing=Pacing(),
         )
 
     def _living(self, rows: Sequence[Outcome]) -> Iterator[Outcome]:

@@ -17,7 +17,8 @@ from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Record
 from learner_worker.operations.changelog import Changelog
 from learner_worker.operations.comparison import FileComparison, ValueDifference, compare
-from learner_worker.shard.changelog import ChangelogReplay
+from learner_worker.shard.pacing import Pacing
+from learner_worker.shard.replay import ChangelogReplay
 from learner_worker.store.shard_file import ShardFile, shard_path
 from learner_worker.store.snapshot import Snapshot, snapshot_of
 from learner_worker.store.state_folder import wanted_files
@@ -97,7 +98,9 @@ async def _compared(shard: ShardId, path: Path, changelog: Changelog, file: Shar
         changelog.require_same(snapshot, shard)
         position = snapshot.position(changelog.topic)
     extent = _Extent(*await changelog.range_of(shard), position)
-    replay = await ChangelogReplay.open(file, changelog.topic, cached_agents=changelog.cached_agents)
+    replay = await ChangelogReplay.open(
+        file, changelog.topic, cached_agents=changelog.cached_agents, pacing=Pacing()
+    )
     await changelog.replay(replay, shard, extent.compared)
     with snapshot_of(path) as snapshot:
         position = snapshot.position(changelog.topic)

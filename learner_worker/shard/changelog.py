@@ -13,24 +13,15 @@ from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, agents_c
 from learner_worker.errors import RecordError
 from learner_worker.kafka.records import Record, chunked
 from learner_worker.shard.pacing import CHUNK, Pacing
-from learner_worker.shard.sums import claimed_sums
 from learner_worker.stages.learn import FactRecord, Learn, MarkerRecord
-from learner_worker.stages.strategy_sums import StrategySums
 from learner_worker.store.identity import LastRecord
-from learner_worker.store.shard_file import ShardFile
-from learner_worker.store.statements import Checkpoint
-from learner_worker.strategies.protocol import Strategy
 
-_DECODED = 2_000
+DECODED = 2_000
 """Facts decoded in one step, and joined before a sweep may run: more would block the event loop."""
 _LOADED = 500
 """Facts whose rows one read loads: fewer would pay for more switches to the file's thread."""
 _CHARACTERS = 10_000
 """Characters of descriptions in a chunk of several facts: counting that many words takes milliseconds."""
-_WRITTEN = 20_000
-"""Facts joined between two transactions: bounds the memory used besides the cache."""
-BEYOND_ANY_END = 2**62
-"""Position of a file whose rows the changelog may lack, above any offset: its owner republishes them."""
 _Content = Fact | ForgetMarker | None
 
 
@@ -122,7 +113,7 @@ class ChangelogApplier:
             StateError: the rows cannot be read.
         """
         changed = 0
-        for batch in chunked(records, _DECODED):
+        for batch in chunked(records, DECODED):
             async with self._applying:
                 changed += await self._apply(batch)
         return changed
@@ -260,135 +251,3 @@ def _characters(record: FactRecord, rows: Mapping[OutcomeKey, Outcome]) -> int:
         return len(record.fact.bid.description)
     row = rows.get(record.key)
     return 0 if row is None else len(row.description)
-
-
-def _pass_over(record: Record, error: RecordError) -> None:
-    """Ignores a record that is no fact."""
-
-
-class ChangelogReplay:
-    """Applies a changelog partition to a shard's file, in order, without a shard's other work.
-
-    The file then holds what a restore would leave in it: outcomes, agents, keywords and the changelog's
-    position, and nothing of the other topics. After an error the replay must not be used again: the file is
-    consistent up to its own position, and another replay may continue there.
-
-    Attributes:
-        records: number of records applied.
-    """
-
-    def __init__(
-        self,
-        file: ShardFile,
-        topic: TopicName,
-        *,
-        position: int,
-        cached_agents: int,
-        forgotten: dict[AgentId, Micros],
-        sums: Sequence[StrategySums] = (),
-    ) -> None:
-        self.learn = Learn(file, cached_agents=cached_agents, forgotten=forgotten, sums=sums)
-        self.records = 0
-        self._positions = {topic: position}
-        self._applier = ChangelogApplier(
-            self.learn,
-            self._positions,
-            topic,
-            MarkerFilter(forgotten),
-            on_unreadable=_pass_over,
-            pacing=Pacing(),
-        )
-        self._file = file
-        self._topic = topic
-        self._unwritten = 0
-
-    @classmethod
-    async def open(
-        cls,
-        file: ShardFile,
-        topic: TopicName,
-        *,
-        cached_agents: int,
-        strategies: Sequence[Strategy] = (),
-    ) -> "ChangelogReplay":
-        """Continues at the file's position, and keeps the sums of these strategies and of no others."""
-        positions = await file.load_positions()
-        return cls(
-            file,
-            topic,
-            position=positions.get(topic, 0),
-            cached_agents=cached_agents,
-            forgotten=await file.load_forgotten(),
-            sums=await claimed_sums(file, strategies),
-        )
-
-    @property
-    def position(self) -> int:
-        """The next offset to read; `write` stores it in the file."""
-        return self._positions[self._topic]
-
-    @property
-    def unreadable(self) -> int:
-        """Number of records that are no facts; they are skipped, as a shard skips them."""
-        return self._applier.unreadable
-
-    async def take(self, records: Sequence[Record]) -> None:
-        """Joins records into rows; skips those before the position, and writes from time to time.
-
-        Raises:
-            StateError: the file cannot be read or written.
-            UpgradeRequiredError: a newer version of the learner wrote a fact.
-        """
-        fresh = [record for record in records if record.offset >= self.position]
-        for batch in chunked(fresh, _DECODED):
-            await self._applier.take(batch)
-            self.records += len(batch)
-            self._unwritten += len(batch)
-            if self._unwritten >= _WRITTEN:
-                await self.write()
-
-    async def backfill(self) -> bool:
-        """Counts some rows for the strategies whose sums lack some; whether there are more.
-
-        Raises:
-            StateError: the file cannot be read.
-        """
-        return await self._applier.backfill()
-
-    async def reach(self, position: int) -> None:
-        """Writes what was applied; offsets below `position` that held no record count as read.
-
-        Raises:
-            StateError: the file cannot be written.
-        """
-        self.skip_to(max(self.position, position))
-        await self.write()
-
-    def skip_to(self, position: int) -> None:
-        """Moves over offsets that hold no record, or back if the changelog was recreated."""
-        self._positions[self._topic] = position
-
-    async def write(self, position: int | None = None) -> None:
-        """Writes rows and position in one transaction; `position` overrides the replay's own.
-
-        Raises:
-            StateError: the file cannot be written.
-        """
-        position = self.position if position is None else position
-        changes = self.learn.snapshot()
-        self._unwritten = 0
-        await self._file.write(
-            Checkpoint(
-                {self._topic: position},
-                outcomes=changes.outcomes,
-                agents=changes.agents,
-                keywords=changes.keywords,
-                forgotten=changes.forgotten,
-                sums=changes.sums,
-                counted_to=changes.counted_to,
-                last_record=self._applier.take_last_record(),
-            )
-        )
-        self.learn.on_checkpoint_written()
-        self.learn.unpublished.clear()  # the file keeps them for the shard's next owner
-        await self.learn.agents.unused.release()

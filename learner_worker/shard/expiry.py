@@ -1,6 +1,5 @@
 """Expires outcomes: removes expired parts from the rows, and their facts from the changelog."""
 
-import asyncio
 from collections.abc import Sequence
 
 from learner_worker.contract.fields import ShardId
@@ -68,7 +67,7 @@ class OutcomeExpiry:
         self._context.instruments.outcomes_expired.inc(
             sum(row.counts and not living(row, cutoff).counts for row in rows)
         )
-        await asyncio.sleep(0)
+        await self._context.pacing.give_way()
 
     async def _send_tombstones(self, *, restored: bool) -> None:
         append, topic = self._context.sink.append, self._context.topics.outcomes
@@ -79,4 +78,4 @@ class OutcomeExpiry:
                         append(topic, self._shard_id, key, None)
                     else:
                         self._facts.send([left])
-                await asyncio.sleep(0)
+                await self._context.pacing.give_way()

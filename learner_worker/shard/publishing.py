@@ -19,10 +19,10 @@ from learner_worker.domain.bucketed import LOOKED_AT
 from learner_worker.domain.outcomes import facts_of
 from learner_worker.domain.retention import Retention
 from learner_worker.kafka.records import Record, chunked
-from learner_worker.shard.changelog import BEYOND_ANY_END
 from learner_worker.shard.context import ShardContext
 from learner_worker.shard.events import FactSender
 from learner_worker.shard.pacing import CHUNK
+from learner_worker.shard.replay import BEYOND_ANY_END
 from learner_worker.shard.resume import ResumedState
 from learner_worker.shard.watermark import WatermarkTracker
 from learner_worker.stages.learn import Learn

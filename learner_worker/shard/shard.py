@@ -272,8 +272,9 @@ class Shard:
 
     async def free(self) -> None:
         """Frees the memory of a closed shard, in steps too short to delay an answer."""
-        await self.events.settle.free()
-        await self.learn.free()
+        give_way = self._context.pacing.give_way
+        await self.events.settle.free(give_way)
+        await self.learn.free(give_way)
 
     async def _publish(self, due: Collection[AgentId]) -> None:
         await self._expiry.sweep(restored=self.restored)

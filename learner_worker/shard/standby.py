@@ -5,7 +5,8 @@ from typing import Self
 
 from learner_worker.contract.topics import TopicName
 from learner_worker.kafka.records import Record
-from learner_worker.shard.changelog import BEYOND_ANY_END, ChangelogReplay
+from learner_worker.shard.pacing import Pacing
+from learner_worker.shard.replay import BEYOND_ANY_END, ChangelogReplay
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.strategies.protocol import Strategy
 
@@ -29,9 +30,13 @@ class StandbyState:
             replay.skip_to(0)
 
     @classmethod
-    async def open(cls, file: ShardFile, topic: TopicName, strategies: Sequence[Strategy] = ()) -> Self:
+    async def open(
+        cls, file: ShardFile, topic: TopicName, pacing: Pacing, strategies: Sequence[Strategy] = ()
+    ) -> Self:
         """Continues at the file's position, and keeps the sums of these strategies."""
-        replay = await ChangelogReplay.open(file, topic, cached_agents=_CACHED_AGENTS, strategies=strategies)
+        replay = await ChangelogReplay.open(
+            file, topic, cached_agents=_CACHED_AGENTS, pacing=pacing, strategies=strategies
+        )
         return cls(file, replay)
 
     @property
@@ -69,7 +74,7 @@ class StandbyState:
 
     async def free(self) -> None:
         """Frees the memory of a closed standby, in steps too short to delay an answer."""
-        await self._replay.learn.free()
+        await self._replay.free()
 
     async def close(self) -> None:
         """Writes the last changes and closes the file, which stays on disk."""

@@ -10,7 +10,7 @@ from learner_worker.domain.agents import Agent, AgentRow
 from learner_worker.domain.bucketed import LOOKED_AT
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.sums import KeptSums
-from learner_worker.stages.release import GradualRelease
+from learner_worker.stages.release import GiveWay, GradualRelease
 
 _AGENT = 50  # freeing an agent takes as long as freeing this many keywords
 
@@ -120,8 +120,8 @@ class AgentCache:
                 self.unused.add_with(agent, agent.tallies)
                 excess -= 1
 
-    async def free(self) -> None:
-        """Evicts all agents and frees them in steps too short to delay an answer; nothing loads any more."""
+    async def free(self, give_way: GiveWay) -> None:
+        """Evicts and frees all agents in short steps, and gives way after each; nothing loads any more."""
         freed = 0
         while self.at_hand:
             _, agent = self.at_hand.popitem()
@@ -129,9 +129,9 @@ class AgentCache:
             freed += _AGENT + min(LOOKED_AT, len(agent.tallies))
             if freed >= LOOKED_AT:
                 freed = 0
-                await asyncio.sleep(0)
+                await give_way()
             del agent  # what this keeps is not freed
-        await self.unused.release()
+        await self.unused.release(give_way)
 
 
 async def _make_ready(agent: Agent) -> None:

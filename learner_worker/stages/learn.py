@@ -37,7 +37,7 @@ from learner_worker.stages.forgetting import (
     overlaid,
     subtracted,
 )
-from learner_worker.stages.release import GradualRelease
+from learner_worker.stages.release import GiveWay, GradualRelease
 from learner_worker.stages.strategy_sums import ChangedRow, StrategyAgent, StrategySums
 
 _CHUNK = 100
@@ -327,11 +327,11 @@ class Learn:
         self.writing = _NO_CHANGES
         self.agents.trim({*self._agent_rows, *(agent_id for sums in self.sums for agent_id in sums.changed)})
 
-    async def free(self) -> None:
-        """Frees the memory in steps too short to delay an answer; nobody may use it any more."""
+    async def free(self, give_way: GiveWay) -> None:
+        """Frees the memory in short steps, and gives way after each; nobody may use it any more."""
         for changes in (self.writing, self.snapshot()):
             _discard(self.agents.unused, changes)
-        await self.agents.free()
+        await self.agents.free(give_way)
 
     def difference(self, before: Outcome | None, after: Outcome) -> RowChange:
         """What a row changes when it takes the place of its earlier state, for `_change` to apply later."""

@@ -1,16 +1,13 @@
 """Releases large mappings a part at a time: freeing one at once would block the event loop."""
 
-import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from learner_worker.domain.bucketed import LOOKED_AT, parts_of
 
-
-async def _one_turn() -> None:
-    """Lets the event loop turn once."""
-    await asyncio.sleep(0)
+GiveWay = Callable[[], Awaitable[None]]
+"""Yields to the event loop between two steps of long work; how long depends on who asks meanwhile."""
 
 
 class GradualRelease:
@@ -29,7 +26,7 @@ class GradualRelease:
         if len(mapping) > LOOKED_AT:
             weakref.finalize(owner, self.add, mapping).atexit = False
 
-    async def release(self, give_way: Callable[[], Awaitable[None]] = _one_turn) -> None:
+    async def release(self, give_way: GiveWay) -> None:
         """Empties all mappings, in steps that each take a millisecond or two, and gives way after each."""
         left = LOOKED_AT
         while self._unused:

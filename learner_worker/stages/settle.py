@@ -3,7 +3,6 @@
 bid-placed, auction-closed, task-finished -> learner-outcomes
 """
 
-import asyncio
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +17,7 @@ from learner_worker.contract.fields import TaskId
 from learner_worker.contract.times import LAST_MICROS, Micros
 from learner_worker.domain.auctions import Auction, AuctionState
 from learner_worker.domain.bucketed import LOOKED_AT
-from learner_worker.stages.release import GradualRelease
+from learner_worker.stages.release import GiveWay, GradualRelease
 
 _EXPIRED_AT_ONCE = 1_000
 """The most tasks that expire in one step, so that it does not block the event loop; the rest follow."""
@@ -90,18 +89,18 @@ class Settle:
         heapq.heapify(self._by_age)
         self._by_offset = {topic: deque(sorted(queue)) for topic, queue in self._by_offset.items()}
 
-    async def free(self) -> None:
-        """Frees the memory in steps too short to delay an answer; nobody may use it any more."""
+    async def free(self, give_way: GiveWay) -> None:
+        """Frees the memory in short steps, and gives way after each; nobody may use it any more."""
         queues: list[list[Any] | deque[Any]] = [self._by_age, *self._by_offset.values()]
         for queue in queues:
             while queue:
                 for _ in range(min(LOOKED_AT, len(queue))):
                     queue.pop()
-                await asyncio.sleep(0)
+                await give_way()
         unused = GradualRelease()
         unused.add(self._changed)
         unused.add(self._tasks)
-        await unused.release()
+        await unused.release(give_way)
 
     def bid(self, event: Placed, place: Place) -> list[Fact]:
         """Processes a bid: keeps it until a close, or settles it at once under the standing close."""

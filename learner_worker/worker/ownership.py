@@ -2,10 +2,10 @@
 
     ASSIGNED -> OPENING -> RESTORING -> RUNNING -> CLOSING
 
-Every revocation, every assignment and every return to the last checkpoint begins a new epoch: shards that
-stay go back to ASSIGNED with their memory, until it is known to be still valid. A shard that is lost, or
-whose memory is invalid, is CLOSING from that moment on: nothing of it is written, and its file is closed as
-soon as no batch and no checkpoint is in progress.
+Every revocation of shards, every assignment and every return to the last checkpoint begins a new epoch:
+shards that stay go back to ASSIGNED with their memory, until it is known to be still valid. A shard that is
+lost, or whose memory is invalid, is CLOSING from that moment on: nothing of it is written, and its file is
+closed as soon as no batch and no checkpoint is in progress.
 
 Every change happens on the event loop between two awaits, so no other task sees it half made.
 """
@@ -45,8 +45,8 @@ class Ownership:
     """The shards of this replica.
 
     Attributes:
-        epoch: raised by each revocation, assignment and return to the last checkpoint; batches of earlier
-            epochs are dropped.
+        epoch: raised by each revocation of shards, assignment and return to the last checkpoint; batches of
+            earlier epochs are dropped.
         assignment_number: number of assignments that the group has made.
         term: the term of the last placement, known before its assignment; 0 before the first one.
         assigned: the shards that the group has assigned to this replica; None before the first assignment.

@@ -13,6 +13,7 @@ from learner_worker.kafka.watchdog import Watchdog
 from learner_worker.observability import Instruments
 from learner_worker.settings import Settings
 from learner_worker.shard.context import ShardContext, ShardSettings
+from learner_worker.shard.pacing import Pacing
 from learner_worker.shard.shard import Shard
 from learner_worker.strategies.protocol import Strategy
 from learner_worker.worker.ownership import Ownership
@@ -32,7 +33,8 @@ def shard_context(
     instruments: Instruments,
     writer: BatchWriter,
     frontier: Frontier,
-    strategies: Sequence[Strategy] = (),
+    strategies: Sequence[Strategy],
+    pacing: Pacing,
 ) -> ShardContext:
     """What all shards of a worker share."""
     return ShardContext(
@@ -50,6 +52,7 @@ def shard_context(
             tracer=instruments.tracer,
         ),
         others_passed=frontier.passed,
+        pacing=pacing,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import TopicName
+from learner_worker.shard.pacing import Pacing
 from learner_worker.shard.standby import StandbyState
 from learner_worker.strategies.protocol import Strategy
 from learner_worker.worker.platform import StateFiles
@@ -28,11 +29,13 @@ class StandbyFiles:
         topic: TopicName,
         *,
         strategies: Sequence[Strategy],
+        pacing: Pacing,
         restorer: SnapshotRestorer | None,
     ) -> None:
         self._files = files
         self._topic = topic
         self._strategies = strategies
+        self._pacing = pacing
         self._restorer = restorer
         self._restoring: dict[ShardId, asyncio.Task[bool]] = {}
 
@@ -60,7 +63,7 @@ class StandbyFiles:
             restoring.result()
         file = await self._files.open(shard_id)
         try:
-            return await StandbyState.open(file, self._topic, self._strategies)
+            return await StandbyState.open(file, self._topic, self._pacing, self._strategies)
         except BaseException:
             await file.close()
             raise

@@ -20,6 +20,7 @@ from learner_worker.observability import Instruments
 from learner_worker.requests.path import RequestClients, RequestPath
 from learner_worker.requests.settings import RequestSettings
 from learner_worker.settings import Settings
+from learner_worker.shard.pacing import Pacing
 from learner_worker.stages.advise import Advise
 from learner_worker.strategies.registry import find_strategies
 from learner_worker.worker.backfill import Backfill
@@ -77,11 +78,14 @@ class Worker:
         self.ownership = ownership = Ownership()
         self.failure = failure = WorkerFailure()
         watchdog = Watchdog(settings.checkpoint_interval_seconds)
+        pacing = Pacing()
         restorer = _restorer(settings, platform, instruments, watchdog)
         self.standbys = standbys = Standbys(
             make_consumer=clients.standby_consumer,
             topic=topics.outcomes,
-            files=StandbyFiles(platform.files, topics.outcomes, strategies=strategies, restorer=restorer),
+            files=StandbyFiles(
+                platform.files, topics.outcomes, strategies=strategies, pacing=pacing, restorer=restorer
+            ),
             ownership=ownership,
             outage=outage,
             left=instruments.process.standby_records,
@@ -129,6 +133,7 @@ class Worker:
             writer=writer,
             frontier=frontier,
             strategies=strategies,
+            pacing=pacing,
         )
         rollback = Rollback(consumer=consumer, writer=writer, ownership=ownership, outage=outage)
         self.checkpointer = checkpointer = Checkpointer(
@@ -141,7 +146,7 @@ class Worker:
                 ownership=ownership,
                 membership=membership,
             ),
-            pacing=context.pacing,
+            pacing=pacing,
             confirm=platform.guard.confirm,
             tracer=instruments.tracer,
         )
@@ -156,7 +161,7 @@ class Worker:
                 tells_metrics=settings.reply_metrics == "full",
             ),
             instruments=instruments.requests,
-            pacing=context.pacing,
+            pacing=pacing,
             is_member=_both(platform.guard.confirm_anew, membership.is_confirmed),
             on_failure=failure.fail,
             clock=platform.clock,

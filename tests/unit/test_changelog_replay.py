@@ -1,5 +1,6 @@
 """A changelog partition replayed into a shard's file, batch by batch."""
 
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +12,15 @@ from learner_worker.contract.fields import AgentId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.domain.agents import AgentRow
+from learner_worker.domain.bucketed import LOOKED_AT
 from learner_worker.domain.keywords import Tally
 from learner_worker.domain.metrics import Metrics
 from learner_worker.domain.outcomes import Outcome
 from learner_worker.errors import UpgradeRequiredError
-from learner_worker.shard.changelog import ChangelogReplay
+from learner_worker.kafka.records import Record
+from learner_worker.shard.pacing import CHUNK, Pacing
+from learner_worker.shard.replay import ChangelogReplay
+from learner_worker.shard.standby import StandbyState
 from learner_worker.store.shard_file import ShardFile
 from learner_worker.store.statements import Checkpoint
 
@@ -39,7 +44,7 @@ class Read(NamedTuple):
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-def records(*facts: Fact, first: int = 0) -> list[Read]:
+def records(*facts: Fact, first: int = 0) -> list[Record]:
     return [Read(first + index, encode_fact(fact)[1]) for index, fact in enumerate(facts)]
 
 
@@ -50,8 +55,8 @@ async def file(tmp_path: Path) -> AsyncIterator[ShardFile]:
     await file.close()
 
 
-async def opened(file: ShardFile) -> ChangelogReplay:
-    return await ChangelogReplay.open(file, TOPIC, cached_agents=10)
+async def opened(file: ShardFile, pacing: Pacing | None = None) -> ChangelogReplay:
+    return await ChangelogReplay.open(file, TOPIC, cached_agents=10, pacing=pacing or Pacing())
 
 
 async def test_rows_metrics_and_position_are_written_together(file: ShardFile) -> None:
@@ -80,6 +85,38 @@ async def test_a_replay_goes_on_where_the_file_ends(file: ShardFile) -> None:
     await second.write()
     assert second.records == 1
     assert await file.load_outcomes([(T, A)]) == {(T, A): Outcome(T, A, CLOSE, BID, RESULT)}
+
+
+class Counted(Pacing):
+    """Counts how often work gives way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ways = 0
+
+    async def give_way(self) -> None:
+        self.ways += 1
+        await super().give_way()
+
+
+async def test_a_standby_gives_way_as_its_workers_shards_do(file: ShardFile) -> None:
+    """Agents ask the worker while it follows others' shards: each step of long work lets answers pass."""
+    pacing, count = Counted(), 2 * LOOKED_AT
+    settled = [Fact(TaskId(f"t{number}"), A, bid=BID, close=CLOSE) for number in range(count)]
+    done = [Fact(fact.task_id, A, result=RESULT) for fact in settled]
+    standby = await StandbyState.open(file, TOPIC, pacing)
+    ways = [0]
+    for work in (
+        standby.process(records(*settled)),
+        standby.checkpoint(),
+        standby.process(records(*done, first=count)),
+        standby.free(),
+    ):
+        await work
+        ways.append(pacing.ways)
+    applied, freed, applied_more, dropped = (after - before for before, after in itertools.pairwise(ways))
+    assert min(applied, applied_more) >= count / CHUNK
+    assert min(freed, dropped) >= count / LOOKED_AT
 
 
 async def test_junk_and_tombstones_are_passed_over(file: ShardFile) -> None:

@@ -278,7 +278,7 @@ async def test_a_closed_shards_memory_is_freed_in_steps() -> None:
     await take(learn, small, 100)
     large, tallies = weakref.ref(learn.agents.at_hand[A]), learn.agents.at_hand[A].tallies
     left = [len(learn.agents.at_hand)]
-    await turns_until_done(learn.free(), lambda: left.append(len(learn.agents.at_hand)))
+    await turns_until_done(learn.free(Pacing().give_way), lambda: left.append(len(learn.agents.at_hand)))
     assert (large(), len(tallies), left[-1]) == (None, 0, 0)
     assert max(before - after for before, after in itertools.pairwise(left)) <= 80
     assert learn.writing.outcomes == {}
@@ -290,7 +290,7 @@ async def test_settles_memory_is_freed_in_steps() -> None:
     settle = Settle(tolerance_micros=0, horizon_micros=10**9)
     for number in range(3 * LOOKED_AT):
         settle.bid(Placed(TaskId(f"t{number}"), A, 1, "d", None), Place("bids", number, Micros(number)))
-    turns = await turns_until_done(settle.free(), lambda: None)
+    turns = await turns_until_done(settle.free(Pacing().give_way), lambda: None)
     assert (settle.remembered, turns >= 9) == (0, True)
 
 
@@ -321,7 +321,7 @@ async def test_a_large_mapping_is_emptied_a_part_at_a_time() -> None:
     unused, taken = GradualRelease(), [0]
     unused.add(large)
     unused.add(small)
-    await turns_until_done(unused.release(), lambda: taken.append(large.taken))
+    await turns_until_done(unused.release(Pacing().give_way), lambda: taken.append(large.taken))
     steps = [after - before for before, after in zip(taken, [*taken[1:], large.taken], strict=True)]
     assert (len(large), len(small)) == (0, 0)
     assert max(steps) <= LOOKED_AT
@@ -357,12 +357,12 @@ async def test_an_evicted_agent_is_whole_for_whoever_still_reads_it() -> None:
     held = (await agents.load([A]))[A]
     await agents.load([B])
     agents.trim(())
-    await agents.unused.release()
+    await agents.unused.release(Pacing().give_way)
     assert agents.get(A) is None
     assert len(held.tallies) == LOOKED_AT + 1
     tallies = held.tallies
     del held
-    await agents.unused.release()
+    await agents.unused.release(Pacing().give_way)
     assert tallies == {}
     assert len((await agents.load([A]))[A].tallies) == LOOKED_AT + 1
 

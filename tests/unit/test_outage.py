@@ -10,6 +10,7 @@ from learner_worker.contract.fields import ShardId
 from learner_worker.contract.topics import Topics
 from learner_worker.kafka.outage import Outage
 from learner_worker.observability import Instruments
+from learner_worker.shard.pacing import Pacing
 from learner_worker.store.state_folder import StateFolder
 from learner_worker.worker.ownership import Ownership
 from learner_worker.worker.standby_files import StandbyFiles
@@ -66,7 +67,7 @@ async def test_an_absence_that_standbys_noticed_ends_when_there_are_none_to_foll
     standbys = Standbys(
         make_consumer=_unreachable,
         topic=topic,
-        files=StandbyFiles(folder, topic, strategies=(), restorer=None),
+        files=StandbyFiles(folder, topic, strategies=(), pacing=Pacing(), restorer=None),
         ownership=Ownership(),
         outage=outage,
         left=Instruments().process.standby_records,

@@ -16,6 +16,7 @@ from learner_worker.domain.bucketed import LOOKED_AT, BucketedDict
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey
 from learner_worker.domain.sums import Cells, KeptSums
 from learner_worker.operations.comparison import compare
+from learner_worker.shard.pacing import Pacing
 from learner_worker.stages.learn import BACKFILLED, FactRecord, Learn, MarkerRecord, rows_after
 from learner_worker.stages.strategy_sums import StrategySums
 from learner_worker.store.shard_file import ShardFile
@@ -298,7 +299,7 @@ async def test_a_row_is_counted_as_it_is_while_checkpoints_move_it_to_the_file(t
     for changes in (first, None):
         rows.write(learn.snapshot() if changes is None else changes)
         learn.on_checkpoint_written()
-        await learn.agents.unused.release()
+        await learn.agents.unused.release(Pacing().give_way)
     await counting
     assert await sums_of(learn, A) == {6: {bin_of(30): (BACKFILLED, 0)}}
 

@@ -23,7 +23,8 @@ from learner_worker.contract.facts import (
 from learner_worker.contract.fields import MAX_DESCRIPTION_CHARACTERS, AgentId, ShardId, TaskId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
-from learner_worker.shard.changelog import ChangelogReplay
+from learner_worker.shard.pacing import Pacing
+from learner_worker.shard.replay import ChangelogReplay
 from learner_worker.stages.advise import Advise
 from learner_worker.store.identity import shard_identity
 from learner_worker.store.shard_file import ShardFile, shard_path
@@ -75,7 +76,7 @@ async def _turn(stage: Stage, keywords: int) -> Mapping[str, float]:
     path = shard_path(stage.new_folder("long"), ShardId(0))
     identity = shard_identity(cluster_id="none", topic_prefix="", partitions=1, shard=ShardId(0))
     file = await ShardFile.open(path, identity)
-    replay = await ChangelogReplay.open(file, _TOPIC, cached_agents=1)
+    replay = await ChangelogReplay.open(file, _TOPIC, cached_agents=1, pacing=Pacing())
     agents, found = replay.learn.agents, dict[str, float]()
     with Steps() as steps:
 
@@ -94,13 +95,13 @@ async def _turn(stage: Stage, keywords: int) -> Mapping[str, float]:
         agents.pin(())
         await agents.load([_OTHER])
         agents.trim(())
-        await agents.unused.release()
+        await agents.unused.release(Pacing().give_way)
         await note("load", _ask(replay))
         forgetting = encode_marker(ForgetMarker(_AGENT, Micros(_FORGOTTEN)))
         await note("forget", replay.take([_Read(keywords, *forgetting)]))
         await note("write what is forgotten", replay.write())
         await replay.take(list(_records(keywords // _WORDS, first=keywords + 1, after=_FORGOTTEN)))
-        await note("close", replay.learn.free())
+        await note("close", replay.free())
     await file.close()
     return found
 
