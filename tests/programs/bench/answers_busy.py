@@ -23,6 +23,7 @@ SECONDS = 20.0
 GOAL = Goal(Better.LESS, 1.5)
 STALL_GOAL = Goal(Better.LESS, 25)
 INGEST_GOAL = Goal(Better.MORE, 0.8)
+_FLOOR = "raw: echo, and the backlog consumed as fast as the worker does, in one process"
 _STALLS = "learner_loop_stall_seconds_bucket"
 _WARM_SECONDS = 3.0
 _CLIENT_SECONDS = 2.0
@@ -72,13 +73,27 @@ async def measure(stage: Stage) -> list[Figure]:
     async def echo() -> Busy:
         return await _of_echo(stage, setting, seconds, last[0])
 
-    mine, raw = await in_turns(stage.turns, ours, echo)
-    return _figures(stage, mine, raw, load, seconds)
+    async def neighbour() -> Busy:
+        return await _of_neighbour(stage, setting, seconds)
+
+    mine, raw, beside = await in_turns(stage.turns, ours, echo, neighbour)
+    return [*_figures(stage, mine, raw, load, seconds), _contention(raw, beside)]
+
+
+def _contention(raw: list[Busy], beside: list[Busy]) -> Figure:
+    return Figure(
+        SECTION,
+        "the echo in a process of its own, beside a worker: p99",
+        "ms",
+        reading([busy.p99_ms for busy in beside]),
+        reading([busy.p99_ms for busy in raw]),
+        _FLOOR,
+        notes=["what sharing the cores with a worker costs an answer that does not share its loop"],
+    )
 
 
 def _figures(stage: Stage, mine: list[Busy], raw: list[Busy], load: Auctions, seconds: float) -> list[Figure]:
     sizes = {"requests_a_second": RATE, "seconds": seconds, "backlog": load.events, "partitions": PARTITIONS}
-    floor = "raw: echo, and the backlog consumed as fast as the worker does, in one process"
     return [
         Figure(
             SECTION,
@@ -86,7 +101,7 @@ def _figures(stage: Stage, mine: list[Busy], raw: list[Busy], load: Auctions, se
             "ms",
             reading([busy.p99_ms for busy in mine]),
             reading([busy.p99_ms for busy in raw]),
-            floor,
+            _FLOOR,
             GOAL,
             sizes,
         ),
@@ -96,7 +111,7 @@ def _figures(stage: Stage, mine: list[Busy], raw: list[Busy], load: Auctions, se
             "ms",
             reading([busy.p50_ms for busy in mine]),
             reading([busy.p50_ms for busy in raw]),
-            floor,
+            _FLOOR,
             None,
             sizes,
         ),
@@ -155,12 +170,35 @@ async def _of_echo(stage: Stage, setting: Setting, seconds: float, rate: float) 
     names = setting.names
     backlog = [names.bid_placed, names.auction_closed, names.task_finished]
     async with running_echo(stage, setting, backlog=backlog, backlog_rate=rate) as echo:
-        await said_ready(echo)
-        await asyncio.sleep(_WARM_SECONDS)
-        latencies = await _ask(stage, setting, seconds)
-        worst = (await last_words(echo))["worst_stall_ms"]
+        latencies, worst = await _ask_echo(stage, setting, echo, seconds)
+    return _of_replies(stage, "echo", latencies, worst, rate)
+
+
+async def _of_neighbour(stage: Stage, load: Setting, seconds: float) -> Busy:
+    """The echo in a process of its own, while a worker that nobody asks works off the backlog."""
+    setting = await stage.new_internals(load)
+    state_dir = stage.new_folder("state")
+    async with stage.worker(setting, state_dir) as worker, running_echo(stage, load) as echo:
+        rate, (latencies, worst) = await asyncio.gather(
+            _rate(stage, setting, _WARM_SECONDS + seconds), _ask_echo(stage, load, echo, seconds)
+        )
+        await worker.stop()
+    shutil.rmtree(state_dir)
+    return _of_replies(stage, "echo beside a worker", latencies, worst, rate)
+
+
+async def _ask_echo(
+    stage: Stage, setting: Setting, echo: asyncio.subprocess.Process, seconds: float
+) -> tuple[list[float], float]:
+    await said_ready(echo)
+    await asyncio.sleep(_WARM_SECONDS)
+    latencies = await _ask(stage, setting, seconds)
+    return latencies, (await last_words(echo))["worst_stall_ms"]
+
+
+def _of_replies(stage: Stage, who: str, latencies: list[float], worst: float, rate: float) -> Busy:
     busy = Busy(percentile(latencies, 50), percentile(latencies, 99), worst, rate, rate)
-    stage.say(f"echo: p50 {busy.p50_ms:.1f}, p99 {busy.p99_ms:.1f}, stall {worst:.0f} ms")
+    stage.say(f"{who}: p50 {busy.p50_ms:.1f}, p99 {busy.p99_ms:.1f}, stall {worst:.0f} ms, {rate:,.0f}/s")
     return busy
 
 

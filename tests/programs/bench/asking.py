@@ -285,7 +285,9 @@ async def _main(
     async with asker:
         gc.freeze()
         gc.disable()
+        began = time.process_time()
         said = await WAYS[way](asker, **options)
+        said["processor_seconds"] = time.process_time() - began
     print(json.dumps(said))  # noqa: T201 (the parent reads it)
 
 
