@@ -55,8 +55,8 @@ async def file(tmp_path: Path) -> AsyncIterator[ShardFile]:
     await file.close()
 
 
-async def opened(file: ShardFile, pacing: Pacing | None = None) -> ChangelogReplay:
-    return await ChangelogReplay.open(file, TOPIC, cached_agents=10, pacing=pacing or Pacing())
+async def opened(file: ShardFile) -> ChangelogReplay:
+    return await ChangelogReplay.open(file, TOPIC, cached_agents=10, pacing=Pacing())
 
 
 async def test_rows_metrics_and_position_are_written_together(file: ShardFile) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from learner_worker.kafka.admin import Cluster, connected
 from learner_worker.kafka.connection import Connection
 from tests.programs.bench.answers_idle import all_answered, asking, running_echo, warm_up_broker
 from tests.programs.bench.figures import Better, Figure, Goal
-from tests.programs.bench.load import Auctions, preload_auctions, recent_auctions
+from tests.programs.bench.load import preload_auctions, recent_auctions
 from tests.programs.bench.progress import Watched, done_by_group
 from tests.programs.bench.readings import percentile, reading
 from tests.programs.bench.stage import PARTITIONS, Setting, Stage, in_turns, last_words, said_ready
@@ -23,7 +24,6 @@ SECONDS = 20.0
 GOAL = Goal(Better.LESS, 1.5)
 STALL_GOAL = Goal(Better.LESS, 25)
 INGEST_GOAL = Goal(Better.MORE, 0.8)
-_FLOOR = "raw: echo, and the backlog consumed as fast as the worker does, in one process"
 _STALLS = "learner_loop_stall_seconds_bucket"
 _WARM_SECONDS = 3.0
 _CLIENT_SECONDS = 2.0
@@ -77,43 +77,29 @@ async def measure(stage: Stage) -> list[Figure]:
         return await _of_neighbour(stage, setting, seconds)
 
     mine, raw, beside = await in_turns(stage.turns, ours, echo, neighbour)
-    return [*_figures(stage, mine, raw, load, seconds), _contention(raw, beside)]
-
-
-def _contention(raw: list[Busy], beside: list[Busy]) -> Figure:
-    return Figure(
-        SECTION,
-        "the echo in a process of its own, beside a worker: p99",
-        "ms",
-        reading([busy.p99_ms for busy in beside]),
-        reading([busy.p99_ms for busy in raw]),
-        _FLOOR,
-        notes=["what sharing the cores with a worker costs an answer that does not share its loop"],
-    )
-
-
-def _figures(stage: Stage, mine: list[Busy], raw: list[Busy], load: Auctions, seconds: float) -> list[Figure]:
     sizes = {"requests_a_second": RATE, "seconds": seconds, "backlog": load.events, "partitions": PARTITIONS}
-    return [
-        Figure(
-            SECTION,
-            "request to reply, p99",
-            "ms",
-            reading([busy.p99_ms for busy in mine]),
-            reading([busy.p99_ms for busy in raw]),
-            _FLOOR,
-            GOAL,
-            sizes,
-        ),
-        Figure(
-            SECTION,
-            "request to reply, p50",
-            "ms",
-            reading([busy.p50_ms for busy in mine]),
-            reading([busy.p50_ms for busy in raw]),
-            _FLOOR,
+    return _figures(mine, raw, beside, sizes)
+
+
+def _figures(
+    mine: list[Busy], raw: list[Busy], beside: list[Busy], sizes: Mapping[str, float]
+) -> list[Figure]:
+    floor = "raw: echo, and the backlog consumed as fast as the worker does, in one process"
+    raw_p99 = [busy.p99_ms for busy in raw]
+    latencies: list[tuple[str, list[float], list[float], Goal | None]] = [
+        ("request to reply, p99", [busy.p99_ms for busy in mine], raw_p99, GOAL),
+        ("request to reply, p50", [busy.p50_ms for busy in mine], [busy.p50_ms for busy in raw], None),
+        (
+            "the echo in its own process, beside a worker: p99",
+            [busy.p99_ms for busy in beside],
+            raw_p99,
             None,
-            sizes,
+        ),
+    ]
+    return [
+        *(
+            Figure(SECTION, name, "ms", reading(measured), reading(of_floor), floor, goal, sizes)
+            for name, measured, of_floor, goal in latencies
         ),
         Figure(
             SECTION,
