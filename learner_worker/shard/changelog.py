@@ -12,7 +12,7 @@ from learner_worker.contract.topics import TopicName
 from learner_worker.domain.outcomes import Cutoff, Outcome, OutcomeKey, agents_cutoff, living_fact
 from learner_worker.errors import RecordError
 from learner_worker.kafka.records import Record, chunked
-from learner_worker.shard.pacing import CHUNK, Pacing
+from learner_worker.shard.pacing import Pacing
 from learner_worker.stages.learn import FactRecord, Learn, MarkerRecord
 from learner_worker.store.identity import LastRecord
 
@@ -162,7 +162,7 @@ class ChangelogApplier:
                 if loading is not None:
                     _add(rows, await loading)
                 loading = self._load_soon(batches[number]) if number < len(batches) else None
-                for chunk, full in _chunks(batch, rows):
+                for chunk, full in _chunks(batch, rows, self._pacing.chunk):
                     # No await before the position is set: a snapshot must see both or neither.
                     changed += self._learn.apply(chunk, rows)
                     self._positions[self._topic] = chunk[-1].offset + 1
@@ -226,7 +226,7 @@ def _is_marker(item: tuple[Record, _Content]) -> bool:
 
 
 def _chunks(
-    facts: Iterable[FactRecord], rows: Mapping[OutcomeKey, Outcome]
+    facts: Iterable[FactRecord], rows: Mapping[OutcomeKey, Outcome], size: int
 ) -> Iterator[tuple[Sequence[FactRecord], bool]]:
     """Divides facts into chunks, shorter ones where long descriptions have to be counted word by word.
 
@@ -236,13 +236,13 @@ def _chunks(
     characters = 0
     for record in facts:
         more = _characters(record, rows)
-        if chunk and (len(chunk) == CHUNK or characters + more > _CHARACTERS):
+        if chunk and (len(chunk) == size or characters + more > _CHARACTERS):
             yield chunk, True
             chunk, characters = [], 0
         chunk.append(record)
         characters += more
     if chunk:
-        yield chunk, len(chunk) == CHUNK or characters >= _CHARACTERS
+        yield chunk, len(chunk) == size or characters >= _CHARACTERS
 
 
 def _characters(record: FactRecord, rows: Mapping[OutcomeKey, Outcome]) -> int:

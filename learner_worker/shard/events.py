@@ -32,7 +32,6 @@ from learner_worker.kafka.records import (
 )
 from learner_worker.kafka.splitting import TOO_LARGE
 from learner_worker.shard.context import ShardContext
-from learner_worker.shard.pacing import CHUNK
 from learner_worker.shard.record_times import RecordTimes
 from learner_worker.shard.watermark import WatermarkTracker
 from learner_worker.stages.settle import Place, Settle
@@ -132,7 +131,9 @@ class EventIntake:
         self._retention.advance(record_micros(max(map(_timestamp, records))))
         kind = self._context.topics.event_kind(topic)
         self._now = self._context.settings.retention.now()
-        for chunk in chunked(records, CHUNK):
+        pacing = self._context.pacing
+        size = pacing.chunk
+        for chunk in chunked(records, size):
             results: Counter[str] = Counter()
             for record in chunk:
                 results[self._settle_record(record, kind)] += 1
@@ -141,7 +142,7 @@ class EventIntake:
                 self._context.instruments.events.labels(topic, result).inc(count)
             self._facts.count_sent()
             self._expire_tasks()  # with every chunk, so that tasks leave as fast as they come
-            await self._context.pacing.after_chunk(full=len(chunk) == CHUNK)
+            await pacing.after_chunk(full=len(chunk) == size)
         self.watermark.note_read(topic, records, self._now)
 
     def step_over(self, topic: TopicName, offsets: OffsetRange) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from learner_worker.shard.pacing import TURNS, Pacing
+from learner_worker.shard.pacing import ASKED_CHUNK, CHUNK, TURNS, Pacing
 
 
 async def test_events_give_more_turns_while_agents_ask() -> None:
@@ -21,6 +21,20 @@ async def test_events_give_more_turns_while_agents_ask() -> None:
     await pacing.after_chunk(full=False)
     others.cancel()
     assert (quiet, next(turns)) == (1, 1 + 1 + TURNS)
+
+
+async def test_chunks_are_short_while_agents_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request waits for several chunks; a while after the last one, nobody does."""
+    pacing, loop = Pacing(), asyncio.get_running_loop()
+    now = loop.time()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "time", lambda: now)
+        quiet = pacing.chunk
+        pacing.asked()
+        asked = pacing.chunk
+        patch.setattr(loop, "time", lambda: now + 2)
+        assert (quiet, asked, pacing.chunk) == (CHUNK, ASKED_CHUNK, CHUNK)
+    assert ASKED_CHUNK < CHUNK
 
 
 async def test_requests_linger_during_a_backlog(monkeypatch: pytest.MonkeyPatch) -> None:
