@@ -16,7 +16,7 @@ from learner_worker.shard.pacing import Pacing
 from learner_worker.stages.learn import FactRecord, Learn, MarkerRecord
 from learner_worker.store.identity import LastRecord
 
-DECODED = 2_000
+_DECODED = 2_000
 """Facts decoded in one step, and joined before a sweep may run: more would block the event loop."""
 _LOADED = 500
 """Facts whose rows one read loads: fewer would pay for more switches to the file's thread."""
@@ -113,7 +113,7 @@ class ChangelogApplier:
             StateError: the rows cannot be read.
         """
         changed = 0
-        for batch in chunked(records, DECODED):
+        for batch in chunked(records, _DECODED):
             async with self._applying:
                 changed += await self._apply(batch)
         return changed

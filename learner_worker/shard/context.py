@@ -1,7 +1,7 @@
 """The shard context: what all shards of a worker share."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from learner_worker.contract.headers import Headers
@@ -68,6 +68,7 @@ class ShardContext:
         partition_of: maps an id to its partition.
         owner: identifies this run of this process in the metrics records that it writes.
         others_passed: maps a record time to the time up to which the whole group is known to have read.
+        pacing: the worker's, which knows whether agents ask.
     """
 
     topics: TopicNames
@@ -77,7 +78,7 @@ class ShardContext:
     owner: str
     settings: ShardSettings
     others_passed: Callable[[Micros], Micros | None]
-    pacing: Pacing = field(default_factory=Pacing)
+    pacing: Pacing
 
     @property
     def sources(self) -> tuple[TopicName, TopicName, TopicName]:

@@ -6,8 +6,8 @@ from learner_worker.contract.fields import AgentId
 from learner_worker.contract.times import Micros
 from learner_worker.contract.topics import TopicName
 from learner_worker.errors import RecordError
-from learner_worker.kafka.records import Record, chunked
-from learner_worker.shard.changelog import DECODED, ChangelogApplier, MarkerFilter
+from learner_worker.kafka.records import Record
+from learner_worker.shard.changelog import ChangelogApplier, MarkerFilter
 from learner_worker.shard.pacing import Pacing
 from learner_worker.shard.sums import claimed_sums
 from learner_worker.stages.learn import Learn
@@ -17,7 +17,7 @@ from learner_worker.store.statements import Checkpoint
 from learner_worker.strategies.protocol import Strategy
 
 _WRITTEN = 20_000
-"""Facts joined between two transactions: bounds the memory used besides the cache."""
+"""Facts joined after which they are written: bounds the memory used besides the cache."""
 BEYOND_ANY_END = 2**62
 """Position of a file whose rows the changelog may lack, above any offset: its owner republishes them."""
 
@@ -107,12 +107,11 @@ class ChangelogReplay:
             UpgradeRequiredError: a newer version of the learner wrote a fact.
         """
         fresh = [record for record in records if record.offset >= self.position]
-        for batch in chunked(fresh, DECODED):
-            await self._applier.take(batch)
-            self.records += len(batch)
-            self._unwritten += len(batch)
-            if self._unwritten >= _WRITTEN:
-                await self.write()
+        await self._applier.take(fresh)
+        self.records += len(fresh)
+        self._unwritten += len(fresh)
+        if self._unwritten >= _WRITTEN:
+            await self.write()
 
     async def backfill(self) -> bool:
         """Counts some rows for the strategies whose sums lack some; whether there are more.

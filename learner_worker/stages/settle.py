@@ -7,7 +7,7 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,7 +16,6 @@ from learner_worker.contract.facts import Bid, Close, Fact, Result, description_
 from learner_worker.contract.fields import TaskId
 from learner_worker.contract.times import LAST_MICROS, Micros
 from learner_worker.domain.auctions import Auction, AuctionState
-from learner_worker.domain.bucketed import LOOKED_AT
 from learner_worker.stages.release import GiveWay, GradualRelease
 
 _EXPIRED_AT_ONCE = 1_000
@@ -91,13 +90,10 @@ class Settle:
 
     async def free(self, give_way: GiveWay) -> None:
         """Frees the memory in short steps, and gives way after each; nobody may use it any more."""
-        queues: list[list[Any] | deque[Any]] = [self._by_age, *self._by_offset.values()]
-        for queue in queues:
-            while queue:
-                for _ in range(min(LOOKED_AT, len(queue))):
-                    queue.pop()
-                await give_way()
         unused = GradualRelease()
+        unused.add_queue(self._by_age)
+        for queue in self._by_offset.values():
+            unused.add_queue(queue)
         unused.add(self._changed)
         unused.add(self._tasks)
         await unused.release(give_way)

@@ -14,6 +14,7 @@ from learner_worker.kafka.offsets import OffsetRange
 from learner_worker.kafka.records import Outgoing
 from learner_worker.observability import Instruments
 from learner_worker.shard.context import ShardContext, ShardSettings
+from learner_worker.shard.pacing import Pacing
 from learner_worker.shard.shard import Shard
 from learner_worker.store.shard_file import ShardFile, shard_path
 
@@ -71,6 +72,7 @@ def shard_context(
         owner="this run",
         settings=ShardSettings(tolerance_micros=0, horizon_micros=1, cached_agents=10),
         others_passed=lambda _: None,
+        pacing=Pacing(),
     )
 
 
