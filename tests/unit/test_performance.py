@@ -2,10 +2,12 @@
 
 import os
 import platform
+import sqlite3
 import subprocess
 import sys
 import uuid
 import xml.etree.ElementTree as ET
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from tests.programs.bench.load import Auctions, Ids, mean_outcome, past_fact, ta
 from tests.programs.bench.peers_section import rate_said
 from tests.programs.bench.picture import picture_of
 from tests.programs.bench.processor import Used, descendants, used_by
-from tests.programs.bench.progress import Course, Point
+from tests.programs.bench.progress import Course, Point, count_outcomes
 from tests.programs.bench.readings import percentile, ratios, reading
 from tests.programs.bench.report import BEGIN, END, details_of, header_of, quantity, write_page
 
@@ -243,3 +245,18 @@ def test_a_peer_without_a_rate_is_an_error() -> None:
     """Its last words are in the message."""
     with pytest.raises(LookupError, match=r"no rate, at last .*Traceback"):
         rate_said("starting\nTraceback\n")
+
+
+def test_a_shard_that_moved_to_another_process_counts_once(tmp_path: Path) -> None:
+    """The process that had it first keeps a file of what it had learned by then."""
+    for place, rows in {
+        "process-0/shard-00000": 2,
+        "process-1/shard-00000": 7,
+        "process-1/shard-00001": 4,
+    }.items():
+        path = tmp_path / f"{place}.sqlite3"
+        path.parent.mkdir(exist_ok=True)
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("CREATE TABLE outcomes (number INTEGER)")
+            connection.executemany("INSERT INTO outcomes VALUES (?)", [(number,) for number in range(rows)])
+    assert count_outcomes(tmp_path) == 7 + 4

@@ -13,7 +13,7 @@ from learner_worker.snapshots.catalog import SnapshotCatalog
 from learner_worker.snapshots.object_store import open_store
 from tests.programs.bench.figures import Better, Figure, Goal
 from tests.programs.bench.load import AGENTS, preload_changelog
-from tests.programs.bench.progress import Course, StalledError, Watched, count_rows, course_of
+from tests.programs.bench.progress import Course, StalledError, Watched, count_outcomes, course_of
 from tests.programs.bench.readings import reading
 from tests.programs.bench.stage import PARTITIONS, Setting, Stage, child, in_turns
 from tests.support.workers import WorkerProcess
@@ -122,7 +122,7 @@ async def _taken(stage: Stage, setting: Setting, url: str, outcomes: int) -> tup
         await worker.stop()
         taken = len(worker.logged("snapshot.taken"))
         assigned = datetime.fromisoformat(worker.logged("shards.assigned")[-1]["timestamp"]).timestamp()
-    found = count_rows([state_dir])
+    found = count_outcomes(state_dir)
     shutil.rmtree(state_dir)
     if (found, taken) != (outcomes, PARTITIONS):
         raise IncompleteError(f"{found:,} of {outcomes:,} outcomes, {taken} of {PARTITIONS} snapshots")
@@ -160,7 +160,7 @@ async def restored(
         course = await course_of(stage.servers, watched, [worker], began)
         await worker.ready()
         await worker.stop()
-    found = count_rows([state_dir])
+    found = count_outcomes(state_dir)
     if found != outcomes:
         raise IncompleteError(f"the changelog holds {outcomes:,} outcomes, {found:,} were restored")
     return course

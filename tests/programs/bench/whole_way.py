@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tests.programs.bench.figures import Better, Figure, Goal
 from tests.programs.bench.load import Auctions, Ids, mean_outcome, preload_auctions, recent_auctions
 from tests.programs.bench.processor import Used, used_by
-from tests.programs.bench.progress import Watched, count_rows, course_of
+from tests.programs.bench.progress import Watched, count_outcomes, course_of
 from tests.programs.bench.readings import reading
 from tests.programs.bench.stage import PARTITIONS, Setting, Stage, child, in_turns
 
@@ -146,7 +146,7 @@ async def worker_run(
 
         course = await course_of(stage.servers, watched_of(setting), [worker], began, used=used)
         await worker.stop()
-    found = count_rows([state_dir])
+    found = count_outcomes(state_dir)
     if found != load.bids:
         raise MissingError(f"{load.bids:,} outcomes were published, {found:,} are kept")
     shutil.rmtree(state_dir)
