@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
+from typing import NamedTuple
 
 from learner_worker.operations.snapshots import publish_files
 from learner_worker.snapshots.catalog import SnapshotCatalog
 from learner_worker.snapshots.object_store import open_store
 from tests.programs.bench.figures import Better, Figure, Goal
 from tests.programs.bench.load import AGENTS, preload_changelog
+from tests.programs.bench.processor import Used, used_by
 from tests.programs.bench.progress import Course, StalledError, Watched, count_outcomes, course_of
 from tests.programs.bench.readings import reading
 from tests.programs.bench.stage import PARTITIONS, Setting, Stage, child, in_turns
@@ -25,7 +27,20 @@ SNAPSHOT_GOAL = Goal(Better.MORE, 2, 5)
 _RAW = "raw: consume the same topic"
 _LOOK_SECONDS = 0.02  # how late readiness may be noticed: far below what is measured
 _PATIENCE_SECONDS = 300.0
-Rates = list[tuple[float, float]]
+
+
+class Run(NamedTuple):
+    """One turn of one side.
+
+    Attributes:
+        rate: outcomes a second, without start and end.
+        whole_rate: the same from the start of the process.
+        used: a worker's processor time for an outcome in µs, without start and end.
+    """
+
+    rate: float
+    whole_rate: float
+    used: Used = Used()
 
 
 class IncompleteError(Exception):
@@ -39,23 +54,23 @@ async def measure(stage: Stage) -> list[Figure]:
     record_bytes = await preload_changelog(stage.servers, setting.names.outcomes, outcomes)
     stage.say(f"preloaded {outcomes:,} outcomes, a record {record_bytes} B")
 
-    async def ours() -> tuple[float, float]:
+    async def ours() -> Run:
         state_dir = stage.new_folder("state")
         fresh = await stage.new_internals(setting, keep=("outcomes",))
         course = await restored(stage, fresh, state_dir, outcomes)
         shutil.rmtree(state_dir)
         stage.say(f"worker: {course.rate() * outcomes:,.0f} outcomes/s, {course.seconds:.1f} s")
-        return course.rate() * outcomes, outcomes / course.seconds
+        return Run(course.rate() * outcomes, outcomes / course.seconds, course.used().micros(outcomes))
 
     made = await stage.new_internals(setting, keep=("outcomes",))
     url = await _published(stage, made, outcomes)
 
-    async def from_snapshot() -> tuple[float, float]:
+    async def from_snapshot() -> Run:
         opened, whole = await _taken(stage, made, url, outcomes)
         stage.say(f"from a snapshot: {outcomes / opened:,.0f} outcomes/s, {opened:.2f} of {whole:.2f} s")
-        return outcomes / opened, outcomes / whole
+        return Run(outcomes / opened, outcomes / whole)
 
-    async def floor() -> tuple[float, float]:
+    async def floor() -> Run:
         said = await child(
             "tests.programs.bench.floors",
             floor="consume",
@@ -66,7 +81,7 @@ async def measure(stage: Stage) -> list[Figure]:
         )
         rate = outcomes / said["seconds"]
         stage.say(f"raw: {rate:,.0f} records/s")
-        return rate, rate
+        return Run(rate, rate)
 
     replayed, taken, raw = await in_turns(stage.turns, ours, from_snapshot, floor)
     sizes = {
@@ -75,26 +90,47 @@ async def measure(stage: Stage) -> list[Figure]:
         "agents": AGENTS,
         "partitions": PARTITIONS,
     }
-    rows: list[tuple[str, Rates, str, Rates, int, Goal | None]] = [
-        ("outcomes restored on an empty disk, 5 to 95 %", replayed, _RAW, raw, 0, GOAL),
-        ("the same, from process start to the last row", replayed, _RAW, raw, 1, None),
-        ("outcomes restored from a snapshot, assignment to ready", taken, _RAW, raw, 0, SNAPSHOT_GOAL),
-        ("the same, from process start to ready", taken, _RAW, raw, 1, None),
-        ("the same, beside the changelog", taken, "the worker without a snapshot", replayed, 1, None),
+    rows: list[tuple[str, list[float], str, list[float], Goal | None]] = [
+        ("outcomes restored on an empty disk, 5 to 95 %", _rates(replayed), _RAW, _rates(raw), GOAL),
+        ("the same, from process start to the last row", _whole_rates(replayed), _RAW, _rates(raw), None),
+        (
+            "outcomes restored from a snapshot, assignment to ready",
+            _rates(taken),
+            _RAW,
+            _rates(raw),
+            SNAPSHOT_GOAL,
+        ),
+        ("the same, from process start to ready", _whole_rates(taken), _RAW, _rates(raw), None),
+        (
+            "the same, beside the changelog",
+            _whole_rates(taken),
+            "the worker without a snapshot",
+            _whole_rates(replayed),
+            None,
+        ),
     ]
-    return [
-        Figure(
-            SECTION,
-            name,
-            "outcomes/s",
-            reading([rates[place] for rates in mine]),
-            reading([rates[place] for rates in beside]),
-            beside_name,
-            goal,
-            sizes,
-        )
-        for name, mine, beside_name, beside, place, goal in rows
+    rates = [
+        Figure(SECTION, name, "outcomes/s", reading(mine), reading(beside), beside_name, goal, sizes)
+        for name, mine, beside_name, beside, goal in rows
     ]
+    costs = {
+        "processor time of an outcome from the changelog, the event loop's thread": [
+            run.used.loops for run in replayed
+        ],
+        "of other threads, those of the files": [run.used.others for run in replayed],
+        "of the broker": [run.used.broker for run in replayed],
+    }
+    return rates + [
+        Figure(SECTION, name, "µs", reading(costs_of), sizes=sizes) for name, costs_of in costs.items()
+    ]
+
+
+def _rates(runs: list[Run]) -> list[float]:
+    return [run.rate for run in runs]
+
+
+def _whole_rates(runs: list[Run]) -> list[float]:
+    return [run.whole_rate for run in runs]
 
 
 async def _published(stage: Stage, setting: Setting, outcomes: int) -> str:
@@ -156,8 +192,12 @@ async def restored(
     """
     began = time.perf_counter()
     async with stage.worker(setting, state_dir, settings=settings, wait=False) as worker:
+
+        def used() -> Used:
+            return used_by([worker.process.pid], stage.broker_pids)
+
         watched = Watched(setting.group_id, (), setting.names.outcomes)
-        course = await course_of(stage.servers, watched, [worker], began)
+        course = await course_of(stage.servers, watched, [worker], began, used=used)
         await worker.ready()
         await worker.stop()
     found = count_outcomes(state_dir)
