@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -24,7 +24,6 @@ SECTION = "restore"
 OUTCOMES = 1_000_000
 GOAL = Goal(Better.MORE, 0.20, 0.30)
 SNAPSHOT_GOAL = Goal(Better.MORE, 2, 5)
-_RAW = "raw: consume the same topic"
 _LOOK_SECONDS = 0.02  # how late readiness may be noticed: far below what is measured
 _PATIENCE_SECONDS = 300.0
 
@@ -90,47 +89,50 @@ async def measure(stage: Stage) -> list[Figure]:
         "agents": AGENTS,
         "partitions": PARTITIONS,
     }
-    rows: list[tuple[str, list[float], str, list[float], Goal | None]] = [
-        ("outcomes restored on an empty disk, 5 to 95 %", _rates(replayed), _RAW, _rates(raw), GOAL),
-        ("the same, from process start to the last row", _whole_rates(replayed), _RAW, _rates(raw), None),
-        (
-            "outcomes restored from a snapshot, assignment to ready",
-            _rates(taken),
-            _RAW,
-            _rates(raw),
-            SNAPSHOT_GOAL,
-        ),
-        ("the same, from process start to ready", _whole_rates(taken), _RAW, _rates(raw), None),
-        (
-            "the same, beside the changelog",
-            _whole_rates(taken),
-            "the worker without a snapshot",
-            _whole_rates(replayed),
-            None,
-        ),
-    ]
-    rates = [
-        Figure(SECTION, name, "outcomes/s", reading(mine), reading(beside), beside_name, goal, sizes)
-        for name, mine, beside_name, beside, goal in rows
-    ]
-    costs = {
-        "processor time of an outcome from the changelog, the event loop's thread": [
-            run.used.loops for run in replayed
-        ],
-        "of other threads, those of the files": [run.used.others for run in replayed],
-        "of the broker": [run.used.broker for run in replayed],
-    }
-    return rates + [
-        Figure(SECTION, name, "µs", reading(costs_of), sizes=sizes) for name, costs_of in costs.items()
-    ]
+    return list(_figures(replayed, taken, raw, sizes))
 
 
-def _rates(runs: list[Run]) -> list[float]:
-    return [run.rate for run in runs]
+def _figures(
+    replayed: Sequence[Run], taken: Sequence[Run], raw: Sequence[Run], sizes: Mapping[str, float]
+) -> Iterator[Figure]:
+    def rate(
+        name: str,
+        value: Callable[[Run], float],
+        runs: Sequence[Run],
+        *,
+        beside: Sequence[Run] = raw,
+        beside_name: str = "raw: consume the same topic",
+        goal: Goal | None = None,
+    ) -> Figure:
+        sides = reading(list(map(value, runs))), reading(list(map(value, beside)))
+        return Figure(SECTION, name, "outcomes/s", *sides, beside_name, goal, sizes)
 
+    def cost(name: str, value: Callable[[Used], float]) -> Figure:
+        return Figure(SECTION, name, "µs", reading([value(run.used) for run in replayed]), sizes=sizes)
 
-def _whole_rates(runs: list[Run]) -> list[float]:
-    return [run.whole_rate for run in runs]
+    def steady(run: Run) -> float:
+        return run.rate
+
+    def whole(run: Run) -> float:
+        return run.whole_rate
+
+    yield rate("outcomes restored on an empty disk, 5 to 95 %", steady, replayed, goal=GOAL)
+    yield rate("the same, from process start to the last row", whole, replayed)
+    yield rate("outcomes restored from a snapshot, assignment to ready", steady, taken, goal=SNAPSHOT_GOAL)
+    yield rate("the same, from process start to ready", whole, taken)
+    yield rate(
+        "the same, beside the changelog",
+        whole,
+        taken,
+        beside=replayed,
+        beside_name="the worker without a snapshot",
+    )
+    yield cost(
+        "processor time of an outcome from the changelog, the event loop's thread", lambda used: used.loops
+    )
+    yield cost("of other threads, those of the files", lambda used: used.others)
+    if all(run.used.broker for run in replayed):
+        yield cost("of the broker", lambda used: used.broker)
 
 
 async def _published(stage: Stage, setting: Setting, outcomes: int) -> str:
